@@ -1,0 +1,63 @@
+"""Every error a user can meet, in one tree.
+
+    HeadstartError               exit status 1: the work failed
+    ├── TrainingError            the loss is no longer finite, a checkpoint could not be written, ...
+    └── InputError               exit status 2: something the user gave is wrong
+        ├── RecipeError          an unknown key, a value out of range, an impossible combination
+        ├── DataError            a data set that can't be had, a class without images, a bad split
+        ├── WeightsError         an unknown backbone, weights that do not fit or can't be reached
+        ├── BundleError          a saved classifier that is damaged, incomplete or of an unknown kind
+        └── RunError             a run folder that is taken, missing or can't be written
+
+A message says what is wrong, where, what is allowed, and what to do next.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class HeadstartError(Exception):
+    """The work failed; the command line exits with status 1."""
+
+    exit_status = 1
+
+
+class TrainingError(HeadstartError):
+    """Training could not go on; the message names the step and the cause."""
+
+
+class InputError(HeadstartError, ValueError):
+    """What the user gave is wrong; the command line exits with status 2."""
+
+    exit_status = 2
+
+
+class RecipeError(InputError):
+    """A recipe holds an unknown key, a value out of range or an impossible combination."""
+
+
+class DataError(InputError):
+    """A data set is missing, damaged or unfit for what was asked."""
+
+
+class WeightsError(InputError):
+    """A backbone is unknown, or its weights do not fit or can't be reached."""
+
+
+class BundleError(InputError):
+    """A saved classifier is damaged, incomplete or of a kind this version does not know."""
+
+
+class RunError(InputError):
+    """A run folder is taken, missing or can't be written."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest allowed word, or an empty string.
+
+    Example:
+        >>> nearest("quikstart", ["quickstart", "cpu-best"])
+        " Did you mean 'quickstart'?"
+    """
+    close = get_close_matches(word, list(allowed), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""

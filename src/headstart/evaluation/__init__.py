@@ -1,0 +1,1 @@
+"""Measuring a finished classifier; the only room that opens the test split."""

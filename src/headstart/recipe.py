@@ -1,0 +1,327 @@
+"""Recipe: everything that decides a training run, as plain data.
+
+A recipe is YAML, shipped under ``headstart/recipes`` or written by the user; ``--set key=value`` overrides single
+values. Every error is reported at once, and an unknown key is answered with the nearest one.
+"""
+
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headstart.errors import RecipeError, nearest
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class DataRecipe(_Section):
+    """Which images, and how they are split."""
+
+    name: str = "cifar10"
+    """Data set: ``cifar10``."""
+    limit: Positive | None = None
+    """Keep only the first N training images, in the data set's own order; all of them when empty."""
+    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Share of the training images that is held out, stratified by class, for validation."""
+
+
+class HeadRecipe(_Section):
+    """What is grafted onto the backbone's pooled features."""
+
+    hidden: tuple[Positive, ...] = ()
+    """Widths of hidden ReLU layers, e.g. ``[512, 256]``; empty for a linear head."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Dropout before each layer of the head."""
+
+
+class ProbeRecipe(_Section):
+    """Training of the head alone, on features that are computed once and cached on disk."""
+
+    solver: Literal["lbfgs", "adam"] = "lbfgs"
+    """``lbfgs``: multinomial logistic regression (linear heads only). ``adam``: mini-batches, any head."""
+    size: Positive = 128
+    """Image size in pixels at which the features are computed."""
+    l2: Annotated[float, Field(ge=0.0)] = 1e-4
+    """L2 penalty of ``lbfgs`` on standardised features."""
+    flip: bool = False
+    """Also use the features of the mirrored images."""
+    epochs: Positive = 10
+    """Passes over the features (``adam`` only)."""
+    batch_size: Positive = 64
+    """Features in a mini-batch (``adam`` only)."""
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Learning rate (``adam`` only)."""
+
+
+class AugmentRecipe(_Section):
+    """Random changes to training images, drawn from (seed, epoch, sample)."""
+
+    flip: bool = True
+    """Mirror left to right with probability one half."""
+    min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
+    """Smallest share of the image's area that a random crop keeps; 1 switches cropping off."""
+    max_aspect: Annotated[float, Field(ge=1.0)] = 1.2
+    """Largest ratio of a crop's sides, in either direction."""
+    trivial: Fraction = 0.0
+    """Share of images that get one random photometric or geometric operation of random strength."""
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    """Alpha of mixup's Beta distribution; 0 switches it off."""
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
+    """Alpha of cutmix's Beta distribution; 0 switches it off. With both on, each batch draws one of the two."""
+    views: Annotated[int, Field(ge=0)] = 0
+    """0 draws anew every epoch. N draws N fixed views of each image; what frozen stages make of a view is then
+    computed once, kept on disk and reused."""
+
+
+class FreezeRecipe(_Section):
+    """What fine-tuning leaves as it was."""
+
+    stages: Annotated[int, Field(ge=0)] = 0
+    """Number of the backbone's stages, counted from the input and after the stem, that stay frozen; the stem is frozen
+    as well when this is 1 or more."""
+    batch_norm: bool = True
+    """Keep the batch-norm statistics of pretraining, and fold each batch norm into the convolution before it."""
+    depthwise: bool = False
+    """Keep the kernels of depthwise convolutions, whose gradients are slow on CPUs."""
+
+
+class SizeStep(_Section):
+    """One step of progressive resizing."""
+
+    epochs: Positive
+    """How many epochs to train at this size."""
+    size: Positive
+    """Image size in pixels."""
+
+
+class FinetuneRecipe(_Section):
+    """Training of backbone and head together."""
+
+    schedule: tuple[SizeStep, ...] = (SizeStep(epochs=3, size=128),)
+    """Image sizes in order; more than one step is progressive resizing."""
+    batch_size: Positive = 64
+    """Images in an optimiser step, over all processes."""
+    lr: Annotated[float, Field(gt=0.0)] = 3e-4
+    """Peak learning rate of AdamW, at the head."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    """Decoupled weight decay; never applied to biases and norms."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor on the learning rate per stage, from the head down to the stem."""
+    warmup: Fraction = 0.1
+    """Share of the steps in which the rate rises linearly from zero."""
+    decay: Literal["cosine", "constant"] = "cosine"
+    """Shape of the rate after the warm-up."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of each target that is spread over all classes."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] | None = None
+    """``balanced`` (inverse class frequency), or a weight per class name (missing names weigh 1)."""
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay per step of an exponential moving average of the weights, which is then what is kept; 0 switches it off."""
+    clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest norm of the whole gradient; 0 switches clipping off."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many epochs without a better validation loss; 0 never stops early. The best epoch is kept either
+    way."""
+    freeze: FreezeRecipe = FreezeRecipe()
+    """What stays as it was."""
+    augment: AugmentRecipe = AugmentRecipe()
+    """Random changes to the training images."""
+
+
+class EvaluationRecipe(_Section):
+    """How the finished classifier looks at a picture; stored in the bundle and honoured wherever it runs."""
+
+    size: Positive | None = None
+    """Image size in pixels; the last training size when empty. A little above it often scores better."""
+    flip: bool = True
+    """Average the logits of the image and its mirror image."""
+
+
+class HardwareRecipe(_Section):
+    """How the arithmetic is done; ``auto`` times a few real steps and keeps the fastest."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the forward and backward pass."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """Order of the dimensions of images and activations in memory."""
+    compile: bool = False
+    """Compile the network first; pays on GPUs, not on the CPUs measured so far."""
+    checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 3.0
+    """Minutes between checkpoints inside an epoch; one is written after every epoch as well."""
+
+
+class Recipe(_Section):
+    """A training run: data -> probe -> fine-tuning -> evaluation."""
+
+    description: str = ""
+    """One sentence for people."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Decides the split, the order of the images, the augmentation and the new weights."""
+    data: DataRecipe = DataRecipe()
+    """Which images."""
+    backbone: str = "tf_efficientnet_lite0.in1k"
+    """A name that ``headstart backbones`` lists, or any other timm model."""
+    weights: str = "auto"
+    """``auto`` (the backbone's own source), ``none`` (from scratch), or the path of a weights file."""
+    head: HeadRecipe = HeadRecipe()
+    """What is grafted onto the backbone."""
+    probe: ProbeRecipe | None = ProbeRecipe()
+    """Training of the head alone; empty to skip."""
+    finetune: FinetuneRecipe | None = FinetuneRecipe()
+    """Training of everything that is not frozen; empty to skip."""
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+    """How the finished classifier looks at a picture."""
+    hardware: HardwareRecipe = HardwareRecipe()
+    """How the arithmetic is done."""
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "Recipe":
+        if self.probe is None and self.finetune is None:
+            raise ValueError("probe and finetune are both empty, so nothing would be trained; give at least one")
+        if self.probe and self.probe.solver == "lbfgs" and self.head.hidden:
+            raise ValueError("probe.solver 'lbfgs' needs a linear head; set probe.solver=adam or head.hidden=[]")
+        if self.weights == "none" and self.finetune is None:
+            raise ValueError("weights 'none' with finetune empty would train a head on a random backbone")
+        return self
+
+    @property
+    def input_size(self) -> int:
+        """Image size in pixels at which the finished classifier works."""
+        if self.evaluation.size:
+            return self.evaluation.size
+        if self.finetune:
+            return self.finetune.schedule[-1].size
+        assert self.probe is not None
+        return self.probe.size
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that come with headstart, sorted."""
+    return sorted(f.name.removesuffix(".yaml") for f in files("headstart.recipes").iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Recipe:
+    """Read a recipe, apply overrides and check it.
+
+    Args:
+        name: A shipped recipe's name, or the path of a YAML file.
+        overrides: ``key=value`` strings with dotted keys; values are YAML.
+        settings: Dotted keys with ``__`` for the dot; None means not given.
+
+    Returns:
+        The checked recipe.
+
+    Raises:
+        RecipeError: An unknown recipe, or any number of wrong keys and values, all named.
+    """
+    tree = _read(name)
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {text}: expected key=value, e.g. --set finetune.lr=1e-4.")
+        _put(tree, key.strip(), _yaml_value(value, text))
+    for key, value in settings.items():
+        if value is not None:
+            _put(tree, key.replace("__", "."), value)
+    return parse_recipe(tree, name)
+
+
+def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
+    """Check a recipe given as nested dicts; ``origin`` names it in errors.
+
+    Raises:
+        RecipeError: Lists every problem with its key, what is allowed and the nearest key.
+    """
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems = "\n".join(f"  - {_explain(problem)}" for problem in error.errors())
+        raise RecipeError(f"Recipe '{origin}' can't be used:\n{problems}") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the resolved recipe as YAML that ``load_recipe`` reads back to an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise RecipeError(f"There is no recipe file at {path}. Shipped recipes: {', '.join(shipped_recipes())}.")
+        text = path.read_text(encoding="utf-8")
+    elif name in shipped_recipes():
+        text = files("headstart.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        shipped = shipped_recipes()
+        raise RecipeError(
+            f"Unknown recipe '{name}'. Shipped recipes: {', '.join(shipped)}; or give the path of a .yaml file."
+            f"{nearest(name, shipped)}"
+        )
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"Recipe {name} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"Recipe {name} must be a mapping of keys to values, but is a {type(tree).__name__}.")
+    return tree
+
+
+def _yaml_value(value: str, text: str) -> Any:
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {text}: the value is not valid YAML.") from None
+    # YAML 1.1 reads 1e-4, without a dot, as a string.
+    if isinstance(parsed, str):
+        try:
+            return float(parsed)
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        if child is None:
+            child = tree[parent] = {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"--set {key}: '{parent}' holds a single value, not further keys.")
+        tree = child
+    tree[last] = value
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section, known = _section(problem["loc"])
+        return f"{where}: unknown key.{nearest(str(problem['loc'][-1]), known)} Allowed in {section}: {', '.join(known)}."
+    message = problem["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
+    return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r})."
+
+
+def _section(location: Iterable[Any]) -> tuple[str, list[str]]:
+    """Return the name and the fields of the section that holds the last part of ``location``."""
+    model: type[BaseModel] = Recipe
+    *parents, _ = location
+    for part in parents:
+        if part in model.model_fields:
+            inner = model.model_fields[str(part)].annotation
+            candidates = [inner, *getattr(inner, "__args__", ())]
+            model = next(
+                (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)),
+                SizeStep if part == "schedule" else model,
+            )
+    return (".".join(str(p) for p in parents) or "a recipe"), list(model.model_fields)

@@ -1,0 +1,1 @@
+"""The training story: run.py, read from top to bottom."""
