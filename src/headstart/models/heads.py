@@ -1,0 +1,163 @@
+"""What is grafted onto a backbone: timm's own linear classifier, or an MLP in its place."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from headstart.errors import WeightsError
+from headstart.models.architectures import create_network
+from headstart.models.backbones import Backbone
+
+
+def build_classifier(
+    backbone: Backbone, *, num_classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0, seed: int
+) -> nn.Module:
+    """Graft a new head onto a backbone, whose module becomes the classifier: it is changed, not copied.
+
+    Args:
+        backbone: With ``module`` as ``load_backbone`` returned it.
+        num_classes: Outputs, at least 2.
+        hidden: Widths of hidden ReLU layers; empty for timm's own linear classifier and its tensor names.
+        dropout: Probability of dropping a feature before each layer of the head, while training.
+        seed: Decides the new weights; the global random state is neither read nor changed.
+
+    Returns:
+        Images (B, 3, H, W), normalised, to logits (B, num_classes).
+
+    Raises:
+        WeightsError: The network has no single classifier that could be replaced.
+    """
+    return _graft(
+        backbone.module,
+        backbone.architecture,
+        num_classes=num_classes,
+        hidden=hidden,
+        dropout=dropout,
+        seed=seed,
+    )
+
+
+def empty_classifier(
+    architecture: str, *, num_classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0
+) -> nn.Module:
+    """Build a classifier whose weights are about to be loaded: the same tensors as ``build_classifier`` makes.
+
+    Raises:
+        WeightsError: Unknown architecture.
+    """
+    network = create_network(architecture)
+    return _graft(network, architecture, num_classes=num_classes, hidden=hidden, dropout=dropout, seed=0)
+
+
+def head_of(module: nn.Module) -> nn.Module:
+    """Return the classifier: the layers between pooled features and logits."""
+    return _named_head(module)[1]
+
+
+def pooled_features(module: nn.Module, images: Tensor) -> Tensor:
+    """Return what the head sees: (B, 3, H, W) to (B, features)."""
+    features: Tensor = module.forward_head(module.forward_features(images), pre_logits=True)
+    return features
+
+
+def head_logits(module: nn.Module, features: Tensor) -> Tensor:
+    """Return the logits (B, classes) of pooled features (B, features), with the head's dropout while training.
+
+    ``head_logits(module, pooled_features(module, images))`` equals ``module(images)`` in evaluation mode.
+    """
+    head = head_of(module)
+    if isinstance(head, nn.Sequential):
+        logits: Tensor = head(features)
+        return logits
+    dropped = F.dropout(features, _dropout_of(module), training=module.training)
+    # Some networks classify with a 1x1 convolution.
+    inputs = dropped[:, :, None, None] if isinstance(head, nn.Conv2d) else dropped
+    return torch.flatten(head(inputs), 1)
+
+
+def _graft(
+    module: nn.Module,
+    architecture: str,
+    *,
+    num_classes: int,
+    hidden: tuple[int, ...],
+    dropout: float,
+    seed: int,
+) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    # New layers draw from the global state when they are made, before they are overwritten from the generator.
+    with torch.random.fork_rng(devices=[]):
+        module.reset_classifier(num_classes)
+        name, head = _named_head(module)
+        if not isinstance(head, nn.Linear | nn.Conv2d):
+            raise WeightsError(
+                f"The classifier of {architecture} is a {type(head).__name__}, which can't be replaced. "
+                "Choose another backbone."
+            )
+        _set_dropout(module, 0.0 if hidden else dropout, architecture)
+        if hidden:
+            features = head.weight.shape[1]
+            head = _mlp((features, *hidden, num_classes), dropout, flatten=isinstance(head, nn.Conv2d))
+            module.set_submodule(name, head)
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            _initialise(layer, generator)
+    return module
+
+
+def _mlp(widths: tuple[int, ...], dropout: float, *, flatten: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Flatten(1)] if flatten else []
+    for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+        layers += [nn.Dropout(dropout), nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(widths[-2], widths[-1]))
+
+
+def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
+    """Draw weights uniformly with variance 2 / inputs, which keeps the scale through a ReLU; biases are zero.
+
+    Source: He et al. 2015, arXiv:1502.01852, equation 10.
+    """
+    bound = math.sqrt(6 / layer.weight[0].numel())
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def _named_head(module: nn.Module) -> tuple[str, nn.Module]:
+    head = module.get_classifier()
+    for name, candidate in module.named_modules():
+        if candidate is head:
+            return name, candidate
+    raise WeightsError(
+        f"{type(module).__name__} has not one classifier but several, or none. Choose a backbone with a single one."
+    )
+
+
+def _dropouts(module: nn.Module) -> list[nn.Dropout]:
+    """Return timm's dropout modules between pooling and classifier, wherever the network keeps them."""
+    return [
+        layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Dropout)
+        and name in {"head_drop", "head.drop", "head.head_drop", "drop", "dropout"}
+    ]
+
+
+def _dropout_of(module: nn.Module) -> float:
+    layers = _dropouts(module)
+    return float(layers[0].p) if layers else float(getattr(module, "drop_rate", 0.0))
+
+
+def _set_dropout(module: nn.Module, probability: float, architecture: str) -> None:
+    layers = _dropouts(module)
+    for layer in layers:
+        layer.p = probability
+    if hasattr(module, "drop_rate"):
+        module.drop_rate = probability
+    elif not layers and probability:
+        raise WeightsError(
+            f"{architecture} has no place for dropout before its classifier; set head.dropout to 0."
+        )
