@@ -1,0 +1,62 @@
+"""How results read in a terminal: plain lines and tables, fit for a pipe as well."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def result_lines(metrics: dict[str, Any], out: Path) -> str:
+    """Return the figures of ``metrics.json`` that people look for first, one a line."""
+    test = metrics["test"]
+    low, high = test["accuracy_ci95"]
+    total, training = _duration(metrics["total_seconds"]), _duration(metrics["train_seconds"])
+    gigabytes = metrics["peak_rss_mb"] / 1000
+    return "\n".join(
+        [
+            f"Test        {test['accuracy']:.2%} accuracy on {test['n']:,} images "
+            f"(95 % interval {low:.2%} to {high:.2%})",
+            f"Calibration ECE {test['ece_calibrated']:.2%} ({test['ece']:.2%} before temperature scaling)",
+            f"Time        {total}, {training} of it training; peak memory {gigabytes:.2f} GB",
+            f"Report      {out / 'report.html'}",
+            f"Model       {out / 'model'}",
+        ]
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows with equal keys as an aligned table with the keys as heading."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for key, value in rows[0].items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        grid.add_column(key.replace("_", " "), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(_cell(value)) for value in row.values()))
+    # A pipe has no width; there nothing may be folded.
+    console = Console(width=None if sys.stdout.isatty() else 250)
+    with console.capture() as capture:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(inner) for inner in value)
+    return str(value)
