@@ -1,0 +1,105 @@
+"""``headstart predict``: which files it takes, what it prints, and when it fails."""
+
+import json
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+from headstart.cli import main
+
+TOP = [("cat", 0.75), ("dog", 0.125), ("frog", 0.0625), ("car", 0.03), ("ship", 0.02), ("bird", 0.0125)]
+
+
+class FakePredictor:
+    """Finds a cat in every file, except that names with 'bad' can't be read."""
+
+    def predict_files(self, paths):
+        for path in paths:
+            bad = "bad" in path.name or not path.exists()
+            yield path, "not an image" if bad else SimpleNamespace(label="cat", probability=0.75, top=TOP)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with mock.patch(
+        "headstart.inference.predictor.load", autospec=True, return_value=FakePredictor()
+    ) as load:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "photos" / "deep").mkdir(parents=True)
+        for name in ["b.png", "a.JPG", "notes.txt", ".hidden.png", "deep/c.webp"]:
+            (tmp_path / "photos" / name).touch()
+        yield tmp_path
+    for call in load.call_args_list:
+        assert call.args == (tmp_path / "model",)
+
+
+def predict(folder, *words):
+    return main(["predict", str(folder / "model"), *[str(word) for word in words]])
+
+
+def test_a_folder_is_searched_in_a_stable_order(folder, capsys):
+    assert predict(folder, folder / "photos") == 0
+    photos = folder / "photos"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{photos / 'a.JPG'}\tcat\t0.7500",
+        f"{photos / 'b.png'}\tcat\t0.7500",
+        f"{photos / 'deep' / 'c.webp'}\tcat\t0.7500",
+    ]
+
+
+def test_a_named_file_is_tried_whatever_its_name_and_only_once(folder, capsys):
+    photos = folder / "photos"
+    assert predict(folder, photos / "notes.txt", photos / "b.png", photos) == 0
+    names = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [str(photos / name) for name in ("notes.txt", "b.png", "a.JPG", "deep/c.webp")]
+
+
+def test_top_shows_more_classes(folder, capsys):
+    assert predict(folder, folder / "photos" / "b.png", "--top", 2) == 0
+    assert capsys.readouterr().out == f"{folder / 'photos' / 'b.png'}\tcat\t0.7500\tdog\t0.1250\n"
+
+
+def test_json_is_the_contract_of_the_design(folder, capsys):
+    file = folder / "photos" / "b.png"
+    assert predict(folder, file, "--json") == 0
+    top = [[name, probability] for name, probability in TOP[:5]]
+    expected = {"file": str(file), "label": "cat", "probability": 0.75, "top": top}
+    assert json.loads(capsys.readouterr().out) == {"predictions": [expected]}
+
+
+def test_a_bad_file_is_named_and_the_others_are_predicted(folder, capsys):
+    bad = folder / "photos" / "bad.png"
+    bad.write_text("text")
+    missing = folder / "missing.png"
+    assert predict(folder, folder / "photos", missing) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert f"{bad}: not an image" in err
+    assert "2 of 5 files could not be read" in err
+    assert predict(folder, folder / "photos", missing, "--json") == 1
+    rows = json.loads(capsys.readouterr().out)["predictions"]
+    assert [set(row) == {"file", "error"} for row in rows] == [False, False, True, False, True]
+
+
+def test_an_empty_folder_among_others_is_said(folder, capsys):
+    (folder / "empty").mkdir()
+    assert predict(folder, folder / "empty", folder / "photos") == 0
+    assert f"{folder / 'empty'}: no pictures in this folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["empty"], ["nowhere.png"], ["empty", "nowhere"]])
+def test_nothing_found_is_wrong_usage(folder, capsys, words):
+    (folder / "empty").mkdir()
+    assert predict(folder, *[folder / word for word in words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Found no pictures in" in err
+    assert ".webp" in err
+
+
+def test_odd_file_names_are_printed_escaped(folder, capsys):
+    odd = folder / "photos" / "caf\udce9 [bold].png"
+    odd.touch()
+    assert predict(folder, odd, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["predictions"][0]["file"] == str(odd)

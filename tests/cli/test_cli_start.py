@@ -1,0 +1,116 @@
+"""The command answers at once where torch is not needed, and says what to do when it is used wrongly."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROBE = """
+import sys
+from headstart.cli import main
+status = main(sys.argv[1:])
+sys.stdout.flush()
+heavy = sorted({"torch", "timm", "torchvision", "accelerate", "sklearn", "matplotlib"} & set(sys.modules))
+print("heavy:", *heavy, file=sys.stderr)
+sys.exit(status)
+"""
+
+NO_TORCH_NEEDED = [
+    (["--help"], 0, "Commands"),
+    (["-h"], 0, "Commands"),
+    (["--version"], 0, "headstart 0."),
+    (["train", "--help"], 0, "--resume"),
+    (["evaluate", "--help"], 0, "RUN_OR_MODEL"),
+    (["predict", "--help"], 0, "FILES_OR_FOLDERS"),
+    (["backbones", "--help"], 0, "PATTERN"),
+    ([], 2, "Commands"),
+    (["trian", "cifar10"], 2, "Did you mean 'train'?"),
+    (["train"], 2, "headstart train cifar10"),
+    (["train", "cifar10", "--lmit", "5"], 2, "--limit"),
+    (["train", "cifar10", "--threads", "0"], 2, "greater than or equal to 1"),
+    (["train", "cifar10", "--device", "gpu"], 2, "cuda:N"),
+    (["train", "--resume", "runs/x", "--limit", "5", "--seed", "1"], 2, "--limit, --seed would be ignored"),
+    (["train", "cifar10", "--resume", "runs/x"], 2, "DATA would be ignored"),
+    (["train", "cifar10", "--seed", "1", "--set", "seed=2"], 2, "seed is given twice"),
+    (
+        ["train", "cifar10", "--set", "finetune.lr=1", "--set", "finetune.lr=2"],
+        2,
+        "finetune.lr is given twice",
+    ),
+    (["train", "cifar10", "--recipe", "quikstart"], 2, "Did you mean 'quickstart'?"),
+    (["train", "cifar10", "--recipe", "nowhere.yaml"], 2, "There is no recipe file at nowhere.yaml"),
+    (
+        ["train", "cifar10", "--limit", "0"],
+        2,
+        "data.limit: input should be greater than or equal to 1 (got 0)",
+    ),
+    (["train", "cifar10", "--limit", "-3"], 2, "data.limit"),
+    (["train", "cifar10", "--set", "finetune.learning_rate=1"], 2, "finetune.learning_rate: unknown key"),
+    (["train", "cifar10", "--set", "finetune"], 2, "expected key=value"),
+    (["evaluate"], 2, "RUN_OR_MODEL"),
+    (["evaluate", "runs/nowhere"], 2, "no run or model folder at runs/nowhere"),
+    (["predict", "runs/nowhere"], 2, "FILES_OR_FOLDERS"),
+    (["predict", "runs/nowhere", "x.png"], 2, "no model folder at runs/nowhere"),
+]
+
+
+def call(arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, cwd=cwd, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"), NO_TORCH_NEEDED, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+)
+def test_answers_without_loading_torch(arguments, status, said, tmp_path):
+    done = call(arguments, tmp_path)
+    assert done.returncode == status, done.stderr
+    assert said in " ".join((done.stdout + done.stderr).split())
+    assert done.stderr.splitlines()[-1] == "heavy:"
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [], "wrong usage left something behind"
+    if status == 2 and arguments:
+        assert done.stdout == ""
+
+
+def test_help_answers_in_half_a_second(tmp_path):
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "headstart", "--help"], capture_output=True, cwd=tmp_path
+        )
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+    assert min(seconds) < 0.5, seconds
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--json"],
+        ["train", "--bogus", "--json"],
+        ["train", "cifar10", "--recipe", "quikstart", "--json"],
+        ["predict", "nowhere", "x.png", "--json"],
+        ["evaluate", "nowhere", "--json"],
+    ],
+)
+def test_wrong_usage_with_json_is_one_object_too(arguments, tmp_path):
+    done = call(arguments, tmp_path)
+    assert done.returncode == 2
+    answer = json.loads(done.stdout)
+    assert list(answer) == ["error"]
+    assert answer["error"] in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    assert "Traceback" in call(["train", "--debug"], tmp_path).stderr
+
+
+def test_words_after_a_double_dash_are_not_options(tmp_path):
+    done = call(["predict", "nowhere", "--", "--json"], tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""

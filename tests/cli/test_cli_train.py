@@ -1,0 +1,145 @@
+"""What ``train`` and ``evaluate`` hand on, print and answer; the work itself is replaced."""
+
+import json
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from headstart.cli import main
+from headstart.errors import InputError, RunError, TrainingError
+
+METRICS = {
+    "val": {"accuracy": 0.93},
+    "test": {
+        "accuracy": 0.9312,
+        "accuracy_ci95": [0.926, 0.936],
+        "n": 10000,
+        "ece": 0.0231,
+        "ece_calibrated": 0.0071,
+    },
+    "train_seconds": 187.2,
+    "total_seconds": 231.4,
+    "peak_rss_mb": 1450.0,
+}
+
+
+@pytest.fixture
+def train_and_report():
+    with mock.patch("headstart.experiment.train_and_report", autospec=True, return_value=METRICS) as called:
+        yield called
+
+
+@pytest.fixture
+def resume():
+    with mock.patch("headstart.experiment.resume", autospec=True, return_value=METRICS) as called:
+        yield called
+
+
+@pytest.fixture
+def evaluate():
+    with mock.patch("headstart.experiment.evaluate", autospec=True, return_value=METRICS) as called:
+        yield called
+
+
+def test_train_hands_every_option_on(train_and_report, tmp_path, capsys):
+    words = ["train", "cifar10", "--recipe", "quickstart", "--limit", "500", "--out", str(tmp_path / "r")]
+    words += ["--backbone", "resnet50v1.keras_in1k", "--weights", "w.h5", "--seed", "7", "--threads", "2"]
+    words += ["--device", "cuda:1", "--set", "finetune.lr=1e-4", "--set", "head.dropout=0.25"]
+    words += ["--data-dir", str(tmp_path), "--quiet"]
+    assert main(words) == 0
+    (recipe,), options = train_and_report.call_args
+    assert (recipe.data.name, recipe.data.limit, recipe.seed) == ("cifar10", 500, 7)
+    assert (recipe.backbone, recipe.weights) == ("resnet50v1.keras_in1k", "w.h5")
+    assert (recipe.finetune.lr, recipe.head.dropout) == (1e-4, 0.25)
+    assert options.pop("command").startswith("headstart train cifar10 --recipe quickstart --limit 500")
+    assert options == {
+        "out": tmp_path / "r",
+        "data_dir": tmp_path,
+        "threads": 2,
+        "device": "cuda:1",
+        "progress": False,
+    }
+
+
+def test_train_without_options_uses_quickstart_and_a_folder_of_its_name(train_and_report):
+    assert main(["train", "cifar10"]) == 0
+    options = train_and_report.call_args.kwargs
+    assert options["out"] == Path("runs/quickstart")
+    assert options["progress"] is True
+    assert options["threads"] is options["device"] is options["data_dir"] is None
+
+
+def test_train_prints_the_result_and_what_to_try_next(train_and_report, capsys):
+    assert main(["train", "cifar10", "--out", "runs/x"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Test        93.12% accuracy on 10,000 images (95 % interval 92.60% to 93.60%)",
+        "Calibration ECE 0.71% (2.31% before temperature scaling)",
+        "Time        3 min 51 s, 3 min 7 s of it training; peak memory 1.45 GB",
+        "Report      runs/x/report.html",
+        "Model       runs/x/model",
+        "Next        headstart predict runs/x/model PICTURE...",
+    ]
+
+
+def test_json_keeps_stdout_free_of_what_libraries_print(train_and_report, capsys):
+    train_and_report.side_effect = lambda *_, **__: print("noise of a library") or METRICS
+    assert main(["train", "cifar10", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == METRICS
+    assert "noise of a library" in err
+
+
+def test_resume_goes_on_with_the_run(resume, tmp_path, capsys):
+    assert main(["train", "--resume", str(tmp_path), "--threads", "2"]) == 0
+    assert resume.call_args.args == (tmp_path,)
+    options = resume.call_args.kwargs
+    assert options.pop("command") == f"headstart train --resume {tmp_path} --threads 2"
+    assert options == {"data_dir": None, "threads": 2, "device": None, "progress": True}
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+
+
+def test_evaluate_hands_run_and_data_on(evaluate, tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    assert main(["evaluate", str(tmp_path / "model"), "cifar10", "--threads", "1"]) == 0
+    assert evaluate.call_args.args == (tmp_path / "model",)
+    options = evaluate.call_args.kwargs
+    assert options.pop("command").startswith("headstart evaluate")
+    assert options == {"data": "cifar10", "data_dir": None, "threads": 1, "device": None}
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TrainingError("The loss is nan at step 12."), 1),
+        (RunError("runs/x holds a run. Use --resume."), 2),
+        (InputError("bad"), 2),
+        (KeyboardInterrupt("Stopped at step 3. Go on: headstart train --resume runs/x"), 130),
+    ],
+)
+def test_errors_become_message_and_status(train_and_report, capsys, error, status):
+    train_and_report.side_effect = error
+    assert main(["train", "cifar10"]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"{error}\n"
+    assert main(["train", "cifar10", "--json"]) == status
+    assert json.loads(capsys.readouterr().out) == {"error": str(error)}
+
+
+def test_a_bare_ctrl_c_is_said(train_and_report, capsys):
+    train_and_report.side_effect = KeyboardInterrupt
+    assert main(["train", "cifar10"]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_an_unexpected_error_asks_for_debug(train_and_report, capsys):
+    train_and_report.side_effect = ZeroDivisionError("oops")
+    assert main(["train", "cifar10"]) == 1
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError: oops" in err
+    assert "--debug" in err
+    assert "Traceback" not in err
+    assert main(["train", "cifar10", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
