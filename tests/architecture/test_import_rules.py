@@ -1,0 +1,67 @@
+"""import-linter keeps the rooms apart; this shows that it does, and that no room escapes it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINT = Path(sys.executable).with_name("lint-imports")
+
+
+def lint(config, cwd):
+    return subprocess.run(
+        [LINT, "--no-logo", "--no-cache", "--config", config],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+    )
+
+
+def test_the_import_rules_hold():
+    done = lint(ROOT / "pyproject.toml", ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the package that may be spoilt; being in the working folder, it is the one that is linted."""
+    shutil.copytree(ROOT / "src", tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def spoil(copy, file, line):
+    path = copy / "headstart" / file
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(f"\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "rule"),
+    [
+        ("training/intruder.py", "import headstart.evaluation.metrics", "Data flows one way"),
+        ("models/intruder.py", "import headstart.data.resample", "Data flows one way"),
+        ("errors.py", "import headstart.contracts", "Data flows one way"),
+        ("training/intruder.py", "import timm", "timm only in models"),
+        ("models/intruder.py", "import accelerate", "accelerate only in training"),
+        ("inference/intruder.py", "import jinja2", "jinja2 and matplotlib only in report"),
+        ("display.py", "import typer", "typer only in cli"),
+    ],
+)
+def test_a_broken_rule_is_noticed(copy, file, line, rule):
+    spoil(copy, file, line)
+    done = lint(ROOT / "pyproject.toml", copy)
+    assert done.returncode != 0
+    assert [text for text in done.stdout.splitlines() if text.endswith(" BROKEN")] == [f"{rule} BROKEN"]
+
+
+def test_a_room_that_no_rule_knows_is_noticed(copy):
+    spoil(copy, "attic/__init__.py", "")
+    done = lint(ROOT / "pyproject.toml", copy)
+    assert done.returncode != 0
+    assert "attic" in done.stdout

@@ -1,0 +1,194 @@
+"""Rules of the house that a reader of the source relies on; docs/design.md gives the reason for each."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src" / "headstart").rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+
+
+def room(path):
+    """First part below the package: ``training`` for training/loop.py, ``cli`` for cli.py."""
+    return path.relative_to(ROOT / "src" / "headstart").parts[0].removesuffix(".py")
+
+
+def where(path, node):
+    return f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def calls(name):
+    """Every call of ``name`` (``print``, or ``.load`` for a method), as (path, call)."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(name):
+                yield path, node
+
+
+def test_the_rooms_of_the_design_are_here():
+    rooms = {room(path) for path in SOURCES}
+    design = {
+        "cli",
+        "experiment",
+        "training",
+        "evaluation",
+        "report",
+        "inference",
+        "bundle",
+        "data",
+        "models",
+    }
+    assert rooms >= design | {"recipe", "contracts", "errors"}
+
+
+def test_files_are_short_enough_to_read_in_one_sitting():
+    too_long = {
+        str(path.relative_to(ROOT)): n
+        for path in SOURCES
+        if (n := len(path.read_text().splitlines())) > MAX_FILE_LINES
+    }
+    assert too_long == {}
+
+
+def test_functions_are_short():
+    too_long = {}
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                # The parameters and the docstring are documentation; what counts is the body.
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = (body[-1].end_lineno - body[0].lineno + 1) if body else 0
+                if lines > MAX_FUNCTION_LINES:
+                    too_long[f"{where(path, node)} {node.name}"] = lines
+    assert too_long == {}
+
+
+def test_every_module_and_public_function_has_a_docstring():
+    missing = []
+    for path, tree in TREES.items():
+        public = [
+            n
+            for n in tree.body
+            if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")
+        ]
+        missing += [where(path, node) for node in public if not ast.get_docstring(node)]
+        if not ast.get_docstring(tree):
+            missing.append(str(path.relative_to(ROOT)))
+    assert missing == []
+
+
+def test_rooms_are_named_for_what_they_hold():
+    nameless = {"utils", "util", "common", "helpers", "helper", "misc", "base", "core"}
+    assert [
+        str(path) for path in SOURCES if {path.stem, *path.parent.parts[len(ROOT.parts) :]} & nameless
+    ] == []
+
+
+def test_our_classes_do_not_inherit_from_each_other():
+    ours = {
+        node.name: path
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    heirs = [
+        where(path, node)
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        # The error tree is a tree on purpose, and recipes share one strict pydantic configuration.
+        and room(path) not in {"errors", "recipe"}
+        and {ast.unparse(base) for base in node.bases} & set(ours)
+        and not {ast.unparse(base) for base in node.bases} & {"HeadstartError", "InputError", "TrainingError"}
+    ]
+    assert heirs == []
+
+
+def test_the_test_split_is_opened_only_to_evaluate():
+    opened = [where(path, call) for path, call in calls("sealed_test.open")]
+    opened += [where(path, call) for path, call in calls("SealedTest.open")]
+    assert opened, "evaluation opens it somewhere; has the method been renamed?"
+    assert [place for place in opened if not place.startswith("src/headstart/evaluation/")] == []
+
+
+def test_nothing_is_unpickled():
+    imported = [
+        where(path, node)
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and {getattr(node, "module", None), *(alias.name for alias in node.names)}
+        & {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    ]
+    assert imported == []
+    for path, call in calls("torch.load"):
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert given.get("weights_only") == "True", where(path, call)
+    for name in ("np.load", "numpy.load"):
+        for path, call in calls(name):
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            assert given.get("allow_pickle", "False") == "False", where(path, call)
+
+
+def test_only_the_command_line_prints():
+    assert [where(path, call) for path, call in calls("print") if ast.unparse(call.func) == "print"] == []
+
+
+def test_only_the_stories_unpack_a_recipe():
+    """Components take plain keyword arguments, so that each can be used and tested without a recipe."""
+    allowed = {"recipe", "cli", "experiment"}
+    users = {
+        str(path.relative_to(ROOT / "src" / "headstart"))
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and node.module == "headstart.recipe"
+        and room(path) not in allowed
+    }
+    assert users <= {"training/run.py", "training/folder.py"}
+
+
+def tracked_text_files():
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, cwd=ROOT)
+    if listed.returncode:
+        return None
+    files = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    return [path for path in files if path.is_file() and b"\0" not in path.read_bytes()[:8192]]
+
+
+FORBIDDEN = {
+    "a path of somebody's machine": re.compile(r"(?<![\w.])/(?:root|work|home/\w+|Users/\w+)/"),
+    "the host of a package registry": re.compile(
+        r"\b(?:registry\.npmjs|registry\.yarnpkg|files\.pythonhosted)\b|pypi\.org/simple"
+    ),
+    "a credential": re.compile(r"\bhf_[A-Za-z0-9]{20,}|\bghp_[A-Za-z0-9]{20,}|BEGIN [A-Z ]*PRIVATE KEY"),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_tracked_files_are_free_of(what):
+    files = tracked_text_files()
+    assert files is None or len(files) > 30
+    this = Path(__file__)
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in files or []
+        if path != this
+        and (match := FORBIDDEN[what].search(path.read_text(encoding="utf-8", errors="replace")))
+    ]
+    assert found == []
+
+
+def test_every_test_file_is_found_by_its_place():
+    """Two test files of one name would shadow each other, since the folders are not packages."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+    allowed = {"unit", "cli", "parity", "architecture", "docs", "browser"}
+    assert {
+        path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("test_*.py")
+    } <= allowed
