@@ -1,0 +1,249 @@
+"""From a trained run to its figures: the one place that opens the test split."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.bundle import update_bundle
+from headstart.contracts import ClassNames, EvalResult, Predictions, Split
+from headstart.data.dataset import Dataset
+from headstart.data.splits import Manifest, read_manifest
+from headstart.errors import DataError, HeadstartError, RunError
+from headstart.evaluation import metrics
+from headstart.evaluation.calibration import fit_temperature, log_softmax, softmax
+from headstart.files import write_atomically, write_json
+from headstart.inference.predictor import Predictor, Progress, load
+
+TRAINING_FACTS = (
+    "train_seconds",
+    "train_images_per_second",
+    "backbone",
+    "device",
+    "precision",
+    "seed",
+    "peak_rss_mb",
+    "best_epoch",
+)
+"""What ``training.json`` must tell, because ``metrics.json`` repeats it."""
+
+
+def evaluate_run(
+    run: Path, dataset: Dataset, *, command: str, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Calibrate a run's classifier on validation, measure it on the test split, and write both down.
+
+    Everything that can be refused is refused before the test split is opened, and the opening is logged in
+    ``environment.json`` before the first test label is read. Writes the temperature and the figures into
+    ``RUN/model``, and ``RUN/metrics.json`` and ``RUN/predictions.csv``; each file whole or not at all.
+
+    Args:
+        run: A folder that training has finished.
+        dataset: The data set that the run was trained on.
+        command: What the user typed; logged with the opening of the test split.
+        progress: Told about images as they pass through the classifier, of validation and test together.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        RunError: The run folder is incomplete or can't be written.
+        DataError: The data set is not the one of the split manifest, or its classes are not the classifier's.
+        BundleError: The saved classifier is damaged.
+        HeadstartError: The classifier's outputs are not finite.
+    """
+    facts = _read_json(run / "training.json", needs=TRAINING_FACTS)
+    _read_json(run / "environment.json")
+    predictor = load(run / "model")
+    manifest = _checked_manifest(run, dataset, predictor)
+    earlier = _read_json(run / "metrics.json") if (run / "metrics.json").is_file() else {}
+
+    val = manifest.select(dataset.train, "val")
+    in_all = len(val) + len(dataset.sealed_test)
+    val_logits = _finite_logits(predictor, val, _shift(progress, 0, in_all))
+    temperature = round(fit_temperature(val_logits, val.labels), 6)
+    val_result = measure(val_logits, val.labels, split="val", names=val.class_names, temperature=temperature)
+
+    log_test_opening(run / "environment.json", command)
+    test = dataset.sealed_test.open()
+    test_logits = _finite_logits(predictor, test, _shift(progress, len(val), in_all))
+    test_result = measure(
+        test_logits, test.labels, split="test", names=test.class_names, temperature=temperature
+    )
+
+    result = {
+        "val": val_result.metrics,
+        "test": test_result.metrics,
+        "temperature": temperature,
+        **{fact: facts[fact] for fact in TRAINING_FACTS},
+        # Known only when the whole command is over; whoever runs that command fills it in.
+        "total_seconds": earlier.get("total_seconds"),
+    }
+    table = predictions_table(test_result, rows=test.rows, hashes=dataset.sealed_test.image_hashes())
+    try:
+        update_bundle(run / "model", temperature=temperature, metrics=_scores(val_result, test_result))
+        write_atomically(run / "predictions.csv", table)
+        write_json(run / "metrics.json", result)
+    except OSError as error:
+        raise RunError(f"{run} can't be written: {error.strerror}. Check space and permissions.") from None
+    return result
+
+
+def measure(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    split: Literal["val", "test"],
+    names: ClassNames,
+    temperature: float,
+) -> EvalResult:
+    """Measure a classifier on one split.
+
+    ``nll`` and ``ece`` are those of the plain softmax; ``nll_calibrated`` and ``ece_calibrated`` those of the
+    probabilities that the classifier gives out, after temperature scaling.
+
+    Args:
+        logits: Shape (n, classes), uncalibrated.
+        labels: Shape (n,).
+        split: Which split this is.
+        names: In the order of the columns.
+        temperature: What the logits are divided by.
+    """
+    plain, calibrated = softmax(logits), softmax(logits, temperature=temperature)
+    predictions = Predictions(calibrated.astype(np.float32), names)
+    confusion = metrics.confusion_matrix(labels, predictions.indices, num_classes=len(names))
+    table = metrics.per_class(confusion, names.names)
+    means = metrics.averages(table, confusion)
+    correct = int(np.trace(confusion))
+    figures = {
+        "accuracy": correct / len(labels),
+        "accuracy_ci95": list(metrics.wilson_interval(correct, len(labels))),
+        "n": len(labels),
+        "macro_f1": means["macro avg"]["f1-score"],
+        "nll": metrics.nll(log_softmax(logits), labels),
+        "nll_calibrated": metrics.nll(log_softmax(logits, temperature=temperature), labels),
+        "ece": metrics.ece(plain, labels),
+        "ece_calibrated": metrics.ece(calibrated, labels),
+        "ece_bins": metrics.ECE_BINS,
+        "per_class": table,
+        **means,
+        "confusion_matrix": confusion.tolist(),
+        "reliability": metrics.reliability(plain, labels),
+        "reliability_calibrated": metrics.reliability(calibrated, labels),
+    }
+    return EvalResult(split, labels, predictions, _rounded(figures))
+
+
+def predictions_table(result: EvalResult, *, rows: NDArray[np.int64], hashes: Sequence[str]) -> str:
+    """Return ``predictions.csv``: a line for each image, with classes by name and probabilities as given out.
+
+    Args:
+        result: Labels and calibrated probabilities.
+        rows: Shape (n,), each image's place in the data set's own order.
+        hashes: SHA-256 of each image, in the same order.
+    """
+    names, predictions = result.predictions.class_names, result.predictions
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "sha256", "label", "predicted", "probability", *(f"p_{name}" for name in names)])
+    lines = zip(rows, hashes, result.labels, predictions.indices, predictions.probabilities, strict=True)
+    for row, sha256, label, predicted, probabilities in lines:
+        shares = [f"{p:.6f}" for p in probabilities]
+        writer.writerow(
+            [int(row), sha256, names[int(label)], names[int(predicted)], shares[predicted], *shares]
+        )
+    return text.getvalue()
+
+
+def log_test_opening(environment: Path, command: str) -> None:
+    """Append time (UTC) and command to the ``test_openings`` of ``environment.json``.
+
+    Raises:
+        RunError: The file is missing, damaged or can't be written; then the test split must stay closed.
+    """
+    content = _read_json(environment)
+    opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command}
+    content["test_openings"] = [*content.get("test_openings", []), opening]
+    try:
+        write_json(environment, content)
+    except OSError as error:
+        raise RunError(
+            f"{environment} can't be written ({error.strerror}), so an opening of the test split can't be "
+            "logged, and it stays closed. Check space and permissions."
+        ) from None
+
+
+def _checked_manifest(run: Path, dataset: Dataset, predictor: Predictor) -> Manifest:
+    manifest = read_manifest(run / "split_manifest.csv")
+    if predictor.bundle.manifest_sha256 != manifest.sha256:
+        raise DataError(
+            f"{run / 'split_manifest.csv'} (SHA-256 {manifest.sha256[:12]}) is not the split that "
+            f"{run / 'model'} was trained on ({predictor.bundle.manifest_sha256[:12]}). "
+            "Restore the run's own manifest, or train again."
+        )
+    if predictor.class_names != dataset.class_names:
+        raise DataError(
+            f"{run / 'model'} knows the classes {', '.join(predictor.class_names)}, but data set "
+            f"'{dataset.name}' has {', '.join(dataset.class_names)}. "
+            "Evaluate on the data set that the run was trained on."
+        )
+    manifest.check(dataset)
+    return manifest
+
+
+def _finite_logits(predictor: Predictor, split: Split, progress: Progress | None) -> NDArray[np.float32]:
+    logits = predictor.logits(split.images, progress=progress)
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise HeadstartError(
+            f"The classifier's outputs are not finite for {len(bad)} of {len(split)} {split.name} images, "
+            f"first for row {split.rows[bad[0]]}. Train again, with a lower learning rate or in fp32."
+        )
+    return logits
+
+
+def _shift(progress: Progress | None, done_before: int, in_all: int) -> Progress | None:
+    """Return a progress that counts one split within both."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(done_before + done, in_all)
+
+
+def _read_json(path: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
+    if not path.is_file():
+        raise RunError(
+            f"There is no {path.name} in {path.parent}, so this is not a run that training has finished. "
+            f"Give the folder of a finished run, or finish it with `headstart train --resume {path.parent}`."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} can't be read as JSON: {error}. Restore it, or train again.") from None
+    missing = [key for key in needs if key not in content] if isinstance(content, dict) else list(needs)
+    if missing or not isinstance(content, dict):
+        raise RunError(f"{path} lacks {', '.join(missing) or 'a JSON object'}. Restore it, or train again.")
+    return content
+
+
+def _scores(*results: EvalResult) -> dict[str, Any]:
+    """Return what the model card shows: the figures of each split but for its matrix and its bins."""
+    left_out = {"confusion_matrix", "reliability", "reliability_calibrated"}
+    return {
+        result.split: {key: value for key, value in result.metrics.items() if key not in left_out}
+        for result in results
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Return nested figures with six decimals: an image in 10,000 moves the fourth."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value

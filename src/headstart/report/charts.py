@@ -1,0 +1,269 @@
+"""Geometry of the charts: from figures to places on a drawing, which ``charts.jinja`` makes into SVG.
+
+Nothing here knows about markup or colours, so that the style sheet can adapt to light, dark and print.
+Lengths are SVG user units, with y growing downwards.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+Point = tuple[float, float]
+
+MOST_CLASSES_LABELLED = 40
+"""Beyond, a confusion matrix is drawn without names and tabulated by its largest mistakes only."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis: where, and what is written there."""
+
+    place: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """The area inside a chart's axes."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line with its name; ``label_y`` is where the name stands, right of the last point."""
+
+    name: str
+    style: str
+    points: tuple[Point, ...]
+    label_y: float
+
+    @property
+    def path(self) -> str:
+        """The ``d`` of an SVG path."""
+        return "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in self.points)
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Curves over epochs; ``best`` marks the epoch whose weights were kept."""
+
+    width: float
+    height: float
+    box: Box
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    series: list[Series]
+    best: Tick | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A non-zero entry of the confusion matrix; ``strength`` in (0, 1] is how strongly it is coloured."""
+
+    x: float
+    y: float
+    count: int
+    right: bool
+    strength: float
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix: rows are true classes, columns predicted ones; ``side`` is that of a cell."""
+
+    width: float
+    height: float
+    box: Box
+    side: float
+    columns: list[Tick]
+    rows: list[Tick]
+    cells: list[Cell]
+    counts_shown: bool
+    labels_shown: bool
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A bin of the reliability diagram: its point, and the ends of its 95 % interval."""
+
+    x: float
+    y: float
+    low_y: float
+    high_y: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the histogram under the reliability diagram."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Accuracy over confidence, before and after calibration, above a histogram of the confidences."""
+
+    width: float
+    height: float
+    box: Box
+    strip: Box
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    before: list[Mark]
+    after: list[Mark]
+    bars: list[Bar]
+
+
+def line_chart(
+    epochs: Sequence[float],
+    curves: dict[str, Sequence[float]],
+    *,
+    best_epoch: int | None,
+    number: Callable[[float], str],
+) -> LineChart:
+    """Place curves over epochs.
+
+    Args:
+        epochs: Shape (n,), with n at least 1.
+        curves: Name to values, shape (n,) each; ``train`` and ``validation``.
+        best_epoch: The epoch to mark, if any.
+        number: How a value is written at the y axis.
+    """
+    width, height, box = 400.0, 250.0, Box(46.0, 22.0, 322.0, 212.0)
+    values = [value for curve in curves.values() for value in curve]
+    y_values = nice_ticks(min(values), max(values))
+    x = _scale(min(epochs), max(epochs), box.left + 8, box.right - 8)
+    y = _scale(y_values[0], y_values[-1], box.bottom, box.top)
+    placed = {
+        name: tuple((x(epoch), y(value)) for epoch, value in zip(epochs, curve, strict=True))
+        for name, curve in curves.items()
+    }
+    label_places = spread([points[-1][1] for points in placed.values()], gap=15.0)
+    every = max(1, math.ceil(len(epochs) / 10))
+    return LineChart(
+        width,
+        height,
+        box,
+        x_ticks=[Tick(x(epoch), f"{epoch:g}") for epoch in epochs[::every]],
+        y_ticks=[Tick(y(value), number(value)) for value in y_values],
+        series=[
+            Series(name, name, points, place)
+            for (name, points), place in zip(placed.items(), label_places, strict=True)
+        ],
+        best=Tick(x(best_epoch), f"best: {best_epoch}")
+        if best_epoch in epochs and best_epoch is not None
+        else None,
+    )
+
+
+def matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Matrix:
+    """Place a confusion matrix.
+
+    The diagonal is coloured by recall; the mistakes by their share of the true class against the largest such
+    share, raised to 0.7: on the diagonal's scale a good classifier's mistakes could not be seen.
+    """
+    n = len(names)
+    side = 46.0 if n <= 16 else max(6.0, 640.0 / n)
+    margin = min(150.0, 14.0 + 6.8 * max(len(name) for name in names))
+    box = Box(margin + 18, margin + 18, margin + 18 + n * side, margin + 18 + n * side)
+    totals = [max(1, sum(row)) for row in confusion]
+    shares = [[count / total for count in row] for row, total in zip(confusion, totals, strict=True)]
+    worst = max((shares[i][j] for i in range(n) for j in range(n) if i != j), default=0.0) or 1.0
+    cells = [
+        Cell(
+            box.left + j * side,
+            box.top + i * side,
+            confusion[i][j],
+            right=i == j,
+            strength=shares[i][j] if i == j else (shares[i][j] / worst) ** 0.7,
+        )
+        for i in range(n)
+        for j in range(n)
+        if confusion[i][j]
+    ]
+    return Matrix(
+        box.right + 4,
+        box.bottom + 4,
+        box,
+        side,
+        columns=[Tick(box.left + (i + 0.5) * side, name) for i, name in enumerate(names)],
+        rows=[Tick(box.top + (i + 0.5) * side, name) for i, name in enumerate(names)],
+        cells=cells,
+        counts_shown=n <= 16,
+        labels_shown=n <= MOST_CLASSES_LABELLED,
+    )
+
+
+def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> Reliability:
+    """Place a reliability diagram of equal-width bins, as ``metrics.json`` has them."""
+    box, strip = Box(46.0, 14.0, 386.0, 274.0), Box(46.0, 292.0, 386.0, 336.0)
+    x, y = _scale(0, 1, box.left, box.right), _scale(0, 1, box.bottom, box.top)
+    total = sum(row["n"] for row in after)
+    tallest = max(row["n"] for row in after) / total
+    bars = []
+    for row in after:
+        tall = (strip.bottom - strip.top) * row["n"] / total / tallest
+        left = x(row["lower"])
+        bars.append(Bar(left + 1, strip.bottom - tall, x(row["upper"]) - left - 2, tall))
+
+    def marks(rows: Sequence[dict[str, Any]]) -> list[Mark]:
+        return [
+            Mark(x(r["confidence"]), y(r["accuracy"]), y(r["accuracy_ci95"][0]), y(r["accuracy_ci95"][1]))
+            for r in rows
+            if r["n"]
+        ]
+
+    fifths = [i / 5 for i in range(6)]
+    return Reliability(
+        400.0,
+        376.0,
+        box,
+        strip,
+        x_ticks=[Tick(x(v), f"{v:.0%}") for v in fifths],
+        y_ticks=[Tick(y(v), f"{v:.0%}") for v in fifths],
+        before=marks(before),
+        after=marks(after),
+        bars=bars,
+    )
+
+
+def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
+    """Return round numbers, evenly spaced by 1, 2 or 5 times a power of ten, that enclose low and high.
+
+    Example:
+        >>> nice_ticks(0.83, 0.942)
+        [0.8, 0.85, 0.9, 0.95]
+    """
+    if high <= low:
+        pad = abs(low) * 0.1 or 0.1
+        low, high = low - pad, high + pad
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def spread(places: Sequence[float], *, gap: float) -> list[float]:
+    """Return ``places`` pushed down where needed, so that neighbours in order are at least ``gap`` apart."""
+    result = list(places)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    for above, below in pairwise(order):
+        result[below] = max(result[below], result[above] + gap)
+    return result
+
+
+def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+    """Return the map of [low, high] onto [start, stop]; a single value lands in the middle."""
+    if high == low:
+        return lambda _: (start + stop) / 2
+    return lambda value: start + (value - low) / (high - low) * (stop - start)

@@ -1,0 +1,48 @@
+"""The most confident mistakes, with the pictures inside the page."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from headstart.contracts import UInt8Images
+from headstart.report.run_files import PredictionRow
+
+Thumbnails = Callable[[int], UInt8Images]
+"""From an image's row in the data set to its pixels, shape (height, width, 3)."""
+
+LARGEST_SIDE = 96
+"""Pixels; pictures of a folder are reduced to this, CIFAR's 32 stay as they are."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrongly classified image, ready for the page; ``picture`` is a ``data:`` URI of a PNG."""
+
+    row: int
+    label: str
+    predicted: str
+    probability: float
+    picture: str
+
+
+def most_confident(
+    predictions: Sequence[PredictionRow], thumbnails: Thumbnails, *, count: int
+) -> list[Mistake]:
+    """Return the ``count`` mistakes with the highest probability, highest first, then by row."""
+    wrong = sorted((p for p in predictions if p.label != p.predicted), key=lambda p: (-p.probability, p.row))
+    return [
+        Mistake(p.row, p.label, p.predicted, p.probability, data_uri(thumbnails(p.row)))
+        for p in wrong[:count]
+    ]
+
+
+def data_uri(pixels: UInt8Images) -> str:
+    """Return a picture of shape (height, width, 3) as a ``data:`` URI, at most 96 pixels a side."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    content = io.BytesIO()
+    picture.save(content, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")
