@@ -1,0 +1,290 @@
+"""Which image is in which split: validation drawn out of training, and the manifest that pins it down."""
+
+import csv
+import hashlib
+import io
+import os
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.contracts import ClassNames, Split
+from headstart.data.arrays import gather, image_hashes
+from headstart.data.dataset import Dataset, SealedTest
+from headstart.errors import DataError
+
+SplitName = Literal["train", "val", "test"]
+_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+_HEADER = ["sha256", "split", "label", "row"]
+
+
+def split_train(train: Split, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
+    """Draw a validation split out of the training images, with every class's share kept.
+
+    An image's place in the draw is the SHA-256 of the seed and of its pixels: it depends on no random
+    generator, on no library version and not on the order of the images. Identical images go to the same side
+    together.
+
+    Args:
+        train: All images that may be trained on.
+        val_fraction: Share of the images to hold out, in (0, 1); rounded to whole images by largest
+            remainder, but at least one image of every class stays on either side.
+        seed: Decides the draw.
+
+    Returns:
+        The smaller training split and the validation split, each a uint8 copy in the order of ``train``.
+
+    Raises:
+        DataError: A class has no image, only one, or only copies of one.
+    """
+    if not 0.0 < val_fraction < 1.0:
+        raise DataError(f"The share of validation images must lie between 0 and 1, but is {val_fraction}.")
+    counts = np.bincount(train.labels, minlength=len(train.class_names))
+    for name, count in zip(train.class_names, counts, strict=True):
+        if count < 2:
+            raise DataError(
+                f"Class '{name}' has {count or 'no'} training image{'' if count == 1 else 's'}, but needs"
+                " two: one to train on and one to validate on. Add images, raise the limit, or take it out."
+            )
+    quotas = _quotas(counts, val_fraction)
+    held_out = _draw(image_hashes(train.images), train.labels, quotas, seed)
+    _check_both_sides(train, held_out)
+    return _part(train, ~held_out, "train"), _part(train, held_out, "val")
+
+
+def _quotas(counts: NDArray[np.int64], val_fraction: float) -> NDArray[np.int64]:
+    """Return how many images of each class to hold out: largest remainder, ties to the earlier class."""
+    # Rounded, because 100 * 0.29 is a little less than 29.
+    exact = np.round(counts * val_fraction, 9)
+    quotas = np.floor(exact).astype(np.int64)
+    left_over = round(counts.sum() * val_fraction) - quotas.sum()
+    quotas[np.argsort(quotas - exact, kind="stable")[:left_over]] += 1
+    np.clip(quotas, 1, counts - 1, out=quotas)
+    return quotas
+
+
+def _draw(
+    hashes: Sequence[str], labels: NDArray[np.int64], quotas: NDArray[np.int64], seed: int
+) -> NDArray[np.bool_]:
+    """Return which images are held out, as a mask of shape (n,)."""
+    same: dict[str, list[int]] = defaultdict(list)
+    for row, image in enumerate(hashes):
+        same[image].append(row)
+    line = sorted(same, key=lambda image: hashlib.sha256(f"{seed} {image}".encode()).digest())
+    room = quotas.tolist()
+    held_out = np.zeros(len(labels), dtype=np.bool_)
+    for image in line:
+        rows = same[image]
+        # Copies of one image can carry different labels; each of these classes must have room.
+        needed = Counter(int(labels[row]) for row in rows)
+        if all(room[label] >= count for label, count in needed.items()):
+            held_out[rows] = True
+            for label, count in needed.items():
+                room[label] -= count
+    return held_out
+
+
+def _check_both_sides(train: Split, held_out: NDArray[np.bool_]) -> None:
+    for index, name in enumerate(train.class_names):
+        of_class = held_out[train.labels == index]
+        if of_class.all() or not of_class.any():
+            raise DataError(
+                f"Class '{name}' can't be split: its {len(of_class)} images are copies of one another, which"
+                " must stay on one side. Add different images, or take the class out."
+            )
+
+
+def _part(whole: Split, mask: NDArray[np.bool_], name: Literal["train", "val"]) -> Split:
+    chosen = np.flatnonzero(mask)
+    return Split(
+        gather(whole.images, chosen), whole.labels[chosen], whole.class_names, name, whole.rows[chosen]
+    )
+
+
+class ManifestRow(NamedTuple):
+    """One image: SHA-256 of its shape and pixels, its split, its class by name, its place in the data set.
+
+    ``row`` counts the training images for ``train`` and ``val``, and the test images for ``test``.
+    """
+
+    sha256: str
+    split: SplitName
+    label: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Every image of a run with its split and label.
+
+    Attributes:
+        rows: In the order train, val, test, and by place in the data set within each.
+    """
+
+    rows: tuple[ManifestRow, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the manifest as a CSV file."""
+        return hashlib.sha256(self._text.encode()).hexdigest()
+
+    @cached_property
+    def _text(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_HEADER)
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Write the manifest as CSV; the file appears whole or not at all.
+
+        Raises:
+            DataError: The file can't be written.
+        """
+        partial: Path | None = None
+        try:
+            with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as file:
+                partial = Path(file.name)
+                file.write(self._text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            if partial:
+                partial.unlink(missing_ok=True)
+            raise DataError(
+                f"The split manifest can't be written to {path}: {error.strerror or error}."
+            ) from None
+
+    def select(self, train: Split, split: Literal["train", "val"]) -> Split:
+        """Return the images of a data set's training part that are in ``split``, as a uint8 copy.
+
+        Call ``check`` first; this looks only at the places of the images.
+        """
+        rows = [row.row for row in self.rows if row.split == split]
+        return _part(train, np.isin(train.rows, rows), split)
+
+    def straddling(self) -> dict[str, int]:
+        """Return how many images lie in two splits: for ``train+val``, ``train+test`` and ``val+test``.
+
+        The first is 0 for every split that ``split_train`` makes. The others say that the data set itself has
+        test images among its training images, which flatters the test score.
+        """
+        images = {split: {row.sha256 for row in self.rows if row.split == split} for split in _SPLITS}
+        return {f"{one}+{other}": len(images[one] & images[other]) for one, other in combinations(_SPLITS, 2)}
+
+    def check(self, dataset: Dataset) -> None:
+        """Check that the images and labels of ``dataset`` are those of the manifest, each in its split.
+
+        Raises:
+            DataError: Counts and names what is changed, moved, relabelled, missing or new, and says what to
+                do.
+        """
+        expected = {("test" if row.split == "test" else "train", row.row): row for row in self.rows}
+        actual = _content(dataset)
+        homes = {image: part for (part, _), (image, _) in actual.items()}
+        problems: dict[str, list[str]] = defaultdict(list)
+        for (part, place), row in expected.items():
+            if (part, place) not in actual:
+                problems["missing"].append(f"{part} row {place}")
+                continue
+            image, label = actual[part, place]
+            if image != row.sha256:
+                home = homes.get(row.sha256, part)
+                if home != part:
+                    problems[f"moved from {part} to {home}"].append(f"{part} row {place}")
+                else:
+                    problems["changed"].append(f"{part} row {place}")
+            elif label != row.label:
+                problems["relabelled"].append(f"{part} row {place} from '{row.label}' to '{label}'")
+        problems["new"] = [f"{part} row {place}" for part, place in actual if (part, place) not in expected]
+        if straddling := self.straddling()["train+val"]:
+            problems["both in train and in val"] = [f"{straddling} different ones"]
+        self._refuse(dataset, {kind: where for kind, where in problems.items() if where})
+
+    def _refuse(self, dataset: Dataset, problems: dict[str, list[str]]) -> None:
+        if not problems:
+            return
+        told = [
+            f"{len(where):,} {kind} ({', '.join(where[:3])}{', ...' if len(where) > 3 else ''})"
+            for kind, where in problems.items()
+        ]
+        count = sum(row.split != "test" for row in self.rows)
+        remedy = "Use the data that the classifier was trained on, or train again."
+        if set(problems) <= {"new", "missing"} and count != len(dataset.train):
+            remedy = f"The manifest covers {count:,} training images: load the data set with limit {count:,}."
+        raise DataError(
+            f"The images of {dataset.name} are not those of the split manifest: {'; '.join(told)}. {remedy}"
+        )
+
+
+def build_manifest(train: Split, val: Split, sealed_test: SealedTest) -> Manifest:
+    """Return the manifest of a split; it looks at the pixels of every image once."""
+    rows: list[ManifestRow] = []
+    for split, name in ((train, "train"), (val, "val")):
+        labels = _names(split.labels, split.class_names)
+        places = split.rows.tolist()
+        rows += map(
+            ManifestRow, image_hashes(split.images), [cast(SplitName, name)] * len(split), labels, places
+        )
+    test: list[SplitName] = ["test"] * len(sealed_test)
+    rows += map(
+        ManifestRow, sealed_test.image_hashes(), test, sealed_test.label_names(), range(len(sealed_test))
+    )
+    return Manifest(tuple(rows))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest that ``Manifest.write`` has written.
+
+    Raises:
+        DataError: The file is missing or a line is damaged; the line is named.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"The split manifest {path} can't be read: {error}") from None
+    if not lines or lines[0] != _HEADER:
+        raise DataError(f"{path} is not a split manifest: its first line must be {','.join(_HEADER)}.")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        good = (
+            len(line) == 4 and len(line[0]) == 64 and line[1] in _SPLITS and line[2] and line[3].isdecimal()
+        )
+        if not good:
+            raise DataError(
+                f"{path}, line {number}: not a row of {','.join(_HEADER)}: {','.join(line)[:100]}"
+            )
+        rows.append(ManifestRow(line[0], cast(SplitName, line[1]), line[2], int(line[3])))
+    return Manifest(tuple(rows))
+
+
+def _content(dataset: Dataset) -> dict[tuple[str, int], tuple[str, str]]:
+    """Return hash and label name of every image of ``dataset`` by its part (train or test) and place."""
+    train, test = dataset.train, dataset.sealed_test
+    labels = _names(train.labels, train.class_names)
+    content = {
+        ("train", row): found
+        for row, found in zip(
+            train.rows.tolist(), zip(image_hashes(train.images), labels, strict=True), strict=True
+        )
+    }
+    content |= {
+        ("test", row): found
+        for row, found in enumerate(zip(test.image_hashes(), test.label_names(), strict=True))
+    }
+    return content
+
+
+def _names(labels: NDArray[np.int64], class_names: ClassNames) -> list[str]:
+    return [class_names[int(label)] for label in labels]
