@@ -1,0 +1,294 @@
+"""Predictor: pictures in, calibrated probabilities by class name out."""
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from headstart.bundle import CONFIG_FILE, Bundle, load_bundle
+from headstart.contracts import ClassNames, ImageSpec, Predictions, UInt8Images
+from headstart.data.resample import preprocess
+from headstart.errors import BundleError, InputError
+from headstart.inference.decode import decode_file, to_rgb
+from headstart.models.fold import fold_batch_norm, pad_in_kernel
+
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+_P = TypeVar("_P")
+Progress = Callable[[int, int], None]
+"""Called with the images done and the images in all."""
+
+
+@dataclass(frozen=True)
+class FilePrediction:
+    """What a picture file shows.
+
+    Attributes:
+        label: Name of the most probable class.
+        probability: Calibrated.
+        top: Every class as (name, probability), best first.
+    """
+
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Predictor:
+    """A classifier that is ready to run, on the pictures as they come.
+
+    Attributes:
+        bundle: What it was made from; its module is left as it is.
+        class_names: In the order of the outputs.
+        spec: How pictures are prepared.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: str | None = None) -> None:
+        """Make a copy of the bundle's network fit for inference.
+
+        Args:
+            bundle: As ``load_bundle`` returns it.
+            device: Name of a torch device; a CUDA device if there is one, else the CPU, when None.
+
+        Raises:
+            InputError: There is no such device here.
+        """
+        self.bundle = bundle
+        self._device = _device(device)
+        network = copy.deepcopy(bundle.module).to("cpu").eval().requires_grad_(False)
+        fold_batch_norm(network, size=bundle.spec.size)
+        pad_in_kernel(network)
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)
+
+    @property
+    def class_names(self) -> ClassNames:
+        """Names of the classes, in the order of the outputs."""
+        return self.bundle.class_names
+
+    @property
+    def spec(self) -> ImageSpec:
+        """How pictures are prepared."""
+        return self.bundle.spec
+
+    def predict(self, images: Picture | Iterable[Picture] | UInt8Images, *, batch_size: int = 64) -> Predictions:
+        """Classify one or many pictures.
+
+        Args:
+            images: A path, a Pillow image or a uint8 array of shape (height, width, 3), RGB; any iterable of these,
+                of any sizes; or an array of shape (n, height, width, 3). ``headstart.inference.decode`` says how
+                transparency, 16-bit and other kinds of pictures become RGB.
+            batch_size: Pictures that the network sees at once; decides speed and memory, not the result.
+
+        Returns:
+            One row a picture, in their order.
+
+        Raises:
+            InputError: No picture was given, or one can't be read; it is named. ``predict_files`` goes on instead.
+        """
+        _check_batch_size(batch_size)
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            return self._calibrated(self.logits(images, batch_size=batch_size))
+        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        pictures: Iterable[Picture] = [images] if single else images  # type: ignore[list-item, assignment]
+        if not isinstance(pictures, Iterable):
+            raise InputError(_wrong_kind(pictures))
+        logits = []
+        for batch in self._outputs(pictures, batch_size):
+            for picture, output in batch:
+                if isinstance(output, str):
+                    name = f"{os.fspath(picture)}: " if isinstance(picture, str | os.PathLike) else ""
+                    raise InputError(f"{name}{output}.")
+                logits.append(output)
+        if not logits:
+            raise InputError("There is no picture to classify. Give at least one path, Pillow image or uint8 array.")
+        return self._calibrated(np.stack(logits))
+
+    def predict_files(
+        self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = 64
+    ) -> Iterator[tuple[Path, FilePrediction | str]]:
+        """Classify picture files while the following ones are being decoded.
+
+        Args:
+            paths: May be endless; at most two batches are looked at ahead of what was yielded.
+            batch_size: Pictures that the network sees at once.
+
+        Yields:
+            Each path, in order, with its prediction, or a short reason why it can't be read.
+        """
+        _check_batch_size(batch_size)
+        for batch in self._outputs((Path(path) for path in paths), batch_size):
+            logits = [output for _, output in batch if not isinstance(output, str)]
+            ranked = iter(self._calibrated(np.stack(logits)).top(len(self.class_names)) if logits else ())
+            for path, output in batch:
+                if isinstance(output, str):
+                    yield path, output
+                else:
+                    top = tuple(next(ranked))
+                    yield path, FilePrediction(label=top[0][0], probability=top[0][1], top=top)
+
+    def logits(
+        self, images: UInt8Images, *, batch_size: int = 64, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Return the uncalibrated outputs for pictures of one size.
+
+        Args:
+            images: uint8, shape (n, height, width, 3), RGB; may be memory-mapped, as only one batch is held at once.
+            batch_size: Pictures that the network sees at once.
+            progress: Told about each batch.
+
+        Returns:
+            Shape (n, classes).
+
+        Raises:
+            InputError: No picture, or another kind of array.
+        """
+        _check_batch_size(batch_size)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+            raise InputError(
+                f"Expected uint8 pictures of shape (n, height, width, 3), n at least 1, but got {images.dtype} "
+                f"of shape {images.shape}."
+            )
+        logits = np.empty((len(images), len(self.class_names)), np.float32)
+        for start in range(0, len(images), batch_size):
+            # A copy, as torch can't share memory that is mapped read-only.
+            batch = torch.from_numpy(np.array(images[start : start + batch_size]))
+            logits[start : start + len(batch)] = self._logits(preprocess(batch.to(self._device), self.spec))
+            if progress is not None:
+                progress(start + len(batch), len(images))
+        return logits
+
+    def _outputs(self, pictures: Iterable[_P], batch_size: int) -> Iterator[list[tuple[_P, NDArray[np.float32] | str]]]:
+        """Yield batches of pictures with their logits, shape (classes,), or the reason why there are none.
+
+        While the network computes on one batch, the next is decoded in threads. Each picture is resized right after it
+        was decoded, so that no more than a few large ones are held, and by itself, so that none depends on another.
+        """
+        remaining = iter(pictures)
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+
+            def begin() -> list[tuple[_P, Future[Tensor | str]]]:
+                return [(picture, pool.submit(self._prepare, picture)) for picture in islice(remaining, batch_size)]
+
+            with _quiet_pillow():
+                current = [(picture, future.result()) for picture, future in begin()]
+            while current:
+                # Warning filters belong to the whole process: nothing is left running when the caller goes on.
+                with _quiet_pillow():
+                    following = begin()
+                    readable = [prepared for _, prepared in current if isinstance(prepared, Tensor)]
+                    rows = iter(self._logits(torch.stack(readable)) if readable else ())
+                    done: list[tuple[_P, NDArray[np.float32] | str]] = [
+                        (picture, prepared if isinstance(prepared, str) else next(rows))
+                        for picture, prepared in current
+                    ]
+                    current = [(picture, future.result()) for picture, future in following]
+                yield done
+
+    def _prepare(self, picture: object) -> Tensor | str:
+        """Return the network input, shape (3, size, size), or a short reason why there is none."""
+        try:
+            pixels = _pixels(picture)
+        except InputError as error:
+            return str(error)
+        return preprocess(torch.from_numpy(pixels)[None], self.spec)[0]
+
+    def _logits(self, inputs: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            inputs = inputs.to(device=self._device, memory_format=torch.channels_last)
+            logits: Tensor = self._network(inputs)
+            if self.bundle.flip:
+                logits = (logits + self._network(inputs.flip(3))) / 2
+        return logits.float().cpu().numpy()
+
+    def _calibrated(self, logits: NDArray[np.float32]) -> Predictions:
+        scaled = logits.astype(np.float64) / self.bundle.temperature
+        exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        probabilities = exponents / exponents.sum(axis=1, keepdims=True)
+        return Predictions(probabilities.astype(np.float32), self.class_names)
+
+
+def load(path: str | os.PathLike[str], *, device: str | None = None) -> Predictor:
+    """Load a saved classifier.
+
+    Args:
+        path: The folder ``OUT/model``, or ``OUT`` itself.
+        device: Name of a torch device; a CUDA device if there is one, else the CPU, when None.
+
+    Raises:
+        BundleError: There is no saved classifier, or it is damaged or of an unknown kind.
+        InputError: There is no such device here.
+
+    Example:
+        >>> load("runs/quickstart").predict("cat.jpg").labels  # doctest: +SKIP
+        ['cat']
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise BundleError(f"{folder} {what}. Give the folder `model` that `headstart train` leaves in its output.")
+    inner = folder / "model"
+    if not (folder / CONFIG_FILE).is_file() and inner.is_dir():
+        folder = inner
+    return Predictor(load_bundle(folder), device=device)
+
+
+def _pixels(picture: object) -> NDArray[np.uint8]:
+    """Return any kind of picture as an array of shape (height, width, 3), RGB.
+
+    Raises:
+        InputError: With a short reason.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return decode_file(Path(picture))
+    if isinstance(picture, Image.Image):
+        return to_rgb(picture)
+    if not isinstance(picture, np.ndarray):
+        raise InputError(_wrong_kind(picture))
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+        raise InputError(
+            f"an array must be uint8 (0 to 255) of shape (height, width, 3), RGB, but this one is {picture.dtype} of "
+            f"shape {picture.shape}"
+        )
+    # A copy, as torch can't share memory that is read-only or mirrored.
+    return np.array(picture)
+
+
+def _wrong_kind(value: object) -> str:
+    return f"a picture must be a path, a Pillow image or a uint8 array, not {type(value).__name__}"
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, but is {batch_size}.")
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"Device '{name}' can't be used here: {reason}. Give cpu, or leave it away.") from None
+    return device
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings about odd but readable files from the user's terminal."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield

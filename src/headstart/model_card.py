@@ -1,0 +1,203 @@
+"""The README.md of a saved classifier, in the form that model hubs read: YAML front matter, then Markdown."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+LICENSES = frozenset(
+    [
+        *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "unlicense", "openrail"),
+        *("gpl-3.0", "lgpl-3.0", "agpl-3.0"),
+        *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"),
+    ]
+)
+"""Identifiers that hubs know; any other licence is given by its own name."""
+
+_SPLITS = {"val": "validation", "test": "test"}
+_SCORES = {
+    "accuracy": ("accuracy", "{:.2%}"),
+    "macro_f1": ("macro F1", "{:.4f}"),
+    "nll": ("log loss, nats", "{:.4f}"),
+    "nll_calibrated": ("log loss, calibrated", "{:.4f}"),
+    "ece": ("calibration error", "{:.2%}"),
+    "ece_calibrated": ("calibration error, calibrated", "{:.2%}"),
+}
+
+
+def model_card(config: Mapping[str, Any], *, timm_loads: bool) -> str:
+    """Return the model card of a saved classifier.
+
+    Args:
+        config: Its ``config.json``.
+        timm_loads: Whether timm alone builds the same network from it.
+    """
+    sections = [
+        _front_matter(config, timm_loads=timm_loads),
+        _introduction(config),
+        _use(config, timm_loads=timm_loads),
+        _preprocessing(config),
+        _scores(config["headstart"]["metrics"]),
+        _limits(config),
+        _provenance(config),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(config: Mapping[str, Any], *, timm_loads: bool) -> str:
+    own = config["headstart"]
+    accuracy = (own["metrics"].get("test") or {}).get("accuracy")
+    dataset = own["dataset"]
+    head = {
+        **_license(str(own["weights"].get("license") or "")),
+        "library_name": "timm" if timm_loads else "headstart",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "headstart", *(["timm"] if timm_loads else [])],
+        # Hubs refuse names that can't be identifiers.
+        "datasets": [dataset] if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) else [],
+        "metrics": ["accuracy", "f1"],
+        "base_model": own["backbone"],
+    }
+    if accuracy is not None and head["datasets"]:
+        measured = {"type": "accuracy", "value": accuracy, "name": "test accuracy"}
+        result = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": dataset, "type": dataset, "split": "test"},
+            "metrics": [measured],
+        }
+        head["model-index"] = [{"name": own["backbone"], "results": [result]}]
+    text = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    return f"---\n{text}---"
+
+
+def _license(stated: str) -> dict[str, str]:
+    """A classifier inherits the licence of the weights that it was made from."""
+    if stated.lower() in LICENSES:
+        return {"license": stated.lower()}
+    return {"license": "other", "license_name": stated} if stated else {"license": "unknown"}
+
+
+def _introduction(config: Mapping[str, Any]) -> str:
+    own, names = config["headstart"], config["label_names"]
+    head = " -> ".join(str(width) for width in (*own["hidden"], len(names)))
+    kind = f"an MLP head ({head})" if own["hidden"] else "a linear head"
+    return (
+        f"# {_text(own['backbone'])}, trained on {_text(own['dataset'])}\n\n"
+        f"An image classifier: the network `{config['architecture']}` with {kind}, fine-tuned with "
+        f"headstart {own['version']}.\n\n"
+        f"## Classes\n\nIn the order of the outputs ({len(names)}):\n\n"
+        + "\n".join(f"{index}. {_text(name)}" for index, name in enumerate(names))
+    )
+
+
+def _use(config: Mapping[str, Any], *, timm_loads: bool) -> str:
+    own = config["headstart"]
+    text = (
+        "## How to use it\n\n"
+        "```python\n"
+        "import headstart\n\n"
+        'predictions = headstart.load("path/to/this/folder").predict(["picture.jpg"])\n'
+        "print(predictions.labels, predictions.top(3))\n"
+        "```\n\n"
+        "or `headstart predict path/to/this/folder picture.jpg`."
+    )
+    if not timm_loads:
+        return f"{text}\n\nPlain timm does not know this network, and refuses the folder."
+    flip = ", and of the image and its mirror image averaged," if own["flip"] else ""
+    return (
+        f"{text}\n\nWithout headstart, timm alone gives the same logits for the same input:\n\n"
+        "```python\n"
+        "import timm\n"
+        "from PIL import Image\n\n"
+        'model = timm.create_model("local-dir:path/to/this/folder", pretrained=True).eval()\n'
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n"
+        'logits = model(transform(Image.open("picture.jpg").convert("RGB")).unsqueeze(0))\n'
+        'label = model.pretrained_cfg["label_names"][logits.argmax()]\n'
+        "```\n\n"
+        f"The scores below are those of the logits{flip} divided by the temperature {own['temperature']:.4g} before "
+        "the softmax, which headstart does by itself. timm's transform rounds pixels where headstart does not."
+    )
+
+
+def _preprocessing(config: Mapping[str, Any]) -> str:
+    image, own = config["pretrained_cfg"], config["headstart"]
+    size = image["input_size"][1]
+    crop = "" if image["crop_pct"] == 1 else f", of which the central {image['crop_pct']:.4g} is kept"
+    rows = [
+        ("colours", "RGB; transparency is laid on white, the orientation in EXIF is honoured"),
+        ("crop", f"the central square{crop}"),
+        ("size", f"{size} x {size} pixels, {image['interpolation']}, antialiased"),
+        ("mean", ", ".join(f"{value:.6g}" for value in image["mean"])),
+        ("standard deviation", ", ".join(f"{value:.6g}" for value in image["std"])),
+        ("mirror image", "averaged in" if own["flip"] else "not used"),
+        ("temperature", f"{own['temperature']:.6g}"),
+    ]
+    return "## Preprocessing\n\n" + _table(("step", "value"), rows)
+
+
+def _scores(metrics: Mapping[str, Any]) -> str:
+    """Tabulate the measured scores; a score that was not measured gets no row."""
+    splits = [split for split in _SPLITS if isinstance(metrics.get(split), dict)]
+    if not splits:
+        return "## Scores\n\nNot measured yet; `headstart evaluate` does."
+    rows = []
+    for key, (title, form) in _SCORES.items():
+        if any(key in metrics[split] for split in splits):
+            rows.append((title, *(form.format(metrics[s][key]) if key in metrics[s] else "" for s in splits)))
+    if any("accuracy_ci95" in metrics[split] for split in splits):
+        cells = (metrics[split].get("accuracy_ci95") for split in splits)
+        rows.insert(1, ("95 % interval", *(f"{c[0]:.2%} to {c[1]:.2%}" if c else "" for c in cells)))
+    heads = (f"{_SPLITS[split]} ({metrics[split].get('n', '?')} images)" for split in splits)
+    text = "## Scores\n\n" + _table(("score", *heads), rows)
+    if per_class := (metrics.get("test") or {}).get("per_class"):
+        columns = ("precision", "recall", "f1-score", "support")
+        lines = [
+            (name, *(f"{row[key]:.4f}" for key in columns[:3]), f"{row['support']:.0f}")
+            for name, row in per_class.items()
+        ]
+        text += "\n\nPer class, on the test split:\n\n" + _table(("class", *columns), lines)
+    return text
+
+
+def _limits(config: Mapping[str, Any]) -> str:
+    own = config["headstart"]
+    return (
+        "## Intended use and limits\n\n"
+        f"For telling apart the {len(config['label_names'])} classes above in pictures like those of "
+        f"{_text(own['dataset'])}.\n\n"
+        '- It knows no "none of these": a picture of something else gets one of the names too, at times with a '
+        "high probability.\n"
+        "- Its probabilities were calibrated on held-out pictures of the same data set. For pictures from another "
+        "source neither they nor the scores need hold: measure on your own before relying on it.\n"
+        "- It inherits the gaps and biases of its data set and of the pictures that its backbone was pretrained on. "
+        "It was not tested for decisions about people or for uses where an error does harm."
+    )
+
+
+def _provenance(config: Mapping[str, Any]) -> str:
+    own = config["headstart"]
+    weights = own["weights"]
+    rows = [
+        ("headstart", own["version"]),
+        ("backbone", own["backbone"]),
+        *(
+            (f"pretrained weights: {key}", str(weights[key]))
+            for key in ("origin", "license", "sha256")
+            if weights.get(key)
+        ),
+        ("data set", own["dataset"]),
+        ("split manifest, SHA-256", own["manifest_sha256"]),
+    ]
+    return "## Where it comes from\n\n" + _table(("what", "value"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_text(cell) for cell in line) + " |" for line in lines)
+
+
+def _text(value: str) -> str:
+    """Keep what a user named from being read as Markdown or HTML."""
+    escaped = re.sub(r"([\\`*\[\]|])", r"\\\1", " ".join(value.split()))
+    return escaped.replace("<", "&lt;")
