@@ -2,6 +2,7 @@
 
     HeadstartError               exit status 1: the work failed
     ├── TrainingError            the loss is no longer finite, a checkpoint could not be written, ...
+    ├── StoppedError             exit status 130: stopped by Ctrl-C, after saving
     └── InputError               exit status 2: something the user gave is wrong
         ├── RecipeError          an unknown key, a value out of range, an impossible combination
         ├── DataError            a data set that can't be had, a class without images, a bad split
@@ -24,6 +25,12 @@ class HeadstartError(Exception):
 
 class TrainingError(HeadstartError):
     """Training could not go on; the message names the step and the cause."""
+
+
+class StoppedError(HeadstartError):
+    """Training was stopped by Ctrl-C or SIGTERM and has saved its state; the message says how to go on."""
+
+    exit_status = 130
 
 
 class InputError(HeadstartError, ValueError):

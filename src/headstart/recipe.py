@@ -205,7 +205,9 @@ class Recipe(_Section):
 
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes that come with headstart, sorted."""
-    return sorted(f.name.removesuffix(".yaml") for f in files("headstart.recipes").iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in files("headstart.recipes").iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Recipe:
@@ -249,7 +251,7 @@ def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return the resolved recipe as YAML that ``load_recipe`` reads back to an equal recipe."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+    return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -305,7 +307,9 @@ def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         section, known = _section(problem["loc"])
-        return f"{where}: unknown key.{nearest(str(problem['loc'][-1]), known)} Allowed in {section}: {', '.join(known)}."
+        return (
+            f"{where}: unknown key.{nearest(str(problem['loc'][-1]), known)} Allowed in {section}: {', '.join(known)}."
+        )
     message = problem["msg"].removeprefix("Value error, ")
     if not where:
         return message

@@ -1,0 +1,133 @@
+"""Training batches: which images, in which order, changed how. All of it follows from (seed, epoch, step)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms import v2
+
+from headstart.contracts import ImageSpec, Split
+from headstart.data.augment import DRAWS, augment
+from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
+from headstart.data.resample import preprocess
+from headstart.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One optimiser step's share of this process.
+
+    Attributes:
+        step: Within the epoch, from 0.
+        rows: Positions in the training split, shape (n,).
+        view: Which of the fixed views this is; the epoch's number where there are none.
+        images: Normalised, shape (n, 3, size, size).
+        labels: Indices, shape (n,).
+        targets: ``labels``, or probabilities of shape (n, classes) after mixup or cutmix.
+    """
+
+    step: int
+    rows: NDArray[np.int64]
+    view: int
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """The batches of every epoch.
+
+    Attributes:
+        split: What is trained on.
+        spec: Of the network's input; its size is replaced by each epoch's own.
+        sizes: Image size of each epoch, in pixels.
+        batch_size: Images in an optimiser step, over all processes.
+        seed: Decides everything.
+        changes: Keyword arguments of ``augment``.
+        views: Number of fixed views; 0 draws anew every epoch.
+        mixup: Alpha, 0 for none.
+        cutmix: Alpha, 0 for none.
+        device: Where the batches are made.
+        rank: Of this process.
+        processes: Sharing each batch.
+    """
+
+    split: Split
+    spec: ImageSpec
+    sizes: Sequence[int]
+    batch_size: int
+    seed: int
+    changes: Mapping[str, Any]
+    views: int = 0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise RecipeError for a batch that does not fit the data or the processes."""
+        if self.batch_size > len(self.split):
+            raise RecipeError(
+                f"finetune.batch_size is {self.batch_size}, but there are only {len(self.split)} training images. "
+                f"Allowed: 1 to {len(self.split)}."
+            )
+        if self.batch_size % self.processes:
+            raise RecipeError(
+                f"finetune.batch_size {self.batch_size} can't be shared by {self.processes} processes; "
+                f"use a multiple of {self.processes}."
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the rest of the images wait for another epoch's order."""
+        return len(self.split) // self.batch_size
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step ``start`` on."""
+        order = epoch_order(seed=self.seed, epoch=epoch, n=len(self.split))
+        view = epoch % self.views if self.views else epoch
+        draws = sample_uniforms(seed=self.seed, epoch=view, n=len(self.split), k=DRAWS)
+        spec = replace(self.spec, size=self.sizes[epoch])
+        share = self.batch_size // self.processes
+        for step in range(start, self.steps_per_epoch):
+            # Whatever a library draws during this step (dropout, mixup) follows from here.
+            torch.manual_seed(step_seed(seed=self.seed, epoch=epoch, step=step))
+            first = step * self.batch_size + self.rank * share
+            rows = order[first : first + share]
+            yield self._batch(step, rows, view, torch.from_numpy(draws[rows]), spec)
+
+    def _batch(self, step: int, rows: NDArray[np.int64], view: int, draws: Tensor, spec: ImageSpec) -> Batch:
+        pixels = torch.from_numpy(np.array(self.split.images[rows])).to(self.device)
+        labels = torch.from_numpy(self.split.labels[rows]).to(self.device)
+        images = augment(pixels, draws.to(self.device), spec, **self.changes)
+        images, targets = self._mix(images, labels)
+        return Batch(step, rows, view, images, labels, targets)
+
+    def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        classes = len(self.split.class_names)
+        kinds = [
+            kind(alpha=alpha, num_classes=classes)
+            for kind, alpha in ((v2.MixUp, self.mixup), (v2.CutMix, self.cutmix))
+            if alpha
+        ]
+        if not kinds:
+            return images, labels
+        chosen = kinds[int(torch.randint(len(kinds), (1,)))]
+        mixed, targets = chosen(images, labels)
+        return mixed, targets
+
+
+def evaluation_batches(
+    split: Split, spec: ImageSpec, *, batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (images, labels) in the split's own order, without any randomness."""
+    for start in range(0, len(split), batch_size):
+        pixels = torch.from_numpy(np.array(split.images[start : start + batch_size])).to(device)
+        labels = torch.from_numpy(np.array(split.labels[start : start + batch_size])).to(device)
+        yield preprocess(pixels, spec), labels

@@ -1,0 +1,12 @@
+"""Pixels of test images that have been judged already, for the report's pictures."""
+
+from collections.abc import Callable
+
+from headstart.contracts import UInt8Images
+from headstart.data.dataset import Dataset
+
+
+def test_thumbnails(dataset: Dataset) -> Callable[[int], UInt8Images]:
+    """Return a function from a test image's row to its pixels, shape (height, width, 3); labels stay sealed."""
+    images = dataset.sealed_test.open().images
+    return lambda row: images[row]

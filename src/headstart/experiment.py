@@ -1,0 +1,176 @@
+"""A whole experiment: train, measure, report. The storey above rooms that must not know of each other."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from headstart.data.dataset import Dataset, load_dataset
+from headstart.errors import RunError
+from headstart.evaluation.evaluate import evaluate_run
+from headstart.evaluation.thumbnails import test_thumbnails
+from headstart.files import write_json
+from headstart.recipe import Recipe
+from headstart.report.html import write_report
+from headstart.training.folder import RunFolder, check_free, claim_folder, reopen_folder
+from headstart.training.hardware import peak_memory_mb, pick_device, prepare_process
+from headstart.training.progress import Display
+from headstart.training.run import prepare, train
+
+
+def train_and_report(
+    recipe: Recipe,
+    *,
+    out: Path,
+    data_dir: Path | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.train",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a classifier, measure it on the sealed test split, and write a run folder.
+
+    Args:
+        recipe: Decides everything but where it runs.
+        out: New folder for the run.
+        data_dir: Local copy of the data set, instead of a download.
+        threads: CPU threads; torch's default when None.
+        device: ``cpu``, ``cuda`` or ``mps``; the best one here when None.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        InputError: Something given is wrong; nothing was written.
+        TrainingError: Training could not go on; the run can be resumed from its last checkpoint.
+        StoppedError: Stopped by Ctrl-C after saving.
+    """
+    check_free(out)
+    return _run(recipe, out, None, data_dir, threads, device, command, progress)
+
+
+def resume(
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.resume",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Go on with a run that was stopped; with the same number of threads it ends as if it never had been.
+
+    Args:
+        out: The run's folder.
+        data_dir: Local copy of the data set; the one the run began with when None.
+        threads: CPU threads; as many as the run began with when None.
+        device: As in ``train_and_report``; the one the run began with when None.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        RunError: The folder holds no run.
+    """
+    folder, recipe = reopen_folder(out)
+    if folder.is_trained and (out / "metrics.json").is_file() and (out / "report.html").is_file():
+        raise RunError(
+            f"{out} is complete, so there is nothing to resume. Measure it again with: headstart evaluate {out}"
+        )
+    begun = folder.read_environment()
+    data_dir = data_dir or (Path(begun["data_dir"]) if begun.get("data_dir") else None)
+    return _run(
+        recipe,
+        out,
+        folder,
+        data_dir,
+        threads or begun.get("threads"),
+        device or begun.get("device"),
+        command,
+        progress,
+    )
+
+
+def evaluate(
+    run: Path,
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.evaluate",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a finished run again and rewrite its figures and its page; the opening of the test split is logged.
+
+    Args:
+        run: The run's folder, or the ``model`` folder in it.
+        data: Data set; must be the run's own.
+        data_dir: Local copy of the data set, instead of a download.
+        threads: CPU threads; torch's default when None.
+        device: As in ``train_and_report``.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        RunError: The folder holds no finished run.
+        DataError: The data are not those that the run was split on.
+    """
+    path = run.parent if (run / "config.json").is_file() else run
+    folder, recipe = reopen_folder(path)
+    if not folder.is_trained:
+        raise RunError(f"{path} is not trained to the end. Go on with it: headstart train --resume {path}")
+    prepare_process(threads)
+    pick_device(device)
+    begun = folder.read_environment()
+    data_dir = data_dir or (Path(begun["data_dir"]) if begun.get("data_dir") and data is None else None)
+    dataset = load_dataset(data or recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=progress)
+    metrics = _measure(folder, dataset, command=command, display=Display(enabled=progress))
+    write_report(path, test_thumbnails(dataset))
+    return metrics
+
+
+def _run(
+    recipe: Recipe,
+    out: Path,
+    folder: RunFolder | None,
+    data_dir: Path | None,
+    threads: int | None,
+    device: str | None,
+    command: str,
+    progress: bool,
+) -> dict[str, Any]:
+    display = Display(enabled=progress)
+    count = prepare_process(threads)
+    torch_device = pick_device(device)
+    dataset = load_dataset(recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=progress)
+    if folder is None or not folder.is_trained:
+        material = prepare(recipe, dataset, torch_device, progress=progress)
+        # Only now is the folder made: whatever could be refused has been.
+        folder = folder or claim_folder(out, recipe)
+        folder.update_environment(data_dir=str(data_dir.resolve()) if data_dir else None, device=torch_device.type)
+        train(recipe, material, folder, command=command, threads=count, display=display)
+        del material
+    metrics = _measure(folder, dataset, command=command, display=display)
+    metrics |= {"total_seconds": _seconds_since_start(), "peak_rss_mb": round(peak_memory_mb(), 1)}
+    write_json(folder.path / "metrics.json", metrics)
+    write_report(folder.path, test_thumbnails(dataset))
+    return metrics
+
+
+def _measure(folder: RunFolder, dataset: Dataset, *, command: str, display: Display) -> dict[str, Any]:
+    with display.share("Measuring") as show:
+        return evaluate_run(folder.path, dataset, command=command, progress=show)
+
+
+def _seconds_since_start() -> float:
+    """Return the wall time since the operating system started this process, so that imports count too."""
+    return round(time.time() - psutil.Process().create_time(), 1)

@@ -1,0 +1,80 @@
+"""What fine-tuning leaves alone, and how fast each stage of a network may move."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from timm.models import group_parameters
+from timm.optim._param_groups import param_groups_layer_decay
+from torch import nn
+
+from headstart.errors import RecipeError
+
+
+def freeze(module: nn.Module, *, stages: int, depthwise: bool = False) -> list[str]:
+    """Switch gradients off, in place.
+
+    Args:
+        module: A timm classifier.
+        stages: How many stages, counted from the input; with 1 or more the stem is frozen as well.
+        depthwise: Freeze the kernels of all depthwise convolutions too.
+
+    Returns:
+        Names of the parameters that stay trainable.
+
+    Raises:
+        RecipeError: The network has fewer stages, or nothing would be left to train.
+    """
+    groups = stage_parameters(module)
+    # The last group is the head, the first the stem.
+    if stages > len(groups) - 2:
+        raise RecipeError(
+            f"finetune.freeze.stages is {stages}, but this backbone has {len(groups) - 2} stages. "
+            f"Allowed: 0 to {len(groups) - 2}."
+        )
+    parameters = dict(module.named_parameters())
+    for names in groups[: stages + 1] if stages else []:
+        for name in names:
+            parameters[name].requires_grad_(False)
+    if depthwise:
+        for conv in _depthwise(module):
+            conv.weight.requires_grad_(False)
+    return [name for name, parameter in parameters.items() if parameter.requires_grad]
+
+
+def stage_parameters(module: nn.Module) -> list[list[str]]:
+    """Return the names of the parameters by stage: the stem, the stages, the head. Source: timm's group_matcher."""
+    grouped: dict[Any, list[str]] = group_parameters(module, module.group_matcher(coarse=True))  # type: ignore[operator]
+    return [grouped[key] for key in sorted(grouped)]
+
+
+def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Return optimiser groups of the trainable parameters; ``lr_scale`` shrinks by ``layer_decay`` per layer downwards.
+
+    Biases and norms get no weight decay.
+    """
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        module, weight_decay=weight_decay, layer_decay=layer_decay, verbose=False
+    )
+    for group in groups:
+        group["lr"] = lr * group["lr_scale"]
+    return groups
+
+
+def set_training_mode(module: nn.Module, *, freeze_batch_norm: bool) -> None:
+    """Put the network into training mode, but keep the statistics of batch norms that are frozen.
+
+    Args:
+        module: Changed in place.
+        freeze_batch_norm: Keep all statistics; otherwise those of frozen stages only.
+    """
+    module.train()
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            frozen = part.weight is not None and not part.weight.requires_grad
+            part.train(not (freeze_batch_norm or frozen))
+
+
+def _depthwise(module: nn.Module) -> Iterator[nn.Conv2d]:
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and part.groups > 1 and part.groups == part.in_channels:
+            yield part

@@ -1,0 +1,102 @@
+"""Features of a frozen backbone: computed once, kept on disk, keyed by images, weights and transform."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headstart.contracts import ImageSpec, UInt8Images
+from headstart.data.resample import preprocess
+from headstart.errors import TrainingError
+from headstart.files import write_atomically
+from headstart.home import cache_home
+from headstart.models.heads import pooled_features
+
+
+def frozen_features(
+    module: nn.Module,
+    images: UInt8Images,
+    *,
+    spec: ImageSpec,
+    weights_sha256: str,
+    memory_format: torch.memory_format,
+    mirror: bool = False,
+    batch_size: int = 64,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float32]:
+    """Return the pooled features of every image, from the cache on disk where they are known.
+
+    Args:
+        module: Classifier whose backbone is still as its weights were loaded; must be in eval mode.
+        images: uint8, shape (n, height, width, 3).
+        spec: Size and statistics of the network's input.
+        weights_sha256: Hash of the backbone's weights.
+        memory_format: Of the images; part of the key, since it decides the last bits of the result.
+        mirror: Flip the images left to right.
+        batch_size: Images in a forward pass.
+        advance: Called with the number of images finished.
+
+    Returns:
+        float32, shape (n, features); memory-mapped.
+
+    Raises:
+        TrainingError: The cache folder can't be written.
+    """
+    key = _key(images, spec, weights_sha256, mirror, str(memory_format))
+    path = cache_home() / "features" / f"{key}.npy"
+    if path.is_file():
+        advance(len(images))
+    else:
+        features = _compute(module, images, spec, memory_format, mirror, batch_size, advance)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, _npy(features))
+        except OSError as error:
+            raise TrainingError(
+                f"Features can't be written to {path.parent} ({error.strerror}). Free some space, or name another folder "
+                "in the environment variable HEADSTART_HOME."
+            ) from None
+    stored: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return stored
+
+
+@torch.inference_mode()
+def _compute(
+    module: nn.Module,
+    images: UInt8Images,
+    spec: ImageSpec,
+    memory_format: torch.memory_format,
+    mirror: bool,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Tensor:
+    device = next(module.parameters()).device
+    batches = []
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
+        prepared = preprocess(batch, spec)
+        if mirror:
+            prepared = prepared.flip(3)
+        # A view would keep the whole feature map in memory.
+        batches.append(pooled_features(module, prepared.contiguous(memory_format=memory_format)).float().cpu().clone())
+        advance(len(batch))
+    return torch.cat(batches)
+
+
+def _key(images: UInt8Images, spec: ImageSpec, weights_sha256: str, mirror: bool, memory_format: str) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    described = [asdict(spec), images.shape, weights_sha256, mirror, memory_format, torch.__version__]
+    digest.update(json.dumps(described).encode())
+    return digest.hexdigest()[:32]
+
+
+def _npy(features: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, features.numpy(), allow_pickle=False)
+    return buffer.getvalue()

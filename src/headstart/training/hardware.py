@@ -1,0 +1,201 @@
+"""Threads, device, and the arithmetic that is fastest here: found by timing real steps, not by belief."""
+
+import ctypes
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from headstart.errors import InputError, RecipeError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How the steps are computed.
+
+    Attributes:
+        precision: Of the forward and backward pass.
+        memory_format: Of images and activations.
+        milliseconds: Per image of each candidate that was timed, for the record.
+    """
+
+    precision: Precision
+    memory_format: MemoryFormat
+    milliseconds: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain data."""
+        return asdict(self)
+
+    @property
+    def torch_format(self) -> torch.memory_format:
+        """The memory format as torch names it."""
+        return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
+
+
+def prepare_process(threads: int | None) -> int:
+    """Set the number of threads, make the arithmetic repeatable, and return the number of threads.
+
+    Raises:
+        InputError: ``threads`` is not positive.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise InputError(
+                f"--threads {threads}: expected a positive number; this machine has {os.cpu_count()} cores."
+            )
+        torch.set_num_threads(threads)
+    # cuBLAS needs this set before its first call to be repeatable.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    _keep_freed_memory()
+    return torch.get_num_threads()
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device of that name, or the best one when ``name`` is None.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name or best)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name} can't be used here: {reason}. The best device here is '{best}'.") from None
+    return device
+
+
+def choose_arithmetic(
+    module: nn.Module,
+    images: Tensor,
+    *,
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
+    memory_format: Literal["auto", "contiguous", "channels_last"],
+) -> Arithmetic:
+    """Time a few training steps of each candidate and return the fastest.
+
+    Args:
+        module: What will be trained; its weights are not changed.
+        images: A small real batch on the training device, shape (n, 3, size, size).
+        precision: A fixed choice, or ``auto``.
+        memory_format: A fixed choice, or ``auto``.
+
+    Raises:
+        RecipeError: The device can't compute in that precision.
+    """
+    device = images.device
+    if precision == "fp16" and device.type == "cpu":
+        raise RecipeError("hardware.precision fp16 needs a GPU. Allowed on a CPU: auto, fp32, bf16.")
+    formats: list[MemoryFormat] = ["contiguous", "channels_last"] if memory_format == "auto" else [memory_format]
+    precisions: list[Precision] = [precision] if precision != "auto" else ["fp32"]
+    if precision == "auto" and _computes_bf16(device):
+        precisions.append("bf16")
+    if len(formats) * len(precisions) == 1:
+        return Arithmetic(precisions[0], formats[0], {})
+    timings = {
+        (p, f): _milliseconds(module, images, Arithmetic(p, f, {})) / len(images) for f in formats for p in precisions
+    }
+    (best_precision, best_format), _ = min(timings.items(), key=lambda item: item[1])
+    return Arithmetic(best_precision, best_format, {f"{p} {f}": round(value, 3) for (p, f), value in timings.items()})
+
+
+def describe_hardware(device: torch.device) -> dict[str, Any]:
+    """Return what a reader needs to judge a timing."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "ram_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "platform": platform.platform(),
+    }
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident memory of this process so far, in MB (1e6 bytes)."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset / 1e6)
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+@contextmanager
+def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Compute in ``precision`` inside the block."""
+    with torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32"):
+        yield
+
+
+def _milliseconds(module: nn.Module, images: Tensor, arithmetic: Arithmetic) -> float:
+    module.to(memory_format=arithmetic.torch_format)
+    batch = images.contiguous(memory_format=arithmetic.torch_format)
+
+    def step() -> None:
+        with autocast(images.device, arithmetic.precision):
+            loss = module(batch).float().logsumexp(1).mean()
+        loss.backward()
+        module.zero_grad(set_to_none=True)
+
+    return _shortest(step, images.device) * 1e3
+
+
+def _shortest(step: Callable[[], None], device: torch.device, repeats: int = 2) -> float:
+    times = []
+    # The first pass pays for set-up and is not counted.
+    for _ in range(repeats + 1):
+        _wait(device)
+        start = time.perf_counter()
+        step()
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = Path("/proc/cpuinfo")
+    return device.type == "cpu" and flags.is_file() and "bf16" in flags.read_text()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed: asking the kernel for fresh pages for every activation costs about a tenth."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    libc = ctypes.CDLL(None)
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(top_pad, 64 * 2**20)
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

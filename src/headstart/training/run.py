@@ -1,0 +1,372 @@
+"""A training run, top to bottom: data, backbone, probe, fine-tuning, bundle."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from headstart.bundle import Bundle, save_bundle
+from headstart.contracts import ClassNames, ImageSpec, Split
+from headstart.data.batches import TrainingBatches, evaluation_batches
+from headstart.data.dataset import Dataset
+from headstart.data.splits import build_manifest, split_train
+from headstart.errors import RecipeError
+from headstart.files import write_json
+from headstart.models.backbones import Backbone, load_backbone
+from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel, unfolded_state_dict
+from headstart.models.freeze import freeze, parameter_groups, set_training_mode
+from headstart.models.heads import build_classifier, empty_classifier, head_of
+from headstart.recipe import FinetuneRecipe, ProbeRecipe, Recipe
+from headstart.training.features import frozen_features
+from headstart.training.folder import RunFolder
+from headstart.training.hardware import (
+    Arithmetic,
+    choose_arithmetic,
+    describe_hardware,
+    peak_memory_mb,
+)
+from headstart.training.history import write_history
+from headstart.training.loop import Progress, Training, fine_tune, moving_average
+from headstart.training.probe import fit_head, fit_linear
+from headstart.training.progress import Display
+from headstart.training.schedule import rate_factor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run works with, once everything that can be refused has been.
+
+    Attributes:
+        dataset: Whole.
+        train: What is trained on.
+        val: What selects.
+        backbone: With its weights; its module is the classifier's.
+        classifier: The backbone with a new head, on the training device.
+        folds: Batch norms that were folded.
+        spec: Input of the finished classifier.
+        device: That trains.
+    """
+
+    dataset: Dataset
+    train: Split
+    val: Split
+    backbone: Backbone
+    classifier: nn.Module
+    folds: tuple[Fold, ...]
+    spec: ImageSpec
+    device: torch.device
+
+
+def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress: bool) -> Material:
+    """Split the data, load the backbone and graft the head; nothing is written.
+
+    Raises:
+        InputError: The recipe does not fit the data, the backbone or this machine.
+    """
+    train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
+    if recipe.finetune:
+        _class_weights(recipe.finetune, train)
+    backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
+    for line in backbone.weights.unmatched:
+        logger.warning("%s: %s", backbone.weights.origin, line)
+    if recipe.weights == "none":
+        logger.warning("%s starts from scratch: no pretrained weights are used.", backbone.name)
+    classifier = build_classifier(
+        backbone,
+        num_classes=len(dataset.class_names),
+        hidden=recipe.head.hidden,
+        dropout=recipe.head.dropout,
+        seed=recipe.seed,
+    )
+    # Statistics that never change again can be folded away, which makes every pass cheaper.
+    fixed_statistics = recipe.finetune is None or recipe.finetune.freeze.batch_norm
+    folds = fold_batch_norm(classifier, size=backbone.spec.size) if fixed_statistics else ()
+    pad_in_kernel(classifier)
+    if recipe.finetune:
+        freeze(classifier, stages=recipe.finetune.freeze.stages, depthwise=recipe.finetune.freeze.depthwise)
+    spec = replace(backbone.spec, size=recipe.input_size, crop_pct=1.0)
+    return Material(dataset, train, val, backbone, classifier.eval().to(device), folds, spec, device)
+
+
+def train(
+    recipe: Recipe, material: Material, folder: RunFolder, *, command: str, threads: int, display: Display
+) -> None:
+    """Train and save the classifier; goes on where an earlier process was stopped.
+
+    Writes everything of the run folder but what evaluation and report add.
+
+    Raises:
+        TrainingError: Training could not go on; the last good checkpoint stays.
+        StoppedError: Stopped by Ctrl-C after saving.
+    """
+    started = time.monotonic()
+    manifest = build_manifest(material.train, material.val, material.dataset.sealed_test)
+    manifest.write(folder.manifest)
+    _record_environment(recipe, material, folder, command=command, threads=threads)
+    arithmetic = _arithmetic(recipe, material, folder)
+    display.say(
+        f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, {arithmetic.memory_format}."
+    )
+    material.classifier.to(memory_format=arithmetic.torch_format)
+    validate = _validator(material, arithmetic)
+    if recipe.probe:
+        _train_probe(recipe.probe, material, arithmetic, recipe=recipe, display=display)
+    probe_seconds = time.monotonic() - started
+    _, accuracy = validate(material.classifier)
+    facts: dict[str, Any] = {"probe_val_accuracy": accuracy, "best_epoch": 0, "train_images_per_second": 0.0}
+    if recipe.probe:
+        display.say(f"Probe: {accuracy:.2%} on validation after {probe_seconds:.0f} s.")
+    if recipe.finetune:
+        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, recipe, folder, display)
+        material.classifier.load_state_dict(best)
+        facts |= {"best_epoch": done.best_epoch, "train_images_per_second": _speed(done)}
+        probe_seconds += done.total_seconds
+    write_history(folder.history, done.history if recipe.finetune else [])
+    save_bundle(_bundle(recipe, material, manifest.sha256), folder.model)
+    write_json(
+        folder.training,
+        facts
+        | {
+            "train_seconds": round(probe_seconds, 3),
+            "backbone": material.backbone.name,
+            "device": material.device.type,
+            "precision": arithmetic.precision,
+            "seed": recipe.seed,
+            "peak_rss_mb": round(peak_memory_mb(), 1),
+        },
+    )
+
+
+def _train_probe(
+    probe: ProbeRecipe, material: Material, arithmetic: Arithmetic, *, recipe: Recipe, display: Display
+) -> None:
+    spec = replace(material.spec, size=probe.size)
+    mirrors = (False, True) if probe.flip else (False,)
+    with display.bar("Features", len(material.train) * len(mirrors)) as advance:
+        features = np.concatenate(
+            [
+                frozen_features(
+                    material.classifier,
+                    np.asarray(material.train.images),
+                    spec=spec,
+                    weights_sha256=material.backbone.weights.sha256,
+                    memory_format=arithmetic.torch_format,
+                    mirror=mirror,
+                    advance=advance,
+                )
+                for mirror in mirrors
+            ]
+        )
+    labels = torch.from_numpy(np.tile(material.train.labels, len(mirrors)))
+    weights = _class_weights(recipe.finetune, material.train) if recipe.finetune else None
+    head = head_of(material.classifier).to("cpu")
+    if probe.solver == "lbfgs":
+        assert isinstance(head, nn.Linear)
+        fit_linear(torch.from_numpy(features), labels, head, l2=probe.l2, weights=weights)
+    else:
+        with display.bar("Head", probe.epochs) as advance:
+            fit_head(
+                torch.from_numpy(features),
+                labels,
+                head,
+                seed=recipe.seed,
+                epochs=probe.epochs,
+                batch_size=probe.batch_size,
+                lr=probe.lr,
+                weights=weights,
+                advance=advance,
+            )
+    head.to(material.device)
+
+
+def _fine_tune(
+    tune: FinetuneRecipe,
+    material: Material,
+    arithmetic: Arithmetic,
+    validate: Callable[[nn.Module], tuple[float, float]],
+    recipe: Recipe,
+    folder: RunFolder,
+    display: Display,
+) -> tuple[dict[str, Tensor], Progress]:
+    accelerator = _accelerator(material.device, arithmetic)
+    batches = _batches(tune, material, recipe.seed, accelerator)
+    module = material.classifier
+    groups = parameter_groups(module, lr=tune.lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
+    compiled = torch.compile(module) if recipe.hardware.compile else module
+    prepared, optimizer = accelerator.prepare(compiled, torch.optim.AdamW(groups))
+    training = Training(
+        accelerator=accelerator,
+        module=module,
+        prepared=prepared,
+        optimizer=optimizer,
+        average=moving_average(module, tune.ema),
+        set_training_mode=lambda network: set_training_mode(network, freeze_batch_norm=tune.freeze.batch_norm),
+        memory_format=arithmetic.torch_format,
+    )
+    weights = _class_weights(tune, material.train)
+    steps = batches.steps_per_epoch * len(batches.sizes)
+    with display.epochs(len(batches.sizes), batches.steps_per_epoch) as (on_step, show_epoch):
+
+        def on_epoch(progress: Progress) -> None:
+            write_history(folder.history, progress.history)
+            show_epoch(progress)
+
+        return fine_tune(
+            training,
+            batches,
+            lr=tune.lr,
+            rate_factor=lambda step: rate_factor(step, steps=steps, warmup=tune.warmup, decay=tune.decay),
+            validate=validate,
+            label_smoothing=tune.label_smoothing,
+            class_weights=weights.to(material.device) if weights is not None else None,
+            clip_norm=tune.clip_norm,
+            patience=tune.patience,
+            checkpoints=folder.checkpoints,
+            checkpoint_seconds=recipe.hardware.checkpoint_minutes * 60,
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+
+
+def _accelerator(device: torch.device, arithmetic: Arithmetic) -> Accelerator:
+    # The state outlives an Accelerator; a second run in this process may want another precision or device.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    precision = "no" if arithmetic.precision == "fp32" else arithmetic.precision
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+
+
+def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: Accelerator | None) -> TrainingBatches:
+    augment = tune.augment
+    return TrainingBatches(
+        split=material.train,
+        spec=material.spec,
+        sizes=[step.size for step in tune.schedule for _ in range(step.epochs)],
+        batch_size=tune.batch_size,
+        seed=seed,
+        changes={
+            "flip": augment.flip,
+            "min_scale": augment.min_scale,
+            "max_aspect": augment.max_aspect,
+            "trivial": augment.trivial,
+        },
+        mixup=augment.mixup,
+        cutmix=augment.cutmix,
+        device=material.device,
+        rank=accelerator.process_index if accelerator else 0,
+        processes=accelerator.num_processes if accelerator else 1,
+    )
+
+
+def _arithmetic(recipe: Recipe, material: Material, folder: RunFolder) -> Arithmetic:
+    """Return the run's arithmetic: measured once, then kept; a resumed run must compute as it began."""
+    known = folder.read_environment().get("arithmetic")
+    if known:
+        return Arithmetic(**known)
+    size = recipe.finetune.schedule[-1].size if recipe.finetune else material.spec.size
+    sample = next(
+        evaluation_batches(material.train, replace(material.spec, size=size), batch_size=16, device=material.device)
+    )[0]
+    hardware = recipe.hardware
+    chosen = choose_arithmetic(
+        material.classifier, sample, precision=hardware.precision, memory_format=hardware.memory_format
+    )
+    folder.update_environment(arithmetic=asdict(chosen))
+    return chosen
+
+
+def _validator(material: Material, arithmetic: Arithmetic) -> Callable[[nn.Module], tuple[float, float]]:
+    @torch.inference_mode()
+    def validate(module: nn.Module) -> tuple[float, float]:
+        module.eval()
+        loss, correct = 0.0, 0
+        for images, labels in evaluation_batches(material.val, material.spec, batch_size=64, device=material.device):
+            logits = module(images.contiguous(memory_format=arithmetic.torch_format)).float()
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            correct += int((logits.argmax(1) == labels).sum())
+        return loss / len(material.val), correct / len(material.val)
+
+    return validate
+
+
+def _class_weights(tune: FinetuneRecipe, train: Split) -> Tensor | None:
+    if tune.class_weights is None:
+        return None
+    names: ClassNames = train.class_names
+    if tune.class_weights == "balanced":
+        counts = np.bincount(train.labels, minlength=len(names))
+        return torch.tensor(len(train) / (len(names) * counts), dtype=torch.float32)
+    unknown = [name for name in tune.class_weights if name not in names.names]
+    if unknown:
+        raise RecipeError(
+            f"finetune.class_weights names {', '.join(map(repr, unknown))}, which the data does not have. "
+            f"Classes: {', '.join(names)}."
+        )
+    return torch.tensor([tune.class_weights.get(name, 1.0) for name in names])
+
+
+def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:
+    backbone = material.backbone
+    saved = empty_classifier(
+        backbone.architecture,
+        num_classes=len(material.dataset.class_names),
+        hidden=recipe.head.hidden,
+        dropout=recipe.head.dropout,
+    )
+    saved.load_state_dict(unfolded_state_dict(material.classifier.cpu(), material.folds))
+    record = asdict(backbone.weights)
+    return Bundle(
+        module=saved.eval(),
+        class_names=material.dataset.class_names,
+        spec=material.spec,
+        architecture=backbone.architecture,
+        backbone=backbone.name,
+        hidden=recipe.head.hidden,
+        dropout=recipe.head.dropout,
+        flip=recipe.evaluation.flip,
+        dataset=material.dataset.name,
+        manifest_sha256=manifest_sha256,
+        weights={key: record[key] for key in ("source", "origin", "sha256", "license")},
+    )
+
+
+def _record_environment(recipe: Recipe, material: Material, folder: RunFolder, *, command: str, threads: int) -> None:
+    if "versions" in folder.read_environment():
+        return
+    packages = ("headstart", "torch", "torchvision", "timm", "accelerate", "numpy")
+    folder.update_environment(
+        versions={"python": sys.version.split()[0]} | {name: version(name) for name in packages},
+        hardware=describe_hardware(material.device),
+        threads=threads,
+        data={
+            "name": material.dataset.name,
+            "sha256": material.dataset.sha256,
+            "source": material.dataset.source,
+            "limit": recipe.data.limit,
+            "n_train": len(material.train),
+            "n_val": len(material.val),
+            "n_test": len(material.dataset.sealed_test),
+        },
+        weights=asdict(material.backbone.weights),
+        seed=recipe.seed,
+        command=command,
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        test_openings=[],
+    )
+
+
+def _speed(done: Progress) -> float:
+    images = sum(record.images_per_second * record.seconds for record in done.history)
+    return round(images / max(done.total_seconds, 1e-9), 1)
