@@ -32,8 +32,11 @@ help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(INSTALLED)  ## install, train on 10,000 CIFAR-10 images, print the result and where the report is
-	@if [ -e $(RUN)/recipe.yaml ]; then \
-	    echo "$(RUN) holds a run already: finishing it, or printing its result. For a fresh one: rm -r $(RUN)"; \
+	@if [ -e $(RUN)/metrics.json ] && [ -e $(RUN)/report.html ]; then \
+	    echo "$(RUN) holds a finished run; this is its result. For a fresh one: rm -r $(RUN)"; \
+	    $(BIN)/python -m headstart.display $(RUN); \
+	elif [ -e $(RUN)/recipe.yaml ]; then \
+	    echo "$(RUN) holds an unfinished run: going on with it."; \
 	    $(BIN)/headstart train --resume $(RUN); \
 	else \
 	    $(BIN)/headstart train cifar10 --limit 10000 --recipe quickstart --out $(RUN); \

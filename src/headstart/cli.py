@@ -44,15 +44,9 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads to compute with; all cores by default.")
-]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the best one present by default.")
-]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder with a local copy of the data set; nothing is fetched.")
-]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads to compute with; all cores by default.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the best one present by default.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder with a local copy of the data set; nothing is fetched.")]
 
 
 @dataclass(frozen=True)
@@ -115,15 +109,11 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
     except KeyboardInterrupt as stop:
         return _tell(str(stop) or "Stopped.", 130, debug=False)
     except Exception as error:
-        if hasattr(
-            error, "format_message"
-        ):  # the parser's usage errors; typer has moved their class between versions
+        if hasattr(error, "format_message"):  # the parser's usage errors; typer has moved their class between versions
             where = found.command_path if (found := getattr(error, "ctx", None)) else "headstart"
             return _tell(f"{error.format_message().rstrip('.')}. See {where} --help.", 2, debug)
         hint = "" if debug else " Run it again with --debug to see where."
-        return _tell(
-            f"Unexpected {type(error).__name__}: {error}.{hint} This is a bug in headstart.", 1, debug
-        )
+        return _tell(f"Unexpected {type(error).__name__}: {error}.{hint} This is a bug in headstart.", 1, debug)
 
 
 def _tell(message: str, status: int, debug: bool) -> tuple[int, dict[str, Any], str]:
@@ -163,14 +153,10 @@ def _headstart(
         raise typer.Exit(2)
 
 
-@app.command(
-    epilog="Example: headstart train cifar10 --limit 10000 --recipe quickstart --out runs/quickstart"
-)
+@app.command(epilog="Example: headstart train cifar10 --limit 10000 --recipe quickstart --out runs/quickstart")
 def train(
     context: typer.Context,
-    data: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="Data set: cifar10.", show_default=False)
-    ] = None,
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Data set: cifar10.", show_default=False)] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A shipped recipe's name or a YAML file; quickstart by default.")
     ] = None,
@@ -181,9 +167,7 @@ def train(
     limit: Annotated[int | None, typer.Option(metavar="N", help="Keep the first N training images.")] = None,
     backbone: Annotated[str | None, typer.Option(help="A name that `headstart backbones` lists.")] = None,
     weights: Annotated[str | None, typer.Option(help="auto, none (from scratch) or a weights file.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Decides split, order, augmentation and new weights.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides split, order, augmentation and new weights.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, e.g. finetune.lr=1e-4."),
@@ -222,9 +206,7 @@ def train(
         )
     else:
         if data is None:
-            raise InputError(
-                "Nothing to train on. Name a data set (headstart train cifar10), or a run to --resume."
-            )
+            raise InputError("Nothing to train on. Name a data set (headstart train cifar10), or a run to --resume.")
         _check_overrides(set_ or [], settings)
         from headstart.recipe import load_recipe
 
@@ -242,17 +224,13 @@ def train(
             command=context.obj,
             progress=not quiet,
         )
-    return Answer(
-        metrics, result_lines(metrics, out) + f"\nNext        headstart predict {out / 'model'} PICTURE..."
-    )
+    return Answer(metrics, result_lines(metrics, out) + f"\nNext        headstart predict {out / 'model'} PICTURE...")
 
 
 @app.command(epilog="Example: headstart evaluate runs/quickstart")
 def evaluate(
     context: typer.Context,
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or the model folder in it.")
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or the model folder in it.")],
     data: Annotated[
         str | None,
         typer.Argument(metavar="DATA", help="Data set; the run's own by default.", show_default=False),
@@ -260,28 +238,31 @@ def evaluate(
     data_dir: DataDir = None,
     threads: Threads = None,
     device: Device = None,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
     """Measure a finished classifier on the sealed test set; the run's log records each such opening."""
     _check_device(device)
     if not run.is_dir():
-        raise RunError(
-            f"There is no run or model folder at {run}. Give the --out folder of a finished training."
-        )
+        raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
     from headstart.experiment import evaluate as evaluate_run
 
     metrics = evaluate_run(
-        run, data=data, data_dir=data_dir, threads=threads, device=device, command=context.obj
+        run,
+        data=data,
+        data_dir=data_dir,
+        threads=threads,
+        device=device,
+        command=context.obj,
+        progress=not quiet,
     )
     return Answer(metrics, result_lines(metrics, run.parent if run.name == "model" else run))
 
 
 @app.command(epilog="Example: headstart predict runs/quickstart/model photos/ cat.jpg --json")
 def predict(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A model folder, or the run folder that holds it.")
-    ],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or the run folder that holds it.")],
     inputs: Annotated[
         list[Path],
         typer.Argument(metavar="FILES_OR_FOLDERS...", help="Pictures; folders are searched through."),
@@ -323,19 +304,19 @@ def predict(
 def backbones(
     pattern: Annotated[
         str | None,
-        typer.Argument(metavar="PATTERN", help="Shell pattern, e.g. 'resnet50*'.", show_default=False),
+        typer.Argument(metavar="PATTERN", help="Part of a name, or a pattern as in a shell.", show_default=False),
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
     """List the backbones that can be used here and now, and where their weights come from."""
-    from headstart.models.backbones import list_backbones
+    from headstart.models.catalogue import list_backbones
 
     found = list_backbones(pattern)
     if not found:
         raise InputError(
-            f"No backbone matches '{pattern}'. Patterns are those of a shell, e.g. 'resnet50*'; "
-            "`headstart backbones` lists the ones whose weights headstart knows."
+            f"No backbone matches '{pattern}'. Give a part of a name, or a pattern as in a shell, e.g. 'resnet50*'; "
+            "`headstart backbones` without a pattern lists the ones that are at hand."
         )
     rows = [asdict(info) for info in found]
     return Answer({"backbones": rows}, table(rows))

@@ -1,5 +1,9 @@
-"""How results read in a terminal: plain lines and tables, fit for a pipe as well."""
+"""How results read in a terminal: plain lines and tables, fit for a pipe as well.
 
+``python -m headstart.display RUN`` shows a finished run's figures again without opening the test split again.
+"""
+
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +14,19 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
     """Return the figures of ``metrics.json`` that people look for first, one a line."""
     test = metrics["test"]
     low, high = test["accuracy_ci95"]
-    total, training = _duration(metrics["total_seconds"]), _duration(metrics["train_seconds"])
-    gigabytes = metrics["peak_rss_mb"] / 1000
+    costs = [
+        ("{} in all", "total_seconds", _duration),
+        ("{} of training", "train_seconds", _duration),
+        ("peak memory {}", "peak_rss_mb", lambda megabytes: f"{megabytes / 1000:.2f} GB"),
+    ]
+    # A run that was stopped between two stages does not know all of them.
+    known = [text.format(show(metrics[key])) for text, key, show in costs if metrics.get(key) is not None]
     return "\n".join(
         [
             f"Test        {test['accuracy']:.2%} accuracy on {test['n']:,} images "
             f"(95 % interval {low:.2%} to {high:.2%})",
             f"Calibration ECE {test['ece_calibrated']:.2%} ({test['ece']:.2%} before temperature scaling)",
-            f"Time        {total}, {training} of it training; peak memory {gigabytes:.2f} GB",
+            f"Cost        {', '.join(known) or 'not recorded'}",
             f"Report      {out / 'report.html'}",
             f"Model       {out / 'model'}",
         ]
@@ -60,3 +69,8 @@ def _cell(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(str(inner) for inner in value)
     return str(value)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    sys.stdout.write(result_lines(json.loads((folder / "metrics.json").read_text(encoding="utf-8")), folder) + "\n")

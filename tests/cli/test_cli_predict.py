@@ -22,9 +22,7 @@ class FakePredictor:
 
 @pytest.fixture
 def folder(tmp_path):
-    with mock.patch(
-        "headstart.inference.predictor.load", autospec=True, return_value=FakePredictor()
-    ) as load:
+    with mock.patch("headstart.inference.predictor.load", autospec=True, return_value=FakePredictor()) as load:
         (tmp_path / "model").mkdir()
         (tmp_path / "photos" / "deep").mkdir(parents=True)
         for name in ["b.png", "a.JPG", "notes.txt", ".hidden.png", "deep/c.webp"]:

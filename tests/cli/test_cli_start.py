@@ -80,9 +80,7 @@ def test_help_answers_in_half_a_second(tmp_path):
     seconds = []
     for _ in range(7):
         start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "headstart", "--help"], capture_output=True, cwd=tmp_path
-        )
+        done = subprocess.run([sys.executable, "-m", "headstart", "--help"], capture_output=True, cwd=tmp_path)
         seconds.append(time.perf_counter() - start)
         assert done.returncode == 0
     assert min(seconds) < 0.5, seconds

@@ -1,6 +1,8 @@
 """What ``train`` and ``evaluate`` hand on, print and answer; the work itself is replaced."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -75,7 +77,7 @@ def test_train_prints_the_result_and_what_to_try_next(train_and_report, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "Test        93.12% accuracy on 10,000 images (95 % interval 92.60% to 93.60%)",
         "Calibration ECE 0.71% (2.31% before temperature scaling)",
-        "Time        3 min 51 s, 3 min 7 s of it training; peak memory 1.45 GB",
+        "Cost        3 min 51 s in all, 3 min 7 s of training, peak memory 1.45 GB",
         "Report      runs/x/report.html",
         "Model       runs/x/model",
         "Next        headstart predict runs/x/model PICTURE...",
@@ -101,11 +103,11 @@ def test_resume_goes_on_with_the_run(resume, tmp_path, capsys):
 
 def test_evaluate_hands_run_and_data_on(evaluate, tmp_path, capsys):
     (tmp_path / "model").mkdir()
-    assert main(["evaluate", str(tmp_path / "model"), "cifar10", "--threads", "1"]) == 0
+    assert main(["evaluate", str(tmp_path / "model"), "cifar10", "--threads", "1", "-q"]) == 0
     assert evaluate.call_args.args == (tmp_path / "model",)
     options = evaluate.call_args.kwargs
     assert options.pop("command").startswith("headstart evaluate")
-    assert options == {"data": "cifar10", "data_dir": None, "threads": 1, "device": None}
+    assert options == {"data": "cifar10", "data_dir": None, "threads": 1, "device": None, "progress": False}
     assert str(tmp_path / "report.html") in capsys.readouterr().out
 
 
@@ -143,3 +145,13 @@ def test_an_unexpected_error_asks_for_debug(train_and_report, capsys):
     assert "Traceback" not in err
     assert main(["train", "cifar10", "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_shown_again_from_its_files_alone(tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS | {"total_seconds": None}))
+    shown = subprocess.run(
+        [sys.executable, "-m", "headstart.display", tmp_path], capture_output=True, text=True, check=True
+    ).stdout
+    assert "93.12% accuracy" in shown
+    assert "Cost        3 min 7 s of training, peak memory 1.45 GB" in shown
+    assert str(tmp_path / "report.html") in shown
