@@ -1,71 +1,100 @@
 """Networks by name, without weights: timm's own, and the one that headstart adds."""
 
+import sys
+from functools import lru_cache
+from typing import Any, TypeAlias
+
 import timm
 import torch
-from timm.models import PretrainedCfg
-from torch import nn
+from torch import Tensor
 
 from headstart.contracts import ImageSpec, Interpolation
 from headstart.errors import WeightsError, nearest
 from headstart.models import keras_resnet50
 
+Network: TypeAlias = Any
+"""A timm network: an ``nn.Module`` with more methods and attributes than that type knows."""
+
 OWN_ARCHITECTURES = (keras_resnet50.ARCHITECTURE,)
 
 
-def create_network(architecture: str, *, num_classes: int = 0) -> nn.Module:
-    """Build a network with random weights.
-
-    Vision transformers are built to accept any image size, by interpolating their position embedding.
+def create_network(architecture: str, *, num_classes: int = 0, seed: int = 0) -> Network:
+    """Build a network with random weights, leaving torch's global random state as it was.
 
     Args:
         architecture: A timm name without tag, or one of ``OWN_ARCHITECTURES``.
         num_classes: Outputs of the classifier; 0 builds none and the network returns pooled features.
+        seed: Decides the weights.
 
     Raises:
-        WeightsError: Unknown name.
+        WeightsError: Unknown name, with the nearest known one.
     """
-    check_architecture(architecture)
-    with torch.device("meta"):
-        outline = timm.create_model(architecture, pretrained=False)
-    options = {"dynamic_img_size": True} if hasattr(outline, "dynamic_img_size") else {}
-    network: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **options)
-    return network
-
-
-def check_architecture(architecture: str) -> None:
-    """Raise WeightsError, with the nearest name, for an architecture that neither timm nor headstart has."""
-    if not timm.is_model(architecture) or "." in architecture:
+    if architecture not in architectures():
         raise WeightsError(
-            f"Unknown architecture '{architecture}'. Allowed: {', '.join(OWN_ARCHITECTURES)} and every name of "
-            f"timm.list_models().{nearest(architecture, [*OWN_ARCHITECTURES, *timm.list_models()])}"
+            f"Unknown architecture '{architecture}'. Allowed: {', '.join(OWN_ARCHITECTURES)} and every name "
+            f"of timm.list_models().{nearest(architecture, architectures())}"
         )
+    options = creation_options(architecture)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return timm.create_model(architecture, pretrained=False, num_classes=num_classes, **options)
 
 
-def image_spec(network: nn.Module) -> ImageSpec:
-    """Return how the weights named in the network's ``pretrained_cfg`` want their pictures."""
-    return spec_of(network.pretrained_cfg)
+@lru_cache(maxsize=1)
+def architectures() -> frozenset[str]:
+    """Return the names of every network that can be built."""
+    return frozenset(timm.list_models())
 
 
-def spec_of(config: PretrainedCfg | dict[str, object]) -> ImageSpec:
+@lru_cache(maxsize=64)
+def outline(architecture: str) -> Network:
+    """Return a network without memory for its weights, to read its attributes and count its parameters."""
+    with torch.device("meta"):
+        return timm.create_model(architecture, pretrained=False, num_classes=0)
+
+
+def creation_options(architecture: str) -> dict[str, Any]:
+    """Return what timm must be told to build a network that takes any image size.
+
+    Vision transformers otherwise refuse every size but that of pretraining; with this they interpolate their
+    position embedding.
+    """
+    return {"dynamic_img_size": True} if hasattr(outline(architecture), "dynamic_img_size") else {}
+
+
+def adapt_tensors(network: Network, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename tensors that bear the names of a network's original release, as far as timm knows them."""
+    adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if adapt is None:
+        return state
+    try:
+        adapted: dict[str, Tensor] = adapt(dict(state), network)
+    except Exception:
+        # timm's filters assume weights of their own network and fail in many ways on others; the comparison
+        # of names and shapes that follows says precisely what is wrong.
+        return state
+    return adapted
+
+
+def spec_of(config: dict[str, Any]) -> ImageSpec:
     """Return the preprocessing in timm's configuration of pretrained weights.
 
     Raises:
         WeightsError: The network wants something other than square RGB pictures.
     """
-    values = config if isinstance(config, dict) else config.to_dict()
-    channels, height, width = values["input_size"]
+    channels, height, width = config["input_size"]
     if channels != 3 or height != width:
         raise WeightsError(
-            f"{values.get('architecture')} wants pictures of shape {channels} x {height} x {width}, "
+            f"{config.get('architecture')} wants pictures of shape {channels} x {height} x {width}, "
             f"but headstart feeds square RGB pictures. Choose another backbone."
         )
-    interpolation: Interpolation = "bilinear" if values["interpolation"] == "bilinear" else "bicubic"
+    interpolation: Interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     return ImageSpec(
         size=height,
-        mean=_rgb(values["mean"]),
-        std=_rgb(values["std"]),
+        mean=_rgb(config["mean"]),
+        std=_rgb(config["std"]),
         interpolation=interpolation,
-        crop_pct=float(values["crop_pct"]),
+        crop_pct=float(config["crop_pct"]),
     )
 
 

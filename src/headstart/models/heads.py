@@ -1,13 +1,14 @@
 """What is grafted onto a backbone: timm's own linear classifier, or an MLP in its place."""
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
-from headstart.models.architectures import create_network
+from headstart.models.architectures import Network, create_network
 from headstart.models.backbones import Backbone
 
 
@@ -42,7 +43,7 @@ def build_classifier(
 def empty_classifier(
     architecture: str, *, num_classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0
 ) -> nn.Module:
-    """Build a classifier whose weights are about to be loaded: the same tensors as ``build_classifier`` makes.
+    """Build a classifier whose weights are about to be loaded, with the tensors of ``build_classifier``.
 
     Raises:
         WeightsError: Unknown architecture.
@@ -58,12 +59,13 @@ def head_of(module: nn.Module) -> nn.Module:
 
 def pooled_features(module: nn.Module, images: Tensor) -> Tensor:
     """Return what the head sees: (B, 3, H, W) to (B, features)."""
-    features: Tensor = module.forward_head(module.forward_features(images), pre_logits=True)
+    network: Network = module
+    features: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)
     return features
 
 
 def head_logits(module: nn.Module, features: Tensor) -> Tensor:
-    """Return the logits (B, classes) of pooled features (B, features), with the head's dropout while training.
+    """Return the logits (B, classes) of pooled features (B, features), with dropout while training.
 
     ``head_logits(module, pooled_features(module, images))`` equals ``module(images)`` in evaluation mode.
     """
@@ -78,7 +80,7 @@ def head_logits(module: nn.Module, features: Tensor) -> Tensor:
 
 
 def _graft(
-    module: nn.Module,
+    module: Network,
     architecture: str,
     *,
     num_classes: int,
@@ -86,8 +88,9 @@ def _graft(
     dropout: float,
     seed: int,
 ) -> nn.Module:
+    """Put a new head where the network has, or would have, its classifier."""
     generator = torch.Generator().manual_seed(seed)
-    # New layers draw from the global state when they are made, before they are overwritten from the generator.
+    # New layers draw from the global state when they are made, before the generator overwrites them.
     with torch.random.fork_rng(devices=[]):
         module.reset_classifier(num_classes)
         name, head = _named_head(module)
@@ -104,12 +107,13 @@ def _graft(
     for layer in head.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             _initialise(layer, generator)
-    return module
+    grafted: nn.Module = module
+    return grafted
 
 
 def _mlp(widths: tuple[int, ...], dropout: float, *, flatten: bool) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten(1)] if flatten else []
-    for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+    for before, after in pairwise(widths[:-1]):
         layers += [nn.Dropout(dropout), nn.Linear(before, after), nn.ReLU()]
     return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(widths[-2], widths[-1]))
 
@@ -126,38 +130,35 @@ def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> Non
             layer.bias.zero_()
 
 
-def _named_head(module: nn.Module) -> tuple[str, nn.Module]:
+def _named_head(module: Network) -> tuple[str, nn.Module]:
     head = module.get_classifier()
     for name, candidate in module.named_modules():
         if candidate is head:
             return name, candidate
     raise WeightsError(
-        f"{type(module).__name__} has not one classifier but several, or none. Choose a backbone with a single one."
+        f"{type(module).__name__} has several classifiers, or none. Choose a backbone with a single one."
     )
 
 
-def _dropouts(module: nn.Module) -> list[nn.Dropout]:
+def _dropouts(module: Network) -> list[nn.Dropout]:
     """Return timm's dropout modules between pooling and classifier, wherever the network keeps them."""
     return [
         layer
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Dropout)
-        and name in {"head_drop", "head.drop", "head.head_drop", "drop", "dropout"}
+        if isinstance(layer, nn.Dropout) and name in {"head_drop", "head.drop", "head.head_drop", "drop", "dropout"}
     ]
 
 
-def _dropout_of(module: nn.Module) -> float:
+def _dropout_of(module: Network) -> float:
     layers = _dropouts(module)
     return float(layers[0].p) if layers else float(getattr(module, "drop_rate", 0.0))
 
 
-def _set_dropout(module: nn.Module, probability: float, architecture: str) -> None:
+def _set_dropout(module: Network, probability: float, architecture: str) -> None:
     layers = _dropouts(module)
     for layer in layers:
         layer.p = probability
     if hasattr(module, "drop_rate"):
         module.drop_rate = probability
     elif not layers and probability:
-        raise WeightsError(
-            f"{architecture} has no place for dropout before its classifier; set head.dropout to 0."
-        )
+        raise WeightsError(f"{architecture} has no place for dropout before its classifier; set head.dropout to 0.")

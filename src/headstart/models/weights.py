@@ -1,4 +1,4 @@
-"""Named tensors: a hash that identifies them, a record of where they came from, and loading that names every misfit."""
+"""Named tensors: a hash that identifies them, a record of their origin, loading that names every misfit."""
 
 import hashlib
 from collections.abc import Mapping
@@ -49,9 +49,6 @@ def state_dict_sha256(state: StateDict) -> str:
 def load_tensors(module: nn.Module, state: StateDict, *, origin: str) -> tuple[str, ...]:
     """Copy tensors into a module and report what did not match.
 
-    A module without classifier ignores the classifier of the weights silently only where the caller left it out; here
-    every tensor counts.
-
     Args:
         module: Filled in place.
         state: Named as the module names its own.
@@ -76,9 +73,10 @@ def load_tensors(module: nn.Module, state: StateDict, *, origin: str) -> tuple[s
     fitting = needed - len(missing) - len(wrong)
     if fitting < MOSTLY * needed:
         raise WeightsError(
-            f"{origin}: these weights belong to another network: only {fitting} of the {needed} tensors of the backbone "
-            f"are in them with the right shape.{_sample('Wrong shapes', wrong)}{_sample('Missing', missing)}"
-            f"{_sample('Without a place', foreign)} Give the backbone that these weights were trained with."
+            f"{origin}: these weights belong to another network: only {fitting} of the {needed} tensors of "
+            f"the backbone are in them with the right shape.{_sample('Wrong shapes', wrong)}"
+            f"{_sample('Missing', missing)}{_sample('Without a place', foreign)} "
+            "Give the backbone that these weights were trained with."
         )
     if wrong:
         raise WeightsError(f"{origin}: {len(wrong)} tensors have another shape.{_sample('They are', wrong)}")
