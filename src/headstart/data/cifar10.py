@@ -27,9 +27,7 @@ from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.arrays import Arrays
 from headstart.errors import DataError
 
-CLASS_NAMES = ClassNames(
-    ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-)
+CLASS_NAMES = ClassNames(("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"))
 _SIDE = 32
 _RECORD = 1 + 3 * _SIDE * _SIDE
 """Bytes of an image in the binary layout: its label, then 1,024 red, 1,024 green and 1,024 blue values."""

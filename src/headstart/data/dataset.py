@@ -114,9 +114,7 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
             f" dataset.json.{nearest(name, KNOWN)}"
         )
     if data_dir is not None:
-        raise DataError(
-            f"--data-dir is a local copy of cifar10, but the data set is already a folder: {path}."
-        )
+        raise DataError(f"--data-dir is a local copy of cifar10, but the data set is already a folder: {path}.")
     return open_store(path)
 
 
@@ -143,6 +141,4 @@ def _smallest_limit(arrays: Arrays, names: ClassNames) -> str:
     firsts = [np.flatnonzero(arrays.train_labels == i)[:1] for i in range(len(names))]
     if not all(len(first) for first in firsts):
         return "Every class needs training images: add some, or take the class out."
-    return (
-        f"The smallest limit with an image of every class is {max(int(first[0]) for first in firsts) + 1:,}."
-    )
+    return f"The smallest limit with an image of every class is {max(int(first[0]) for first in firsts) + 1:,}."

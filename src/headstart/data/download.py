@@ -78,10 +78,10 @@ def fetch_url(
                 reason, last = _silence(url, error), True
             except httpx.ConnectError as error:
                 reason, last = f"can't reach {_host(url)}: {error}", attempt == 2
+            except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
+                reason, last = f"{url}: {error}", True
             except (_TransientError, httpx.TransportError) as error:
                 reason, last = f"{error or type(error).__name__} ({attempt} attempts)", False
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                reason, last = f"{url}: {error}", True
             except OSError as error:
                 reason, last = f"can't write {partial}: {error.strerror or error}", True
             pause = backoff * 2 ** (attempt - 1)
@@ -215,9 +215,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _npm_reason(stderr: str) -> str:
-    lines = [
-        line.removeprefix("npm error").strip() for line in stderr.splitlines() if line.startswith("npm error")
-    ]
+    lines = [line.removeprefix("npm error").strip() for line in stderr.splitlines() if line.startswith("npm error")]
     told = [line for line in lines if line and "complete log" not in line and not line.startswith("/")]
     return "; ".join(told[:3]) or stderr.strip()[:300] or "it gave no reason"
 

@@ -71,9 +71,7 @@ def _quotas(counts: NDArray[np.int64], val_fraction: float) -> NDArray[np.int64]
     return quotas
 
 
-def _draw(
-    hashes: Sequence[str], labels: NDArray[np.int64], quotas: NDArray[np.int64], seed: int
-) -> NDArray[np.bool_]:
+def _draw(hashes: Sequence[str], labels: NDArray[np.int64], quotas: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     """Return which images are held out, as a mask of shape (n,)."""
     same: dict[str, list[int]] = defaultdict(list)
     for row, image in enumerate(hashes):
@@ -104,9 +102,7 @@ def _check_both_sides(train: Split, held_out: NDArray[np.bool_]) -> None:
 
 def _part(whole: Split, mask: NDArray[np.bool_], name: Literal["train", "val"]) -> Split:
     chosen = np.flatnonzero(mask)
-    return Split(
-        gather(whole.images, chosen), whole.labels[chosen], whole.class_names, name, whole.rows[chosen]
-    )
+    return Split(gather(whole.images, chosen), whole.labels[chosen], whole.class_names, name, whole.rows[chosen])
 
 
 class ManifestRow(NamedTuple):
@@ -161,9 +157,7 @@ class Manifest:
         except OSError as error:
             if partial:
                 partial.unlink(missing_ok=True)
-            raise DataError(
-                f"The split manifest can't be written to {path}: {error.strerror or error}."
-            ) from None
+            raise DataError(f"The split manifest can't be written to {path}: {error.strerror or error}.") from None
 
     def select(self, train: Split, split: Literal["train", "val"]) -> Split:
         """Return the images of a data set's training part that are in ``split``, as a uint8 copy.
@@ -233,13 +227,9 @@ def build_manifest(train: Split, val: Split, sealed_test: SealedTest) -> Manifes
     for split, name in ((train, "train"), (val, "val")):
         labels = _names(split.labels, split.class_names)
         places = split.rows.tolist()
-        rows += map(
-            ManifestRow, image_hashes(split.images), [cast(SplitName, name)] * len(split), labels, places
-        )
+        rows += map(ManifestRow, image_hashes(split.images), [cast(SplitName, name)] * len(split), labels, places)
     test: list[SplitName] = ["test"] * len(sealed_test)
-    rows += map(
-        ManifestRow, sealed_test.image_hashes(), test, sealed_test.label_names(), range(len(sealed_test))
-    )
+    rows += map(ManifestRow, sealed_test.image_hashes(), test, sealed_test.label_names(), range(len(sealed_test)))
     return Manifest(tuple(rows))
 
 
@@ -258,13 +248,9 @@ def read_manifest(path: Path) -> Manifest:
         raise DataError(f"{path} is not a split manifest: its first line must be {','.join(_HEADER)}.")
     rows = []
     for number, line in enumerate(lines[1:], start=2):
-        good = (
-            len(line) == 4 and len(line[0]) == 64 and line[1] in _SPLITS and line[2] and line[3].isdecimal()
-        )
+        good = len(line) == 4 and len(line[0]) == 64 and line[1] in _SPLITS and line[2] and line[3].isdecimal()
         if not good:
-            raise DataError(
-                f"{path}, line {number}: not a row of {','.join(_HEADER)}: {','.join(line)[:100]}"
-            )
+            raise DataError(f"{path}, line {number}: not a row of {','.join(_HEADER)}: {','.join(line)[:100]}")
         rows.append(ManifestRow(line[0], cast(SplitName, line[1]), line[2], int(line[3])))
     return Manifest(tuple(rows))
 
@@ -275,13 +261,10 @@ def _content(dataset: Dataset) -> dict[tuple[str, int], tuple[str, str]]:
     labels = _names(train.labels, train.class_names)
     content = {
         ("train", row): found
-        for row, found in zip(
-            train.rows.tolist(), zip(image_hashes(train.images), labels, strict=True), strict=True
-        )
+        for row, found in zip(train.rows.tolist(), zip(image_hashes(train.images), labels, strict=True), strict=True)
     }
     content |= {
-        ("test", row): found
-        for row, found in enumerate(zip(test.image_hashes(), test.label_names(), strict=True))
+        ("test", row): found for row, found in enumerate(zip(test.image_hashes(), test.label_names(), strict=True))
     }
     return content
 

@@ -58,9 +58,7 @@ def write_store(folder: Path, arrays: Arrays, *, name: str, class_names: ClassNa
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f"{folder.name}-", suffix=".partial", dir=folder.parent
-        ) as partial:
+        with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", suffix=".partial", dir=folder.parent) as partial:
             staging = Path(partial) / "new"
             staging.mkdir()
             for part in fields(Arrays):
@@ -126,9 +124,7 @@ def _read_description(path: Path) -> tuple[str, ClassNames, str, str]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(
-            f"{path} does not describe a data set of format {FORMAT}, the only one this version reads."
-        )
+        raise DataError(f"{path} does not describe a data set of format {FORMAT}, the only one this version reads.")
     for key in ("name", "sha256", "source"):
         if not isinstance(content.get(key), str):
             raise DataError(f"{path}: '{key}' must be a string, but is {content.get(key)!r}.")
@@ -159,7 +155,6 @@ def _read_labels(path: Path, class_names: ClassNames) -> NDArray[np.int64]:
         raise DataError(f"{path} must hold int64 labels (n,), but holds {labels.dtype} {labels.shape}.")
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(class_names)):
         raise DataError(
-            f"{path} holds labels from {labels.min()} to {labels.max()}, but there are {len(class_names)}"
-            " classes."
+            f"{path} holds labels from {labels.min()} to {labels.max()}, but there are {len(class_names)} classes."
         )
     return labels

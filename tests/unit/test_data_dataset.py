@@ -1,0 +1,133 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from headstart.contracts import ClassNames
+from headstart.data.arrays import Arrays, image_hashes
+from headstart.data.dataset import load_dataset
+from headstart.data.store import write_store
+from headstart.errors import DataError
+
+
+@pytest.fixture
+def store(sample_arrays, tmp_path):
+    """Write the sample with some training images left out; returns the path as a user would give it."""
+
+    def write(keep):
+        a = sample_arrays
+        part = Arrays(a.train_images[keep], a.train_labels[keep], a.test_images, a.test_labels)
+        names = ClassNames(tuple("abcdefghij"))
+        write_store(tmp_path / "part", part, name="part", class_names=names, source="a test")
+        return str(tmp_path / "part")
+
+    return write
+
+
+def test_a_folder_in_our_format_is_a_data_set(sample, sample_arrays):
+    assert (sample.name, len(sample.train), len(sample.sealed_test)) == ("cifar10-sample", 500, 100)
+    assert sample.class_names[3] == "cat"
+    assert sample.train.rows.tolist() == list(range(500))
+    assert np.array_equal(sample.train.images, sample_arrays.train_images)
+    assert np.array_equal(sample.train.labels, sample_arrays.train_labels)
+
+
+def test_the_sealed_test_split_tells_hashes_and_names_only(sample, sample_arrays):
+    sealed = sample.sealed_test
+    assert sealed.image_hashes() == image_hashes(sample_arrays.test_images)
+    assert sealed.label_names() == [sample.class_names[i] for i in sample_arrays.test_labels]
+    public = {name for name in dir(sealed) if not name.startswith("_")}
+    assert public == {"image_hashes", "label_names", "open"}
+    opened = sealed.open()
+    assert (opened.name, len(opened)) == ("test", 100)
+    assert np.array_equal(opened.images, sample_arrays.test_images)
+
+
+def test_a_limit_keeps_the_first_images_and_copies_none(sample_dir, sample_arrays):
+    limited = load_dataset(str(sample_dir), limit=200)
+    assert np.array_equal(limited.train.images, sample_arrays.train_images[:200])
+    assert isinstance(limited.train.images, np.memmap)
+    assert len(limited.sealed_test) == 100
+    assert limited.sha256 == load_dataset(str(sample_dir)).sha256
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [(0, "1 or more, but is 0"), (-5, "is -5"), (501, "limit is 501, but cifar10-sample has only 500")],
+)
+def test_limits_out_of_range(sample_dir, limit, told):
+    with pytest.raises(DataError, match=told):
+        load_dataset(str(sample_dir), limit=limit)
+
+
+def test_a_limit_that_leaves_a_class_empty_names_it_and_the_remedy(sample_dir, sample_arrays):
+    enough = 1 + max(int(np.flatnonzero(sample_arrays.train_labels == c)[0]) for c in range(10))
+    assert len(load_dataset(str(sample_dir), limit=enough).train) == enough
+    with pytest.raises(DataError, match=rf"first {enough - 1} training images .* hold no '.*is {enough}\."):
+        load_dataset(str(sample_dir), limit=enough - 1)
+
+
+def test_a_class_missing_from_training_is_named(store, sample_arrays):
+    folder = store(~np.isin(sample_arrays.train_labels, [2, 5]))
+    with pytest.raises(DataError, match=r"training set of part hold no 'c', no 'f'.*add some"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("cifra10", "Did you mean 'cifar10'"),
+        ("CIFAR-10", "Unknown data set 'CIFAR-10'. Known: cifar10"),
+        ("imagenet", "Known: cifar10"),
+    ],
+)
+def test_an_unknown_data_set_is_answered_with_the_nearest(name, told):
+    with pytest.raises(DataError) as error:
+        load_dataset(name)
+    assert told in str(error.value)
+
+
+def test_a_folder_of_something_else_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"without a dataset\.json"):
+        load_dataset(str(tmp_path))
+
+
+def test_a_local_copy_beside_a_folder_is_not_ignored(sample_dir):
+    with pytest.raises(DataError, match="--data-dir"):
+        load_dataset(str(sample_dir), data_dir=sample_dir)
+
+
+@pytest.mark.parametrize("given", ["--data-dir", "HEADSTART_CIFAR10"])
+def test_the_sample_does_not_pass_for_cifar10(sample_dir, own_home, monkeypatch, given):
+    monkeypatch.setenv("HEADSTART_CIFAR10", str(sample_dir))
+    with pytest.raises(DataError, match=rf"{given} points to can't be used.*is not CIFAR-10"):
+        load_dataset("cifar10", data_dir=sample_dir if given == "--data-dir" else None)
+
+
+@pytest.mark.full_data
+def test_the_cache_serves_as_a_local_copy(cifar10, own_home, monkeypatch):
+    place = cifar10.train.images.filename.parent
+    monkeypatch.setenv("HEADSTART_CIFAR10", str(place))
+    assert load_dataset("cifar10", limit=10_000).source == f"local copy {place}"
+    assert not own_home.exists()
+
+
+@pytest.mark.full_data
+def test_the_whole_set_costs_less_memory_than_its_pixels_twice(cifar10):
+    script = (
+        "import resource\n"
+        "from headstart.data.dataset import load_dataset\n"
+        "from headstart.data.splits import split_train\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "start = peak()\n"
+        "dataset = load_dataset('cifar10', progress=False)\n"
+        "loaded = peak()\n"
+        "splits = split_train(dataset.train, val_fraction=0.1, seed=0)\n"
+        "print(loaded - start, peak() - loaded)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    loading, splitting = map(float, told.split())
+    assert loading < 40
+    # The copies of both splits are 147 MiB; a second copy, mapped or not, would be as much again.
+    assert 140 < splitting < 240
