@@ -1,0 +1,151 @@
+"""What the documents tell people to type is accepted, what they point to exists, and their figures are backed."""
+
+import ast
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from figures import FIGURE, unbacked
+
+from headstart.cli import app
+from headstart.recipe import load_recipe, shipped_recipes
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/design.md", "CHANGELOG.md")]
+README = DOCUMENTS[0].read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+
+
+def commands():
+    """Every ``headstart ...`` line of a bash fence in the README."""
+    lines = [line for language, text in FENCE.findall(README) if language == "bash" for line in text.splitlines()]
+    return [line for line in lines if line.startswith("headstart ")]
+
+
+def test_the_readme_opens_with_the_two_commands():
+    opening = README.splitlines()[:12]
+    assert any(line.startswith("    make quickstart") for line in opening)
+    assert any(line.startswith("    make test") for line in opening)
+
+
+def test_all_commands_are_found():
+    found = commands()
+    assert len(found) == 13
+    assert {line.split()[1] for line in found} == {"train", "evaluate", "predict", "backbones"}
+
+
+@pytest.mark.parametrize("line", commands())
+def test_a_command_is_accepted(line):
+    """Parsed by the real parser, with the recipe and the overrides checked; only the work itself is left out."""
+    _, verb, *words = shlex.split(line)
+    command = typer.main.get_command(app).commands[verb]
+    context = command.make_context(verb, words)
+    given = context.params
+    if verb == "train" and given["resume"] is None:
+        assert given["data"] == "cifar10"
+        recipe = given["recipe"] or "quickstart"
+        if recipe not in shipped_recipes():
+            # The name of a file that the reader is to write.
+            assert recipe.endswith(".yaml")
+            recipe = "quickstart"
+        resolved = load_recipe(recipe, given["set_"] or [], data__limit=given["limit"], seed=given["seed"])
+        assert given["limit"] in (None, resolved.data.limit)
+
+
+def test_a_wrong_command_would_be_noticed():
+    command = typer.main.get_command(app).commands["train"]
+    with pytest.raises(Exception, match="No such option"):
+        command.make_context("train", ["cifar10", "--lmit", "3"])
+
+
+def test_the_commands_of_the_makefile_are_those_of_the_readme():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    line = "headstart train cifar10 --limit 10000 --recipe quickstart --out"
+    assert line in makefile
+    assert f"{line} runs/quickstart" in commands()
+
+
+def python_blocks():
+    return [text for language, text in FENCE.findall(README) if language == "python"]
+
+
+def test_python_names_in_the_readme_exist():
+    import headstart
+    from headstart.contracts import Predictions
+
+    blocks = python_blocks()
+    assert len(blocks) == 2
+    attributes = {
+        (ast.unparse(node.value), node.attr)
+        for block in blocks
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Attribute)
+    }
+    used = {name for owner, name in attributes if owner == "headstart"}
+    assert used
+    assert used <= set(headstart.__all__)
+    assert all(
+        hasattr(Predictions, name) or name in Predictions.__annotations__
+        for o, name in attributes
+        if o == "predictions"
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    missing = [
+        link for link in LINK.findall(document.read_text(encoding="utf-8")) if not (document.parent / link).exists()
+    ]
+    assert missing == []
+
+
+def test_every_target_the_documents_name_is_in_the_makefile():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        target
+        for document in DOCUMENTS
+        for target in re.findall(
+            r"(?:^    |`)make (?:PYTHON=\S+ )?([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    assert {"quickstart", "test", "test-all"} <= named <= targets
+
+
+def test_the_design_draws_the_layers_that_are_kept():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = re.search(r"^layers = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL).group(1)
+    kept = [line.strip(' ",') for line in layers.splitlines() if "__main__" not in line]
+    drawn = "\n".join(f"    {line}" for line in kept)
+    assert drawn in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_finished():
+    assert re.findall(r"TODO[\w-]*", README) == []
+
+
+def test_figures_of_the_readme_are_in_the_files_it_links():
+    """A section that shows a percentage or a duration links the result files, and those hold the number."""
+    checked = 0
+    for section in re.split(r"^## ", README, flags=re.MULTILINE):
+        # How wide an interval is, and made-up probabilities in code, are no results.
+        text = re.sub(r"95 % interval", "interval", section)
+        text = "".join(
+            part for part in re.split(r"(^```python\n.*?^```$)", text, flags=re.M | re.S) if "```python" not in part
+        )
+        if FIGURE.search(text.replace("%", " %")):
+            results = [ROOT / link for link in LINK.findall(section) if link.endswith(".json")]
+            assert results, f"no result file is linked in: {section[:60]!r}"
+            assert unbacked(text, *results) == []
+            checked += 1
+    assert checked >= 2
+
+
+def test_result_files_are_json_objects():
+    found = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert found
+    for path in found:
+        assert isinstance(json.loads(path.read_text(encoding="utf-8")), dict), path.name
