@@ -61,15 +61,11 @@ def test_settings_of_the_command_line_win_and_none_means_not_given(file):
 
 def test_every_mistake_is_named_at_once(file):
     with pytest.raises(RecipeError) as caught:
-        load_recipe(
-            file("{sed: 1, finetune: {lr: -1, augment: {mixupp: 1}}, data: {limit: 0, val_fraction: 2}}")
-        )
+        load_recipe(file("{sed: 1, finetune: {lr: -1, augment: {mixupp: 1}}, data: {limit: 0, val_fraction: 2}}"))
     message = str(caught.value)
     assert "sed: unknown key. Did you mean 'seed'?" in message
     assert "finetune.lr: input should be greater than 0 (got -1)" in message
-    assert (
-        "finetune.augment.mixupp: unknown key. Did you mean 'mixup'? Allowed in finetune.augment:" in message
-    )
+    assert "finetune.augment.mixupp: unknown key. Did you mean 'mixup'? Allowed in finetune.augment:" in message
     assert "data.limit: input should be greater than or equal to 1 (got 0)" in message
     assert "data.val_fraction" in message
     assert len(message.splitlines()) == 6
@@ -123,9 +119,7 @@ def test_unknown_recipes_are_answered_with_what_there_is():
         load_recipe("nowhere/mine.yaml")
 
 
-@pytest.mark.parametrize(
-    "overrides", [[], ["probe=null", "data.limit=7"], ["finetune=null"], ["probe.flip=true"]]
-)
+@pytest.mark.parametrize("overrides", [[], ["probe=null", "data.limit=7"], ["finetune=null"], ["probe.flip=true"]])
 def test_what_is_written_reads_back_equal(file, overrides):
     recipe = load_recipe(file("{}"), overrides)
     again = load_recipe(file(dump_recipe(recipe)))
