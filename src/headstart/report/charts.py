@@ -159,9 +159,7 @@ def line_chart(
             Series(name, name, points, place)
             for (name, points), place in zip(placed.items(), label_places, strict=True)
         ],
-        best=Tick(x(best_epoch), f"best: {best_epoch}")
-        if best_epoch in epochs and best_epoch is not None
-        else None,
+        best=Tick(x(best_epoch), f"best: {best_epoch}") if best_epoch in epochs and best_epoch is not None else None,
     )
 
 
@@ -205,7 +203,7 @@ def matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Matrix:
 
 def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> Reliability:
     """Place a reliability diagram of equal-width bins, as ``metrics.json`` has them."""
-    box, strip = Box(46.0, 14.0, 386.0, 274.0), Box(46.0, 292.0, 386.0, 336.0)
+    box, strip = Box(46.0, 14.0, 378.0, 274.0), Box(46.0, 292.0, 378.0, 336.0)
     x, y = _scale(0, 1, box.left, box.right), _scale(0, 1, box.bottom, box.top)
     total = sum(row["n"] for row in after)
     tallest = max(row["n"] for row in after) / total
@@ -228,8 +226,8 @@ def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str
         376.0,
         box,
         strip,
-        x_ticks=[Tick(x(v), f"{v:.0%}") for v in fifths],
-        y_ticks=[Tick(y(v), f"{v:.0%}") for v in fifths],
+        x_ticks=[Tick(x(v), f"{100 * v:.0f}\u00a0%") for v in fifths],
+        y_ticks=[Tick(y(v), f"{100 * v:.0f}\u00a0%") for v in fifths],
         before=marks(before),
         after=marks(after),
         bars=bars,

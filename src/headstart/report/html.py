@@ -159,13 +159,17 @@ def _curves(files: RunFiles) -> dict[str, Any] | None:
                 "validation": [row[f"val_{quantity}"] for row in files.history],
             },
             best_epoch=best,
-            number=(lambda value: f"{value:.3g}")
-            if digits is None
-            else (lambda value: percent(value, digits)),
+            number=(lambda value: f"{value:.3g}") if digits is None else (lambda value: percent(value, digits)),
         )
 
     kept = next((row for row in files.history if row["epoch"] == best), None)
-    return {"loss": curve("loss", None), "accuracy": curve("accuracy", 0), "best": best, "kept": kept}
+    return {
+        "loss": curve("loss", None),
+        "accuracy": curve("accuracy", 0),
+        "best": best,
+        "kept": kept,
+        "before": files.metrics.get("probe_val_accuracy"),
+    }
 
 
 def _confusion(files: RunFiles) -> dict[str, Any]:
@@ -181,9 +185,7 @@ def _confusion(files: RunFiles) -> dict[str, Any]:
     )
     return {
         "chart": charts.matrix(counts, names),
-        "rows": [
-            (name, [(c, c / (sum(row) or 1)) for c in row]) for name, row in zip(names, counts, strict=True)
-        ],
+        "rows": [(name, [(c, c / (sum(row) or 1)) for c in row]) for name, row in zip(names, counts, strict=True)],
         "pairs": pairs[:CONFUSIONS_SHOWN],
         "pairs_in_all": len(pairs),
     }
@@ -213,9 +215,7 @@ def _splits(run: Path, names: list[str]) -> dict[str, Any]:
     counts = {name: {"train": 0, "val": 0, "test": 0} for name in names}
     for row in manifest.rows:
         if row.label not in counts:
-            raise RunError(
-                f"{run / 'split_manifest.csv'} knows a class '{row.label}' that metrics.json does not."
-            )
+            raise RunError(f"{run / 'split_manifest.csv'} knows a class '{row.label}' that metrics.json does not.")
         counts[row.label][row.split] += 1
     totals = {split: sum(count[split] for count in counts.values()) for split in ("train", "val", "test")}
     straddling = manifest.straddling()

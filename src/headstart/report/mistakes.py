@@ -28,15 +28,10 @@ class Mistake:
     picture: str
 
 
-def most_confident(
-    predictions: Sequence[PredictionRow], thumbnails: Thumbnails, *, count: int
-) -> list[Mistake]:
+def most_confident(predictions: Sequence[PredictionRow], thumbnails: Thumbnails, *, count: int) -> list[Mistake]:
     """Return the ``count`` mistakes with the highest probability, highest first, then by row."""
     wrong = sorted((p for p in predictions if p.label != p.predicted), key=lambda p: (-p.probability, p.row))
-    return [
-        Mistake(p.row, p.label, p.predicted, p.probability, data_uri(thumbnails(p.row)))
-        for p in wrong[:count]
-    ]
+    return [Mistake(p.row, p.label, p.predicted, p.probability, data_uri(thumbnails(p.row))) for p in wrong[:count]]
 
 
 def data_uri(pixels: UInt8Images) -> str:

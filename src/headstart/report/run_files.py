@@ -54,9 +54,7 @@ def read_run(run: Path) -> RunFiles:
     """
     metrics = _json(run / "metrics.json")
     if not isinstance(metrics.get("test"), dict) or "per_class" not in metrics["test"]:
-        raise RunError(
-            f"{run / 'metrics.json'} has no test figures. Get them with `headstart evaluate {run}`."
-        )
+        raise RunError(f"{run / 'metrics.json'} has no test figures. Get them with `headstart evaluate {run}`.")
     return RunFiles(
         name=run.resolve().name,
         metrics=metrics,
@@ -93,10 +91,7 @@ def _history(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     try:
-        return [
-            {key: float(value) for key, value in row.items()}
-            for row in csv.DictReader(_text(path).splitlines())
-        ]
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(_text(path).splitlines())]
     except (TypeError, ValueError) as error:
         raise RunError(f"{path} holds something that is not a number: {error}. Restore it.") from None
 
@@ -110,6 +105,4 @@ def _predictions(path: Path) -> list[PredictionRow]:
             for line in csv.DictReader(_text(path).splitlines())
         ]
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{path} is damaged ({error}). Write it anew with `headstart evaluate {path.parent}`."
-        ) from None
+        raise RunError(f"{path} is damaged ({error}). Write it anew with `headstart evaluate {path.parent}`.") from None

@@ -1,0 +1,157 @@
+"""The page in a real Chromium: at every width, in both schemes, printed, without JavaScript and without network."""
+
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from headstart.report.html import write_report
+
+pytestmark = pytest.mark.browser
+
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        told = "There is no Chromium on the PATH. Install it, e.g. with: apt-get install chromium"
+        if os.environ.get("HEADSTART_BROWSER_TESTS") == "1":
+            pytest.fail(told)
+        pytest.skip(told)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(make_evaluated_run):
+    run = make_evaluated_run(names=NAMES, n=600)
+    return write_report(run.path, run.picture).as_uri()
+
+
+@pytest.fixture
+def visit(chromium, address):
+    """Open the page and return it; ``page.problems`` collects what the console complains about."""
+    contexts = []
+
+    def open_page(*, width=1100, scheme="light", unfold=False, **options):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.requested, page.problems = [], []
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("console", lambda message: page.problems.append(message.text))
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.goto(address)
+        if unfold:
+            page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def test_it_asks_for_nothing_but_itself_and_reports_no_problem(visit, address):
+    page = visit(unfold=True)
+    assert [url for url in page.requested if not url.startswith("data:")] == [address]
+    assert page.problems == []
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1600])
+@pytest.mark.parametrize("unfold", [False, True])
+def test_it_never_scrolls_sideways_as_a_whole(visit, width, unfold):
+    page = visit(width=width, unfold=unfold)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # What is wider than its box scrolls inside it, and nothing sticks out of the page.
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter(e =>
+            !e.closest('.scroll') && !e.closest('svg') && !e.closest('pre')
+            && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
+    )
+    assert outside == []
+
+
+def test_it_is_readable_without_javascript(visit):
+    page = visit(java_script_enabled=False)
+    assert page.get_by_role("heading", name="Confusions").is_visible()
+    table = page.get_by_role("table").filter(has_text="Train loss")
+    assert not table.is_visible()
+    page.get_by_text("Table of epochs", exact=True).click()
+    assert table.is_visible()
+
+
+CONTRAST = """() => {
+  const channel = v => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 };
+  const parse = c => c.match(/[\\d.]+/g).map(Number);
+  const light = c => { const [r, g, b] = parse(c).map(channel); return .2126 * r + .7152 * g + .0722 * b };
+  const ground = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+      if (parse(c).length < 4 || parse(c)[3] > 0) return c } return 'rgb(255, 255, 255)' };
+  const worst = [];
+  for (const e of document.querySelectorAll('body *')) {
+    if (e.closest('svg') && !(e.tagName === 'text' && !e.classList.contains('count'))) continue;
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
+    const style = getComputedStyle(e), color = e.tagName === 'text' ? style.fill : style.color;
+    const [a, b] = [light(color), light(ground(e))].sort((x, y) => y - x);
+    worst.push([(a + .05) / (b + .05), e.tagName + ' ' + e.textContent.trim().slice(0, 30)]);
+  }
+  return worst.sort((x, y) => x[0] - y[0])[0];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_the_contrast_that_wcag_aa_asks_for(visit, scheme):
+    page = visit(scheme=scheme, unfold=True)
+    ratio, where = page.evaluate(CONTRAST)
+    assert ratio >= 4.5, where
+
+
+def test_dark_and_light_differ_and_both_follow_the_system(visit):
+    grounds = {
+        scheme: visit(scheme=scheme).evaluate("getComputedStyle(document.body).backgroundColor")
+        for scheme in ("light", "dark")
+    }
+    assert grounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(18, 22, 27)"}
+
+
+def test_every_picture_is_decoded_and_large_enough_to_be_seen(visit):
+    page = visit()
+    sizes = page.evaluate(
+        "[...document.images].map(i => [i.naturalWidth, i.clientWidth, getComputedStyle(i).imageRendering])"
+    )
+    assert len(sizes) == 24
+    assert all(natural == 32 and shown >= 90 and rendering == "pixelated" for natural, shown, rendering in sizes)
+
+
+def test_printing_uses_light_colours_and_unfolds_the_tables(visit):
+    page = visit(scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    table = page.get_by_role("table").filter(has_text="Train loss")
+    assert table.bounding_box()["height"] > 50
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_drawings_keep_their_words_inside(visit):
+    page = visit()
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll('svg text')].filter(t => {
+            const box = t.getBoundingClientRect(), svg = t.ownerSVGElement.getBoundingClientRect();
+            return box.left < svg.left - 1 || box.right > svg.right + 1
+                || box.top < svg.top - 1 || box.bottom > svg.bottom + 1;
+        }).map(t => t.textContent)"""
+    )
+    assert cut == []

@@ -1,0 +1,101 @@
+"""An evaluated run, made without a network: what tests of the report and of the page start from."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headstart.contracts import ClassNames, EvalResult, Split
+from headstart.data.dataset import SealedTest
+from headstart.data.splits import build_manifest
+from headstart.evaluation.evaluate import measure, predictions_table
+
+ANIMALS = ("cat", "dog", "bird", "frog")
+
+
+@dataclass
+class EvaluatedRun:
+    """A run folder as training and evaluation leave it, made without a network."""
+
+    path: Path
+    images: np.ndarray
+    test: EvalResult
+    pictures_asked: list[int] = field(default_factory=list)
+
+    def picture(self, row):
+        self.pictures_asked.append(row)
+        return self.images[row]
+
+    def change(self, name, **values):
+        """Rewrite a JSON file of the run with other values."""
+        content = json.loads((self.path / name).read_text())
+        (self.path / name).write_text(json.dumps(content | values))
+
+
+@pytest.fixture
+def make_evaluated_run(tmp_path):
+    """Return a function that makes an evaluated run; ``strength`` 1 is a fair classifier, 50 a perfect one."""
+
+    def make(*, names=ANIMALS, n=240, strength=1.0, epochs=4, name="a-run"):
+        run = tmp_path / name
+        run.mkdir()
+        generator = np.random.default_rng(7)
+        classes = ClassNames(tuple(names))
+        images = generator.integers(0, 256, (2 * n, 32, 32, 3), dtype=np.uint8)
+        labels = np.arange(2 * n, dtype=np.int64) % len(names)
+        logits = generator.normal(size=(2 * n, len(names)))
+        logits[np.arange(2 * n), labels] += 2 * strength
+        logits = (3 * logits).astype(np.float32)
+        splits = [
+            Split(images[part], labels[part], classes, split, np.arange(2 * n)[part] % n)
+            for split, part in (("train", slice(n // 4, n)), ("val", slice(0, n // 4)), ("test", slice(n, None)))
+        ]
+        manifest = build_manifest(splits[0], splits[1], SealedTest(splits[2]))
+        manifest.write(run / "split_manifest.csv")
+        val = measure(logits[: n // 4], labels[: n // 4], split="val", names=classes, temperature=1.5)
+        test = measure(logits[n:], labels[n:], split="test", names=classes, temperature=1.5)
+        hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images[n:]]
+        (run / "predictions.csv").write_text(predictions_table(test, rows=np.arange(n), hashes=hashes))
+        (run / "metrics.json").write_text(json.dumps(METRICS | {"val": val.metrics, "test": test.metrics}))
+        (run / "environment.json").write_text(json.dumps(ENVIRONMENT))
+        (run / "recipe.yaml").write_text("data:\n  name: animals\nseed: 3\n")
+        (run / "history.csv").write_text("\n".join([HISTORY[0], *HISTORY[1 : epochs + 1]]) + "\n")
+        return EvaluatedRun(run, images[n:], test)
+
+    return make
+
+
+METRICS = {
+    "temperature": 1.5,
+    "train_seconds": 163.2,
+    "total_seconds": 191.7,
+    "train_images_per_second": 181.5,
+    "backbone": "tf_efficientnet_lite0.in1k",
+    "device": "cpu",
+    "precision": "fp32",
+    "seed": 3,
+    "peak_rss_mb": 1421.0,
+    "best_epoch": 3,
+    "probe_val_accuracy": 0.8123,
+}
+ENVIRONMENT = {
+    "versions": {"headstart": "0.1.0", "torch": "2.9.0"},
+    "hardware": {"cpu": "A processor of 2 cores", "cores": 2, "ram_gb": 7.8, "device": "cpu"},
+    "threads": 2,
+    "data": {"name": "animals", "sha256": "ab" * 32, "source": "a folder", "limit": None},
+    "weights": {"source": "package", "origin": "a package", "sha256": "cd" * 32, "unmatched": []},
+    "seed": 3,
+    "command": "headstart train animals --out runs/a-run",
+    "started": "2026-05-04T10:11:12+00:00",
+    "test_openings": [{"time": "2026-05-04T10:14:22+00:00", "command": "headstart train animals"}],
+}
+HISTORY = (
+    "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,image_size,seconds,images_per_second",
+    "1,0.8123,0.7512,0.3911,0.882,0.0003,128,52.1,172.7",
+    "2,0.5011,0.8433,0.2633,0.913,0.00018,128,50.9,176.8",
+    "3,0.4123,0.8701,0.2211,0.929,0.00006,160,60.2,149.5",
+    "4,0.3902,0.8775,0.2239,0.928,0.00001,160,60.5,148.8",
+)

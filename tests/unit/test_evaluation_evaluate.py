@@ -1,0 +1,225 @@
+"""A real, if untrained, classifier is measured on real arrays; then everything that must be refused is tried."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from headstart.bundle import Bundle, load_bundle, save_bundle
+from headstart.contracts import ClassNames, Split
+from headstart.data.dataset import Dataset, SealedTest
+from headstart.data.splits import build_manifest, split_train
+from headstart.errors import DataError, HeadstartError, RunError
+from headstart.evaluation.evaluate import evaluate_run, measure
+from headstart.inference.predictor import Predictor, load
+from headstart.models.backbones import load_backbone
+from headstart.models.heads import build_classifier
+
+NAMES = ClassNames(("cat", "dog", "bird"))
+FACTS = {
+    "train_seconds": 12.5,
+    "train_images_per_second": 100.0,
+    "backbone": "tf_efficientnet_lite0.in1k",
+    "device": "cpu",
+    "precision": "fp32",
+    "seed": 0,
+    "peak_rss_mb": 900.0,
+    "best_epoch": 1,
+}
+
+
+def made_dataset(seed=0):
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (90, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(90, dtype=np.int64) % 3
+    train = Split(images[:60], labels[:60], NAMES, "train", np.arange(60))
+    test = Split(images[60:], labels[60:], NAMES, "test", np.arange(30))
+    return Dataset("animals", train, SealedTest(test), NAMES, "ab" * 32, "a test")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run folder as training leaves it; tests work on copies."""
+    run = tmp_path_factory.mktemp("runs") / "a-run"
+    run.mkdir()
+    dataset = made_dataset()
+    train, val = split_train(dataset.train, val_fraction=0.3, seed=0)
+    manifest = build_manifest(train, val, dataset.sealed_test)
+    manifest.write(run / "split_manifest.csv")
+    backbone = load_backbone("tf_efficientnet_lite0", weights="none", progress=False)
+    bundle = Bundle(
+        module=build_classifier(backbone, num_classes=3, seed=0).eval(),
+        class_names=NAMES,
+        spec=backbone.spec.__class__(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        architecture=backbone.architecture,
+        backbone=backbone.name,
+        hidden=(),
+        dropout=0.0,
+        dataset="animals",
+        manifest_sha256=manifest.sha256,
+        flip=True,
+    )
+    save_bundle(bundle, run / "model")
+    (run / "training.json").write_text(json.dumps(FACTS | {"probe_val_accuracy": 0.5}))
+    (run / "environment.json").write_text(json.dumps({"seed": 0, "test_openings": []}))
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def openings(run):
+    return json.loads((run / "environment.json").read_text())["test_openings"]
+
+
+@pytest.fixture
+def sealed(monkeypatch):
+    """Fail the test when the test split is opened."""
+
+    def opened(self):
+        pytest.fail("the test split was opened")
+
+    monkeypatch.setattr(SealedTest, "open", opened)
+
+
+def test_the_run_gets_its_figures_its_predictions_and_its_temperature(run):
+    seen = []
+    result = evaluate_run(run, made_dataset(), command="headstart evaluate run", progress=lambda *s: seen.append(s))
+
+    assert json.loads((run / "metrics.json").read_text()) == result
+    assert FACTS.items() <= result.items()
+    assert result["probe_val_accuracy"] == 0.5
+    assert (result["val"]["n"], result["test"]["n"]) == (18, 30)
+    assert set(result["test"]["per_class"]) == set(NAMES)
+    assert {"accuracy", "macro_f1", "nll", "ece", "ece_calibrated", "accuracy_ci95"} <= set(result["test"])
+    assert seen[-1] == (48, 48)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+    bundle = load_bundle(run / "model")
+    assert bundle.temperature == result["temperature"]
+    assert bundle.metrics["test"]["accuracy"] == result["test"]["accuracy"]
+    assert not list(run.glob(".*")), "nothing half-written stays"
+
+
+def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
+    dataset = made_dataset()
+    result = evaluate_run(run, dataset, command="c")
+    with (run / "predictions.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    test = dataset.sealed_test.open()
+    shipped = load(run).predict(test.images)
+
+    assert list(lines[0]) == ["row", "sha256", "label", "predicted", "probability", "p_cat", "p_dog", "p_bird"]
+    assert [line["sha256"] for line in lines] == dataset.sealed_test.image_hashes()
+    assert [line["label"] for line in lines] == [NAMES[int(i)] for i in test.labels]
+    assert [line["predicted"] for line in lines] == shipped.labels
+    for line, probabilities in zip(lines, shipped.probabilities, strict=True):
+        stated = [float(line[f"p_{name}"]) for name in NAMES]
+        assert stated == pytest.approx(probabilities.tolist(), abs=2e-6)
+        assert float(line["probability"]) == max(stated)
+    right = sum(line["label"] == line["predicted"] for line in lines)
+    assert result["test"]["accuracy"] == pytest.approx(right / 30, abs=1e-6)
+
+
+def test_each_opening_is_logged_before_the_split_is_read(run, monkeypatch):
+    logged, really_open = [], SealedTest.open
+    monkeypatch.setattr(SealedTest, "open", lambda self: (logged.append(openings(run)), really_open(self))[1])
+    evaluate_run(run, made_dataset(), command="first")
+    evaluate_run(run, made_dataset(), command="second")
+    assert [[opening["command"] for opening in state] for state in logged] == [["first"], ["first", "second"]]
+    assert all(opening["time"].endswith("+00:00") for opening in openings(run))
+    assert json.loads((run / "environment.json").read_text())["seed"] == 0
+
+
+def test_evaluating_again_gives_the_same_figures_and_keeps_the_times_of_the_whole_run(run):
+    first = evaluate_run(run, made_dataset(), command="c")
+    assert first["total_seconds"] is None
+    (run / "metrics.json").write_text(json.dumps(first | {"total_seconds": 77.0, "peak_rss_mb": 1234.0}))
+    again = evaluate_run(run, made_dataset(), command="c")
+    assert (again["total_seconds"], again["peak_rss_mb"]) == (77.0, 1234.0)
+    assert (again["val"], again["test"], again["temperature"]) == (first["val"], first["test"], first["temperature"])
+
+
+def test_images_that_moved_between_the_splits_are_refused(run, sealed):
+    dataset = made_dataset()
+    dataset.train.images[[0, 1]] = dataset.sealed_test._split.images[[0, 1]]
+    with pytest.raises(DataError, match="2 "):
+        evaluate_run(run, dataset, command="c")
+    assert openings(run) == []
+
+
+def test_another_data_set_is_refused(run, sealed):
+    with pytest.raises(DataError):
+        evaluate_run(run, made_dataset(seed=1), command="c")
+    assert openings(run) == []
+    assert not (run / "metrics.json").exists()
+
+
+def test_another_runs_manifest_is_refused(run, sealed):
+    dataset = made_dataset()
+    train, val = split_train(dataset.train, val_fraction=0.3, seed=99)
+    build_manifest(train, val, dataset.sealed_test).write(run / "split_manifest.csv")
+    with pytest.raises(DataError, match="is not the split that"):
+        evaluate_run(run, dataset, command="c")
+    assert openings(run) == []
+
+
+def test_classes_in_another_order_are_refused(run, sealed):
+    dataset = made_dataset()
+    swapped = Dataset("animals", dataset.train, dataset.sealed_test, ClassNames(("dog", "cat", "bird")), "ab", "")
+    with pytest.raises(DataError, match="knows the classes cat, dog, bird, but data set 'animals' has dog, cat"):
+        evaluate_run(run, swapped, command="c")
+    assert openings(run) == []
+
+
+@pytest.mark.parametrize("file", ["training.json", "environment.json"])
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_an_incomplete_run_is_refused(run, sealed, file, content):
+    if content is None:
+        (run / file).unlink()
+    else:
+        (run / file).write_text(content)
+    with pytest.raises(RunError, match=file):
+        evaluate_run(run, made_dataset(), command="c")
+
+
+def test_missing_training_facts_are_named(run, sealed):
+    (run / "training.json").write_text(json.dumps({k: v for k, v in FACTS.items() if k not in ("seed", "device")}))
+    with pytest.raises(RunError, match=r"training\.json lacks device, seed"):
+        evaluate_run(run, made_dataset(), command="c")
+
+
+def test_an_opening_that_can_not_be_logged_does_not_happen(run, sealed, monkeypatch):
+    def full(path, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("headstart.evaluation.evaluate.write_json", full)
+    with pytest.raises(RunError, match=r"No space left on device.*stays closed"):
+        evaluate_run(run, made_dataset(), command="c")
+
+
+def test_outputs_that_are_not_finite_are_an_error_before_the_split_is_opened(run, sealed, monkeypatch):
+    logits = np.zeros((18, 3), np.float32)
+    logits[4] = np.nan
+
+    def broken(self, images, progress=None):
+        return logits
+
+    monkeypatch.setattr(Predictor, "logits", broken)
+    with pytest.raises(HeadstartError, match=r"not finite for 1 of 18 val images, first for row \d+"):
+        evaluate_run(run, made_dataset(), command="c")
+    assert openings(run) == []
+
+
+def test_temperature_changes_confidence_and_nothing_else():
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(200, 3)).astype(np.float32), generator.integers(0, 3, 200)
+    cold, warm = (measure(logits, labels, split="val", names=NAMES, temperature=t).metrics for t in (0.3, 3.0))
+    unchanged = ("accuracy", "macro_f1", "confusion_matrix", "per_class", "nll", "ece", "reliability")
+    assert {key: cold[key] for key in unchanged} == {key: warm[key] for key in unchanged}
+    assert cold["ece_calibrated"] > warm["ece_calibrated"]
+    assert cold["nll_calibrated"] > warm["nll_calibrated"]

@@ -1,0 +1,90 @@
+import math
+from itertools import pairwise
+
+import pytest
+
+from headstart.report import charts
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.83, 0.942), (0.0, 1.0), (0.2211, 0.8123), (1e-4, 3e-4), (0.5, 0.5), (0.0, 0.0), (3.0, 1200.0)]
+)
+def test_ticks_are_round_even_and_enclose_the_values(low, high):
+    ticks = charts.nice_ticks(low, high)
+    assert ticks[0] <= low <= high <= ticks[-1]
+    assert 2 <= len(ticks) <= 9
+    steps = [b - a for a, b in pairwise(ticks)]
+    assert steps == pytest.approx([steps[0]] * len(steps))
+    mantissa = steps[0] / 10 ** math.floor(math.log10(steps[0]) + 1e-9)
+    assert min(abs(mantissa - nice) for nice in (1, 2, 5)) < 1e-6
+
+
+def test_labels_that_collide_are_moved_apart_and_keep_their_order():
+    assert charts.spread([100.0, 103.0], gap=15.0) == [100.0, 115.0]
+    assert charts.spread([103.0, 100.0], gap=15.0) == [115.0, 100.0]
+    assert charts.spread([10.0, 50.0], gap=15.0) == [10.0, 50.0]
+
+
+def test_curves_lie_inside_the_axes_and_higher_is_better_drawn():
+    curves = {"train": [0.5, 0.7, 0.9], "validation": [0.6, 0.8, 0.7]}
+    chart = charts.line_chart([1, 2, 3], curves, best_epoch=2, number=str)
+    for series in chart.series:
+        for x, y in series.points:
+            assert chart.box.left <= x <= chart.box.right
+            assert chart.box.top <= y <= chart.box.bottom
+    train = chart.series[0]
+    assert train.points[0][0] < train.points[1][0] < train.points[2][0]
+    assert train.points[0][1] > train.points[1][1] > train.points[2][1]
+    assert chart.best is not None
+    assert (chart.best.place, chart.best.text) == (chart.series[1].points[1][0], "best: 2")
+
+
+@pytest.mark.parametrize("best", [None, 0, 9])
+def test_an_epoch_that_is_not_there_is_not_marked(best):
+    assert charts.line_chart([1, 2], {"train": [1.0, 0.5]}, best_epoch=best, number=str).best is None
+
+
+def test_one_epoch_makes_a_chart():
+    chart = charts.line_chart([1], {"train": [0.5], "validation": [0.5]}, best_epoch=1, number=str)
+    assert all(math.isfinite(value) for series in chart.series for point in series.points for value in point)
+
+
+def test_many_epochs_do_not_crowd_the_axis():
+    epochs = list(range(1, 201))
+    chart = charts.line_chart(epochs, {"train": [1 / e for e in epochs]}, best_epoch=200, number=str)
+    assert len(chart.x_ticks) <= 10
+
+
+def test_a_matrix_has_its_true_classes_in_rows_and_colours_mistakes_on_a_scale_of_their_own():
+    chart = charts.matrix([[98, 2], [0, 50]], ["cat", "dog"])
+    cells = {
+        (round((c.y - chart.box.top) / chart.side), round((c.x - chart.box.left) / chart.side)): c for c in chart.cells
+    }
+    assert set(cells) == {(0, 0), (0, 1), (1, 1)}, "empty cells are not drawn"
+    assert (cells[0, 1].count, cells[0, 1].right, cells[0, 1].strength) == (2, False, 1.0)
+    assert (cells[0, 0].right, cells[0, 0].strength) == (True, 0.98)
+
+
+def test_a_class_without_images_and_a_matrix_without_mistakes_are_drawn():
+    chart = charts.matrix([[5, 0, 0], [0, 0, 0], [0, 0, 7]], ["a", "b", "c"])
+    assert [cell.count for cell in chart.cells] == [5, 7]
+
+
+def test_large_matrices_lose_their_numbers_then_their_names():
+    def kind(n):
+        chart = charts.matrix([[int(i == j) for j in range(n)] for i in range(n)], [f"class {i}" for i in range(n)])
+        return chart.counts_shown, chart.labels_shown
+
+    assert [kind(10), kind(30), kind(100)] == [(True, True), (False, True), (False, False)]
+
+
+def test_reliability_puts_an_honest_bin_on_the_diagonal_and_leaves_empty_ones_out():
+    honest = {"lower": 0.6, "upper": 0.8, "n": 30, "confidence": 0.7, "accuracy": 0.7, "accuracy_ci95": [0.5, 0.85]}
+    empty = {"lower": 0.8, "upper": 1.0, "n": 0, "confidence": None, "accuracy": None, "accuracy_ci95": None}
+    chart = charts.reliability_chart([empty, honest], [honest, empty])
+    assert len(chart.before) == len(chart.after) == 1
+    mark, box = chart.after[0], chart.box
+    assert (mark.x - box.left) / (box.right - box.left) == pytest.approx(0.7)
+    assert (box.bottom - mark.y) / (box.bottom - box.top) == pytest.approx(0.7)
+    assert mark.high_y < mark.y < mark.low_y
+    assert [bar.height for bar in chart.bars] == [pytest.approx(chart.strip.bottom - chart.strip.top), 0]

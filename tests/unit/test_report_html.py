@@ -1,0 +1,282 @@
+"""The page as text: complete, self-contained, accessible, and honest about what it shows."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.errors import RunError
+from headstart.report.html import duration, flat, moment, percent, write_report
+from headstart.report.mistakes import data_uri
+
+VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and text, and whether every tag that is opened is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.text = [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == [], "every element is closed"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append({"tag": tag, "text": "", "inside": [e["tag"] for e in self.open], **dict(attributes)})
+        if tag not in VOID:
+            self.open.append(self.elements[-1])
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append({"tag": tag, "text": "", "inside": [e["tag"] for e in self.open], **dict(attributes)})
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self.open:
+            element["text"] += data
+        if "style" not in [element["tag"] for element in self.open]:
+            self.text += data
+
+    def all(self, *tags):
+        return [element for element in self.elements if element["tag"] in tags]
+
+
+def plain(share):
+    return percent(share).replace("\u00a0", " ")
+
+
+def report(run):
+    text = write_report(run.path, run.picture).read_text(encoding="utf-8")
+    page = Page(text)
+    page.source = text
+    page.words = re.sub(r"\s+", " ", page.text)
+    return page
+
+
+def test_the_page_is_one_file_that_loads_and_runs_nothing(make_evaluated_run):
+    run = make_evaluated_run()
+    page = report(run)
+    for element in page.elements:
+        assert element["tag"] not in {"script", "iframe", "object", "embed"}
+        for attribute in ("src", "href", "srcset", "action", "data", "xlink:href", "poster"):
+            assert element.get(attribute, "data:").startswith("data:")
+        assert not [name for name in element if name.startswith("on")]
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+    assert not re.search(r"https?://", page.source)
+    policy = next(e for e in page.all("meta") if e.get("http-equiv") == "Content-Security-Policy")
+    assert policy["content"].startswith("default-src 'none'")
+    assert sorted(path.name for path in run.path.iterdir() if path.name.startswith((".", "report"))) == ["report.html"]
+
+
+def test_the_headline_says_what_was_measured(make_evaluated_run):
+    run = make_evaluated_run()
+    words = report(run).words
+    test = run.test.metrics
+    low, high = test["accuracy_ci95"]
+    correct = round(test["accuracy"] * 240)
+    assert f"Test accuracy{plain(test['accuracy'])} 95 % interval {plain(low)} to {plain(high)}" in words
+    assert f"Of 240 test images that training never saw, the classifier named {correct} correctly." in words
+    assert f"Macro F1{plain(test['macro_f1'])}" in words
+    assert f"from {plain(test['ece'])} to {plain(test['ece_calibrated'])}" in words
+    assert "2 min 43 s" in words
+    assert "tf_efficientnet_lite0.in1k" in words
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "No opening of the test split is on record"), (1, "opened once, on 4 May 2026, 10:14"), (3, "opened 3 times")],
+)
+def test_it_says_how_often_the_test_split_was_opened(make_evaluated_run, count, said):
+    run = make_evaluated_run()
+    opening = {"time": "2026-05-04T10:14:22+00:00", "command": "headstart evaluate runs/a-run"}
+    run.change("environment.json", test_openings=[opening] * count)
+    page = report(run)
+    assert said in page.words
+    assert page.words.count("headstart evaluate runs/a-run") == (3 if count == 3 else 0)
+
+
+def test_every_chart_has_a_title_a_description_and_a_table(make_evaluated_run):
+    page = report(make_evaluated_run())
+    drawings = page.all("svg")
+    assert len(drawings) == 4
+    ids = {element["id"]: element for element in page.elements if "id" in element}
+    for drawing in drawings:
+        for name in drawing["aria-labelledby"].split():
+            assert ids[name]["text"].strip()
+            assert ids[name]["tag"] in {"title", "desc"}
+    assert len(ids) == sum("id" in element for element in page.elements), "identifiers are unique"
+    captions = [element["text"] for element in page.all("summary")]
+    for words in ("Table of epochs", "Table of counts and per cent", "Table of confidence bins"):
+        assert any(words in caption for caption in captions)
+    assert all("details" in element["inside"] for element in page.all("summary"))
+
+
+def test_tables_are_accessible_and_scroll_inside_their_box(make_evaluated_run):
+    page = report(make_evaluated_run())
+    assert len(page.all("table")) >= 8
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(header["scope"] in {"row", "col"} for header in page.all("th"))
+    assert all("div" in table["inside"] for table in page.all("table"))
+    boxes = [element for element in page.all("div") if element.get("class") == "scroll"]
+    assert all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
+
+
+def test_the_most_confident_mistakes_are_shown_with_their_pictures(make_evaluated_run):
+    run = make_evaluated_run()
+    page = report(run)
+    predictions = run.test.predictions
+    wrong = np.flatnonzero(predictions.indices != run.test.labels)
+    confidence = predictions.probabilities.max(axis=1)
+    expected = wrong[np.argsort(-confidence[wrong].round(6), kind="stable")][:24].tolist()
+    pictures = page.all("img")
+    assert run.pictures_asked == expected, "only pictures that are shown are asked for"
+    assert len(pictures) == 24
+    names = predictions.class_names
+    for row, picture in zip(expected, pictures, strict=True):
+        said = (
+            f"Test image, row {row}: labelled {names[int(run.test.labels[row])]}, predicted {predictions.labels[row]}"
+        )
+        assert picture["alt"].startswith(said)
+        decoded = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2])))
+        np.testing.assert_array_equal(np.asarray(decoded), run.images[row])
+    assert f"The 24 of {len(wrong)} wrong answers" in page.words
+
+
+def test_the_classes_that_stand_out_are_named(make_evaluated_run):
+    run = make_evaluated_run()
+    words = report(run).words
+    table = run.test.metrics["per_class"]
+    for said, key, choose in (
+        ("Highest precision", "precision", max),
+        ("Highest recall", "recall", max),
+        ("Lowest F1", "f1-score", min),
+    ):
+        value = choose(row[key] for row in table.values())
+        named = re.search(rf"{said}: (\w+) \(", words).group(1)
+        assert table[named][key] == value
+
+
+def test_a_run_without_epochs_says_so(make_evaluated_run):
+    run = make_evaluated_run(epochs=0)
+    page = report(run)
+    assert "no epochs, so there are no curves" in page.words
+    assert len(page.all("svg")) == 2
+    (run.path / "history.csv").unlink()
+    assert "no epochs" in report(run).words
+
+
+def test_the_best_epoch_is_marked_in_the_drawing_and_in_the_table(make_evaluated_run):
+    page = report(make_evaluated_run())
+    assert [e["text"] for e in page.all("text")].count("best: 3") == 2
+    assert "3 (best)" in page.words
+    assert "The weights after epoch 3 were kept" in page.words
+
+
+def test_a_classifier_without_mistakes_has_a_page(make_evaluated_run):
+    page = report(make_evaluated_run(strength=50.0))
+    assert page.words.count("every test image was named correctly") == 2
+    assert page.all("img") == []
+
+
+def test_names_are_text_and_never_markup(make_evaluated_run):
+    names = ("<script>alert(1)</script>", 'a "quoted" & b', "кошка", "x" * 60)
+    page = report(make_evaluated_run(names=names))
+    assert page.all("script") == []
+    for name in names:
+        assert name in page.text
+    assert any('labelled a "quoted" & b' in picture["alt"] for picture in page.all("img"))
+
+
+def test_many_classes_stay_under_a_megabyte(make_evaluated_run):
+    run = make_evaluated_run(names=[f"class number {i}" for i in range(100)], n=2000)
+    page = report(run)
+    assert len(page.source.encode()) < 1_000_000
+    assert "The most frequent confusions" in page.words
+    assert "Table of counts and per cent" not in page.words
+
+
+def test_split_counts_hash_recipe_and_environment_are_there(make_evaluated_run):
+    run = make_evaluated_run()
+    page = report(run)
+    assert "180 images to learn from, 60 to choose by, 240 to report on." in page.words
+    assert re.search(r"its own SHA-256 is [0-9a-f]{64}", page.words)
+    assert "data:\n  name: animals\nseed: 3" in page.text
+    assert "versions.torch" in page.words
+    assert "headstart train animals --out runs/a-run" in page.words
+    assert "No image of the test split is among the others" in page.words
+
+
+def test_test_images_among_the_training_images_are_announced(make_evaluated_run):
+    run = make_evaluated_run()
+    manifest = run.path / "split_manifest.csv"
+    lines = manifest.read_text().splitlines()
+    first_train = next(line for line in lines if ",train," in line).split(",")[0]
+    place = next(i for i, line in enumerate(lines) if ",test," in line)
+    lines[place] = ",".join([first_train, *lines[place].split(",")[1:]])
+    manifest.write_text("\n".join(lines) + "\n")
+    assert "1 of the test images are also among the others" in report(run).words
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "predictions.csv", "environment.json", "recipe.yaml"])
+def test_a_missing_file_is_named(make_evaluated_run, file):
+    run = make_evaluated_run()
+    (run.path / file).unlink()
+    with pytest.raises(RunError, match=f"no {file}"):
+        write_report(run.path, run.picture)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("metrics.json", "{"),
+        ("metrics.json", "[]"),
+        ("metrics.json", "{}"),
+        ("environment.json", "nothing"),
+        ("predictions.csv", "row,label\n1,cat\n"),
+        ("predictions.csv", "row,sha256,label,predicted,probability\n1,a,cat,dog,much\n"),
+        ("history.csv", "epoch,train_loss\n1,low\n"),
+    ],
+)
+def test_a_damaged_file_is_named_and_an_earlier_page_stays(make_evaluated_run, file, content):
+    run = make_evaluated_run()
+    (run.path / "report.html").write_text("an earlier page")
+    (run.path / file).write_text(content)
+    with pytest.raises(RunError, match=file):
+        write_report(run.path, run.picture)
+    assert (run.path / "report.html").read_text() == "an earlier page"
+
+
+def test_large_pictures_are_reduced_and_small_ones_are_not():
+    def size(shape):
+        uri = data_uri(np.zeros((*shape, 3), np.uint8))
+        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size
+
+    assert size((32, 32)) == (32, 32)
+    assert size((1000, 500)) == (48, 96)
+
+
+def test_numbers_are_written_as_people_read_them():
+    assert percent(0.9413) == "94.13\u00a0%"
+    assert [duration(s).replace("\u00a0", " ") for s in (0.0, 4.21, 59.4, 178, 5400)] == [
+        "0.0 s",
+        "4.2 s",
+        "59 s",
+        "2 min 58 s",
+        "1 h 30 min",
+    ]
+    assert moment("2026-05-04T10:14:22+00:00").replace("\u00a0", " ") == "4 May 2026, 10:14 UTC"
+    assert moment("some day") == "some day"
+    assert flat({"a": {"b": 1, "c": [1, 2]}, "d": None, "e": []}) == [
+        ("a.b", "1"),
+        ("a.c", "1, 2"),
+        ("d", "none"),
+        ("e", "none"),
+    ]
