@@ -8,7 +8,12 @@ from typing import Any
 import httpx
 import timm
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -62,27 +67,35 @@ def read_hub(name: str, config: dict[str, Any], *, progress: bool, classifier: b
 
 def cached_on_disk(repository: str) -> bool:
     """Return whether the Hub's cache folder holds the weights of a repository."""
-    return isinstance(try_to_load_from_cache(repository, WEIGHTS_FILE), str)
+    return _cached(repository) is not None
 
 
 def _fetch(repository: str, *, progress: bool) -> Path:
-    found = try_to_load_from_cache(repository, WEIGHTS_FILE)
-    if isinstance(found, str):
-        return Path(found)
+    if found := _cached(repository):
+        return found
     _require_answer(constants.ENDPOINT, repository)
     try:
         with _progress_bars(progress):
-            return Path(hf_hub_download(repository, WEIGHTS_FILE))
+            return Path(hf_hub_download(repository, WEIGHTS_FILE, cache_dir=constants.HF_HUB_CACHE))
+    except LocalEntryNotFoundError as error:  # what the client makes of a connection that broke
+        raise WeightsError(
+            f"The download of {repository} from {constants.ENDPOINT} failed: {error.__cause__ or error}"
+        ) from error
     except (RepositoryNotFoundError, GatedRepoError, EntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise WeightsError(f"{constants.ENDPOINT} does not give {WEIGHTS_FILE} of {repository}: {reason}") from error
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except Exception as error:  # the client's HTTP library, and so its errors, changes between versions
         raise WeightsError(f"The download of {repository} from {constants.ENDPOINT} failed: {error}") from error
+
+
+def _cached(repository: str) -> Path | None:
+    found = try_to_load_from_cache(repository, WEIGHTS_FILE, cache_dir=constants.HF_HUB_CACHE)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _require_answer(address: str, wanted: str) -> None:
     """Ask once, briefly: the Hub's own client tries for half a minute before it gives up."""
-    if constants.is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         raise WeightsError(
             f"{wanted} is not in the Hugging Face cache at {constants.HF_HUB_CACHE}, "
             "and HF_HUB_OFFLINE forbids a download."

@@ -64,7 +64,7 @@ def read_weights_file(path: Path, network: Network, architecture: str) -> tuple[
                 f"{path} is a Keras file, which headstart reads for the backbone {keras_resnet50.NAME} only, "
                 f"not for {architecture}."
             )
-        return keras_resnet50.from_keras(_read_keras(path))
+        return keras_resnet50.from_keras(read_keras(path))
     if suffix == ".safetensors":
         state = _read_safetensors(path)
     elif suffix in _TORCH_SUFFIXES:
@@ -75,6 +75,34 @@ def read_weights_file(path: Path, network: Network, architecture: str) -> tuple[
             "and .h5 for Keras's ResNet50."
         )
     return _timm_names(_without_prefixes(state), network, architecture, path), ()
+
+
+def read_keras(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return a Keras file's arrays, named ``layer/kind`` in Keras 2's words whatever version wrote them.
+
+    Raises:
+        WeightsError: h5py is missing, or the file is damaged.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise WeightsError(
+            f"Reading {path} needs h5py, which is not installed. Install it with: pip install 'headstart[keras-h5]'"
+        ) from None
+    arrays: dict[str, NDArray[np.float32]] = {}
+
+    def collect(name: str, item: Any) -> None:
+        kind = _KERAS_KIND.search(name)
+        if isinstance(item, h5py.Dataset):
+            layer = name.removeprefix("model_weights/").partition("/")[0]
+            arrays[f"{layer}/{_KERAS_KINDS[kind[1]] if kind else name}"] = np.asarray(item, dtype=np.float32)
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(collect)
+    except OSError as error:
+        raise WeightsError(f"{path} is not a whole HDF5 file: {error}") from error
+    return arrays
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -106,30 +134,6 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path} holds no state dict (tensors by name), neither at the top nor under {', '.join(_NESTS)}."
         )
     return tensors
-
-
-def _read_keras(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Return a Keras file's arrays as ``layer/kind``, in Keras 2's words for the kinds."""
-    try:
-        import h5py
-    except ImportError:
-        raise WeightsError(
-            f"Reading {path} needs h5py, which is not installed. Install it with: pip install 'headstart[keras-h5]'"
-        ) from None
-    arrays: dict[str, NDArray[np.float32]] = {}
-
-    def collect(name: str, item: Any) -> None:
-        kind = _KERAS_KIND.search(name)
-        if isinstance(item, h5py.Dataset):
-            layer = name.removeprefix("model_weights/").partition("/")[0]
-            arrays[f"{layer}/{_KERAS_KINDS[kind[1]] if kind else name}"] = np.asarray(item, dtype=np.float32)
-
-    try:
-        with h5py.File(path) as file:
-            file.visititems(collect)
-    except OSError as error:
-        raise WeightsError(f"{path} is not a whole HDF5 file: {error}") from error
-    return arrays
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
