@@ -3,7 +3,7 @@
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ Picture: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 _P = TypeVar("_P")
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
+_TOGETHER = 2**18
+"""Bytes of small pictures of one size that are resized together; large ones are faster one by one."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,17 @@ class Predictor:
         """How pictures are prepared."""
         return self.bundle.spec
 
-    def predict(self, images: Picture | Iterable[Picture] | UInt8Images, *, batch_size: int = 64) -> Predictions:
+    def predict(
+        self, images: Picture | Iterable[Picture] | UInt8Images, *, batch_size: int | None = None
+    ) -> Predictions:
         """Classify one or many pictures.
 
         Args:
             images: A path, a Pillow image or a uint8 array of shape (height, width, 3), RGB; any iterable of these,
                 of any sizes; or an array of shape (n, height, width, 3). ``headstart.inference.decode`` says how
                 transparency, 16-bit and other kinds of pictures become RGB.
-            batch_size: Pictures that the network sees at once; decides speed and memory, not the result.
+            batch_size: Pictures that the network sees at once; decides speed and memory, not the result. What suits
+                the device when None.
 
         Returns:
             One row a picture, in their order.
@@ -96,7 +101,7 @@ class Predictor:
         Raises:
             InputError: No picture was given, or one can't be read; it is named. ``predict_files`` goes on instead.
         """
-        _check_batch_size(batch_size)
+        batch_size = self._batch_size(batch_size)
         if isinstance(images, np.ndarray) and images.ndim == 4:
             return self._calibrated(self.logits(images, batch_size=batch_size))
         single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
@@ -115,18 +120,18 @@ class Predictor:
         return self._calibrated(np.stack(logits))
 
     def predict_files(
-        self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int = 64
+        self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int | None = None
     ) -> Iterator[tuple[Path, FilePrediction | str]]:
         """Classify picture files while the following ones are being decoded.
 
         Args:
             paths: May be endless; at most two batches are looked at ahead of what was yielded.
-            batch_size: Pictures that the network sees at once.
+            batch_size: As in ``predict``.
 
         Yields:
             Each path, in order, with its prediction, or a short reason why it can't be read.
         """
-        _check_batch_size(batch_size)
+        batch_size = self._batch_size(batch_size)
         for batch in self._outputs((Path(path) for path in paths), batch_size):
             logits = [output for _, output in batch if not isinstance(output, str)]
             ranked = iter(self._calibrated(np.stack(logits)).top(len(self.class_names)) if logits else ())
@@ -138,13 +143,13 @@ class Predictor:
                     yield path, FilePrediction(label=top[0][0], probability=top[0][1], top=top)
 
     def logits(
-        self, images: UInt8Images, *, batch_size: int = 64, progress: Progress | None = None
+        self, images: UInt8Images, *, batch_size: int | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Return the uncalibrated outputs for pictures of one size.
 
         Args:
             images: uint8, shape (n, height, width, 3), RGB; may be memory-mapped, as only one batch is held at once.
-            batch_size: Pictures that the network sees at once.
+            batch_size: As in ``predict``.
             progress: Told about each batch.
 
         Returns:
@@ -153,7 +158,7 @@ class Predictor:
         Raises:
             InputError: No picture, or another kind of array.
         """
-        _check_batch_size(batch_size)
+        batch_size = self._batch_size(batch_size)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
             raise InputError(
                 f"Expected uint8 pictures of shape (n, height, width, 3), n at least 1, but got {images.dtype} "
@@ -171,38 +176,63 @@ class Predictor:
     def _outputs(self, pictures: Iterable[_P], batch_size: int) -> Iterator[list[tuple[_P, NDArray[np.float32] | str]]]:
         """Yield batches of pictures with their logits, shape (classes,), or the reason why there are none.
 
-        While the network computes on one batch, the next is decoded in threads. Each picture is resized right after it
-        was decoded, so that no more than a few large ones are held, and by itself, so that none depends on another.
+        While the network computes on one batch, the next is decoded and resized in threads, so that large pictures
+        are never held in numbers.
         """
         remaining = iter(pictures)
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
 
-            def begin() -> list[tuple[_P, Future[Tensor | str]]]:
-                return [(picture, pool.submit(self._prepare, picture)) for picture in islice(remaining, batch_size)]
+            def begin() -> tuple[list[_P], list[Future[list[Tensor | str]]]]:
+                batch = list(islice(remaining, batch_size))
+                share = -(-len(batch) // workers) or 1
+                return batch, [pool.submit(self._prepare, batch[i : i + share]) for i in range(0, len(batch), share)]
 
             with _quiet_pillow():
-                current = [(picture, future.result()) for picture, future in begin()]
-            while current:
-                # Warning filters belong to the whole process: nothing is left running when the caller goes on.
+                batch, futures = begin()
+                prepared = [item for future in futures for item in future.result()]
+            while batch:
+                # Warning filters are the whole process's: nothing may be left running when the caller goes on.
                 with _quiet_pillow():
-                    following = begin()
-                    readable = [prepared for _, prepared in current if isinstance(prepared, Tensor)]
+                    following, futures = begin()
+                    readable = [item for item in prepared if isinstance(item, Tensor)]
                     rows = iter(self._logits(torch.stack(readable)) if readable else ())
-                    done: list[tuple[_P, NDArray[np.float32] | str]] = [
-                        (picture, prepared if isinstance(prepared, str) else next(rows))
-                        for picture, prepared in current
-                    ]
-                    current = [(picture, future.result()) for picture, future in following]
-                yield done
+                    outputs = [item if isinstance(item, str) else next(rows) for item in prepared]
+                    prepared = [item for future in futures for item in future.result()]
+                yield list(zip(batch, outputs, strict=True))
+                batch = following
 
-    def _prepare(self, picture: object) -> Tensor | str:
-        """Return the network input, shape (3, size, size), or a short reason why there is none."""
-        try:
-            pixels = _pixels(picture)
-        except InputError as error:
-            return str(error)
-        return preprocess(torch.from_numpy(pixels)[None], self.spec)[0]
+    def _prepare(self, pictures: Sequence[object]) -> list[Tensor | str]:
+        """Return the network input of each picture, shape (3, size, size), or a short reason why there is none."""
+        prepared: list[Tensor | str] = []
+        waiting: list[NDArray[np.uint8]] = []
+
+        def resize_waiting() -> None:
+            if waiting:
+                prepared.extend(preprocess(torch.from_numpy(np.stack(waiting)), self.spec))
+                waiting.clear()
+
+        for picture in pictures:
+            try:
+                pixels = _pixels(picture)
+            except InputError as error:
+                resize_waiting()
+                prepared.append(str(error))
+                continue
+            if waiting and waiting[0].shape != pixels.shape:
+                resize_waiting()
+            waiting.append(pixels)
+            if len(waiting) * pixels.nbytes > _TOGETHER:
+                resize_waiting()
+        resize_waiting()
+        return prepared
+
+    def _batch_size(self, wanted: int | None) -> int:
+        if wanted is not None and wanted < 1:
+            raise InputError(f"batch_size must be at least 1, but is {wanted}.")
+        # On CPUs small batches win: activations stay in the cache, and their memory is not handed back to the system
+        # and cleared again between layers.
+        return wanted or (16 if self._device.type == "cpu" else 256)
 
     def _logits(self, inputs: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -261,17 +291,11 @@ def _pixels(picture: object) -> NDArray[np.uint8]:
             f"an array must be uint8 (0 to 255) of shape (height, width, 3), RGB, but this one is {picture.dtype} of "
             f"shape {picture.shape}"
         )
-    # A copy, as torch can't share memory that is read-only or mirrored.
-    return np.array(picture)
+    return picture
 
 
 def _wrong_kind(value: object) -> str:
     return f"a picture must be a path, a Pillow image or a uint8 array, not {type(value).__name__}"
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, but is {batch_size}.")
 
 
 def _device(name: str | None) -> torch.device:
