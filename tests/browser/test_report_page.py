@@ -85,6 +85,13 @@ def test_it_never_scrolls_sideways_as_a_whole(visit, width, unfold):
     assert outside == []
 
 
+@pytest.mark.parametrize("width", [320, 700, 720, 800, 1100])
+def test_the_score_and_the_facts_do_not_overlap(visit, width):
+    page = visit(width=width)
+    score, facts = (page.locator(place).bounding_box() for place in (".score b", ".facts"))
+    assert score["x"] + score["width"] <= facts["x"] or score["y"] + score["height"] <= facts["y"]
+
+
 def test_it_is_readable_without_javascript(visit):
     page = visit(java_script_enabled=False)
     assert page.get_by_role("heading", name="Confusions").is_visible()

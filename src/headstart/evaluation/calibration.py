@@ -48,9 +48,7 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]
     """
     if not np.isfinite(logits).all():
         bad = int((~np.isfinite(logits)).any(axis=1).sum())
-        raise DataError(
-            f"A temperature can't be fitted: the logits of {bad} of {len(logits)} images are not finite."
-        )
+        raise DataError(f"A temperature can't be fitted: the logits of {bad} of {len(logits)} images are not finite.")
 
     def loss(log_temperature: float) -> float:
         return nll(log_softmax(logits, temperature=math.exp(log_temperature)), labels)

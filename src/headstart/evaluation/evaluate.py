@@ -31,12 +31,10 @@ TRAINING_FACTS = (
     "peak_rss_mb",
     "best_epoch",
 )
-"""What ``training.json`` must tell, because ``metrics.json`` repeats it."""
+"""What ``training.json`` must tell, because ``metrics.json`` repeats it (and whatever else it tells)."""
 
 
-def evaluate_run(
-    run: Path, dataset: Dataset, *, command: str, progress: Progress | None = None
-) -> dict[str, Any]:
+def evaluate_run(run: Path, dataset: Dataset, *, command: str, progress: Progress | None = None) -> dict[str, Any]:
     """Calibrate a run's classifier on validation, measure it on the test split, and write both down.
 
     Everything that can be refused is refused before the test split is opened, and the opening is logged in
@@ -73,17 +71,16 @@ def evaluate_run(
     log_test_opening(run / "environment.json", command)
     test = dataset.sealed_test.open()
     test_logits = _finite_logits(predictor, test, _shift(progress, len(val), in_all))
-    test_result = measure(
-        test_logits, test.labels, split="test", names=test.class_names, temperature=temperature
-    )
+    test_result = measure(test_logits, test.labels, split="test", names=test.class_names, temperature=temperature)
 
     result = {
         "val": val_result.metrics,
         "test": test_result.metrics,
         "temperature": temperature,
-        **{fact: facts[fact] for fact in TRAINING_FACTS},
-        # Known only when the whole command is over; whoever runs that command fills it in.
+        **facts,
+        # Known only when the whole training command is over; whoever runs that command fills them in.
         "total_seconds": earlier.get("total_seconds"),
+        "peak_rss_mb": earlier.get("peak_rss_mb", facts["peak_rss_mb"]),
     }
     table = predictions_table(test_result, rows=test.rows, hashes=dataset.sealed_test.image_hashes())
     try:
@@ -155,9 +152,7 @@ def predictions_table(result: EvalResult, *, rows: NDArray[np.int64], hashes: Se
     lines = zip(rows, hashes, result.labels, predictions.indices, predictions.probabilities, strict=True)
     for row, sha256, label, predicted, probabilities in lines:
         shares = [f"{p:.6f}" for p in probabilities]
-        writer.writerow(
-            [int(row), sha256, names[int(label)], names[int(predicted)], shares[predicted], *shares]
-        )
+        writer.writerow([int(row), sha256, names[int(label)], names[int(predicted)], shares[predicted], *shares])
     return text.getvalue()
 
 
@@ -235,8 +230,7 @@ def _scores(*results: EvalResult) -> dict[str, Any]:
     """Return what the model card shows: the figures of each split but for its matrix and its bins."""
     left_out = {"confusion_matrix", "reliability", "reliability_calibrated"}
     return {
-        result.split: {key: value for key, value in result.metrics.items() if key not in left_out}
-        for result in results
+        result.split: {key: value for key, value in result.metrics.items() if key not in left_out} for result in results
     }
 
 

@@ -152,6 +152,4 @@ def _check_labels(labels: Labels, n: int, num_classes: int | None = None) -> Non
     if len(labels) != n:
         raise DataError(f"There are {len(labels)} labels but {n} predictions; each image needs one of both.")
     if num_classes is not None and (labels.min() < 0 or labels.max() >= num_classes):
-        raise DataError(
-            f"Labels must be from 0 to {num_classes - 1}, but range from {labels.min()} to {labels.max()}."
-        )
+        raise DataError(f"Labels must be from 0 to {num_classes - 1}, but range from {labels.min()} to {labels.max()}.")
