@@ -1,6 +1,7 @@
 """From a run folder to one self-contained page: no network, no script, printable, light and dark."""
 
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
     return place
 
 
+@cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("headstart.report", "templates"),
