@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,12 +128,13 @@ def describe_hardware(device: torch.device) -> dict[str, Any]:
 
 def peak_memory_mb() -> float:
     """Return the largest resident memory of this process so far, in MB (1e6 bytes)."""
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset / 1e6)
-    import resource  # Windows has none
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not ru_maxrss: on Linux a child begins with its parent's.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    memory = psutil.Process().memory_info()
+    return float(getattr(memory, "peak_wset", memory.rss) / 1e6)
 
 
 @contextmanager

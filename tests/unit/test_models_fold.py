@@ -1,0 +1,109 @@
+import pytest
+import timm
+import torch
+from torch import nn
+
+from headstart.errors import RecipeError
+from headstart.models.fold import fold_batch_norm, pad_in_kernel, unfolded_state_dict
+from headstart.models.freeze import freeze, parameter_groups, set_training_mode, stage_parameters
+
+NETWORKS = {
+    "test_efficientnet": 160,
+    "tf_efficientnet_lite0": 65,
+    "resnet18": 64,
+    "test_convnext": 64,
+    "test_vit": 160,
+}
+
+
+def network(name):
+    torch.manual_seed(0)
+    made = timm.create_model(name, num_classes=7).eval()
+    for part in made.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            part.bias.data.normal_()
+    return made
+
+
+@pytest.mark.parametrize(("name", "size"), NETWORKS.items())
+def test_folding_and_unfolding_change_nothing_but_rounding(name, size):
+    made, images = network(name), torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        expected = made(images)
+        folds = fold_batch_norm(made, size=size)
+        pad_in_kernel(made)
+        folded = made(images)
+        plain = timm.create_model(name, num_classes=7).eval()
+        plain.load_state_dict(unfolded_state_dict(made, folds))
+        unfolded = plain(images)
+    scale = expected.abs().max()
+    assert (folded - expected).abs().max() < 1e-5 * scale
+    assert (unfolded - folded).abs().max() < 1e-5 * scale
+
+
+def test_every_batch_norm_of_these_networks_is_folded():
+    for name in ("tf_efficientnet_lite0", "resnet18"):
+        made = network(name)
+        fold_batch_norm(made)
+        assert not any(isinstance(part, nn.BatchNorm2d) for part in made.modules())
+
+
+def test_padding_in_the_kernel_trains_the_same_kernel():
+    made, images = network("tf_efficientnet_lite0"), torch.randn(2, 3, 64, 64)
+    made(images).sum().backward()
+    expected = made.conv_stem.weight.grad.clone()
+    made.zero_grad()
+    pad_in_kernel(made)
+    made(images).sum().backward()
+    assert torch.allclose(made.conv_stem.weight.grad, expected, rtol=1e-3, atol=1e-3 * expected.abs().max())
+
+
+def test_stages_are_counted_from_the_input():
+    made = network("tf_efficientnet_lite0")
+    groups = stage_parameters(made)
+    assert len(groups) == 9
+    assert groups[0][0].startswith("conv_stem")
+    assert groups[-1] == ["classifier.weight", "classifier.bias"]
+    trainable = freeze(made, stages=2)
+    assert not any(name.startswith(("conv_stem", "bn1", "blocks.0.", "blocks.1.")) for name in trainable)
+    assert any(name.startswith("blocks.2.") for name in trainable)
+
+
+def test_frozen_depthwise_kernels():
+    made = network("tf_efficientnet_lite0")
+    trainable = freeze(made, stages=0, depthwise=True)
+    assert not any("conv_dw.weight" in name for name in trainable)
+    assert any("conv_pwl.weight" in name for name in trainable)
+
+
+def test_too_many_stages_are_refused():
+    with pytest.raises(RecipeError, match="has 4 stages"):
+        freeze(network("resnet18"), stages=5)
+
+
+def test_lower_stages_move_slower_and_frozen_ones_not_at_all():
+    made = network("resnet18")
+    freeze(made, stages=1)
+    groups = parameter_groups(made, lr=1e-3, weight_decay=0.1, layer_decay=0.5)
+    listed = [parameter for group in groups for parameter in group["params"]]
+    assert all(parameter.requires_grad for parameter in listed)
+    assert len(listed) == sum(parameter.requires_grad for parameter in made.parameters())
+    rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert rate[id(made.fc.weight)] == 1e-3
+    assert rate[id(made.layer4[0].conv1.weight)] > rate[id(made.layer2[0].conv1.weight)]
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decay[id(made.fc.weight)] == 0.1
+    assert decay[id(made.fc.bias)] == 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_statistics_stay(frozen):
+    made = network("resnet18")
+    freeze(made, stages=1)
+    before = made.layer1[0].bn1.running_mean.clone(), made.layer4[0].bn1.running_mean.clone()
+    set_training_mode(made, freeze_batch_norm=frozen)
+    made(torch.randn(4, 3, 64, 64))
+    assert torch.equal(made.layer1[0].bn1.running_mean, before[0])
+    assert torch.equal(made.layer4[0].bn1.running_mean, before[1]) == frozen
