@@ -61,7 +61,6 @@ class Bundle:
 def to_config(bundle: Bundle) -> dict[str, Any]:
     """Return ``config.json``: the keys that timm reads, and our own block."""
     traits = getattr(bundle.module, "pretrained_cfg", {})
-    any_size = {"dynamic_img_size": True} if getattr(bundle.module, "dynamic_img_size", False) else {}
     pool = getattr(bundle.module, "global_pool", None)
     pool = getattr(pool, "pool_type", pool)
     spec = bundle.spec
@@ -71,7 +70,7 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
         "num_features": getattr(bundle.module, "num_features", None),
         "global_pool": pool if isinstance(pool, str) else None,
         "label_names": list(bundle.class_names),
-        **({"model_args": any_size} if any_size else {}),
+        **_any_size(bundle.module),
         "pretrained_cfg": {
             "num_classes": len(bundle.class_names),
             "input_size": [3, spec.size, spec.size],
@@ -97,6 +96,17 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
             "metrics": bundle.metrics,
         },
     }
+
+
+def _any_size(module: Any) -> dict[str, Any]:
+    """Return what makes timm build a vision transformer as headstart does.
+
+    It takes any image size, by interpolating the position embedding from the size of pretraining; left to itself, timm
+    would take ``input_size`` for that size.
+    """
+    if not getattr(module, "dynamic_img_size", False):
+        return {}
+    return {"model_args": {"dynamic_img_size": True, "img_size": list(module.patch_embed.img_size)}}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -207,6 +217,12 @@ def _square(value: Any) -> bool:
     return _is_list_of(value, _whole, 3) and value[0] == 3 and value[1] == value[2]
 
 
+def _is_any_size(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"dynamic_img_size", "img_size"}:
+        return False
+    return value["dynamic_img_size"] is True and _is_list_of(value["img_size"], _whole, 2)
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -226,7 +242,7 @@ _TOP_RULES: dict[str, _Rule] = {
     "architecture": (lambda v: _text(v) and re.fullmatch(r"\w+", v) is not None, "a plain architecture name"),
     "num_classes": (_whole, "a whole number"),
     "label_names": (lambda v: _is_list_of(v, _text), "a list of names"),
-    "model_args": (lambda v: v == {"dynamic_img_size": True}, '{"dynamic_img_size": true}'),
+    "model_args": (_is_any_size, '{"dynamic_img_size": true, "img_size": [height, width]}'),
     "pretrained_cfg": (lambda v: isinstance(v, dict), "a mapping"),
 }
 _IMAGE_RULES: dict[str, _Rule] = {

@@ -53,6 +53,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         _sync(beside / WEIGHTS_FILE)
         write_atomically(beside / CONFIG_FILE, _json(config))
         write_atomically(beside / CARD_FILE, _card(config))
+        # safetensors makes its file private to the user.
+        shutil.copymode(beside / CONFIG_FILE, beside / WEIGHTS_FILE)
         _sync(beside)
         _rename_folder(beside, folder)
     except (OSError, SafetensorError) as error:
