@@ -80,7 +80,7 @@ class Predictions:
     @property
     def indices(self) -> NDArray[np.int64]:
         """Most probable class of each image, as an index: shape (n,)."""
-        return self.probabilities.argmax(axis=1).astype(np.int64)
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     @property
     def labels(self) -> list[str]:

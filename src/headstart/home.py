@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def cache_home() -> Path:
-    """Return the user's cache folder: ``$HEADSTART_HOME``, else ``$XDG_CACHE_HOME/headstart`` or ``~/.cache/headstart``."""
+    """Return the cache folder: ``$HEADSTART_HOME``, else ``$XDG_CACHE_HOME/headstart`` or ``~/.cache/headstart``."""
     if explicit := os.environ.get("HEADSTART_HOME"):
         return Path(explicit).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")

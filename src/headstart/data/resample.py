@@ -1,9 +1,9 @@
 """From uint8 pictures to network input: crop, resize, mirror and normalise, in batches, on the device that trains.
 
-Training, evaluation and prediction all pass through ``resample``, so that the three can't disagree about a picture.
-A crop is resized by two small matrix products, one for the rows and one for the columns. Each row of such a matrix holds
-the weights of one output pixel, so that every image of a batch can have its own crop at the cost of a batched matrix
-product. The weights are those of an antialiased resize, as in Pillow and ``torch.nn.functional.interpolate``
+Training, evaluation and prediction all pass through ``resample``, so that the three can't disagree about a picture. A
+crop is resized by two small matrix products, one for the rows and one for the columns. Each row of such a matrix
+holds the weights of one output pixel, so that every image of a batch can have its own crop at the cost of a batched
+matrix product. The weights are those of an antialiased resize, as in Pillow and ``torch.nn.functional.interpolate``
 (Keys 1981, "Cubic convolution interpolation for digital image processing").
 """
 

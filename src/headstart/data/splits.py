@@ -3,8 +3,6 @@
 import csv
 import hashlib
 import io
-import os
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from headstart.contracts import ClassNames, Split
 from headstart.data.arrays import gather, image_hashes
 from headstart.data.dataset import Dataset, SealedTest
 from headstart.errors import DataError
+from headstart.files import write_atomically
 
 SplitName = Literal["train", "val", "test"]
 _SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -146,17 +145,9 @@ class Manifest:
         Raises:
             DataError: The file can't be written.
         """
-        partial: Path | None = None
         try:
-            with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as file:
-                partial = Path(file.name)
-                file.write(self._text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            write_atomically(path, self._text)
         except OSError as error:
-            if partial:
-                partial.unlink(missing_ok=True)
             raise DataError(f"The split manifest can't be written to {path}: {error.strerror or error}.") from None
 
     def select(self, train: Split, split: Literal["train", "val"]) -> Split:

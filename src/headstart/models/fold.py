@@ -1,14 +1,14 @@
 """Batch norms with fixed statistics, folded into the convolutions before them, and unfolded again for saving.
 
-A batch norm that no longer updates its statistics is a scale and a shift per channel. Folding it saves a pass over every
-activation, forward and backward; unfolding restores the state dict's own keys, so that timm can read the result.
+A batch norm that no longer updates its statistics is a scale and a shift per channel. Folding it saves a pass over
+every activation, forward and backward; unfolding restores the state dict's own keys, so that timm can read it.
 """
 
 from dataclasses import dataclass
 from types import MethodType
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame, conv2d_same
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -88,7 +88,7 @@ def pad_in_kernel(module: nn.Module) -> None:
     A copy of every activation is saved; the weights, their keys and (but for rounding) the outputs stay as they are.
     """
     for part in module.modules():
-        if isinstance(part, Conv2dSame):
+        if isinstance(part, Conv2dSame) and part.dilation == (1, 1):
             part.forward = MethodType(_same_convolution, part)  # type: ignore[method-assign]
 
 
@@ -96,13 +96,11 @@ def _same_convolution(conv: nn.Conv2d, images: Tensor) -> Tensor:
     weight, padding = conv.weight, []
     for axis in (0, 1):
         length, kernel, stride = images.shape[2 + axis], conv.kernel_size[axis], conv.stride[axis]
-        total = max((-(-length // stride) - 1) * stride + conv.dilation[axis] * (kernel - 1) + 1 - length, 0)
-        if total % 2 and conv.dilation[axis] == 1:
+        total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+        if total % 2:
             weight = nn.functional.pad(weight, (0, 0, 1, 0) if axis == 0 else (1, 0, 0, 0))
-        elif total % 2:
-            return conv2d_same(images, conv.weight, conv.bias, conv.stride, (0, 0), conv.dilation, conv.groups)
         padding.append(-(-total // 2))
-    return nn.functional.conv2d(images, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+    return nn.functional.conv2d(images, weight, conv.bias, conv.stride, padding, groups=conv.groups)
 
 
 def _observed_pairs(module: nn.Module, size: int) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """Whole states of a training, on disk: written beside, flushed, renamed, hashed; the newest good one counts.
 
-A checkpoint is one safetensors file. Its name ends in the SHA-256 of its content, so that a single rename makes it valid,
-and any later damage shows. Tensors are named ``model.*``, ``ema.*``, ``best.*`` and ``optimizer.<parameter>.*``; all
-numbers stand as JSON in the metadata.
+A checkpoint is one safetensors file. Its name ends in the SHA-256 of its content, so that a single rename makes it
+valid, and any later damage shows. Tensors are named ``model.*``, ``ema.*``, ``best.*`` and
+``optimizer.<parameter>.*``; all numbers stand as JSON in the metadata.
 """
 
 import hashlib

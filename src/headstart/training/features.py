@@ -59,8 +59,8 @@ def frozen_features(
             write_atomically(path, _npy(features))
         except OSError as error:
             raise TrainingError(
-                f"Features can't be written to {path.parent} ({error.strerror}). Free some space, or name another folder "
-                "in the environment variable HEADSTART_HOME."
+                f"Features can't be written to {path.parent} ({error.strerror}). Free some space, or name "
+                "another folder in the environment variable HEADSTART_HOME."
             ) from None
     stored: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
     return stored

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+
+from headstart.contracts import ImageSpec
+from headstart.models.backbones import load_backbone
+from headstart.models.heads import build_classifier
+from headstart.training import features
+from headstart.training.features import frozen_features
+
+SPEC = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def classifier():
+    backbone = load_backbone("test_efficientnet.r160_in1k", weights="none")
+    return build_classifier(backbone, num_classes=10, seed=0).eval()
+
+
+def compute(classifier, images, **options):
+    settings = {"spec": SPEC, "weights_sha256": "abc", "memory_format": torch.contiguous_format} | options
+    return frozen_features(classifier, images, **settings)
+
+
+def test_a_second_pass_is_read_from_the_disk(own_home, classifier, sample, monkeypatch):
+    images = np.asarray(sample.train.images[:100])
+    counts = []
+    first = compute(classifier, images, advance=counts.append)
+    assert first.shape[0] == 100
+    assert sum(counts) == 100
+    assert len(list((own_home / "features").iterdir())) == 1
+    monkeypatch.setattr(features, "_compute", lambda *_: pytest.fail("computed again"))
+    assert np.array_equal(compute(classifier, images), first)
+
+
+@pytest.mark.parametrize("change", ["images", "weights", "size", "mirror"])
+def test_images_weights_and_transform_are_the_key(own_home, classifier, sample, change):
+    images = np.array(sample.train.images[:8])
+    compute(classifier, images)
+    if change == "images":
+        images[3, 5, 5, 0] ^= 1
+    options = {
+        "images": {},
+        "weights": {"weights_sha256": "abd"},
+        "size": {"spec": ImageSpec(40, SPEC.mean, SPEC.std)},
+        "mirror": {"mirror": True},
+    }[change]
+    compute(classifier, images, **options)
+    assert len(list((own_home / "features").iterdir())) == 2
+
+
+def test_mirrored_features_are_those_of_mirrored_images(own_home, classifier, sample):
+    images = np.array(sample.train.images[:8])
+    mirrored = compute(classifier, images, mirror=True)
+    assert np.allclose(mirrored, compute(classifier, np.ascontiguousarray(images[:, :, ::-1])), atol=1e-5)
