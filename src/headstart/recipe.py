@@ -67,7 +67,7 @@ class AugmentRecipe(_Section):
     flip: bool = True
     """Mirror left to right with probability one half."""
     min_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
-    """Smallest share of the image's area that a random crop keeps; 1 switches cropping off."""
+    """Smallest share of the image's area that a random crop keeps; 1, with ``max_aspect`` 1, switches cropping off."""
     max_aspect: Annotated[float, Field(ge=1.0)] = 1.2
     """Largest ratio of a crop's sides, in either direction."""
     trivial: Fraction = 0.0
@@ -77,8 +77,9 @@ class AugmentRecipe(_Section):
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0
     """Alpha of cutmix's Beta distribution; 0 switches it off. With both on, each batch draws one of the two."""
     views: Annotated[int, Field(ge=0)] = 0
-    """0 draws anew every epoch. N draws N fixed views of each image; what frozen stages make of a view is then
-    computed once, kept on disk and reused."""
+    """0 draws anew every epoch. N draws N fixed views of each image, which the epochs show in turn; what frozen stages
+    make of a view is then computed once, kept in the run's folder until training ends, and reused. Needs
+    ``freeze.stages``, and neither mixup nor cutmix."""
 
 
 class FreezeRecipe(_Section):
@@ -190,6 +191,18 @@ class Recipe(_Section):
             raise ValueError("probe.solver 'lbfgs' needs a linear head; set probe.solver=adam or head.hidden=[]")
         if self.weights == "none" and self.finetune is None:
             raise ValueError("weights 'none' with finetune empty would train a head on a random backbone")
+        if self.finetune and self.finetune.augment.views:
+            augment = self.finetune.augment
+            if augment.mixup or augment.cutmix:
+                raise ValueError(
+                    "finetune.augment.views keeps what frozen stages make of each image, but mixup and cutmix mix the "
+                    "images first, anew in every batch; set views to 0, or mixup and cutmix to 0"
+                )
+            if not self.finetune.freeze.stages:
+                raise ValueError(
+                    "finetune.augment.views keeps what frozen stages make of each image, but finetune.freeze.stages is "
+                    "0; freeze 1 stage or more, or set views to 0"
+                )
         return self
 
     @property
@@ -310,7 +323,7 @@ def _explain(problem: Any) -> str:
         return (
             f"{where}: unknown key.{nearest(str(problem['loc'][-1]), known)} Allowed in {section}: {', '.join(known)}."
         )
-    message = problem["msg"].removeprefix("Value error, ")
+    message = str(problem["msg"]).removeprefix("Value error, ")
     if not where:
         return message
     return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r})."

@@ -1,7 +1,9 @@
 """Training batches: which images, in which order, changed how. All of it follows from (seed, epoch, step)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ class Batch:
         step: Within the epoch, from 0.
         rows: Positions in the training split, shape (n,).
         view: Which of the fixed views this is; the epoch's number where there are none.
-        images: Normalised, shape (n, 3, size, size).
+        images: Normalised, shape (n, 3, size, size); or what ``TrainingBatches.hidden`` gives in their place.
         labels: Indices, shape (n,).
         targets: ``labels``, or probabilities of shape (n, classes) after mixup or cutmix.
     """
@@ -50,6 +52,8 @@ class TrainingBatches:
         seed: Decides everything.
         changes: Keyword arguments of ``augment``.
         views: Number of fixed views; 0 draws anew every epoch.
+        hidden: Called with (rows, view, size) for what the network gets in place of images, e.g. what its frozen
+            stages made of them; None for the images.
         mixup: Alpha, 0 for none.
         cutmix: Alpha, 0 for none.
         device: Where the batches are made.
@@ -64,6 +68,7 @@ class TrainingBatches:
     seed: int
     changes: Mapping[str, Any]
     views: int = 0
+    hidden: Callable[[NDArray[np.int64], int, int], Tensor] | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -88,25 +93,49 @@ class TrainingBatches:
         """Whole batches in an epoch; the rest of the images wait for another epoch's order."""
         return len(self.split) // self.batch_size
 
+    @property
+    def views_in_all(self) -> int:
+        """Different views of an image in the whole training; 0 where every epoch draws a new one."""
+        height, width = self.split.images.shape[1:3]
+        # A crop of full size still has a place to draw in an image that is not square.
+        draws = self.mixup or self.cutmix or self.changes.get("flip", True) or self.changes.get("trivial", 0.0)
+        crops = height != width or self.changes.get("min_scale", 1.0) < 1 or self.changes.get("max_aspect", 1.0) > 1
+        return self.views if draws or crops else 1
+
+    @property
+    def views_that_return(self) -> list[tuple[int, int]]:
+        """Each (view, size) that more than one epoch shows."""
+        if not self.views_in_all:
+            return []
+        shown = Counter((epoch % self.views_in_all, size) for epoch, size in enumerate(self.sizes))
+        return [view_and_size for view_and_size, epochs in shown.items() if epochs > 1]
+
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step ``start`` on."""
         order = epoch_order(seed=self.seed, epoch=epoch, n=len(self.split))
-        view = epoch % self.views if self.views else epoch
-        draws = sample_uniforms(seed=self.seed, epoch=view, n=len(self.split), k=DRAWS)
-        spec = replace(self.spec, size=self.sizes[epoch])
+        view = epoch % self.views_in_all if self.views_in_all else epoch
         share = self.batch_size // self.processes
         for step in range(start, self.steps_per_epoch):
             # Whatever a library draws during this step (dropout, mixup) follows from here.
             torch.manual_seed(step_seed(seed=self.seed, epoch=epoch, step=step))
             first = step * self.batch_size + self.rank * share
-            rows = order[first : first + share]
-            yield self._batch(step, rows, view, torch.from_numpy(draws[rows]), spec)
+            yield self._batch(step, order[first : first + share], view, self.sizes[epoch])
+        left_over = order[self.steps_per_epoch * self.batch_size :]
+        if self.hidden and len(left_over) and (view, self.sizes[epoch]) in self.views_that_return:
+            # Later epochs would miss these images here and there, each time at the price of a whole batch.
+            self.hidden(left_over, view, self.sizes[epoch])
 
-    def _batch(self, step: int, rows: NDArray[np.int64], view: int, draws: Tensor, spec: ImageSpec) -> Batch:
+    def images(self, rows: NDArray[np.int64], *, view: int, size: int) -> Tensor:
+        """Return images as one view shows them: normalised, shape (len(rows), 3, size, size)."""
+        draws = torch.from_numpy(_draws(self.seed, view, len(self.split))[rows])
         pixels = torch.from_numpy(np.array(self.split.images[rows])).to(self.device)
+        return augment(pixels, draws.to(self.device), replace(self.spec, size=size), **self.changes)
+
+    def _batch(self, step: int, rows: NDArray[np.int64], view: int, size: int) -> Batch:
         labels = torch.from_numpy(self.split.labels[rows]).to(self.device)
-        images = augment(pixels, draws.to(self.device), spec, **self.changes)
-        images, targets = self._mix(images, labels)
+        if self.hidden:
+            return Batch(step, rows, view, self.hidden(rows, view, size), labels, labels)
+        images, targets = self._mix(self.images(rows, view=view, size=size), labels)
         return Batch(step, rows, view, images, labels, targets)
 
     def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +150,12 @@ class TrainingBatches:
         chosen = kinds[int(torch.randint(len(kinds), (1,)))]
         mixed, targets = chosen(images, labels)
         return mixed, targets
+
+
+@lru_cache(maxsize=1)
+def _draws(seed: int, view: int, n: int) -> NDArray[np.float32]:
+    """Return the uniform numbers of a view, shape (n, DRAWS); drawn once an epoch, not once a batch."""
+    return sample_uniforms(seed=seed, epoch=view, n=n, k=DRAWS)
 
 
 def evaluation_batches(

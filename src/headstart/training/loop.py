@@ -60,7 +60,7 @@ class Training:
     Attributes:
         accelerator: Device, precision and processes.
         module: The classifier itself.
-        prepared: The same, as the accelerator wraps it.
+        prepared: The same, or what follows its frozen stages, as the accelerator wraps it.
         optimizer: As the accelerator wraps it; each group holds ``lr_scale``.
         average: Moving average of the weights, or None.
         set_training_mode: Puts the module into training mode, but for what is frozen.
@@ -170,9 +170,11 @@ def _step(
     clip_norm: float,
     epoch: int,
 ) -> tuple[float, int]:
-    accelerator = training.accelerator
+    accelerator, images = training.accelerator, batch.images
+    # Frozen stages may end after pooling, where there is no memory format to choose.
+    laid_out = images.contiguous(memory_format=training.memory_format) if images.dim() == 4 else images
     with accelerator.autocast():
-        logits = training.prepared(batch.images.contiguous(memory_format=training.memory_format))
+        logits = training.prepared(laid_out)
     # The loss is computed in full precision whatever the network's is.
     loss = F.cross_entropy(logits.float(), batch.targets, weight=class_weights, label_smoothing=label_smoothing)
     value = loss.item()
@@ -193,7 +195,7 @@ def _step(
 
 def _cause(batch: Batch, logits: Tensor) -> str:
     if not torch.isfinite(batch.images).all():
-        return "the images of the batch hold values that are not finite"
+        return "what the network was given holds values that are not finite"
     if not torch.isfinite(logits).all():
         return "the network's outputs are no longer finite; a smaller finetune.lr or a longer finetune.warmup helps"
     return "the loss itself overflows; check finetune.class_weights"

@@ -30,8 +30,10 @@ from headstart.models.heads import build_classifier, empty_classifier, head_of
 from headstart.recipe import FinetuneRecipe, ProbeRecipe, Recipe
 from headstart.training.features import frozen_features
 from headstart.training.folder import RunFolder
+from headstart.training.frozen import reuse_frozen
 from headstart.training.hardware import (
     Arithmetic,
+    autocast,
     choose_arithmetic,
     describe_hardware,
     peak_memory_mb,
@@ -118,7 +120,8 @@ def train(
     _record_environment(recipe, material, folder, command=command, threads=threads)
     arithmetic = _arithmetic(recipe, material, folder)
     display.say(
-        f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, {arithmetic.memory_format}."
+        f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, "
+        f"{arithmetic.memory_format}."
     )
     material.classifier.to(memory_format=arithmetic.torch_format)
     validate = _validator(material, arithmetic)
@@ -204,8 +207,19 @@ def _fine_tune(
     accelerator = _accelerator(material.device, arithmetic)
     batches = _batches(tune, material, recipe.seed, accelerator)
     module = material.classifier
+    frozen = reuse_frozen(
+        module,
+        batches,
+        stages=tune.freeze.stages,
+        autocast=accelerator.autocast,
+        memory_format=arithmetic.torch_format,
+        folder=folder.checkpoints,
+        required=bool(tune.augment.views),
+        say=display.say,
+    )
+    batches, trained = (replace(batches, hidden=frozen.hidden), frozen.rest) if frozen else (batches, module)
     groups = parameter_groups(module, lr=tune.lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
-    compiled = torch.compile(module) if recipe.hardware.compile else module
+    compiled = torch.compile(trained) if recipe.hardware.compile else trained
     prepared, optimizer = accelerator.prepare(compiled, torch.optim.AdamW(groups))
     training = Training(
         accelerator=accelerator,
@@ -224,7 +238,7 @@ def _fine_tune(
             write_history(folder.history, progress.history)
             show_epoch(progress)
 
-        return fine_tune(
+        best_and_progress = fine_tune(
             training,
             batches,
             lr=tune.lr,
@@ -239,6 +253,9 @@ def _fine_tune(
             on_step=on_step,
             on_epoch=on_epoch,
         )
+    if frozen:
+        frozen.remove()
+    return best_and_progress
 
 
 def _accelerator(device: torch.device, arithmetic: Arithmetic) -> Accelerator:
@@ -262,6 +279,7 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: A
             "max_aspect": augment.max_aspect,
             "trivial": augment.trivial,
         },
+        views=augment.views,
         mixup=augment.mixup,
         cutmix=augment.cutmix,
         device=material.device,
@@ -293,7 +311,8 @@ def _validator(material: Material, arithmetic: Arithmetic) -> Callable[[nn.Modul
         module.eval()
         loss, correct = 0.0, 0
         for images, labels in evaluation_batches(material.val, material.spec, batch_size=64, device=material.device):
-            logits = module(images.contiguous(memory_format=arithmetic.torch_format)).float()
+            with autocast(material.device, arithmetic.precision):
+                logits = module(images.contiguous(memory_format=arithmetic.torch_format)).float()
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             correct += int((logits.argmax(1) == labels).sum())
         return loss / len(material.val), correct / len(material.val)

@@ -1,0 +1,158 @@
+"""A run that is killed again and again ends with the same weights, bit for bit, as one that never was."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors.numpy import load_file
+
+BUSY = [
+    # Everything that draws random numbers or keeps a state between steps.
+    "finetune.schedule=[{epochs: 2, size: 48}, {epochs: 1, size: 64}]",
+    "finetune.batch_size=32",
+    "finetune.ema=0.9",
+    "finetune.augment={trivial: 0.5, mixup: 0.2, cutmix: 1.0}",
+    "finetune.freeze={stages: 1, batch_norm: true, depthwise: false}",
+    "head.dropout=0.2",
+    # Timing might choose another arithmetic for the second run.
+    "hardware.precision=fp32",
+    "hardware.memory_format=channels_last",
+    # A checkpoint at every step.
+    "hardware.checkpoint_minutes=1.0e-9",
+    "probe.size=48",
+]
+REUSED = [
+    # Two views that come back, so that what a killed process stored is read by the next.
+    "finetune.schedule=[{epochs: 5, size: 48}]",
+    "finetune.augment={trivial: 0.5, views: 2}",
+    "finetune.freeze={stages: 2, batch_norm: true, depthwise: false}",
+]
+
+
+def command(sample_dir, out, backbone, changes=()):
+    changed = [setting.partition("=")[0] for setting in changes]
+    kept = [setting for setting in BUSY if setting.partition("=")[0] not in changed]
+    settings = [argument for setting in (*kept, *changes) for argument in ("--set", setting)]
+    base = [sys.executable, "-m", "headstart", "train", str(sample_dir), "--out", str(out), "--seed", "3"]
+    return [*base, "--recipe", "quickstart", *backbone, "--threads", "2", *settings]
+
+
+def resume(out):
+    return [sys.executable, "-m", "headstart", "train", "--resume", str(out)]
+
+
+def run(arguments):
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def kill_after(arguments, seconds):
+    """Start a process and kill it; return whether it was still running."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def kill_at(arguments, out, step, delay):
+    """Start a process and kill it ``delay`` seconds after it has saved that step."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while steps_saved(out) < step:
+        assert process.poll() is None, f"the run ended before step {step}"
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def steps_saved(out):
+    steps = [int(path.name.split("-")[1]) for path in (out / "checkpoints").glob("step-*.safetensors")]
+    return max(steps, default=0)
+
+
+def assert_killed_equals_unbroken(sample_dir, folder, backbone, *, kills, seed):
+    unbroken, killed = folder / "unbroken", folder / "killed"
+    started = time.monotonic()
+    run(command(sample_dir, unbroken, backbone))
+    whole = time.monotonic() - started
+
+    moments = random.Random(seed)
+    landed, in_training = 0, 0
+    while landed < kills:
+        begun = (killed / "recipe.yaml").is_file()
+        arguments = resume(killed) if begun else command(sample_dir, killed, backbone)
+        if not kill_after(arguments, moments.uniform(0.2 * whole, 0.9 * whole)):
+            # It came to its end between two kills: the rest of the kills hit a new run.
+            assert (killed / "report.html").is_file()
+            assert_equal(unbroken, killed)
+            killed = killed.with_name(f"killed-{landed}")
+            continue
+        landed += 1
+        in_training += steps_saved(killed) > 0 and not (killed / "training.json").is_file()
+    if not (killed / "report.html").is_file():
+        run(resume(killed) if (killed / "recipe.yaml").is_file() else command(sample_dir, killed, backbone))
+    assert_equal(unbroken, killed)
+    assert in_training, f"none of {kills} kills came while the network was being trained"
+
+
+def assert_equal(unbroken, killed):
+    expected, got = (load_file(path / "model" / "model.safetensors") for path in (unbroken, killed))
+    assert expected.keys() == got.keys()
+    different = [name for name in expected if expected[name].tobytes() != got[name].tobytes()]
+    assert not different, f"{len(different)} of {len(expected)} tensors differ, e.g. {different[:3]}"
+    one, other = (json.loads((path / "metrics.json").read_text()) for path in (unbroken, killed))
+    assert one["test"] == other["test"]
+
+
+def test_five_kills(sample_dir, tmp_path):
+    backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
+    assert_killed_equals_unbroken(sample_dir, tmp_path, backbone, kills=5, seed=1)
+
+
+def test_kills_while_frozen_stages_are_stored_and_read(sample_dir, tmp_path):
+    backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    done = run(command(sample_dir, unbroken, backbone, REUSED))
+    assert "Frozen stages run once" in done.stderr
+    moments = random.Random(4)
+    # 14 steps an epoch: the first view is being stored, and then read.
+    for step in (5, 33):
+        arguments = resume(killed) if step > 5 else command(sample_dir, killed, backbone, REUSED)
+        kill_at(arguments, killed, step, moments.uniform(0, 0.05))
+        assert list(killed.glob("checkpoints/frozen-view*"))
+    run(resume(killed))
+    assert_equal(unbroken, killed)
+    assert not [path for out in (unbroken, killed) for path in out.glob("checkpoints/frozen-*")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_thirty_kills_of_the_default_backbone(sample_dir, tmp_path):
+    assert_killed_equals_unbroken(sample_dir, tmp_path, [], kills=30, seed=2)
+
+
+def test_ctrl_c_stops_at_the_next_step_saves_and_says_how_to_go_on(sample_dir, tmp_path):
+    out = tmp_path / "run"
+    backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
+    arguments = [*command(sample_dir, out, backbone), "--set", "finetune.schedule=[{epochs: 500, size: 48}]"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while steps_saved(out) < 3 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages
+    assert f"headstart train --resume {out}" in " ".join(messages.split())
+    assert "Traceback" not in messages
+    assert steps_saved(out) >= 3
+    assert not (out / "model").exists()
