@@ -9,7 +9,7 @@ import psutil
 from headstart.data.dataset import Dataset, load_dataset
 from headstart.errors import RunError
 from headstart.evaluation.evaluate import evaluate_run
-from headstart.evaluation.thumbnails import test_thumbnails
+from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.files import write_json
 from headstart.recipe import Recipe
 from headstart.report.html import write_report
@@ -134,7 +134,7 @@ def evaluate(
     data_dir = data_dir or (Path(begun["data_dir"]) if begun.get("data_dir") and data is None else None)
     dataset = load_dataset(data or recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=progress)
     metrics = _measure(folder, dataset, command=command, display=Display(enabled=progress))
-    write_report(path, test_thumbnails(dataset))
+    write_report(path, mistake_pixels(dataset))
     return metrics
 
 
@@ -162,7 +162,7 @@ def _run(
     metrics = _measure(folder, dataset, command=command, display=display)
     metrics |= {"total_seconds": _seconds_since_start(), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_json(folder.path / "metrics.json", metrics)
-    write_report(folder.path, test_thumbnails(dataset))
+    write_report(folder.path, mistake_pixels(dataset))
     return metrics
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 
 import numpy as np
@@ -33,6 +34,7 @@ FACTS = {
 def made_dataset(seed=0):
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 256, (90, 32, 32, 3), dtype=np.uint8)
+    images[60] = images[0]  # as some data sets have it: a test image that is also a training image
     labels = np.arange(90, dtype=np.int64) % 3
     train = Split(images[:60], labels[:60], NAMES, "train", np.arange(60))
     test = Split(images[60:], labels[60:], NAMES, "test", np.arange(30))
@@ -93,6 +95,9 @@ def test_the_run_gets_its_figures_its_predictions_and_its_temperature(run):
     assert json.loads((run / "metrics.json").read_text()) == result
     assert FACTS.items() <= result.items()
     assert result["probe_val_accuracy"] == 0.5
+    with (run / "split_manifest.csv").open(newline="") as file:
+        home = next(line["split"] for line in csv.DictReader(file) if line["row"] == "0")
+    assert result["straddling"] == {"train+val": 0, "train+test": 0, "val+test": 0} | {f"{home}+test": 1}
     assert (result["val"]["n"], result["test"]["n"]) == (18, 30)
     assert set(result["test"]["per_class"]) == set(NAMES)
     assert {"accuracy", "macro_f1", "nll", "ece", "ece_calibrated", "accuracy_ci95"} <= set(result["test"])
@@ -125,6 +130,23 @@ def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
     assert result["test"]["accuracy"] == pytest.approx(right / 30, abs=1e-6)
 
 
+def test_the_figures_of_a_split_worked_out_by_hand():
+    # Softmax of (log 3, 0, -inf) is (3/4, 1/4, 0). Three such answers, of which one is wrong; no bird anywhere.
+    logits = np.array([[math.log(3), 0, -1e30]] * 2 + [[0, math.log(3), -1e30]], np.float32)
+    result = measure(logits, np.array([0, 1, 1]), split="val", names=NAMES, temperature=1.0)
+    shown = result.metrics
+    assert (shown["n"], shown["accuracy"], shown["macro_f1"]) == (3, 0.666667, 0.666667)
+    assert shown["accuracy_ci95"] == pytest.approx([0.207660, 0.938510], abs=1e-5)
+    assert shown["confusion_matrix"] == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert shown["per_class"] == {
+        "cat": {"precision": 0.5, "recall": 1.0, "f1-score": 0.666667, "support": 1},
+        "dog": {"precision": 1.0, "recall": 0.5, "f1-score": 0.666667, "support": 2},
+        "bird": {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0},
+    }
+    assert shown["nll"] == shown["nll_calibrated"] == pytest.approx((2 * math.log(4 / 3) + math.log(4)) / 3, abs=1e-6)
+    assert shown["ece"] == shown["ece_calibrated"] == pytest.approx(0.75 - 2 / 3, abs=1e-6)
+
+
 def test_each_opening_is_logged_before_the_split_is_read(run, monkeypatch):
     logged, really_open = [], SealedTest.open
     monkeypatch.setattr(SealedTest, "open", lambda self: (logged.append(openings(run)), really_open(self))[1])
@@ -146,7 +168,7 @@ def test_evaluating_again_gives_the_same_figures_and_keeps_the_times_of_the_whol
 
 def test_images_that_moved_between_the_splits_are_refused(run, sealed):
     dataset = made_dataset()
-    dataset.train.images[[0, 1]] = dataset.sealed_test._split.images[[0, 1]]
+    dataset.train.images[[1, 2]] = dataset.sealed_test._split.images[[1, 2]]
     with pytest.raises(DataError, match="2 "):
         evaluate_run(run, dataset, command="c")
     assert openings(run) == []

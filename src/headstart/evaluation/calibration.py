@@ -8,8 +8,9 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy.special
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+from scipy.optimize import minimize_scalar
 
 from headstart.errors import DataError
 from headstart.evaluation.metrics import nll
@@ -20,15 +21,13 @@ TEMPERATURE_BOUNDS = (0.05, 20.0)
 
 def log_softmax(logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float64]:
     """Return the log-probabilities of logits of shape (n, classes), without overflow at any magnitude."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    normaliser: NDArray[np.float64] = np.log(np.exp(scaled).sum(axis=1, keepdims=True))
-    return scaled - normaliser
+    log_probabilities: NDArray[np.float64] = scipy.special.log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    return log_probabilities
 
 
 def softmax(logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float64]:
     """Return probabilities of shape (n, classes); rows sum to 1."""
-    probabilities: NDArray[np.float64] = np.exp(log_softmax(logits, temperature=temperature))
+    probabilities: NDArray[np.float64] = scipy.special.softmax(logits.astype(np.float64) / temperature, axis=1)
     return probabilities
 
 

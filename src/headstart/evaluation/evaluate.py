@@ -77,6 +77,7 @@ def evaluate_run(run: Path, dataset: Dataset, *, command: str, progress: Progres
         "val": val_result.metrics,
         "test": test_result.metrics,
         "temperature": temperature,
+        "straddling": manifest.straddling(),
         **facts,
         # Known only when the whole training command is over; whoever runs that command fills them in.
         "total_seconds": earlier.get("total_seconds"),
@@ -115,8 +116,7 @@ def measure(
     plain, calibrated = softmax(logits), softmax(logits, temperature=temperature)
     predictions = Predictions(calibrated.astype(np.float32), names)
     confusion = metrics.confusion_matrix(labels, predictions.indices, num_classes=len(names))
-    table = metrics.per_class(confusion, names.names)
-    means = metrics.averages(table, confusion)
+    means = metrics.averages(labels, predictions.indices)
     correct = int(np.trace(confusion))
     figures = {
         "accuracy": correct / len(labels),
@@ -128,7 +128,7 @@ def measure(
         "ece": metrics.ece(plain, labels),
         "ece_calibrated": metrics.ece(calibrated, labels),
         "ece_bins": metrics.ECE_BINS,
-        "per_class": table,
+        "per_class": metrics.per_class(labels, predictions.indices, names.names),
         **means,
         "confusion_matrix": confusion.tolist(),
         "reliability": metrics.reliability(plain, labels),

@@ -1,13 +1,18 @@
 """What is measured on a split: plain functions of arrays, in scikit-learn's names and conventions.
 
-Labels and predictions are int64 indices of shape (n,), probabilities are (n, classes). Sums run in float64.
+Labels and predictions are int64 indices of shape (n,), probabilities are (n, classes). Counting is left to
+scikit-learn and intervals to scipy. Ours are the likelihood, because scikit-learn's ``log_loss`` takes probabilities,
+in which a confident mistake has been rounded to 0, and the calibration bins, because its ``calibration_curve`` tells
+neither how many images a bin holds nor which bins are empty, and no library of ours has the calibration error.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import sklearn.metrics
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from headstart.errors import DataError
 
@@ -16,87 +21,68 @@ Floats = NDArray[np.floating[Any]]
 
 ECE_BINS = 15
 """Equal-width confidence bins, as in Guo et al., 2017, "On Calibration of Modern Neural Networks"."""
-_Z_95 = 1.959963984540054
-
-
-def accuracy(labels: Labels, predicted: Labels) -> float:
-    """Return the share of images whose prediction is their label."""
-    _check_labels(labels, len(predicted))
-    return float((labels == predicted).mean())
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion.
+    """Return the 95 % score interval of a proportion; ``n`` is at least 1.
 
     Unlike the normal interval it stays inside [0, 1] and has a width when every answer is right.
 
     Source: Wilson, 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
-
-    Raises:
-        DataError: ``n`` is zero, or ``correct`` is not within 0 to ``n``.
     """
-    if not 0 <= correct <= n or n == 0:
-        raise DataError(f"An interval needs 0 <= correct <= n and n > 0, but got correct={correct}, n={n}.")
-    share, z2 = correct / n, _Z_95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z_95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, *, num_classes: int) -> NDArray[np.int64]:
-    """Return counts of shape (classes, classes): a row is a true class, a column a predicted one."""
-    _check_labels(labels, len(predicted), num_classes)
-    cells = labels.astype(np.int64) * num_classes + predicted.astype(np.int64)
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
+    """Return counts of shape (classes, classes): a row is a true class, a column a predicted one.
 
-
-def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return precision, recall, f1-score and support of each class, keyed by its name.
-
-    A ratio without a denominator is 0, as with scikit-learn's ``zero_division=0``.
+    Raises:
+        DataError: No images, or labels that do not fit; scikit-learn would leave those out in silence.
     """
-    right = np.diag(confusion).astype(float)
-    support, chosen = confusion.sum(axis=1), confusion.sum(axis=0)
-    precision, recall = _ratio(right, chosen), _ratio(right, support)
-    f1 = _ratio(2 * right, support + chosen)
+    _check_labels(labels, len(predicted), num_classes)
+    counts: NDArray[np.int64] = sklearn.metrics.confusion_matrix(labels, predicted, labels=range(num_classes))
+    return counts
+
+
+def per_class(labels: Labels, predicted: Labels, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return precision, recall, f1-score and support of each class, keyed by its name, as ``classification_report``.
+
+    A ratio without a denominator is 0. The report itself is not called, because it keeps classes and averages in one
+    dictionary, where a class named 'accuracy' would be lost.
+    """
+    _check_labels(labels, len(predicted), len(names))
+    columns = sklearn.metrics.precision_recall_fscore_support(
+        labels, predicted, labels=range(len(names)), zero_division=0
+    )
     return {
-        name: {
-            "precision": float(precision[i]),
-            "recall": float(recall[i]),
-            "f1-score": float(f1[i]),
-            "support": int(support[i]),
-        }
-        for i, name in enumerate(names)
+        name: {"precision": float(precision), "recall": float(recall), "f1-score": float(f1), "support": int(support)}
+        for name, precision, recall, f1, support in zip(names, *columns, strict=True)
     }
 
 
-def averages(table: dict[str, dict[str, float]], confusion: NDArray[np.int64]) -> dict[str, dict[str, float]]:
-    """Return scikit-learn's ``macro avg`` and ``weighted avg`` rows of a per-class table.
+def averages(labels: Labels, predicted: Labels) -> dict[str, dict[str, float]]:
+    """Return the rows ``macro avg`` and ``weighted avg`` that belong below ``per_class``.
 
     A class that neither occurs nor is ever predicted takes no part, as in ``f1_score(..., average="macro")``.
     """
-    rows = list(table.values())
-    supports = np.array([row["support"] for row in rows], dtype=float)
-    seen = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    _check_labels(labels, len(predicted))
     result: dict[str, dict[str, float]] = {}
-    for average, weights in (("macro avg", seen.astype(float)), ("weighted avg", supports)):
-        result[average] = {
-            key: float(np.average([row[key] for row in rows], weights=weights))
-            for key in ("precision", "recall", "f1-score")
+    for average in ("macro", "weighted"):
+        precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+            labels, predicted, average=average, zero_division=0
+        )
+        result[f"{average} avg"] = {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1-score": float(f1),
+            "support": len(labels),
         }
-        result[average]["support"] = int(supports.sum())
     return result
 
 
-def macro_f1(labels: Labels, predicted: Labels, *, num_classes: int) -> float:
-    """Return the mean F1 over the classes that occur or are predicted."""
-    confusion = confusion_matrix(labels, predicted, num_classes=num_classes)
-    table = per_class(confusion, [str(i) for i in range(num_classes)])
-    return averages(table, confusion)["macro avg"]["f1-score"]
-
-
 def nll(log_probabilities: Floats, labels: Labels) -> float:
-    """Return the mean negative log-likelihood of the labels, in nats (scikit-learn's ``log_loss``).
+    """Return the mean negative log-likelihood of the labels, in nats.
 
     Takes logarithms, not probabilities, so that a confident mistake costs what it should instead of infinity.
     """
@@ -140,10 +126,6 @@ def ece(probabilities: Floats, labels: Labels, *, bins: int = ECE_BINS) -> float
     """
     filled = [row for row in reliability(probabilities, labels, bins=bins) if row["n"]]
     return float(sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in filled) / len(labels))
-
-
-def _ratio(above: Floats, below: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)
 
 
 def _check_labels(labels: Labels, n: int, num_classes: int | None = None) -> None:

@@ -6,7 +6,7 @@ from headstart.contracts import UInt8Images
 from headstart.data.dataset import Dataset
 
 
-def test_thumbnails(dataset: Dataset) -> Callable[[int], UInt8Images]:
+def mistake_pixels(dataset: Dataset) -> Callable[[int], UInt8Images]:
     """Return a function from a test image's row to its pixels, shape (height, width, 3); labels stay sealed."""
     images = dataset.sealed_test.open().images
     return lambda row: images[row]
