@@ -49,7 +49,8 @@ def spoil(copy, file, line):
         ("errors.py", "import headstart.contracts", "Data flows one way"),
         ("training/intruder.py", "import timm", "timm only in models"),
         ("models/intruder.py", "import accelerate", "accelerate only in training"),
-        ("inference/intruder.py", "import jinja2", "jinja2 and matplotlib only in report"),
+        ("inference/intruder.py", "import jinja2", "jinja2 only in report"),
+        ("training/intruder.py", "import scipy.stats", "scikit-learn and scipy only in evaluation"),
         ("display.py", "import typer", "typer only in cli"),
     ],
 )

@@ -1,0 +1,100 @@
+"""What the source imports is declared, what is declared is used, and predicting loads only what it needs."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "src" / "headstart").rglob("*.py"))]
+
+
+def names(requirements):
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+@pytest.fixture(scope="module")
+def declared():
+    """Distributions that users get: always, and with each extra but the one for tests."""
+    # Read from pyproject.toml, since the metadata of an editable install is as old as the install.
+    project = WheelBuilder(str(ROOT)).metadata.core
+    extras = {extra: names(lines) for extra, lines in project.optional_dependencies.items() if extra != "test"}
+    return names(project.dependencies), extras
+
+
+def imported_modules():
+    """Top-level names of every third-party import, the lazy ones too."""
+    found = set()
+    for tree in TREES:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, "imports in this package are absolute"
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"headstart"}
+
+
+@cache
+def installed():
+    return packages_distributions()
+
+
+def distributions(module):
+    return {canonicalize_name(name) for name in installed().get(module, [])}
+
+
+def test_every_import_is_a_declared_dependency(declared):
+    always, extras = declared
+    allowed = always.union(*extras.values())
+    modules = imported_modules()
+    assert {"torch", "timm", "PIL", "yaml", "sklearn", "scipy", "huggingface_hub"} <= modules
+    assert {module: distributions(module) for module in modules if not distributions(module) & allowed} == {}
+
+
+def test_every_declared_dependency_is_used(declared):
+    always, extras = declared
+    used = set().union(*(distributions(module) for module in imported_modules()))
+    # Packages that hold only weights are found by name.
+    used |= {name for name in always.union(*extras.values()) if name.endswith("-pytorch-model")}
+    assert always.union(*extras.values()) - used == set()
+
+
+PREDICT = """
+import sys
+from pathlib import Path
+from PIL import Image
+from headstart.bundle import Bundle, save_bundle
+from headstart.cli import main
+from headstart.contracts import ClassNames
+from headstart.models.backbones import load_backbone
+from headstart.models.heads import build_classifier
+
+backbone = load_backbone("tf_efficientnet_lite0", weights="none", progress=False)
+classifier = build_classifier(backbone, num_classes=2, seed=0).eval()
+save_bundle(
+    Bundle(
+        module=classifier, class_names=ClassNames(("cat", "dog")), spec=backbone.spec, dataset="animals",
+        architecture=backbone.architecture, backbone=backbone.name, hidden=(), dropout=0.0, manifest_sha256="0" * 64,
+    ),
+    Path("model"),
+)
+Image.new("RGB", (32, 32)).save("picture.png")
+assert main(["predict", "model", "picture.png"]) == 0
+print("unneeded:", *sorted({"sklearn", "scipy", "accelerate", "pyarrow", "jinja2"} & set(sys.modules)))
+"""
+
+
+def test_predicting_loads_nothing_that_only_training_or_measuring_needs(tmp_path):
+    done = subprocess.run([sys.executable, "-c", PREDICT], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    predicted, unneeded = done.stdout.splitlines()
+    assert predicted.startswith("picture.png\t")
+    assert unneeded == "unneeded:"
