@@ -28,7 +28,7 @@ def header(name):
 
 
 def test_all_recipes_are_found():
-    assert RECIPES == ["cpu-best", "gpu-best", "quickstart"]
+    assert RECIPES == ["cpu-best", "quickstart"]
     assert shipped_recipes() == RECIPES
 
 
