@@ -85,9 +85,9 @@ class AugmentRecipe(_Section):
 class FreezeRecipe(_Section):
     """What fine-tuning leaves as it was."""
 
-    stages: Annotated[int, Field(ge=0)] = 0
-    """Number of the backbone's stages, counted from the input and after the stem, that stay frozen; the stem is frozen
-    as well when this is 1 or more."""
+    stages: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0.0, lt=1.0)] = 0
+    """How many of the backbone's stages, counted from the input and after the stem, stay frozen; below 1 it is a share
+    of them, rounded down, which suits any backbone. The stem is frozen as well unless this is 0."""
     batch_norm: bool = True
     """Keep the batch-norm statistics of pretraining, and fold each batch norm into the convolution before it."""
     depthwise: bool = False
@@ -110,8 +110,8 @@ class FinetuneRecipe(_Section):
     """Image sizes in order; more than one step is progressive resizing."""
     batch_size: Positive = 64
     """Images in an optimiser step, over all processes."""
-    lr: Annotated[float, Field(gt=0.0)] = 3e-4
-    """Peak learning rate of AdamW, at the head."""
+    lr: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
+    """Peak learning rate of AdamW, at the head; ``auto`` follows the kind of backbone."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     """Decoupled weight decay; never applied to biases and norms."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

@@ -5,7 +5,15 @@ from torch import nn
 
 from headstart.errors import RecipeError
 from headstart.models.fold import fold_batch_norm, pad_in_kernel, unfolded_state_dict
-from headstart.models.freeze import freeze, parameter_groups, set_training_mode, stage_parameters
+from headstart.models.freeze import (
+    SUGGESTED_RATES,
+    count_stages,
+    freeze,
+    parameter_groups,
+    set_training_mode,
+    stage_parameters,
+    suggested_rate,
+)
 
 NETWORKS = {
     "test_efficientnet": 160,
@@ -80,7 +88,7 @@ def test_frozen_depthwise_kernels():
 
 def test_too_many_stages_are_refused():
     with pytest.raises(RecipeError, match="has 4 stages"):
-        freeze(network("resnet18"), stages=5)
+        count_stages(network("resnet18"), 5)
 
 
 def test_lower_stages_move_slower_and_frozen_ones_not_at_all():
@@ -107,3 +115,16 @@ def test_frozen_statistics_stay(frozen):
     made(torch.randn(4, 3, 64, 64))
     assert torch.equal(made.layer1[0].bn1.running_mean, before[0])
     assert torch.equal(made.layer4[0].bn1.running_mean, before[1]) == frozen
+
+
+@pytest.mark.parametrize(("name", "stages", "frozen"), [("resnet18", 0.5, 2), ("tf_efficientnet_lite0", 0.45, 3)])
+def test_a_share_of_the_stages_suits_any_backbone(name, stages, frozen):
+    made = network(name)
+    assert count_stages(made, stages) == frozen
+    assert count_stages(made, 1) == 1
+    assert count_stages(made, 0) == 0
+
+
+def test_the_suggested_rate_follows_the_kind_of_network():
+    assert suggested_rate(network("tf_efficientnet_lite0")) == SUGGESTED_RATES["depthwise"]
+    assert suggested_rate(network("resnet18")) == SUGGESTED_RATES["dense"]

@@ -9,30 +9,45 @@ from torch import nn
 
 from headstart.errors import RecipeError
 
+SUGGESTED_RATES = {"depthwise": 5e-4, "dense": 1e-4}
+"""Peak learning rates of AdamW that did well on validation. Filters of depthwise networks are few and large; those of
+dense convolutions and of attention are many and small, and the same step moves such a network much further."""
+
+
+def suggested_rate(module: nn.Module) -> float:
+    """Return a peak learning rate of AdamW for fine-tuning this kind of network."""
+    return SUGGESTED_RATES["depthwise" if any(True for _ in _depthwise(module)) else "dense"]
+
+
+def count_stages(module: nn.Module, stages: float) -> int:
+    """Return how many stages to freeze: ``stages`` itself, or that share of them, rounded down, where it is below 1.
+
+    Raises:
+        RecipeError: The network has fewer stages.
+    """
+    # The last group is the head, the first the stem.
+    available = len(stage_parameters(module)) - 2
+    if stages > available:
+        raise RecipeError(
+            f"finetune.freeze.stages is {stages}, but this backbone has {available} stages. "
+            f"Allowed: 0 to {available}, or a share between 0 and 1."
+        )
+    return int(stages * available) if 0 < stages < 1 else int(stages)
+
 
 def freeze(module: nn.Module, *, stages: int, depthwise: bool = False) -> list[str]:
     """Switch gradients off, in place.
 
     Args:
         module: A timm classifier.
-        stages: How many stages, counted from the input; with 1 or more the stem is frozen as well.
+        stages: How many stages, counted from the input, see ``count_stages``; with 1 or more the stem as well.
         depthwise: Freeze the kernels of all depthwise convolutions too.
 
     Returns:
         Names of the parameters that stay trainable.
-
-    Raises:
-        RecipeError: The network has fewer stages, or nothing would be left to train.
     """
-    groups = stage_parameters(module)
-    # The last group is the head, the first the stem.
-    if stages > len(groups) - 2:
-        raise RecipeError(
-            f"finetune.freeze.stages is {stages}, but this backbone has {len(groups) - 2} stages. "
-            f"Allowed: 0 to {len(groups) - 2}."
-        )
     parameters = dict(module.named_parameters())
-    for names in groups[: stages + 1] if stages else []:
+    for names in stage_parameters(module)[: stages + 1] if stages else []:
         for name in names:
             parameters[name].requires_grad_(False)
     if depthwise:

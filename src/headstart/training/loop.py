@@ -38,7 +38,7 @@ class Progress:
     seen: int = 0
     epoch_seconds: float = 0.0
     total_seconds: float = 0.0
-    best_epoch: int = -1
+    best_epoch: int = 0
     best_accuracy: float = -1.0
     best_loss: float = float("inf")
     history: list[EpochRecord] = field(default_factory=list)
@@ -95,6 +95,7 @@ def fine_tune(
     lr: float,
     rate_factor: Callable[[int], float],
     validate: Callable[[nn.Module], tuple[float, float]],
+    before: tuple[float, float],
     label_smoothing: float,
     class_weights: Tensor | None,
     clip_norm: float,
@@ -112,6 +113,7 @@ def fine_tune(
         lr: Peak learning rate.
         rate_factor: Factor on ``lr`` at a step.
         validate: Returns (loss, accuracy) of a network on the validation split.
+        before: What ``validate`` says of the network as it comes in, which is kept if no epoch does better.
         label_smoothing: Share of each target that is spread over all classes.
         class_weights: Loss weight of each class, shape (classes,), or None.
         clip_norm: Largest norm of the gradient; 0 for any.
@@ -122,13 +124,14 @@ def fine_tune(
         on_epoch: Called after every epoch, once its record is in the history.
 
     Returns:
-        The best epoch's state dict by validation, on the CPU, and the numbers of the whole training.
+        The best epoch's state dict by validation, on the CPU, and the numbers of the whole training. Epoch 0 is
+        the network as it came in.
 
     Raises:
         TrainingError: The loss is no longer finite, or a checkpoint could not be written.
         StoppedError: Ctrl-C or SIGTERM; a checkpoint was written first.
     """
-    progress, best = _restore(training, checkpoints)
+    progress, best = _restore(training, checkpoints) or _start(training, before)
     epochs = len(batches.sizes)
     with _stop_requests() as stop_requested:
         while progress.epoch < epochs and not _is_stale(progress, patience):
@@ -158,7 +161,6 @@ def fine_tune(
             on_epoch(progress)
             progress.start_epoch()
             _save(training, progress, best, checkpoints, batches.steps_per_epoch)
-    assert best is not None
     return best, progress
 
 
@@ -205,9 +207,9 @@ def _finish_epoch(
     training: Training,
     batches: TrainingBatches,
     progress: Progress,
-    best: dict[str, Tensor] | None,
+    best: dict[str, Tensor],
     validate: Callable[[nn.Module], tuple[float, float]],
-) -> dict[str, Tensor] | None:
+) -> dict[str, Tensor]:
     val_loss, val_accuracy = validate(training.result)
     images_per_second = progress.seen * batches.processes / max(progress.epoch_seconds, 1e-9)
     progress.total_seconds += progress.epoch_seconds
@@ -231,11 +233,20 @@ def _finish_epoch(
         val_accuracy,
         val_loss,
     )
-    return {name: tensor.detach().cpu().clone() for name, tensor in training.result.state_dict().items()}
+    return _snapshot(training.result)
+
+
+def _start(training: Training, before: tuple[float, float]) -> tuple[Progress, dict[str, Tensor]]:
+    loss, accuracy = before
+    return Progress(best_epoch=0, best_loss=loss, best_accuracy=accuracy), _snapshot(training.module)
+
+
+def _snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
 def _is_stale(progress: Progress, patience: int) -> bool:
-    return bool(patience) and progress.best_epoch > 0 and progress.epoch - progress.best_epoch >= patience
+    return bool(patience) and progress.epoch - progress.best_epoch >= patience
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -243,12 +254,10 @@ def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_scale"]
 
 
-def _save(
-    training: Training, progress: Progress, best: dict[str, Tensor] | None, folder: Path, steps_per_epoch: int
-) -> None:
+def _save(training: Training, progress: Progress, best: dict[str, Tensor], folder: Path, steps_per_epoch: int) -> None:
     if not training.accelerator.is_main_process:
         return
-    tensors = with_prefix("model", training.module.state_dict()) | with_prefix("best", best or {})
+    tensors = with_prefix("model", training.module.state_dict()) | with_prefix("best", best)
     if training.average is not None:
         tensors |= with_prefix("ema", training.average.state_dict())
     for number, slots in training.optimizer.state_dict()["state"].items():
@@ -257,17 +266,17 @@ def _save(
     write_checkpoint(folder, step=step, tensors=tensors, numbers=asdict(progress))
 
 
-def _restore(training: Training, folder: Path) -> tuple[Progress, dict[str, Tensor] | None]:
+def _restore(training: Training, folder: Path) -> tuple[Progress, dict[str, Tensor]] | None:
     path = newest_checkpoint(folder)
     if path is None:
-        return Progress(), None
+        return None
     tensors, numbers = read_checkpoint(path)
     training.module.load_state_dict(under_prefix("model", tensors))
     if training.average is not None:
         training.average.load_state_dict(under_prefix("ema", tensors))
     _restore_optimizer(training.optimizer, under_prefix("optimizer", tensors))
     numbers["history"] = [EpochRecord(**row) for row in numbers["history"]]
-    return Progress(**numbers), under_prefix("best", tensors) or None
+    return Progress(**numbers), under_prefix("best", tensors)
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -1,6 +1,7 @@
 """A training run, top to bottom: data, backbone, probe, fine-tuning, bundle."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,17 +18,23 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from headstart.bundle import Bundle, save_bundle
-from headstart.contracts import ClassNames, ImageSpec, Split
+from headstart.contracts import ImageSpec, Split
 from headstart.data.batches import TrainingBatches, evaluation_batches
 from headstart.data.dataset import Dataset
 from headstart.data.splits import build_manifest, split_train
-from headstart.errors import RecipeError
 from headstart.files import write_json
 from headstart.models.backbones import Backbone, load_backbone
 from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel, unfolded_state_dict
-from headstart.models.freeze import freeze, parameter_groups, set_training_mode
+from headstart.models.freeze import (
+    count_stages,
+    freeze,
+    parameter_groups,
+    set_training_mode,
+    suggested_rate,
+)
 from headstart.models.heads import build_classifier, empty_classifier, head_of
 from headstart.recipe import FinetuneRecipe, ProbeRecipe, Recipe
+from headstart.training.class_weights import class_weights
 from headstart.training.features import frozen_features
 from headstart.training.folder import RunFolder
 from headstart.training.frozen import reuse_frozen
@@ -58,6 +65,7 @@ class Material:
         backbone: With its weights; its module is the classifier's.
         classifier: The backbone with a new head, on the training device.
         folds: Batch norms that were folded.
+        frozen_stages: How many stages fine-tuning leaves as they are.
         spec: Input of the finished classifier.
         device: That trains.
     """
@@ -68,6 +76,7 @@ class Material:
     backbone: Backbone
     classifier: nn.Module
     folds: tuple[Fold, ...]
+    frozen_stages: int
     spec: ImageSpec
     device: torch.device
 
@@ -80,7 +89,7 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     """
     train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
     if recipe.finetune:
-        _class_weights(recipe.finetune, train)
+        class_weights(recipe.finetune.class_weights, train)
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
     for line in backbone.weights.unmatched:
         logger.warning("%s: %s", backbone.weights.origin, line)
@@ -97,10 +106,12 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     fixed_statistics = recipe.finetune is None or recipe.finetune.freeze.batch_norm
     folds = fold_batch_norm(classifier, size=backbone.spec.size) if fixed_statistics else ()
     pad_in_kernel(classifier)
+    frozen_stages = 0
     if recipe.finetune:
-        freeze(classifier, stages=recipe.finetune.freeze.stages, depthwise=recipe.finetune.freeze.depthwise)
+        frozen_stages = count_stages(classifier, recipe.finetune.freeze.stages)
+        freeze(classifier, stages=frozen_stages, depthwise=recipe.finetune.freeze.depthwise)
     spec = replace(backbone.spec, size=recipe.input_size, crop_pct=1.0)
-    return Material(dataset, train, val, backbone, classifier.eval().to(device), folds, spec, device)
+    return Material(dataset, train, val, backbone, classifier.eval().to(device), folds, frozen_stages, spec, device)
 
 
 def train(
@@ -128,12 +139,12 @@ def train(
     if recipe.probe:
         _train_probe(recipe.probe, material, arithmetic, recipe=recipe, display=display)
     probe_seconds = time.monotonic() - started
-    _, accuracy = validate(material.classifier)
-    facts: dict[str, Any] = {"probe_val_accuracy": accuracy, "best_epoch": 0, "train_images_per_second": 0.0}
+    before = validate(material.classifier)
+    facts: dict[str, Any] = {"probe_val_accuracy": before[1], "best_epoch": 0, "train_images_per_second": 0.0}
     if recipe.probe:
-        display.say(f"Probe: {accuracy:.2%} on validation after {probe_seconds:.0f} s.")
+        display.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
     if recipe.finetune:
-        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, recipe, folder, display)
+        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, folder, display)
         material.classifier.load_state_dict(best)
         facts |= {"best_epoch": done.best_epoch, "train_images_per_second": _speed(done)}
         probe_seconds += done.total_seconds
@@ -174,7 +185,7 @@ def _train_probe(
             ]
         )
     labels = torch.from_numpy(np.tile(material.train.labels, len(mirrors)))
-    weights = _class_weights(recipe.finetune, material.train) if recipe.finetune else None
+    weights = class_weights(recipe.finetune.class_weights, material.train) if recipe.finetune else None
     head = head_of(material.classifier).to("cpu")
     if probe.solver == "lbfgs":
         assert isinstance(head, nn.Linear)
@@ -200,6 +211,7 @@ def _fine_tune(
     material: Material,
     arithmetic: Arithmetic,
     validate: Callable[[nn.Module], tuple[float, float]],
+    before: tuple[float, float],
     recipe: Recipe,
     folder: RunFolder,
     display: Display,
@@ -210,7 +222,7 @@ def _fine_tune(
     frozen = reuse_frozen(
         module,
         batches,
-        stages=tune.freeze.stages,
+        stages=material.frozen_stages,
         autocast=accelerator.autocast,
         memory_format=arithmetic.torch_format,
         folder=folder.checkpoints,
@@ -218,7 +230,8 @@ def _fine_tune(
         say=display.say,
     )
     batches, trained = (replace(batches, hidden=frozen.hidden), frozen.rest) if frozen else (batches, module)
-    groups = parameter_groups(module, lr=tune.lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
+    lr = suggested_rate(module) if tune.lr == "auto" else tune.lr
+    groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
     compiled = torch.compile(trained) if recipe.hardware.compile else trained
     prepared, optimizer = accelerator.prepare(compiled, torch.optim.AdamW(groups))
     training = Training(
@@ -230,7 +243,7 @@ def _fine_tune(
         set_training_mode=lambda network: set_training_mode(network, freeze_batch_norm=tune.freeze.batch_norm),
         memory_format=arithmetic.torch_format,
     )
-    weights = _class_weights(tune, material.train)
+    weights = class_weights(tune.class_weights, material.train)
     steps = batches.steps_per_epoch * len(batches.sizes)
     with display.epochs(len(batches.sizes), batches.steps_per_epoch) as (on_step, show_epoch):
 
@@ -241,9 +254,10 @@ def _fine_tune(
         best_and_progress = fine_tune(
             training,
             batches,
-            lr=tune.lr,
+            lr=lr,
             rate_factor=lambda step: rate_factor(step, steps=steps, warmup=tune.warmup, decay=tune.decay),
             validate=validate,
+            before=before,
             label_smoothing=tune.label_smoothing,
             class_weights=weights.to(material.device) if weights is not None else None,
             clip_norm=tune.clip_norm,
@@ -261,6 +275,9 @@ def _fine_tune(
 def _accelerator(device: torch.device, arithmetic: Arithmetic) -> Accelerator:
     # The state outlives an Accelerator; a second run in this process may want another precision or device.
     AcceleratorState._reset_state(reset_partial_state=True)
+    if device.index is not None:
+        # Accelerate would otherwise take the first of several GPUs.
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
     precision = "no" if arithmetic.precision == "fp32" else arithmetic.precision
     return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
 
@@ -318,22 +335,6 @@ def _validator(material: Material, arithmetic: Arithmetic) -> Callable[[nn.Modul
         return loss / len(material.val), correct / len(material.val)
 
     return validate
-
-
-def _class_weights(tune: FinetuneRecipe, train: Split) -> Tensor | None:
-    if tune.class_weights is None:
-        return None
-    names: ClassNames = train.class_names
-    if tune.class_weights == "balanced":
-        counts = np.bincount(train.labels, minlength=len(names))
-        return torch.tensor(len(train) / (len(names) * counts), dtype=torch.float32)
-    unknown = [name for name in tune.class_weights if name not in names.names]
-    if unknown:
-        raise RecipeError(
-            f"finetune.class_weights names {', '.join(map(repr, unknown))}, which the data does not have. "
-            f"Classes: {', '.join(names)}."
-        )
-    return torch.tensor([tune.class_weights.get(name, 1.0) for name in names])
 
 
 def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:
