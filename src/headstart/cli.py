@@ -17,6 +17,7 @@ import json
 import re
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ import typer
 
 from headstart.display import result_lines, table
 from headstart.errors import BundleError, HeadstartError, InputError, RunError
+
+_STARTED = time.time()
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """What ``predict`` takes from a folder; a file named on the command line is tried whatever its name."""
@@ -202,7 +205,13 @@ def train(
 
         out = resume
         metrics = resume_run(
-            resume, data_dir=data_dir, threads=threads, device=device, command=context.obj, progress=not quiet
+            resume,
+            data_dir=data_dir,
+            threads=threads,
+            device=device,
+            command=context.obj,
+            progress=not quiet,
+            started=_STARTED,
         )
     else:
         if data is None:
@@ -223,6 +232,7 @@ def train(
             device=device,
             command=context.obj,
             progress=not quiet,
+            started=_STARTED,
         )
     return Answer(metrics, result_lines(metrics, out) + f"\nNext        headstart predict {out / 'model'} PICTURE...")
 

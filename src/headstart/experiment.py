@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+import torch
 
 from headstart.data.dataset import Dataset, load_dataset
 from headstart.errors import RunError
@@ -28,6 +28,7 @@ def train_and_report(
     device: str | None = None,
     command: str = "headstart.train",
     progress: bool = True,
+    started: float | None = None,
 ) -> dict[str, Any]:
     """Train a classifier, measure it on the sealed test split, and write a run folder.
 
@@ -39,6 +40,7 @@ def train_and_report(
         device: ``cpu``, ``cuda`` or ``mps``; the best one here when None.
         command: What the user typed, for the record.
         progress: Show progress on stderr.
+        started: Unix time from which ``total_seconds`` counts; the call's own when None.
 
     Returns:
         The content of ``metrics.json``.
@@ -49,7 +51,7 @@ def train_and_report(
         StoppedError: Stopped by Ctrl-C after saving.
     """
     check_free(out)
-    return _run(recipe, out, None, data_dir, threads, device, command, progress)
+    return _run(recipe, out, None, data_dir, threads, device, command, progress, started or time.time())
 
 
 def resume(
@@ -60,6 +62,7 @@ def resume(
     device: str | None = None,
     command: str = "headstart.resume",
     progress: bool = True,
+    started: float | None = None,
 ) -> dict[str, Any]:
     """Go on with a run that was stopped; with the same number of threads it ends as if it never had been.
 
@@ -70,6 +73,8 @@ def resume(
         device: As in ``train_and_report``; the one the run began with when None.
         command: What the user typed, for the record.
         progress: Show progress on stderr.
+        started: Unix time from which ``total_seconds`` counts; the call's own when None. What earlier processes of
+            the run took is in ``train_seconds`` only.
 
     Returns:
         The content of ``metrics.json``.
@@ -93,6 +98,7 @@ def resume(
         device or begun.get("device"),
         command,
         progress,
+        started or time.time(),
     )
 
 
@@ -129,11 +135,11 @@ def evaluate(
     if not folder.is_trained:
         raise RunError(f"{path} is not trained to the end. Go on with it: headstart train --resume {path}")
     prepare_process(threads)
-    pick_device(device)
+    torch_device = pick_device(device)
     begun = folder.read_environment()
     data_dir = data_dir or (Path(begun["data_dir"]) if begun.get("data_dir") and data is None else None)
     dataset = load_dataset(data or recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=progress)
-    metrics = _measure(folder, dataset, command=command, display=Display(enabled=progress))
+    metrics = _measure(folder, dataset, device=torch_device, command=command, display=Display(enabled=progress))
     write_report(path, mistake_pixels(dataset))
     return metrics
 
@@ -147,6 +153,7 @@ def _run(
     device: str | None,
     command: str,
     progress: bool,
+    started: float,
 ) -> dict[str, Any]:
     display = Display(enabled=progress)
     count = prepare_process(threads)
@@ -159,18 +166,15 @@ def _run(
         folder.update_environment(data_dir=str(data_dir.resolve()) if data_dir else None, device=torch_device.type)
         train(recipe, material, folder, command=command, threads=count, display=display)
         del material
-    metrics = _measure(folder, dataset, command=command, display=display)
-    metrics |= {"total_seconds": _seconds_since_start(), "peak_rss_mb": round(peak_memory_mb(), 1)}
+    metrics = _measure(folder, dataset, device=torch_device, command=command, display=display)
+    metrics |= {"total_seconds": round(time.time() - started, 1), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_json(folder.path / "metrics.json", metrics)
     write_report(folder.path, mistake_pixels(dataset))
     return metrics
 
 
-def _measure(folder: RunFolder, dataset: Dataset, *, command: str, display: Display) -> dict[str, Any]:
+def _measure(
+    folder: RunFolder, dataset: Dataset, *, device: torch.device, command: str, display: Display
+) -> dict[str, Any]:
     with display.share("Measuring") as show:
-        return evaluate_run(folder.path, dataset, command=command, progress=show)
-
-
-def _seconds_since_start() -> float:
-    """Return the wall time since the operating system started this process, so that imports count too."""
-    return round(time.time() - psutil.Process().create_time(), 1)
+        return evaluate_run(folder.path, dataset, device=str(device), command=command, progress=show)

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.errors import RecipeError, nearest
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _whole_or_share(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError("input should be a whole number, or a share below 1")
+    return value
 
 
 class _Section(BaseModel):
@@ -85,7 +91,7 @@ class AugmentRecipe(_Section):
 class FreezeRecipe(_Section):
     """What fine-tuning leaves as it was."""
 
-    stages: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0.0, lt=1.0)] = 0
+    stages: Annotated[float, Field(ge=0.0), AfterValidator(_whole_or_share)] = 0
     """How many of the backbone's stages, counted from the input and after the stem, stay frozen; below 1 it is a share
     of them, rounded down, which suits any backbone. The stem is frozen as well unless this is 0."""
     batch_norm: bool = True
@@ -110,8 +116,8 @@ class FinetuneRecipe(_Section):
     """Image sizes in order; more than one step is progressive resizing."""
     batch_size: Positive = 64
     """Images in an optimiser step, over all processes."""
-    lr: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
-    """Peak learning rate of AdamW, at the head; ``auto`` follows the kind of backbone."""
+    lr: Annotated[float, Field(gt=0.0)] | None = None
+    """Peak learning rate of AdamW, at the head; follows the kind of backbone when empty."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
     """Decoupled weight decay; never applied to biases and norms."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

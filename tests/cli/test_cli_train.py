@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -54,6 +55,7 @@ def test_train_hands_every_option_on(train_and_report, tmp_path, capsys):
     assert (recipe.data.name, recipe.data.limit, recipe.seed) == ("cifar10", 500, 7)
     assert (recipe.backbone, recipe.weights) == ("resnet50v1.keras_in1k", "w.h5")
     assert (recipe.finetune.lr, recipe.head.dropout) == (1e-4, 0.25)
+    assert time.time() - 600 < options.pop("started") < time.time()
     assert options.pop("command").startswith("headstart train cifar10 --recipe quickstart --limit 500")
     assert options == {
         "out": tmp_path / "r",
@@ -96,6 +98,7 @@ def test_resume_goes_on_with_the_run(resume, tmp_path, capsys):
     assert main(["train", "--resume", str(tmp_path), "--threads", "2"]) == 0
     assert resume.call_args.args == (tmp_path,)
     options = resume.call_args.kwargs
+    assert time.time() - 600 < options.pop("started") < time.time()
     assert options.pop("command") == f"headstart train --resume {tmp_path} --threads 2"
     assert options == {"data_dir": None, "threads": 2, "device": None, "progress": True}
     assert str(tmp_path / "report.html") in capsys.readouterr().out

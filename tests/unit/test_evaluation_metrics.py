@@ -105,6 +105,11 @@ def test_ece_is_zero_where_confidence_is_deserved_and_one_where_all_of_it_is_wro
     assert metrics.ece(sure, np.ones(4, int)) == 1.0
 
 
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
+    bins = metrics.reliability(np.array([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0]]), np.zeros(3, int), bins=2)
+    assert [(row["upper"], row["n"]) for row in bins] == [(0.5, 1), (1.0, 2)]
+
+
 def test_reliability_has_fifteen_bins_that_hold_every_image_once():
     generator = np.random.default_rng(2)
     probabilities = generator.dirichlet(np.ones(3) * 0.3, size=500)

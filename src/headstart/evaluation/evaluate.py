@@ -34,7 +34,9 @@ TRAINING_FACTS = (
 """What ``training.json`` must tell, because ``metrics.json`` repeats it (and whatever else it tells)."""
 
 
-def evaluate_run(run: Path, dataset: Dataset, *, command: str, progress: Progress | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Path, dataset: Dataset, *, command: str, device: str | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """Calibrate a run's classifier on validation, measure it on the test split, and write both down.
 
     Everything that can be refused is refused before the test split is opened, and the opening is logged in
@@ -45,6 +47,7 @@ def evaluate_run(run: Path, dataset: Dataset, *, command: str, progress: Progres
         run: A folder that training has finished.
         dataset: The data set that the run was trained on.
         command: What the user typed; logged with the opening of the test split.
+        device: Name of a torch device; as for ``load`` when None.
         progress: Told about images as they pass through the classifier, of validation and test together.
 
     Returns:
@@ -58,7 +61,7 @@ def evaluate_run(run: Path, dataset: Dataset, *, command: str, progress: Progres
     """
     facts = _read_json(run / "training.json", needs=TRAINING_FACTS)
     _read_json(run / "environment.json")
-    predictor = load(run / "model")
+    predictor = load(run / "model", device=device)
     manifest = _checked_manifest(run, dataset, predictor)
     earlier = _read_json(run / "metrics.json") if (run / "metrics.json").is_file() else {}
 

@@ -230,7 +230,7 @@ def _fine_tune(
         say=display.say,
     )
     batches, trained = (replace(batches, hidden=frozen.hidden), frozen.rest) if frozen else (batches, module)
-    lr = suggested_rate(module) if tune.lr == "auto" else tune.lr
+    lr = tune.lr or suggested_rate(module)
     groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
     compiled = torch.compile(trained) if recipe.hardware.compile else trained
     prepared, optimizer = accelerator.prepare(compiled, torch.optim.AdamW(groups))
