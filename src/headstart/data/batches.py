@@ -40,6 +40,18 @@ class Batch:
     targets: Tensor
 
 
+def check_batch_size(batch_size: int, *, images: int, processes: int = 1) -> None:
+    """Raise RecipeError for a batch that does not fit the data or the processes."""
+    if batch_size > images:
+        raise RecipeError(
+            f"finetune.batch_size is {batch_size}, but there are only {images} training images. Allowed: 1 to {images}."
+        )
+    if batch_size % processes:
+        raise RecipeError(
+            f"finetune.batch_size {batch_size} can't be shared by {processes} processes; use a multiple of {processes}."
+        )
+
+
 @dataclass(frozen=True)
 class TrainingBatches:
     """The batches of every epoch.
@@ -77,16 +89,7 @@ class TrainingBatches:
 
     def __post_init__(self) -> None:
         """Raise RecipeError for a batch that does not fit the data or the processes."""
-        if self.batch_size > len(self.split):
-            raise RecipeError(
-                f"finetune.batch_size is {self.batch_size}, but there are only {len(self.split)} training images. "
-                f"Allowed: 1 to {len(self.split)}."
-            )
-        if self.batch_size % self.processes:
-            raise RecipeError(
-                f"finetune.batch_size {self.batch_size} can't be shared by {self.processes} processes; "
-                f"use a multiple of {self.processes}."
-            )
+        check_batch_size(self.batch_size, images=len(self.split), processes=self.processes)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from headstart.bundle import Bundle, save_bundle
 from headstart.contracts import ImageSpec, Split
-from headstart.data.batches import TrainingBatches, evaluation_batches
+from headstart.data.batches import TrainingBatches, check_batch_size, evaluation_batches
 from headstart.data.dataset import Dataset
 from headstart.data.splits import build_manifest, split_train
 from headstart.files import write_json
@@ -90,6 +90,7 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
     if recipe.finetune:
         class_weights(recipe.finetune.class_weights, train)
+        check_batch_size(recipe.finetune.batch_size, images=len(train))
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
     for line in backbone.weights.unmatched:
         logger.warning("%s: %s", backbone.weights.origin, line)
