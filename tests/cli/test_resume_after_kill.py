@@ -52,15 +52,22 @@ def run(arguments):
     return done
 
 
-def kill_after(arguments, seconds):
-    """Start a process and kill it; return whether it was still running."""
+def kill_at_random(arguments, out, moments, *, whole, in_training):
+    """Start a process and kill it at a random moment; return whether it was still running then.
+
+    Half of the moments are drawn from the clock, and may hit anything from the imports to the report; the other half
+    from the steps to come, so that a slow machine's kills reach the training too.
+    """
+    by_step = in_training or moments.random() < 0.5
+    deadline = time.monotonic() + moments.uniform(0.2, 0.9) * whole
+    step, delay = steps_saved(out) + moments.randint(1, 8), moments.uniform(0, 0.05)
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
+    while process.poll() is None:
+        if steps_saved(out) >= step if by_step else time.monotonic() >= deadline:
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            return process.wait() == -signal.SIGKILL
+        time.sleep(0.005)
     return False
 
 
@@ -91,7 +98,7 @@ def assert_killed_equals_unbroken(sample_dir, folder, backbone, *, kills, seed):
     while landed < kills:
         begun = (killed / "recipe.yaml").is_file()
         arguments = resume(killed) if begun else command(sample_dir, killed, backbone)
-        if not kill_after(arguments, moments.uniform(0.2 * whole, 0.9 * whole)):
+        if not kill_at_random(arguments, killed, moments, whole=whole, in_training=not in_training):
             # It came to its end between two kills: the rest of the kills hit a new run.
             assert (killed / "report.html").is_file()
             assert_equal(unbroken, killed)

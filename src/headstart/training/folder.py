@@ -74,11 +74,16 @@ def check_free(path: Path) -> None:
             f"{path} already holds a run. Go on with it (headstart train --resume {path}), "
             "or give another folder with --out."
         )
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path.is_file() or (path.is_dir() and any(not _is_left_over(file) for file in path.iterdir())):
         raise RunError(f"{path} is not an empty folder. Give another folder with --out.")
     parent = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise RunError(f"{path} can't be written: {parent} is no folder you may write to. Give another with --out.")
+
+
+def _is_left_over(file: Path) -> bool:
+    """Return whether a process that was killed while it claimed the folder left this file."""
+    return file.name.startswith(".recipe.yaml-")
 
 
 def claim_folder(path: Path, recipe: Recipe) -> RunFolder:
@@ -90,8 +95,8 @@ def claim_folder(path: Path, recipe: Recipe) -> RunFolder:
     check_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "checkpoints").mkdir(exist_ok=True)
         write_atomically(path / "recipe.yaml", dump_recipe(recipe))
+        (path / "checkpoints").mkdir()
     except OSError as error:
         raise RunError(f"{path} can't be written ({error.strerror}). Give another folder with --out.") from None
     return RunFolder(path)
