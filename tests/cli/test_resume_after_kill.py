@@ -1,7 +1,6 @@
 """A run that is killed again and again ends with the same weights, bit for bit, as one that never was."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -151,13 +150,13 @@ def test_thirty_kills_of_the_default_backbone(sample_dir, tmp_path):
 def test_ctrl_c_stops_at_the_next_step_saves_and_says_how_to_go_on(sample_dir, tmp_path):
     out = tmp_path / "run"
     backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
-    arguments = [*command(sample_dir, out, backbone), "--set", "finetune.schedule=[{epochs: 500, size: 48}]"]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while steps_saved(out) < 3 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    _, messages = process.communicate(timeout=60)
+    arguments = command(sample_dir, out, backbone, ["finetune.schedule=[{epochs: 500, size: 48}]"])
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while steps_saved(out) < 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, messages = process.communicate(timeout=60)
     assert process.returncode == 130, messages
     assert f"headstart train --resume {out}" in " ".join(messages.split())
     assert "Traceback" not in messages
