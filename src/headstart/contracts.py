@@ -1,6 +1,6 @@
 """What the rooms exchange: small frozen dataclasses without behaviour of their own beyond checking."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -148,8 +148,3 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def as_names(names: Sequence[str]) -> ClassNames:
-    """Return ``names`` as ClassNames."""
-    return ClassNames(tuple(names))

@@ -141,6 +141,7 @@ def train(
         _train_probe(recipe.probe, material, arithmetic, recipe=recipe, display=display)
     probe_seconds = time.monotonic() - started
     before = validate(material.classifier)
+    train_seconds = probe_seconds
     facts: dict[str, Any] = {"probe_val_accuracy": before[1], "best_epoch": 0, "train_images_per_second": 0.0}
     if recipe.probe:
         display.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
@@ -148,14 +149,14 @@ def train(
         best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, folder, display)
         material.classifier.load_state_dict(best)
         facts |= {"best_epoch": done.best_epoch, "train_images_per_second": _speed(done)}
-        probe_seconds += done.total_seconds
+        train_seconds += done.total_seconds
     write_history(folder.history, done.history if recipe.finetune else [])
     save_bundle(_bundle(recipe, material, manifest.sha256), folder.model)
     write_json(
         folder.training,
         facts
         | {
-            "train_seconds": round(probe_seconds, 3),
+            "train_seconds": round(train_seconds, 3),
             "backbone": material.backbone.name,
             "device": material.device.type,
             "precision": arithmetic.precision,
