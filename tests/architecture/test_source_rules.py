@@ -14,7 +14,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 
 def room(path):
-    """First part below the package: ``training`` for training/loop.py, ``cli`` for cli.py."""
+    """First part below the package: ``training`` for training/loop.py, ``cli`` for cli/train.py."""
     return path.relative_to(ROOT / "src" / "headstart").parts[0].removesuffix(".py")
 
 

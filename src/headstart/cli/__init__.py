@@ -1,0 +1,33 @@
+"""The ``headstart`` command: parses, calls one function per verb, prints.
+
+Each verb imports what it needs in its own body, so that ``headstart --help`` and wrong usage are answered
+without loading torch. A verb returns an ``Answer``; ``main`` prints it and turns every error into a message
+and an exit status:
+
+    0    done
+    1    the work failed (for ``predict``: some files could not be read, the others were predicted)
+    2    bad usage or bad input; the message says what was wrong, what is allowed and what to do
+    130  stopped with Ctrl-C
+
+With ``--json`` stdout carries exactly one JSON object and nothing else; progress and messages go to stderr.
+"""
+
+from collections.abc import Callable
+
+from headstart.cli.app import Answer, app, main
+from headstart.cli.backbones import backbones
+from headstart.cli.evaluate import evaluate
+from headstart.cli.predict import predict
+from headstart.cli.train import train
+
+__all__ = ["app", "main"]
+
+_EXAMPLES: dict[Callable[..., Answer], str] = {
+    train: "headstart train cifar10 --limit 10000 --recipe quickstart --out runs/quickstart",
+    evaluate: "headstart evaluate runs/quickstart",
+    predict: "headstart predict runs/quickstart/model photos/ cat.jpg --json",
+    backbones: "headstart backbones 'resnet50*'",
+}
+# In this order `headstart --help` lists them.
+for _verb, _example in _EXAMPLES.items():
+    app.command(epilog=f"Example: {_example}")(_verb)

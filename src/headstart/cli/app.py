@@ -1,0 +1,151 @@
+"""The application that the verbs register with, the options they share, and what turns their answers into output."""
+
+import contextlib
+import json
+import re
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.errors import HeadstartError, InputError
+
+STARTED = time.time()
+"""Unix time at which the command began; what a run costs counts from here."""
+
+app = typer.Typer(
+    name="headstart",
+    add_completion=False,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog="Exit status: 0 done, 1 the work failed, 2 bad usage or bad input, 130 stopped with Ctrl-C.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads to compute with; all cores by default.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the best one present by default.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder with a local copy of the data set; nothing is fetched.")]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a verb found.
+
+    Attributes:
+        payload: Printed with ``--json``.
+        text: Printed without it; empty when the verb printed line by line.
+        status: Exit status.
+    """
+
+    payload: dict[str, Any]
+    text: str
+    status: int = 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after ``headstart``; those of the process when None.
+
+    Returns:
+        The exit status.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = words[: words.index("--")] if "--" in words else words
+    as_json, debug = "--json" in options, "--debug" in options
+    _tolerate_odd_file_names()
+    stdout = sys.stdout
+    # What libraries print must not mix with the JSON object.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        status, payload, text = _run(words, debug)
+    try:
+        if as_json and payload is not None:
+            stdout.write(json.dumps(payload, indent=2) + "\n")
+        elif text and not as_json:
+            stdout.write(text + "\n")
+        stdout.flush()
+    except BrokenPipeError:
+        return _reader_left()
+    return status
+
+
+def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str]:
+    """Run one verb; return exit status, payload and text, with every error already told on stderr."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("headstart", list(words)) as context:
+            context.obj = shlex.join(["headstart", *words])
+            answer: Answer = command.invoke(context)
+            return answer.status, answer.payload, answer.text
+    except typer.Exit as stop:  # --help and --version
+        return stop.exit_code, None, ""
+    except BrokenPipeError:
+        return _reader_left(), None, ""
+    except HeadstartError as error:
+        return _tell(str(error), error.exit_status, debug)
+    except KeyboardInterrupt as stop:
+        return _tell(str(stop) or "Stopped.", 130, debug=False)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the parser's usage errors; typer has moved their class between versions
+            where = found.command_path if (found := getattr(error, "ctx", None)) else "headstart"
+            return _tell(f"{error.format_message().rstrip('.')}. See {where} --help.", 2, debug)
+        hint = "" if debug else " Run it again with --debug to see where."
+        return _tell(f"Unexpected {type(error).__name__}: {error}.{hint} This is a bug in headstart.", 1, debug)
+
+
+def _tell(message: str, status: int, debug: bool) -> tuple[int, dict[str, Any], str]:
+    if debug:
+        traceback.print_exc()
+    typer.secho(message, err=True, fg=typer.colors.RED if status != 130 else None)
+    return status, {"error": message}, ""
+
+
+def _tolerate_odd_file_names() -> None:
+    """Let file names that are not valid in the terminal's encoding be printed, escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def _reader_left() -> int:
+    """Answer a closed pipe (``headstart predict ... | head``) without a second complaint at exit."""
+    with contextlib.suppress(OSError):
+        sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
+    return 1
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that could not exist, before anything is loaded.
+
+    Raises:
+        InputError: The name is none that torch knows.
+    """
+    if device is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
+        raise InputError(f"--device {device}: unknown device. Allowed: cpu, cuda, cuda:N (N from 0), mps.")
+
+
+@app.callback()
+def _headstart(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Labelled images in; a measured, calibrated and reusable classifier out."""
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"headstart {installed('headstart')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
