@@ -10,8 +10,9 @@ from headstart.data.dataset import Dataset, load_dataset
 from headstart.errors import RunError
 from headstart.evaluation.evaluate import evaluate_run
 from headstart.evaluation.thumbnails import mistake_pixels
+from headstart.evaluation.validation import validate_run
 from headstart.files import write_json
-from headstart.recipe import Recipe
+from headstart.recipe import Recipe, differences
 from headstart.report.html import write_report
 from headstart.training.folder import RunFolder, check_free, claim_folder, reopen_folder
 from headstart.training.hardware import peak_memory_mb, pick_device, prepare_process
@@ -52,6 +53,49 @@ def train_and_report(
     """
     check_free(out)
     return _run(recipe, out, None, data_dir, threads, device, command, progress, started or time.time())
+
+
+def train_only(
+    recipe: Recipe,
+    *,
+    out: Path,
+    data_dir: Path | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.train_only",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a classifier and measure it on validation; the test split stays sealed until ``evaluate`` is called.
+
+    For choosing among several: train each, compare their validation figures, and evaluate the chosen one alone.
+
+    Args:
+        recipe: Decides everything but where it runs.
+        out: Folder for the run; or one that holds a run of the same recipe, which is then gone on with.
+        data_dir: Local copy of the data set, instead of a download.
+        threads: CPU threads; torch's default when None.
+        device: As in ``train_and_report``.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+
+    Returns:
+        The content of ``validation.json``: the figures of ``metrics.json`` for validation, before calibration.
+
+    Raises:
+        RunError: The folder holds a run of another recipe, or can't be written.
+        InputError: Something else given is wrong; nothing was written.
+        TrainingError: Training could not go on; calling this again goes on from its last checkpoint.
+        StoppedError: Stopped by Ctrl-C after saving.
+    """
+    known = reopen_folder(out) if RunFolder(out).recipe.is_file() else None
+    if known is None:
+        check_free(out)
+    elif known[1] != recipe:
+        raise RunError(f"{out} was trained with another recipe: {differences(known[1], recipe)}. Give another folder.")
+    folder, dataset, torch_device = _train(
+        recipe, out, known[0] if known else None, data_dir, threads, device, command, Display(enabled=progress)
+    )
+    return validate_run(folder.path, dataset, device=str(torch_device))
 
 
 def resume(
@@ -156,21 +200,35 @@ def _run(
     started: float,
 ) -> dict[str, Any]:
     display = Display(enabled=progress)
-    count = prepare_process(threads)
-    torch_device = pick_device(device)
-    dataset = load_dataset(recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=progress)
-    if folder is None or not folder.is_trained:
-        material = prepare(recipe, dataset, torch_device, progress=progress)
-        # Only now is the folder made: whatever could be refused has been.
-        folder = folder or claim_folder(out, recipe)
-        folder.update_environment(data_dir=str(data_dir.resolve()) if data_dir else None, device=torch_device.type)
-        train(recipe, material, folder, command=command, threads=count, display=display)
-        del material
+    folder, dataset, torch_device = _train(recipe, out, folder, data_dir, threads, device, command, display)
     metrics = _measure(folder, dataset, device=torch_device, command=command, display=display)
     metrics |= {"total_seconds": round(time.time() - started, 1), "peak_rss_mb": round(peak_memory_mb(), 1)}
     write_json(folder.path / "metrics.json", metrics)
     write_report(folder.path, mistake_pixels(dataset))
     return metrics
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    folder: RunFolder | None,
+    data_dir: Path | None,
+    threads: int | None,
+    device: str | None,
+    command: str,
+    display: Display,
+) -> tuple[RunFolder, Dataset, torch.device]:
+    """Train, unless that has been done, and return what measuring needs."""
+    count = prepare_process(threads)
+    torch_device = pick_device(device)
+    dataset = load_dataset(recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=display.enabled)
+    if folder is None or not folder.is_trained:
+        material = prepare(recipe, dataset, torch_device, progress=display.enabled)
+        # Only now is the folder made: whatever could be refused has been.
+        folder = folder or claim_folder(out, recipe)
+        folder.update_environment(data_dir=str(data_dir.resolve()) if data_dir else None, device=torch_device.type)
+        train(recipe, material, folder, command=command, threads=count, display=display)
+    return folder, dataset, torch_device
 
 
 def _measure(

@@ -4,7 +4,7 @@ A recipe is YAML, shipped under ``headstart/recipes`` or written by the user; ``
 values. Every error is reported at once, and an unknown key is answered with the nearest one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,6 +78,8 @@ class AugmentRecipe(_Section):
     """Largest ratio of a crop's sides, in either direction."""
     trivial: Fraction = 0.0
     """Share of images that get one random photometric or geometric operation of random strength."""
+    stronger: dict[str, Annotated[float, Field(gt=0.0, le=1.0)]] = {}
+    """That share for single classes by name, e.g. ``{cat: 0.5}``, in place of ``trivial``, which it must exceed."""
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
     """Alpha of mixup's Beta distribution; 0 switches it off."""
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0
@@ -178,6 +180,10 @@ class Recipe(_Section):
     """A name that ``headstart backbones`` lists, or any other timm model."""
     weights: str = "auto"
     """``auto`` (the backbone's own source), ``none`` (from scratch), or the path of a weights file."""
+    preprocessing: Literal["weights", "unit"] = "weights"
+    """``weights``: pixels are normalised as in pretraining. ``unit``: they are only divided by 255, whatever the
+    weights want: a mistake that is often made, and here for comparison. It travels with the classifier, so that
+    predictions are made the same way."""
     head: HeadRecipe = HeadRecipe()
     """What is grafted onto the backbone."""
     probe: ProbeRecipe | None = ProbeRecipe()
@@ -197,6 +203,14 @@ class Recipe(_Section):
             raise ValueError("probe.solver 'lbfgs' needs a linear head; set probe.solver=adam or head.hidden=[]")
         if self.weights == "none" and self.finetune is None:
             raise ValueError("weights 'none' with finetune empty would train a head on a random backbone")
+        if self.finetune:
+            augment = self.finetune.augment
+            for name, share in augment.stronger.items():
+                if share <= augment.trivial:
+                    raise ValueError(
+                        f"finetune.augment.stronger gives '{name}' {share}, which is not more than the "
+                        f"{augment.trivial} of finetune.augment.trivial for all; raise the one or lower the other"
+                    )
         if self.finetune and self.finetune.augment.views:
             augment = self.finetune.augment
             if augment.mixup or augment.cutmix:
@@ -271,6 +285,21 @@ def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """Return the resolved recipe as YAML that ``load_recipe`` reads back to an equal recipe."""
     return str(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+
+
+def differences(one: Recipe, other: Recipe) -> str:
+    """Return which keys two recipes differ in, and how, for an error message; empty when they are equal."""
+    before, after = (dict(_flat(recipe.model_dump(mode="json"))) for recipe in (one, other))
+    keys = [key for key in before | after if before.get(key) != after.get(key)]
+    return ", ".join(f"{key} is {before.get(key)!r} there and {after.get(key)!r} here" for key in keys)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _read(name: str) -> dict[str, Any]:

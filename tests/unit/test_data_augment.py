@@ -102,3 +102,16 @@ def test_random_numbers_follow_from_the_key_alone():
     assert not np.array_equal(epoch_order(seed=1, epoch=2, n=50), epoch_order(seed=1, epoch=3, n=50))
     seeds = {step_seed(seed=s, epoch=e, step=t) for s in range(3) for e in range(3) for t in range(3)}
     assert len(seeds) == 27
+
+
+def test_each_image_may_have_its_own_share(pictures):
+    planes = (pictures[:1].permute(0, 3, 1, 2).float() / 255).expand(400, -1, -1, -1)
+    choice = torch.rand(400, generator=torch.Generator().manual_seed(0))
+    choice[0] = 0.0
+    shares = torch.cat([torch.zeros(200), torch.full((200,), 0.6)])
+    own = trivial_augment(planes, choice, torch.ones(400), share=shares)
+    changed = (own - planes).abs().amax(dim=(1, 2, 3)) > 1e-6
+    assert not changed[:200].any(), "a share of 0 leaves every image alone"
+    assert 0.5 < changed[200:].float().mean() < 0.7
+    common = trivial_augment(planes, choice, torch.ones(400), share=0.6)
+    assert torch.equal(own[200:], common[200:]), "the same share draws the same operations"

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from headstart.contracts import ImageSpec
-from headstart.data.batches import TrainingBatches, evaluation_batches
+from headstart.data.batches import TrainingBatches, check_classes, evaluation_batches
 from headstart.errors import RecipeError
 
 SPEC = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -76,3 +76,30 @@ def test_evaluation_keeps_the_order(sample):
         [labels for _, labels in evaluation_batches(sample.train, SPEC, batch_size=64, device=torch.device("cpu"))]
     )
     assert np.array_equal(labels.numpy(), sample.train.labels)
+
+
+def test_a_class_can_be_changed_more_strongly_and_the_others_stay_as_they_were(sample):
+    plain = batches(sample, changes=CHANGES | {"trivial": 0.0})
+    stronger = batches(sample, changes=CHANGES | {"trivial": 0.0}, stronger={"cat": 0.9})
+    cat = sample.class_names.index("cat")
+    changed, cats = 0, 0
+    for one, other in zip(plain.epoch(0), stronger.epoch(0), strict=True):
+        differs = (one.images - other.images).abs().amax(dim=(1, 2, 3)) > 1e-5
+        assert not differs[one.labels != cat].any()
+        changed += int(differs.sum())
+        cats += int((one.labels == cat).sum())
+    assert 0.6 < changed / cats <= 1
+    again = batches(sample, changes=CHANGES | {"trivial": 0.0}, stronger={"cat": 0.9})
+    assert all(torch.equal(a.images, b.images) for a, b in zip(stronger.epoch(1), again.epoch(1), strict=True))
+
+
+def test_stronger_changes_make_fixed_views_differ(sample):
+    still = {"flip": False, "min_scale": 1.0, "max_aspect": 1.0, "trivial": 0.0}
+    assert batches(sample, changes=still, views=3).views_in_all == 1
+    assert batches(sample, changes=still, views=3, stronger={"cat": 0.5}).views_in_all == 3
+
+
+def test_a_class_that_does_not_exist_is_answered_with_the_nearest(sample):
+    check_classes("finetune.augment.stronger", ["cat", "dog"], sample.class_names)
+    with pytest.raises(RecipeError, match=r"augment\.stronger names 'cta'.*Did you mean 'cat'\?.*airplane"):
+        check_classes("finetune.augment.stronger", ["dog", "cta"], sample.class_names)

@@ -5,7 +5,7 @@ import yaml
 from pydantic import BaseModel
 
 from headstart.errors import RecipeError
-from headstart.recipe import Recipe, dump_recipe, load_recipe, parse_recipe, shipped_recipes
+from headstart.recipe import Recipe, differences, dump_recipe, load_recipe, parse_recipe, shipped_recipes
 
 
 @pytest.fixture
@@ -85,6 +85,9 @@ def test_every_mistake_is_named_at_once(file):
         ("probe: {solver: sgd}", "'lbfgs' or 'adam'"),
         ("finetune: {class_weights: {cat: 0}}", "class_weights"),
         ("data: cifar10", "data"),
+        ("preprocessing: keras", "'weights' or 'unit'"),
+        ("finetune: {augment: {stronger: {cat: 0}}}", "finetune.augment.stronger.cat"),
+        ("finetune: {augment: {trivial: 0.5, stronger: {cat: 0.5}}}", "gives 'cat' 0.5, which is not more"),
         ("[1, 2]", "must be a mapping of keys to values, but is a list"),
         ("", "must be a mapping"),
         ("a: [", "is not valid YAML"),
@@ -170,3 +173,13 @@ def test_shipped_recipes_are_listed_by_name():
     assert names == sorted(names)
     assert "quickstart" in names
     assert all(yaml.safe_load(dump_recipe(load_recipe(name))) for name in names)
+
+
+def test_differences_are_told_key_by_key():
+    one = parse_recipe({"finetune": {"class_weights": {"cat": 2}}}, "x")
+    other = parse_recipe({"seed": 3, "finetune": {"lr": 0.1}}, "x")
+    told = differences(one, other)
+    assert "seed is 0 there and 3 here" in told
+    assert "finetune.lr is None there and 0.1 here" in told
+    assert "finetune.class_weights.cat is 2.0 there and None here" in told
+    assert differences(one, one) == ""

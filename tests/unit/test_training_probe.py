@@ -5,6 +5,8 @@ from torch import nn
 
 from headstart.training.probe import fit_head, fit_linear
 
+SETTINGS = {"seed": 1, "epochs": 20, "batch_size": 32, "lr": 1e-2, "image_size": 48}
+
 
 @pytest.fixture
 def blobs():
@@ -42,7 +44,7 @@ def test_a_deeper_head_learns_and_the_seed_decides(blobs):
     def fitted(seed):
         torch.manual_seed(0)
         head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
-        fit_head(features, labels, head, seed=seed, epochs=20, batch_size=32, lr=1e-2)
+        fit_head(features, labels, head, **SETTINGS | {"val": (features, labels), "seed": seed})
         return head
 
     one, same, other = fitted(1), fitted(1), fitted(2)
@@ -50,3 +52,32 @@ def test_a_deeper_head_learns_and_the_seed_decides(blobs):
     assert (one(features).argmax(1) == labels).float().mean() > 0.9
     assert torch.equal(one[0].weight, same[0].weight)
     assert not torch.equal(one[0].weight, other[0].weight)
+
+
+def test_the_epoch_that_did_best_on_validation_is_kept(blobs):
+    features, labels = blobs
+    # Validation labels that are wrong: the better the head learns, the worse it does there.
+    val = (features[:60], (labels[:60] + 1) % 3)
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    best_epoch, records = fit_head(features, labels, head, val=val, **SETTINGS)
+    assert [record.epoch for record in records] == list(range(1, 21))
+    assert records[-1].train_loss < records[0].train_loss
+    assert records[-1].train_accuracy > 0.9
+    best = max(records, key=lambda record: (record.val_accuracy, -record.val_loss))
+    assert best.epoch == best_epoch < 20
+    with torch.no_grad():
+        kept = (head(val[0]).argmax(1) == val[1]).float().mean().item()
+    assert kept == pytest.approx(best.val_accuracy)
+    assert kept > records[-1].val_accuracy
+    assert {record.image_size for record in records} == {48}
+
+
+def test_validation_changes_nothing_but_the_choice(blobs):
+    features, labels = blobs
+    losses = []
+    for val in ((features[:30], labels[:30]), (features[30:90], labels[30:90])):
+        torch.manual_seed(0)
+        head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+        losses.append([record.train_loss for record in fit_head(features, labels, head, val=val, **SETTINGS)[1]])
+    assert losses[0] == losses[1]

@@ -25,7 +25,7 @@ def augment(
     flip: bool = True,
     min_scale: float = 1.0,
     max_aspect: float = 1.0,
-    trivial: float = 0.0,
+    trivial: float | Tensor = 0.0,
 ) -> Tensor:
     """Crop, mirror and distort a batch at random, and normalise it.
 
@@ -36,7 +36,7 @@ def augment(
         flip: Mirror left to right with probability one half.
         min_scale: Smallest share of the area that a crop keeps, in (0, 1].
         max_aspect: Largest ratio of a crop's sides, at least 1.
-        trivial: Share of images that get one random operation.
+        trivial: Share of images that get one random operation; one for all, or each image's own, shape (n,).
 
     Returns:
         float32, shape (n, 3, size, size), normalised.
@@ -44,7 +44,7 @@ def augment(
     boxes = crop_boxes(draws[:, :4], images.shape[1], images.shape[2], min_scale=min_scale, max_aspect=max_aspect)
     mirror = draws[:, 4] < 0.5 if flip else None
     result = resample(images, boxes, size=spec.size, interpolation=spec.interpolation, mirror=mirror)
-    if trivial > 0:
+    if isinstance(trivial, Tensor) or trivial > 0:
         result = trivial_augment(result, draws[:, 5], draws[:, 6], share=trivial)
     return normalise(result, spec)
 
@@ -72,17 +72,20 @@ def crop_boxes(draws: Tensor, height: int, width: int, *, min_scale: float, max_
     )
 
 
-def trivial_augment(images: Tensor, choice: Tensor, strength: Tensor, *, share: float) -> Tensor:
+def trivial_augment(images: Tensor, choice: Tensor, strength: Tensor, *, share: float | Tensor) -> Tensor:
     """Apply one operation of random strength to a share of the images (Müller and Hutter 2021, TrivialAugment).
 
     Args:
         images: float, shape (n, 3, height, width), in [0, 1].
         choice: Uniform in [0, 1), shape (n,): whether, and which.
         strength: Uniform in [0, 1), shape (n,): from one extreme over "unchanged" at 0.5 to the other.
-        share: Probability that an image is changed at all.
+        share: Probability that an image is changed at all; one for all, or each image's own, shape (n,).
     """
     result = images.clone()
     chosen = (choice / share * len(OPERATIONS)).long()
+    if isinstance(share, Tensor):
+        # A share of 0 has divided by zero.
+        chosen = torch.where(choice < share, chosen, len(OPERATIONS))
     for number, operation in enumerate(OPERATIONS):
         members = (chosen == number).nonzero().squeeze(1)
         if len(members):

@@ -1,7 +1,7 @@
 """Training batches: which images, in which order, changed how. All of it follows from (seed, epoch, step)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
-from headstart.contracts import ImageSpec, Split
+from headstart.contracts import ClassNames, ImageSpec, Split
 from headstart.data.augment import DRAWS, augment
 from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
 from headstart.data.resample import preprocess
-from headstart.errors import RecipeError
+from headstart.errors import RecipeError, nearest
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,17 @@ def check_batch_size(batch_size: int, *, images: int, processes: int = 1) -> Non
         )
 
 
+def check_classes(key: str, named: Iterable[str], class_names: ClassNames) -> None:
+    """Raise RecipeError where a recipe's ``key`` names a class that the data does not have."""
+    unknown = [name for name in named if name not in class_names.names]
+    if unknown:
+        guess = nearest(unknown[0], class_names)
+        raise RecipeError(
+            f"{key} names {', '.join(map(repr, unknown))}, which the data does not have.{guess} "
+            f"Classes: {', '.join(class_names)}."
+        )
+
+
 @dataclass(frozen=True)
 class TrainingBatches:
     """The batches of every epoch.
@@ -63,6 +74,7 @@ class TrainingBatches:
         batch_size: Images in an optimiser step, over all processes.
         seed: Decides everything.
         changes: Keyword arguments of ``augment``.
+        stronger: ``trivial`` of ``augment`` for the images of single classes, by name, in place of that in ``changes``.
         views: Number of fixed views; 0 draws anew every epoch.
         hidden: Called with (rows, view, size) for what the network gets in place of images, e.g. what its frozen
             stages made of them; None for the images.
@@ -79,6 +91,7 @@ class TrainingBatches:
     batch_size: int
     seed: int
     changes: Mapping[str, Any]
+    stronger: Mapping[str, float] = field(default_factory=dict)
     views: int = 0
     hidden: Callable[[NDArray[np.int64], int, int], Tensor] | None = None
     mixup: float = 0.0
@@ -101,7 +114,8 @@ class TrainingBatches:
         """Different views of an image in the whole training; 0 where every epoch draws a new one."""
         height, width = self.split.images.shape[1:3]
         # A crop of full size still has a place to draw in an image that is not square.
-        draws = self.mixup or self.cutmix or self.changes.get("flip", True) or self.changes.get("trivial", 0.0)
+        operations = self.changes.get("trivial", 0.0) or self.stronger
+        draws = self.mixup or self.cutmix or self.changes.get("flip", True) or operations
         crops = height != width or self.changes.get("min_scale", 1.0) < 1 or self.changes.get("max_aspect", 1.0) > 1
         return self.views if draws or crops else 1
 
@@ -132,7 +146,14 @@ class TrainingBatches:
         """Return images as one view shows them: normalised, shape (len(rows), 3, size, size)."""
         draws = torch.from_numpy(_draws(self.seed, view, len(self.split))[rows])
         pixels = torch.from_numpy(np.array(self.split.images[rows])).to(self.device)
-        return augment(pixels, draws.to(self.device), replace(self.spec, size=size), **self.changes)
+        changes = {**self.changes, "trivial": self._shares(rows)} if self.stronger else self.changes
+        return augment(pixels, draws.to(self.device), replace(self.spec, size=size), **changes)
+
+    def _shares(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return how likely each of these images is to get a random operation, shape (len(rows),)."""
+        common = float(self.changes.get("trivial", 0.0))
+        of_class = np.array([self.stronger.get(name, common) for name in self.split.class_names], np.float32)
+        return torch.from_numpy(of_class[self.split.labels[rows]]).to(self.device)
 
     def _batch(self, step: int, rows: NDArray[np.int64], view: int, size: int) -> Batch:
         labels = torch.from_numpy(self.split.labels[rows]).to(self.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headstart.contracts import Split
-from headstart.errors import RecipeError
+from headstart.data.batches import check_classes
 
 
 def class_weights(weights: Literal["balanced"] | Mapping[str, float] | None, train: Split) -> Tensor | None:
@@ -28,10 +28,5 @@ def class_weights(weights: Literal["balanced"] | Mapping[str, float] | None, tra
     if weights == "balanced":
         counts = np.bincount(train.labels, minlength=len(names))
         return torch.tensor(len(train) / (len(names) * counts), dtype=torch.float32)
-    unknown = [name for name in weights if name not in names.names]
-    if unknown:
-        raise RecipeError(
-            f"finetune.class_weights names {', '.join(map(repr, unknown))}, which the data does not have. "
-            f"Classes: {', '.join(names)}."
-        )
+    check_classes("finetune.class_weights", weights, names)
     return torch.tensor([weights.get(name, 1.0) for name in names])

@@ -14,6 +14,7 @@ class Display:
     """Messages and bars on stderr; silent when switched off."""
 
     def __init__(self, *, enabled: bool) -> None:
+        self.enabled = enabled
         self._console = Console(stderr=True, quiet=not enabled, highlight=False)
 
     def say(self, message: str) -> None:

@@ -2,12 +2,9 @@
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.bundle import Bundle, save_bundle
-from headstart.contracts import ImageSpec, Split
-from headstart.data.batches import TrainingBatches, check_batch_size, evaluation_batches
+from headstart.contracts import EpochRecord, ImageSpec, Split
+from headstart.data.batches import TrainingBatches, check_batch_size, check_classes, evaluation_batches
 from headstart.data.dataset import Dataset
 from headstart.data.splits import build_manifest, split_train
 from headstart.files import write_json
@@ -42,13 +40,13 @@ from headstart.training.hardware import (
     Arithmetic,
     autocast,
     choose_arithmetic,
-    describe_hardware,
     peak_memory_mb,
 )
 from headstart.training.history import write_history
 from headstart.training.loop import Progress, Training, fine_tune, moving_average
 from headstart.training.probe import fit_head, fit_linear
 from headstart.training.progress import Display
+from headstart.training.record import record_environment
 from headstart.training.schedule import rate_factor
 
 logger = logging.getLogger(__name__)
@@ -90,6 +88,7 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
     if recipe.finetune:
         class_weights(recipe.finetune.class_weights, train)
+        check_classes("finetune.augment.stronger", recipe.finetune.augment.stronger, dataset.class_names)
         check_batch_size(recipe.finetune.batch_size, images=len(train))
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
     for line in backbone.weights.unmatched:
@@ -112,6 +111,9 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
         frozen_stages = count_stages(classifier, recipe.finetune.freeze.stages)
         freeze(classifier, stages=frozen_stages, depthwise=recipe.finetune.freeze.depthwise)
     spec = replace(backbone.spec, size=recipe.input_size, crop_pct=1.0)
+    if recipe.preprocessing == "unit":
+        # Dividing by 255 is part of reading an image; nothing is to follow it.
+        spec = replace(spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     return Material(dataset, train, val, backbone, classifier.eval().to(device), folds, frozen_stages, spec, device)
 
 
@@ -129,7 +131,18 @@ def train(
     started = time.monotonic()
     manifest = build_manifest(material.train, material.val, material.dataset.sealed_test)
     manifest.write(folder.manifest)
-    _record_environment(recipe, material, folder, command=command, threads=threads)
+    record_environment(
+        folder,
+        device=material.device,
+        dataset=material.dataset,
+        limit=recipe.data.limit,
+        n_train=len(material.train),
+        n_val=len(material.val),
+        weights=material.backbone.weights,
+        seed=recipe.seed,
+        command=command,
+        threads=threads,
+    )
     arithmetic = _arithmetic(recipe, material, folder)
     display.say(
         f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, "
@@ -137,25 +150,28 @@ def train(
     )
     material.classifier.to(memory_format=arithmetic.torch_format)
     validate = _validator(material, arithmetic)
+    best_epoch, history = 0, list[EpochRecord]()
     if recipe.probe:
-        _train_probe(recipe.probe, material, arithmetic, recipe=recipe, display=display)
+        best_epoch, history = _train_probe(recipe.probe, material, arithmetic, recipe=recipe, display=display)
     probe_seconds = time.monotonic() - started
     before = validate(material.classifier)
     train_seconds = probe_seconds
-    facts: dict[str, Any] = {"probe_val_accuracy": before[1], "best_epoch": 0, "train_images_per_second": 0.0}
+    facts: dict[str, Any] = {"probe_val_accuracy": before[1], "train_images_per_second": 0.0}
     if recipe.probe:
         display.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
     if recipe.finetune:
         best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, folder, display)
         material.classifier.load_state_dict(best)
-        facts |= {"best_epoch": done.best_epoch, "train_images_per_second": _speed(done)}
+        best_epoch, history = done.best_epoch, done.history
+        facts["train_images_per_second"] = _speed(done)
         train_seconds += done.total_seconds
-    write_history(folder.history, done.history if recipe.finetune else [])
+    write_history(folder.history, history)
     save_bundle(_bundle(recipe, material, manifest.sha256), folder.model)
     write_json(
         folder.training,
         facts
         | {
+            "best_epoch": best_epoch,
             "train_seconds": round(train_seconds, 3),
             "backbone": material.backbone.name,
             "device": material.device.type,
@@ -168,44 +184,50 @@ def train(
 
 def _train_probe(
     probe: ProbeRecipe, material: Material, arithmetic: Arithmetic, *, recipe: Recipe, display: Display
-) -> None:
-    spec = replace(material.spec, size=probe.size)
+) -> tuple[int, list[EpochRecord]]:
+    """Train the head; return the best epoch and the record of each, where the solver has epochs."""
+
+    def features_of(split: Split, *, mirror: bool, advance: Callable[[int], None]) -> NDArray[np.float32]:
+        return frozen_features(
+            material.classifier,
+            np.asarray(split.images),
+            spec=replace(material.spec, size=probe.size),
+            weights_sha256=material.backbone.weights.sha256,
+            memory_format=arithmetic.torch_format,
+            mirror=mirror,
+            advance=advance,
+        )
+
     mirrors = (False, True) if probe.flip else (False,)
     with display.bar("Features", len(material.train) * len(mirrors)) as advance:
-        features = np.concatenate(
-            [
-                frozen_features(
-                    material.classifier,
-                    np.asarray(material.train.images),
-                    spec=spec,
-                    weights_sha256=material.backbone.weights.sha256,
-                    memory_format=arithmetic.torch_format,
-                    mirror=mirror,
-                    advance=advance,
-                )
-                for mirror in mirrors
-            ]
-        )
+        features = np.concatenate([features_of(material.train, mirror=m, advance=advance) for m in mirrors])
     labels = torch.from_numpy(np.tile(material.train.labels, len(mirrors)))
     weights = class_weights(recipe.finetune.class_weights, material.train) if recipe.finetune else None
-    head = head_of(material.classifier).to("cpu")
     if probe.solver == "lbfgs":
+        head = head_of(material.classifier).to("cpu")
         assert isinstance(head, nn.Linear)
         fit_linear(torch.from_numpy(features), labels, head, l2=probe.l2, weights=weights)
-    else:
-        with display.bar("Head", probe.epochs) as advance:
-            fit_head(
-                torch.from_numpy(features),
-                labels,
-                head,
-                seed=recipe.seed,
-                epochs=probe.epochs,
-                batch_size=probe.batch_size,
-                lr=probe.lr,
-                weights=weights,
-                advance=advance,
-            )
+        head.to(material.device)
+        return 0, []
+    with display.bar("Validation features", len(material.val)) as advance:
+        val_features = np.array(features_of(material.val, mirror=False, advance=advance))
+    head = head_of(material.classifier).to("cpu")
+    with display.bar("Head", probe.epochs) as advance:
+        best_epoch, history = fit_head(
+            torch.from_numpy(features),
+            labels,
+            head,
+            val=(torch.from_numpy(val_features), torch.from_numpy(material.val.labels)),
+            seed=recipe.seed,
+            epochs=probe.epochs,
+            batch_size=probe.batch_size,
+            lr=probe.lr,
+            image_size=probe.size,
+            weights=weights,
+            advance=advance,
+        )
     head.to(material.device)
+    return best_epoch, history
 
 
 def _fine_tune(
@@ -298,6 +320,7 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: A
             "max_aspect": augment.max_aspect,
             "trivial": augment.trivial,
         },
+        stronger=augment.stronger,
         views=augment.views,
         mixup=augment.mixup,
         cutmix=augment.cutmix,
@@ -361,31 +384,6 @@ def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:
         dataset=material.dataset.name,
         manifest_sha256=manifest_sha256,
         weights={key: record[key] for key in ("source", "origin", "sha256", "license")},
-    )
-
-
-def _record_environment(recipe: Recipe, material: Material, folder: RunFolder, *, command: str, threads: int) -> None:
-    if "versions" in folder.read_environment():
-        return
-    packages = ("headstart", "torch", "torchvision", "timm", "accelerate", "numpy")
-    folder.update_environment(
-        versions={"python": sys.version.split()[0]} | {name: version(name) for name in packages},
-        hardware=describe_hardware(material.device),
-        threads=threads,
-        data={
-            "name": material.dataset.name,
-            "sha256": material.dataset.sha256,
-            "source": material.dataset.source,
-            "limit": recipe.data.limit,
-            "n_train": len(material.train),
-            "n_val": len(material.val),
-            "n_test": len(material.dataset.sealed_test),
-        },
-        weights=asdict(material.backbone.weights),
-        seed=recipe.seed,
-        command=command,
-        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        test_openings=[],
     )
 
 
