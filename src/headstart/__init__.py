@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.comparing.compare import compare as compare
     from headstart.contracts import Predictions as Predictions
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.experiment import evaluate as evaluate
@@ -21,12 +22,13 @@ _HOMES = {
     "HeadstartError": ("headstart.errors", "HeadstartError"),
     "Predictions": ("headstart.contracts", "Predictions"),
     "Predictor": ("headstart.inference.predictor", "Predictor"),
+    "compare": ("headstart.comparing.compare", "compare"),
     "evaluate": ("headstart.experiment", "evaluate"),
     "load": ("headstart.inference.predictor", "load"),
     "train": ("headstart.experiment", "train_and_report"),
 }
 
-__all__ = ["HeadstartError", "Predictions", "Predictor", "__version__", "evaluate", "load", "train"]
+__all__ = ["HeadstartError", "Predictions", "Predictor", "__version__", "compare", "evaluate", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from headstart.cli.app import Answer, app, main
 from headstart.cli.backbones import backbones
+from headstart.cli.compare import compare
 from headstart.cli.evaluate import evaluate
 from headstart.cli.predict import predict
 from headstart.cli.train import train
@@ -25,6 +26,7 @@ __all__ = ["app", "main"]
 _EXAMPLES: dict[Callable[..., Answer], str] = {
     train: "headstart train cifar10 --limit 10000 --recipe quickstart --out runs/quickstart",
     evaluate: "headstart evaluate runs/quickstart",
+    compare: "headstart compare runs/quickstart runs/mine --out comparison.html",
     predict: "headstart predict runs/quickstart/model photos/ cat.jpg --json",
     backbones: "headstart backbones 'resnet50*'",
 }

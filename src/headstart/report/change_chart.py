@@ -1,0 +1,83 @@
+"""Geometry of changes with their intervals: a line each, around a zero that all share.
+
+As in ``charts``, nothing here knows about markup or colours; ``change_chart.jinja`` makes it into SVG.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from headstart.report.charts import Box, Tick, nice_ticks
+
+_ROW = 26.0
+_LONGEST_NAME = 30
+"""Characters; a longer name is shortened in the drawing and stands in full in the table."""
+_LETTER = 6.6
+
+
+@dataclass(frozen=True)
+class ChangeRow:
+    """A change, and the ends of its interval; ``direction`` is ``unclear`` where the interval holds zero."""
+
+    name: str
+    full_name: str
+    y: float
+    x: float
+    low_x: float
+    high_x: float
+    text: str
+    direction: Literal["up", "down", "unclear"]
+
+
+@dataclass(frozen=True)
+class ChangeChart:
+    """Changes under one another; ``zero`` is where the axis has 0."""
+
+    width: float
+    height: float
+    box: Box
+    zero: float
+    x_ticks: list[Tick]
+    rows: list[ChangeRow]
+
+
+def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeChart:
+    """Place changes in percentage points.
+
+    Args:
+        changes: For each line its name, the change, and the ends of its 95 % interval, in shares of 1; at least one.
+    """
+    names = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name, *_ in changes]
+    left = 16.0 + _LETTER * max(len(name) for name in names)
+    box = Box(left, 8.0, left + 330.0, 8.0 + _ROW * len(changes))
+    ticks = nice_ticks(min(0.0, *(100 * low for _, _, low, _ in changes)), max(0.0, *(100 * c[3] for c in changes)))
+    scale = (box.right - box.left) / (ticks[-1] - ticks[0])
+
+    def x(points: float) -> float:
+        return box.left + (points - ticks[0]) * scale
+
+    rows = [
+        ChangeRow(
+            name=name,
+            full_name=full_name,
+            y=box.top + (i + 0.5) * _ROW,
+            x=x(100 * value),
+            low_x=x(100 * low),
+            high_x=x(100 * high),
+            text=signed(value),
+            direction="up" if low > 0 else "down" if high < 0 else "unclear",
+        )
+        for i, (name, (full_name, value, low, high)) in enumerate(zip(names, changes, strict=True))
+    ]
+    x_ticks = [Tick(x(tick), _axis(tick)) for tick in ticks]
+    return ChangeChart(box.right + 52.0, box.bottom + 42.0, box, x(0.0), x_ticks, rows)
+
+
+def signed(share: float) -> str:
+    """Return a difference of shares in percentage points with its sign, e.g. ``+1.20``."""
+    text = f"{100 * share:+.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", "\u2212")
+
+
+def _axis(points: float) -> str:
+    return f"{points:+g}".replace("-", "\u2212") if points else "0"

@@ -1,0 +1,114 @@
+"""From a comparison, as ``--json`` prints it, to one self-contained page."""
+
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from headstart.contracts import UInt8Images
+from headstart.errors import InputError, RunError
+from headstart.files import write_atomically
+from headstart.report.change_chart import ChangeChart, change_chart, signed
+from headstart.report.html import _environment
+from headstart.report.mistakes import data_uri
+
+PAIRS_IN_DETAIL = 6
+"""More pairs than these are told in the table, and only the first run's in detail."""
+
+GENERATOR = "headstart compare"
+"""Stands in the page's head, so that a later comparison may replace the page and nothing else."""
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place where a page can't be written or where something else lies.
+
+    Raises:
+        InputError: Not an HTML file's name, a folder, or a file that is not a comparison.
+    """
+    if out.suffix.lower() not in {".html", ".htm"}:
+        raise InputError(f"--out {out}: the page is an HTML file, so its name must end in .html.")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder. Give a file in it, e.g. {out / 'comparison.html'}.")
+    if out.exists() and f'content="{GENERATOR}"' not in out.read_text(encoding="utf-8", errors="replace")[:4000]:
+        raise InputError(f"{out} exists and is not a comparison's page. Give another name with --out.")
+
+
+def write_comparison(
+    comparison: dict[str, Any], out: Path, *, pictures: Mapping[int, UInt8Images], why_no_pictures: str | None = None
+) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        comparison: What ``headstart compare --json`` prints.
+        out: The page's path; folders above it are made.
+        pictures: Pixels of test images by row, shape (height, width, 3); images that are not in it are left out.
+        why_no_pictures: Said on the page where there are none.
+
+    Raises:
+        RunError: The page can't be written.
+    """
+    pairs = comparison["pairs"]
+    detailed = pairs if len(pairs) <= PAIRS_IN_DETAIL else [p for p in pairs if p["first"] == pairs[0]["first"]]
+    ids = count(1)
+    page = (
+        _environment()
+        .get_template("compare.html.jinja")
+        .render(
+            comparison=comparison,
+            runs=comparison["runs"],
+            pairs=pairs,
+            overview=_overview(pairs),
+            detailed=[
+                {
+                    "id": f"pair-{next(ids)}",
+                    "pair": pair,
+                    "chart": _class_chart(pair),
+                    "sides": [
+                        _side(pair, "second", "first", pictures),
+                        _side(pair, "first", "second", pictures),
+                    ],
+                }
+                for pair in detailed
+            ],
+            why_no_pictures=why_no_pictures,
+            generator=GENERATOR,
+            points=signed,
+        )
+    )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, page)
+    except OSError as error:
+        raise RunError(f"{out} can't be written: {error.strerror}. Check space and permissions.") from None
+
+
+def _overview(pairs: list[dict[str, Any]]) -> ChangeChart:
+    """Return the chart of all differences in accuracy."""
+    return change_chart(
+        [
+            (
+                "change" if len(pairs) == 1 else f"{pair['first']} → {pair['second']}",
+                pair["accuracy_change"]["value"],
+                *pair["accuracy_change"]["ci95"],
+            )
+            for pair in pairs
+        ]
+    )
+
+
+def _class_chart(pair: dict[str, Any]) -> ChangeChart:
+    """Return the chart of a pair's changes in F1, largest gain first; a class that can't be scored is left out."""
+    known = [(name, found["f1_change"]) for name, found in pair["per_class"].items() if found["f1_change"]]
+    known.sort(key=lambda entry: -entry[1]["value"])
+    return change_chart([(name, change["value"], *change["ci95"]) for name, change in known])
+
+
+def _side(pair: dict[str, Any], winner: str, loser: str, pictures: Mapping[int, UInt8Images]) -> dict[str, Any]:
+    """Return the images that only ``winner`` gets right, those with a picture in full."""
+    found = pair[f"{winner}_only"]
+    shown = [
+        {**example, "picture": data_uri(pictures[example["row"]])}
+        for example in found["examples"]
+        if example["row"] in pictures
+    ]
+    return {"winner": pair[winner], "loser": pair[loser], "images": len(found["rows"]), "shown": shown}
