@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.experiment import evaluate as evaluate
     from headstart.experiment import train_and_report as train
+    from headstart.exploration import explore as explore
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
 
@@ -24,11 +25,22 @@ _HOMES = {
     "Predictor": ("headstart.inference.predictor", "Predictor"),
     "compare": ("headstart.comparing.compare", "compare"),
     "evaluate": ("headstart.experiment", "evaluate"),
+    "explore": ("headstart.exploration", "explore"),
     "load": ("headstart.inference.predictor", "load"),
     "train": ("headstart.experiment", "train_and_report"),
 }
 
-__all__ = ["HeadstartError", "Predictions", "Predictor", "__version__", "compare", "evaluate", "load", "train"]
+__all__ = [
+    "HeadstartError",
+    "Predictions",
+    "Predictor",
+    "__version__",
+    "compare",
+    "evaluate",
+    "explore",
+    "load",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,12 +18,14 @@ from headstart.cli.app import Answer, app, main
 from headstart.cli.backbones import backbones
 from headstart.cli.compare import compare
 from headstart.cli.evaluate import evaluate
+from headstart.cli.explore import explore
 from headstart.cli.predict import predict
 from headstart.cli.train import train
 
 __all__ = ["app", "main"]
 
 _EXAMPLES: dict[Callable[..., Answer], str] = {
+    explore: "headstart explore cifar10 --limit 10000",
     train: "headstart train cifar10 --limit 10000 --recipe quickstart --out runs/quickstart",
     evaluate: "headstart evaluate runs/quickstart",
     compare: "headstart compare runs/quickstart runs/mine --out comparison.html",

@@ -1,0 +1,159 @@
+"""From what ``headstart explore`` has found to one self-contained page; the figures on it are those of explore.json."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.contracts import UInt8Images
+from headstart.report.histograms import class_chart, histogram_chart
+from headstart.report.html import _environment
+from headstart.report.mistakes import data_uri
+
+MADE_BY = "headstart explore"
+"""Stands at the beginning of both files, so that a later call may replace them and nothing else."""
+PAIRS_SHOWN = 20
+"""Near duplicates with pictures, for each pair of splits; explore.json lists all."""
+GROUPS_SHOWN = 20
+_BIN = 4
+"""Values of a pixel that share a bin in the drawings; explore.json has all 256."""
+
+Picture = Callable[[str, int], UInt8Images]
+"""From a split's name and a row to pixels, shape (height, width, 3)."""
+
+
+def explore_page(
+    found: dict[str, Any],
+    *,
+    picture: Picture,
+    samples: dict[str, list[int]],
+    mean_images: NDArray[np.float64] | None,
+) -> str:
+    """Return the page.
+
+    Args:
+        found: What ``explore.json`` holds.
+        picture: Called for the images on the page only.
+        samples: Rows of training images to show, by class.
+        mean_images: Shape (classes, height, width, 3), 0 to 255; None where sizes differ.
+    """
+
+    def uri(place: dict[str, Any]) -> str:
+        return data_uri(np.asarray(picture(place["split"], place["row"])))
+
+    duplicates = found["duplicates"]
+    pairs = {
+        kind: [pair for pair in duplicates["near"]["list"] if _kind(pair) == kind][:PAIRS_SHOWN]
+        for kind in duplicates["near"]["pairs"]
+    }
+    page: str = (
+        _environment()
+        .get_template("explore.html.jinja")
+        .render(
+            found=found,
+            made_by=MADE_BY,
+            train=found["train"],
+            test=found["test"],
+            splits={name: found[name] for name in ("train", "test")},
+            findings=findings(found),
+            samples={name: [uri({"split": "train", "row": row}) for row in rows] for name, rows in samples.items()},
+            classes=class_chart({name: found[name]["class_counts"] for name in ("train", "test")}),
+            histograms=_histograms(found["train"]),
+            bin=_BIN,
+            means=_means(mean_images, found["class_names"]),
+            pairs=pairs,
+            groups=duplicates["exact"]["list"][:GROUPS_SHOWN],
+            uri=uri,
+        )
+    )
+    return page
+
+
+def findings(found: dict[str, Any]) -> list[str]:
+    """Return what a reader should know first, in sentences made of the figures."""
+    train, test, copies = found["train"], found["test"], found["duplicates"]
+    return [
+        _balance(train["class_counts"]),
+        _sizes(train, test),
+        _quality(train, test),
+        f"Pixels of the training images have a mean of {train['mean']} and a standard deviation of {train['std']} (of "
+        f"255); {train['near_black_share']:.1%} are near-black and {train['near_white_share']:.1%} near-white.",
+        _copies(copies, test["n"]),
+    ]
+
+
+def _balance(counts: dict[str, int]) -> str:
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    ratio = counts[most] / max(1, counts[least])
+    verdict = "balanced" if ratio < 1.25 else "somewhat unbalanced" if ratio < 2 else "unbalanced"
+    return (
+        f"The classes of the training images are {verdict}: {counts[least]:,} ({least}) to {counts[most]:,} ({most}) "
+        "images each."
+    )
+
+
+def _sizes(train: dict[str, Any], test: dict[str, Any]) -> str:
+    sizes = sorted({*train["sizes"], *test["sizes"]})
+    if len(sizes) == 1:
+        return f"All images have one shape, {sizes[0]}."
+    return f"Images have {len(sizes)} different sizes."
+
+
+def _quality(train: dict[str, Any], test: dict[str, Any]) -> str:
+    constant = train["constant"]["n"] + test["constant"]["n"]
+    bad = sum(split["scaled"][kind] for split in (train, test) for kind in ("nan", "inf"))
+    told = f"{constant:,} images are" if constant != 1 else "One image is"
+    blank = f"{told} of a single colour" if constant else "No image is of a single colour"
+    return f"{blank}, and {f'{bad:,}' if bad else 'no'} values are NaN or infinite after scaling."
+
+
+def _copies(copies: dict[str, Any], tested: int) -> str:
+    exact, test = copies["exact"], copies["test_images"]
+    same = (
+        f"{exact['images']:,} images are equal to another, pixel for pixel."
+        if exact["groups"]
+        else ("No image occurs twice, pixel for pixel.")
+    )
+    if not test["copied_in_train"]:
+        return f"{same} No near duplicate of a test image was found among the training images."
+    return (
+        f"{same} But {test['copied_in_train']:,} of {tested:,} test images ({test['copied_in_train_share']:.1%}) show "
+        "the same picture as a training image, or nearly so: a test score rewards remembering these."
+    )
+
+
+def _kind(pair: dict[str, Any]) -> str:
+    return "+".join(image["split"] for image in pair["images"])
+
+
+def _histograms(train: dict[str, Any]) -> dict[str, Any]:
+    binned: dict[str, Sequence[int]] = {
+        name: [sum(counts[i : i + _BIN]) for i in range(0, 256, _BIN)] for name, counts in train["histograms"].items()
+    }
+    overall = binned.pop("overall")
+    return {
+        "overall": histogram_chart({"overall": overall}),
+        "channels": histogram_chart(binned),
+        "brightness": histogram_chart({"brightness": train["brightness"]["histogram"]}),
+        "contrast": histogram_chart({"contrast": train["contrast"]["histogram"]}),
+        "table": list(zip(range(0, 256, _BIN), overall, *binned.values(), strict=True)),
+        "per_image": list(
+            zip(
+                range(0, 256, 256 // len(train["brightness"]["histogram"])),
+                train["brightness"]["histogram"],
+                train["contrast"]["histogram"],
+                strict=True,
+            )
+        ),
+    }
+
+
+def _means(mean_images: NDArray[np.float64] | None, names: list[str]) -> dict[str, str] | None:
+    if mean_images is None:
+        return None
+    return {
+        name: data_uri(np.rint(mean).astype(np.uint8))
+        for name, mean in zip(names, mean_images, strict=True)
+        if np.isfinite(mean).all()
+    }
