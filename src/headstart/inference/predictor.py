@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from threading import Barrier
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -182,6 +183,7 @@ class Predictor:
         remaining = iter(pictures)
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+            _compute_alone(pool, workers)
 
             def begin() -> tuple[list[_P], list[Future[list[Tensor | str]]]]:
                 batch = list(islice(remaining, batch_size))
@@ -308,6 +310,22 @@ def _device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"Device '{name}' can't be used here: {reason}. Give cpu, or leave it away.") from None
     return device
+
+
+def _compute_alone(pool: ThreadPoolExecutor, workers: int) -> None:
+    """Let each of the pool's threads compute alone; more of them would fight with the network's for the cores."""
+    threads = torch.get_num_threads()
+    ready = Barrier(workers + 1)
+
+    def limit() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    for _ in range(workers):
+        pool.submit(limit)
+    ready.wait()
+    # Each thread keeps its own number, but the last one set is also what later threads begin with.
+    torch.set_num_threads(threads)
 
 
 @contextmanager
