@@ -24,6 +24,9 @@ INSTALLED := $(if $(wildcard $(VENV)/.editable),$(VENV)/.editable,$(VENV)/.insta
 # (make CHROMIUM= test) leaves its tests out too.
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 NPM      ?= $(shell command -v npm)
+# One process a core, each with one thread: most of a test's time is Python's. Spinning threads of two processes would
+# take the cores from each other.
+PYTEST   := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 LEFT_OUT := $(if $(CHROMIUM),, and not browser)$(if $(NPM),, and not npm)
 
 .PHONY: help quickstart test test-all lint format clean check-python say-left-out
@@ -44,10 +47,10 @@ quickstart: $(INSTALLED)  ## install, train on 10,000 CIFAR-10 images, print the
 
 test: lint say-left-out  ## every check but the slow tests
 	@echo "Left out: tests marked slow (make test-all runs them)."
-	$(BIN)/python -m pytest -m "not slow$(LEFT_OUT)"
+	$(PYTEST) -m "not slow$(LEFT_OUT)"
 
 test-all: lint say-left-out  ## every check
-	$(BIN)/python -m pytest -m "(slow or not slow)$(LEFT_OUT)"
+	$(PYTEST) -m "(slow or not slow)$(LEFT_OUT)"
 
 lint: $(VENV)/.editable  ## style, types and import rules
 	$(BIN)/ruff check .
