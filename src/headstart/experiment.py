@@ -7,13 +7,17 @@ from typing import Any
 import torch
 
 from headstart.data.dataset import Dataset, load_dataset
-from headstart.errors import RunError
+from headstart.errors import InputError, RunError
 from headstart.evaluation.evaluate import evaluate_run
+from headstart.evaluation.robustness import headline, measure_corruptions, sample_size
+from headstart.evaluation.saliency import check_captum, write_saliency
 from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.evaluation.validation import validate_run
 from headstart.files import write_json
 from headstart.recipe import Recipe, differences
 from headstart.report.html import write_report
+from headstart.report.mistakes import MISTAKES_SHOWN, worst
+from headstart.report.run_files import read_run
 from headstart.training.folder import RunFolder, check_free, claim_folder, reopen_folder
 from headstart.training.hardware import peak_memory_mb, pick_device, prepare_process
 from headstart.training.progress import Display
@@ -92,8 +96,10 @@ def train_only(
         check_free(out)
     elif known[1] != recipe:
         raise RunError(f"{out} was trained with another recipe: {differences(known[1], recipe)}. Give another folder.")
+    folder = known[0] if known else None
+    threads = threads or (folder.read_environment().get("threads") if folder else None)
     folder, dataset, torch_device = _train(
-        recipe, out, known[0] if known else None, data_dir, threads, device, command, Display(enabled=progress)
+        recipe, out, folder, data_dir, threads, device, command, Display(enabled=progress)
     )
     return validate_run(folder.path, dataset, device=str(torch_device))
 
@@ -153,10 +159,16 @@ def evaluate(
     data_dir: Path | None = None,
     threads: int | None = None,
     device: str | None = None,
+    saliency: bool = False,
+    corruptions: bool = False,
+    corruption_images: int | None = None,
     command: str = "headstart.evaluate",
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a finished run again and rewrite its figures and its page; the opening of the test split is logged.
+
+    What ``saliency`` and ``corruptions`` find stays in the run's folder, and on its page, when it is measured again
+    without them.
 
     Args:
         run: The run's folder, or the ``model`` folder in it.
@@ -164,6 +176,9 @@ def evaluate(
         data_dir: Local copy of the data set, instead of a download.
         threads: CPU threads; torch's default when None.
         device: As in ``train_and_report``.
+        saliency: Explain the mistakes on the page by class-activation maps; needs the extra ``explain``.
+        corruptions: Measure on test images with noise, blur, weather and compression too.
+        corruption_images: How many of them; ``robustness.IMAGES``, or as many as there are, when None.
         command: What the user typed, for the record.
         progress: Show progress on stderr.
 
@@ -173,7 +188,15 @@ def evaluate(
     Raises:
         RunError: The folder holds no finished run.
         DataError: The data are not those that the run was split on.
+        InputError: captum is not installed, or so many test images are not there; nothing was measured.
     """
+    if corruption_images is not None and not corruptions:
+        raise InputError(
+            "A number of images to spoil was given, but no corruptions are to be measured. "
+            "Ask for them as well (--corruptions), or leave the number away."
+        )
+    if saliency:
+        check_captum()
     path = run.parent if (run / "config.json").is_file() else run
     folder, recipe = reopen_folder(path)
     if not folder.is_trained:
@@ -183,7 +206,19 @@ def evaluate(
     begun = folder.read_environment()
     data_dir = data_dir or (Path(begun["data_dir"]) if begun.get("data_dir") and data is None else None)
     dataset = load_dataset(data or recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=progress)
-    metrics = _measure(folder, dataset, device=torch_device, command=command, display=Display(enabled=progress))
+    images = sample_size(corruption_images, dataset) if corruptions else 0
+    display = Display(enabled=progress)
+    metrics = _measure(folder, dataset, device=torch_device, command=command, display=display)
+    if corruptions:
+        with display.share("Measuring spoilt images") as show:
+            measure_corruptions(path, dataset, images=images, device=str(torch_device), progress=show)
+    files = read_run(path)
+    if saliency:
+        wanted = {p.row: (p.predicted, p.label) for p in worst(files.predictions, count=MISTAKES_SHOWN)}
+        write_saliency(path, dataset, wanted=wanted, device=str(torch_device))
+    if files.corruptions is not None:
+        metrics["corruptions"] = headline(files.corruptions)
+        write_json(path / "metrics.json", metrics)
     write_report(path, mistake_pixels(dataset))
     return metrics
 

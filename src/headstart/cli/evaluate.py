@@ -20,6 +20,20 @@ def evaluate(
     data_dir: DataDir = None,
     threads: Threads = None,
     device: Device = None,
+    saliency: Annotated[
+        bool,
+        typer.Option("--saliency", help="Show where in the worst mistakes the evidence lay; needs headstart[explain]."),
+    ] = False,
+    corruptions: Annotated[
+        bool,
+        typer.Option("--corruptions", help="Measure on test images with noise, blur, weather and compression too."),
+    ] = False,
+    corruption_images: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many test images to spoil, of each class its share; 1,000 by default.", show_default=False
+        ),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -36,7 +50,17 @@ def evaluate(
         data_dir=data_dir,
         threads=threads,
         device=device,
+        saliency=saliency,
+        corruptions=corruptions,
+        corruption_images=corruption_images,
         command=context.obj,
         progress=not quiet,
     )
-    return Answer(metrics, result_lines(metrics, run.parent if run.name == "model" else run))
+    lines = result_lines(metrics, run.parent if run.name == "model" else run)
+    if corruptions:
+        spoilt = metrics["corruptions"]
+        lines += (
+            f"\nSpoilt      {spoilt['accuracy']:.2%} accuracy on {spoilt['n']:,} images with noise, blur, weather and "
+            f"compression ({spoilt['clean_accuracy']:.2%} on them as they are)"
+        )
+    return Answer(metrics, lines)

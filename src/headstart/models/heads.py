@@ -79,6 +79,41 @@ def head_logits(module: nn.Module, features: Tensor) -> Tensor:
     return torch.flatten(head(inputs), 1)
 
 
+def last_feature_map(module: nn.Module, *, size: int) -> tuple[str, nn.Module]:
+    """Return the path of the module whose output is pooled for the head, and the module.
+
+    Found by watching a forward pass, because networks name it differently and timm's ``feature_info`` may end earlier.
+
+    Args:
+        module: A classifier, in evaluation mode.
+        size: Side of a picture that it takes, in pixels.
+
+    Raises:
+        WeightsError: The head sees something else than a map of features, as that of a vision transformer does.
+    """
+    network: Network = module
+    outputs: dict[str, object] = {}
+    hooks = [
+        inner.register_forward_hook(lambda _m, _i, output, path=path: outputs.update({path: output}))
+        for path, inner in network.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            device = next(network.parameters()).device
+            features: Tensor = network.forward_features(torch.zeros(1, 3, size, size, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # Of a block and the block around it, which have the same output, the outer one comes last.
+    paths = [path for path, output in outputs.items() if output is features]
+    if features.ndim != 4 or features.shape[1] != network.num_features or not paths:
+        raise WeightsError(
+            f"{type(module).__name__} pools no map of features, so there is nothing to draw over a picture. "
+            "Class-activation maps need a convolutional network."
+        )
+    return paths[-1], network.get_submodule(paths[-1])
+
+
 def _graft(
     module: Network,
     architecture: str,

@@ -5,7 +5,7 @@ Lengths are SVG user units, with y growing downwards.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -64,13 +64,17 @@ class LineChart:
 
 @dataclass(frozen=True)
 class Cell:
-    """A non-zero entry of the confusion matrix; ``strength`` in (0, 1] is how strongly it is coloured."""
+    """A non-zero entry of the confusion matrix.
+
+    ``share`` is that of the true class, ``strength`` in (0, 1] how strongly it is coloured.
+    """
 
     x: float
     y: float
     count: int
     right: bool
     strength: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,40 @@ class Matrix:
     cells: list[Cell]
     counts_shown: bool
     labels_shown: bool
+
+
+@dataclass(frozen=True)
+class CurveChart:
+    """Curves over any quantity; ``marks`` are points to name on them."""
+
+    width: float
+    height: float
+    box: Box
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    series: list[Series]
+    marks: list[tuple[float, float, str]]
+
+
+@dataclass(frozen=True)
+class BarRow:
+    """A group of bars: its name, and for each bar (style, y, width, text)."""
+
+    name: str
+    label_y: float
+    bars: list[tuple[str, float, float, str]]
+
+
+@dataclass(frozen=True)
+class BarChart:
+    """Groups of level bars, one below the other, that all start at ``box.left``."""
+
+    width: float
+    height: float
+    box: Box
+    thickness: float
+    x_ticks: list[Tick]
+    rows: list[BarRow]
 
 
 @dataclass(frozen=True)
@@ -163,6 +201,70 @@ def line_chart(
     )
 
 
+def curve_chart(
+    curves: Mapping[str, Sequence[Point]],
+    *,
+    styles: Sequence[str],
+    x_ticks: dict[float, str],
+    number: Callable[[float], str],
+    marks: Sequence[tuple[float, float, str]] = (),
+    y_from: float | None = None,
+) -> CurveChart:
+    """Place curves over any quantity.
+
+    Args:
+        curves: Name to points (x, y), at least one each, x ascending. Names stand at the ends of the curves.
+        styles: The style of each curve.
+        x_ticks: Values of the x axis with their text; the smallest and largest are its ends.
+        number: How a value is written at the y axis.
+        marks: Points to draw and name.
+        y_from: The smallest value that the y axis must show; that of the curves when None.
+    """
+    width, height, box = 520.0, 290.0, Box(46.0, 16.0, 436.0, 246.0)
+    values = [y for points in curves.values() for _, y in points] + ([] if y_from is None else [y_from])
+    y_values = nice_ticks(min(values), max(values))
+    x = _scale(min(x_ticks), max(x_ticks), box.left + 8, box.right - 8)
+    y = _scale(y_values[0], y_values[-1], box.bottom, box.top)
+    placed = [tuple((x(a), y(b)) for a, b in points) for points in curves.values()]
+    label_places = spread([points[-1][1] for points in placed], gap=15.0)
+    return CurveChart(
+        width,
+        height,
+        box,
+        x_ticks=[Tick(x(value), text) for value, text in x_ticks.items()],
+        y_ticks=[Tick(y(value), number(value)) for value in y_values],
+        series=[Series(*row) for row in zip(curves, styles, placed, label_places, strict=True)],
+        marks=[(x(a), y(b), text) for a, b, text in marks],
+    )
+
+
+def bar_chart(
+    groups: Sequence[str], values: Mapping[str, Sequence[float]], *, number: Callable[[float], str]
+) -> BarChart:
+    """Place groups of bars for shares of 1, each group below the other.
+
+    Args:
+        groups: Shape (n,).
+        values: Style of a bar to the values of all groups, shape (n,), in [0, 1].
+        number: How a value is written at the end of its bar, and at the axis.
+    """
+    thickness, gap = 11.0, 9.0
+    pitch = thickness * len(values) + gap
+    left = 14.0 + min(150.0, 6.8 * max(len(name) for name in groups))
+    box = Box(left, 4.0, left + 440.0, 4.0 + pitch * len(groups))
+    x = _scale(0, 1, box.left, box.right)
+    rows = []
+    for i, name in enumerate(groups):
+        top = box.top + i * pitch + gap / 2
+        bars = [
+            (style, top + j * thickness, x(row[i]) - box.left, number(row[i]))
+            for j, (style, row) in enumerate(values.items())
+        ]
+        rows.append(BarRow(name, top + thickness * len(values) / 2, bars))
+    ticks = [Tick(x(i / 5), number(i / 5)) for i in range(6)]
+    return BarChart(box.right + 48.0, box.bottom + 24.0, box, thickness, ticks, rows)
+
+
 def matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Matrix:
     """Place a confusion matrix.
 
@@ -170,7 +272,7 @@ def matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Matrix:
     share, raised to 0.7: on the diagonal's scale a good classifier's mistakes could not be seen.
     """
     n = len(names)
-    side = 46.0 if n <= 16 else max(6.0, 640.0 / n)
+    side = 50.0 if n <= 16 else max(6.0, 640.0 / n)
     margin = min(150.0, 14.0 + 6.8 * max(len(name) for name in names))
     box = Box(margin + 18, margin + 18, margin + 18 + n * side, margin + 18 + n * side)
     totals = [max(1, sum(row)) for row in confusion]
@@ -183,6 +285,7 @@ def matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Matrix:
             confusion[i][j],
             right=i == j,
             strength=shares[i][j] if i == j else (shares[i][j] / worst) ** 0.7,
+            share=shares[i][j],
         )
         for i in range(n)
         for j in range(n)

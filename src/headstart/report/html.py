@@ -11,11 +11,14 @@ from headstart.data.splits import read_manifest
 from headstart.errors import RunError
 from headstart.files import write_atomically
 from headstart.report import charts
-from headstart.report.mistakes import Thumbnails, most_confident
+from headstart.report.classes import classes
+from headstart.report.confusions import confusions
+from headstart.report.coverage import coverage
+from headstart.report.mistakes import MISTAKES_SHOWN, Thumbnails, most_confident
+from headstart.report.robustness import robustness
 from headstart.report.run_files import RunFiles, read_run
+from headstart.report.saliency import looks
 
-MISTAKES_SHOWN = 24
-CONFUSIONS_SHOWN = 20
 _NO_BREAK = "\u00a0"
 _MONTHS = ("Jan.", "Feb.", "March", "April", "May", "June", "July", "Aug.", "Sept.", "Oct.", "Nov.", "Dec.")
 
@@ -25,7 +28,8 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
 
     Args:
         run: A folder with ``metrics.json``, ``predictions.csv``, ``history.csv``, ``recipe.yaml``,
-            ``environment.json`` and ``split_manifest.csv``.
+            ``environment.json`` and ``split_manifest.csv``; what ``corruptions.json`` and ``saliency.json`` hold is
+            shown where they are present.
         dataset_thumbnails: From an image's row in the test split to its pixels, shape (height, width,
             3); called for the mistakes on the page only.
 
@@ -36,24 +40,27 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
         RunError: A file is missing or damaged, or the page can't be written.
     """
     files = read_run(run)
+    test = files.metrics["test"]
+    mistakes = most_confident(files.predictions, dataset_thumbnails, count=MISTAKES_SHOWN)
     page = (
         _environment()
         .get_template("report.html.jinja")
         .render(
             files=files,
             metrics=files.metrics,
-            test=files.metrics["test"],
+            test=test,
             val=files.metrics["val"],
             environment=files.environment,
             openings=files.environment.get("test_openings", []),
             curves=_curves(files),
-            confusion=_confusion(files),
-            classes=_classes(files),
-            reliability=charts.reliability_chart(
-                files.metrics["test"]["reliability"], files.metrics["test"]["reliability_calibrated"]
-            ),
-            mistakes=most_confident(files.predictions, dataset_thumbnails, count=MISTAKES_SHOWN),
+            confusion=confusions(test["confusion_matrix"], files.class_names, files.predictions, dataset_thumbnails),
+            classes=classes(test),
+            reliability=charts.reliability_chart(test["reliability"], test["reliability_calibrated"]),
+            coverage=coverage(files.predictions),
+            mistakes=mistakes,
             mistakes_in_all=sum(p.label != p.predicted for p in files.predictions),
+            looks=looks(run, files.saliency, mistakes),
+            robustness=robustness(run, files.corruptions),
             splits=_splits(run, files.class_names),
         )
     )
@@ -171,43 +178,6 @@ def _curves(files: RunFiles) -> dict[str, Any] | None:
         "best": best,
         "kept": kept,
         "before": files.metrics.get("probe_val_accuracy"),
-    }
-
-
-def _confusion(files: RunFiles) -> dict[str, Any]:
-    counts, names = files.metrics["test"]["confusion_matrix"], files.class_names
-    pairs = sorted(
-        (
-            (counts[i][j], names[i], names[j], counts[i][j] / sum(counts[i]))
-            for i in range(len(names))
-            for j in range(len(names))
-            if i != j and counts[i][j]
-        ),
-        key=lambda pair: -pair[0],
-    )
-    return {
-        "chart": charts.matrix(counts, names),
-        "rows": [(name, [(c, c / (sum(row) or 1)) for c in row]) for name, row in zip(names, counts, strict=True)],
-        "pairs": pairs[:CONFUSIONS_SHOWN],
-        "pairs_in_all": len(pairs),
-    }
-
-
-def _classes(files: RunFiles) -> dict[str, Any]:
-    """Return the per-class table, and the classes to name: best precision, best recall, lowest F1."""
-    table: dict[str, dict[str, float]] = files.metrics["test"]["per_class"]
-    tested = {name: row for name, row in table.items() if row["support"]} or table
-
-    def extreme(key: str, sign: int) -> tuple[str, float]:
-        name = max(tested, key=lambda n: sign * tested[n][key])
-        return name, tested[name][key]
-
-    return {
-        "table": table,
-        "averages": {name: files.metrics["test"][name] for name in ("macro avg", "weighted avg")},
-        "precision": extreme("precision", 1),
-        "recall": extreme("recall", 1),
-        "f1": extreme("f1-score", -1),
     }
 
 

@@ -13,6 +13,9 @@ from headstart.report.run_files import PredictionRow
 Thumbnails = Callable[[int], UInt8Images]
 """From an image's row in the data set to its pixels, shape (height, width, 3)."""
 
+MISTAKES_SHOWN = 24
+"""On the page of a run."""
+
 LARGEST_SIDE = 96
 """Pixels; pictures of a folder are reduced to this, CIFAR's 32 stay as they are."""
 
@@ -30,8 +33,15 @@ class Mistake:
 
 def most_confident(predictions: Sequence[PredictionRow], thumbnails: Thumbnails, *, count: int) -> list[Mistake]:
     """Return the ``count`` mistakes with the highest probability, highest first, then by row."""
-    wrong = sorted((p for p in predictions if p.label != p.predicted), key=lambda p: (-p.probability, p.row))
-    return [Mistake(p.row, p.label, p.predicted, p.probability, data_uri(thumbnails(p.row))) for p in wrong[:count]]
+    return [
+        Mistake(p.row, p.label, p.predicted, p.probability, data_uri(thumbnails(p.row)))
+        for p in worst(predictions, count=count)
+    ]
+
+
+def worst(predictions: Sequence[PredictionRow], *, count: int) -> list[PredictionRow]:
+    """Return the rows that ``most_confident`` shows, in its order."""
+    return sorted((p for p in predictions if p.label != p.predicted), key=lambda p: (-p.probability, p.row))[:count]
 
 
 def data_uri(pixels: UInt8Images) -> str:

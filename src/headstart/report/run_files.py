@@ -31,6 +31,8 @@ class RunFiles:
         history: ``history.csv``, a dict of numbers an epoch; empty when nothing was fine-tuned.
         predictions: ``predictions.csv``, in the test split's own order.
         recipe: ``recipe.yaml`` as text.
+        corruptions: ``corruptions.json``; None where spoilt images were not measured.
+        saliency: ``saliency.json``; None where no mistake was explained.
     """
 
     name: str
@@ -39,6 +41,8 @@ class RunFiles:
     history: list[dict[str, float]]
     predictions: list[PredictionRow]
     recipe: str
+    corruptions: dict[str, Any] | None = None
+    saliency: dict[str, Any] | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -62,6 +66,8 @@ def read_run(run: Path) -> RunFiles:
         history=_history(run / "history.csv"),
         predictions=_predictions(run / "predictions.csv"),
         recipe=_text(run / "recipe.yaml"),
+        corruptions=_json(run / "corruptions.json") if (run / "corruptions.json").is_file() else None,
+        saliency=_json(run / "saliency.json") if (run / "saliency.json").is_file() else None,
     )
 
 

@@ -1,0 +1,177 @@
+"""How much accuracy is left when the test images are spoilt, written beside the other figures of a run."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.contracts import UInt8Images
+from headstart.data.dataset import Dataset
+from headstart.errors import InputError, RunError
+from headstart.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from headstart.files import write_atomically, write_json
+from headstart.inference.predictor import Progress, load
+
+IMAGES = 1000
+"""Test images measured when nobody says how many: each of them is looked at once for each corruption and severity."""
+
+LARGEST_SIDE = 96
+"""Pixels, of the pictures that show what a corruption looks like."""
+
+_SEED = 0
+
+
+def sample_size(wanted: int | None, dataset: Dataset) -> int:
+    """Return how many test images to spoil, without opening the test split.
+
+    Raises:
+        InputError: More are wanted than there are, or none.
+    """
+    available = len(dataset.sealed_test)
+    if wanted is None:
+        return min(IMAGES, available)
+    if not 1 <= wanted <= available:
+        raise InputError(
+            f"{wanted:,} test images can't be spoilt: '{dataset.name}' has {available:,}. Allowed: 1 to {available:,}."
+        )
+    return wanted
+
+
+def measure_corruptions(
+    run: Path, dataset: Dataset, *, images: int, device: str | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Measure a run's classifier on spoilt test images and write ``RUN/corruptions.json`` and ``corruptions.png``.
+
+    Part of an evaluation: the opening of the test split is in the log already, by ``evaluate_run``.
+
+    Args:
+        run: An evaluated run.
+        dataset: The data set that the run was trained on.
+        images: Test images to take, as ``sample_size`` returns it; of each class its share.
+        device: Name of a torch device; as for ``load`` when None.
+        progress: Told about images as they pass through the classifier.
+
+    Returns:
+        What ``corruptions.json`` holds. Accuracies by severity are lists of five, mildest first.
+
+    Raises:
+        RunError: The run folder can't be written.
+    """
+    test = dataset.sealed_test.open()
+    rows = stratified_rows(test.labels, images, seed=_SEED)
+    pictures, labels = test.images[rows], test.labels[rows]
+    predictor = load(run / "model", device=device)
+    rounds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    in_all = images * (1 + len(rounds))
+
+    def right(spoilt: UInt8Images, round_: int) -> NDArray[np.bool_]:
+        logits = predictor.logits(spoilt, progress=_within(progress, round_ * images, in_all))
+        hits: NDArray[np.bool_] = logits.argmax(axis=1) == labels
+        return hits
+
+    clean = right(pictures, 0)
+    hits = np.stack([right(corrupt(pictures, *key, seed=_SEED), i) for i, key in enumerate(rounds, start=1)])
+    result = summary(clean, hits.reshape(len(CORRUPTIONS), len(SEVERITIES), images))
+    try:
+        write_json(run / "corruptions.json", result)
+        write_atomically(run / "corruptions.png", _png(contact_sheet(pictures[0])))
+    except OSError as error:
+        raise RunError(f"{run} can't be written: {error.strerror}. Check space and permissions.") from None
+    return result
+
+
+def summary(clean: NDArray[np.bool_], hits: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the figures of hits and misses.
+
+    ``accuracy`` is the mean over corruptions and severities, each corruption counting once; its interval is that of the
+    mean over images, since one image's answers hang together. ``relative_accuracy`` is its share of the accuracy on the
+    same images as they are, None where that is 0.
+
+    Args:
+        clean: Shape (n,): whether an unspoilt image was named correctly.
+        hits: Shape (corruptions, severities, n), in the order of ``CORRUPTIONS``.
+    """
+    by_severity = dict(zip(CORRUPTIONS, hits.mean(axis=2), strict=True))
+    categories = dict.fromkeys(corruption.category for corruption in CORRUPTIONS.values())
+    members = {
+        category: [by_severity[name] for name, corruption in CORRUPTIONS.items() if corruption.category == category]
+        for category in categories
+    }
+    of_image = hits.mean(axis=(0, 1))
+    accuracy, before = float(of_image.mean()), float(clean.mean())
+    margin = 1.96 * float(of_image.std(ddof=1)) / len(of_image) ** 0.5 if len(of_image) > 1 else 1.0
+    return {
+        "n": len(clean),
+        "seed": _SEED,
+        "severities": list(SEVERITIES),
+        "clean_accuracy": round(before, 6),
+        "accuracy": round(accuracy, 6),
+        "accuracy_ci95": [round(max(0.0, accuracy - margin), 6), round(min(1.0, accuracy + margin), 6)],
+        "relative_accuracy": round(accuracy / before, 6) if before else None,
+        "by_severity": _figures(np.mean(list(by_severity.values()), axis=0)),
+        "categories": {name: _figures(np.mean(rows, axis=0)) for name, rows in members.items()},
+        "corruptions": {
+            name: {"category": CORRUPTIONS[name].category, "accuracy": _figures(row)}
+            for name, row in by_severity.items()
+        },
+    }
+
+
+def headline(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``metrics.json`` repeats of ``corruptions.json``."""
+    return {key: figures[key] for key in ("n", "clean_accuracy", "accuracy", "accuracy_ci95", "relative_accuracy")}
+
+
+def stratified_rows(labels: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
+    """Return ``count`` rows in which each class has its share, to within one image, in ascending order.
+
+    Args:
+        labels: Shape (n,).
+        count: At most n.
+        seed: Decides which.
+    """
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(labels))
+    # Each image's place in its own class, as a share of the class: the first ones of every class come first.
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(order[np.argsort(place[order], kind="stable")[:count]])
+
+
+def contact_sheet(image: UInt8Images) -> UInt8Images:
+    """Return what one picture looks like: a row for each corruption, a column for each severity.
+
+    Args:
+        image: Shape (height, width, 3).
+
+    Returns:
+        Shape (corruptions x height, severities x width, 3), of a picture no larger than 96 pixels a side.
+    """
+    small = Image.fromarray(np.asarray(image))
+    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    pixels = np.asarray(small)[None]
+    rows = [
+        np.concatenate([corrupt(pixels, name, severity, seed=_SEED)[0] for severity in SEVERITIES], axis=1)
+        for name in CORRUPTIONS
+    ]
+    return np.concatenate(rows, axis=0)
+
+
+def _figures(row: NDArray[np.float64]) -> list[float]:
+    return [round(float(value), 6) for value in row]
+
+
+def _within(progress: Progress | None, done_before: int, in_all: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda done, _: progress(done_before + done, in_all)
+
+
+def _png(pixels: UInt8Images) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    return content.getvalue()

@@ -1,0 +1,131 @@
+"""Where in a picture a classifier found evidence for a class: Grad-CAM, by captum.
+
+Source: Selvaraju et al., 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization".
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.bundle import Bundle, load_bundle
+from headstart.contracts import UInt8Images
+from headstart.data.dataset import Dataset
+from headstart.data.resample import central_square, preprocess
+from headstart.errors import InputError, RunError
+from headstart.evaluation.thumbnails import mistake_pixels
+from headstart.files import write_json
+from headstart.models.heads import last_feature_map
+
+_TOGETHER = 8
+"""Maps computed at once; gradients need memory."""
+
+
+def check_captum() -> None:
+    """Raise InputError with the install command when captum is not installed."""
+    if find_spec("captum") is None:
+        raise InputError(
+            "Saliency maps need captum, which is not installed. Install it with: pip install 'headstart[explain]'"
+        )
+
+
+def write_saliency(
+    run: Path, dataset: Dataset, *, wanted: Mapping[int, Sequence[str]], device: str | None = None
+) -> dict[str, Any]:
+    """Write ``RUN/saliency.json``: class-activation maps of test images that have been judged already.
+
+    Part of an evaluation: the opening of the test split is in the log already, by ``evaluate_run``.
+
+    Args:
+        run: An evaluated run.
+        dataset: The data set that the run was trained on.
+        wanted: From an image's row in the test split to the names of the classes to explain.
+        device: Name of a torch device; the CPU when None.
+
+    Returns:
+        What the file holds. ``size`` is the height and width of a picture in pixels, ``box`` the part of it that the
+        network sees, as top, left, height and width; ``maps`` are grids over the box, each in shares of its own largest
+        value.
+
+    Raises:
+        InputError: captum is not installed, or the network has no map of features.
+        RunError: The run folder can't be written.
+    """
+    check_captum()
+    bundle = load_bundle(run / "model")
+    pixels = mistake_pixels(dataset)
+    asked = [(row, name) for row, names in wanted.items() for name in dict.fromkeys(names)]
+    found: dict[int, dict[str, Any]] = {}
+    layer = last_feature_map(bundle.module, size=bundle.spec.size)[0]
+    for start in range(0, len(asked), _TOGETHER):
+        part = asked[start : start + _TOGETHER]
+        targets = np.array([bundle.class_names.index(name) for _, name in part], dtype=np.int64)
+        maps = class_activation_maps(bundle, np.stack([pixels(row) for row, _ in part]), targets, device=device)
+        for (row, name), grid in zip(part, maps, strict=True):
+            found.setdefault(row, {})[name] = grid.astype(np.float64).round(4).tolist()
+    content = {
+        "method": "Grad-CAM",
+        "library": f"captum {version('captum')}",
+        "layer": layer,
+        "images": [
+            {"row": row, **_place(pixels(row), bundle.spec.crop_pct), "maps": maps} for row, maps in found.items()
+        ],
+    }
+    try:
+        write_json(run / "saliency.json", content)
+    except OSError as error:
+        raise RunError(f"{run} can't be written: {error.strerror}. Check space and permissions.") from None
+    return content
+
+
+def class_activation_maps(
+    bundle: Bundle, images: UInt8Images, targets: NDArray[np.int64], *, device: str | None = None
+) -> NDArray[np.float32]:
+    """Return where each picture speaks for a class.
+
+    Where the classifier averages a picture with its mirror image, so does the map.
+
+    Args:
+        bundle: Its network must end in a map of features that is pooled.
+        images: Shape (n, height, width, 3).
+        targets: Shape (n,): the class to explain for each picture.
+        device: Name of a torch device; the CPU when None.
+
+    Returns:
+        Shape (n, rows, columns), on the grid of the last feature map, from 0 to 1, the largest value of each map; all 0
+        where nothing speaks for the class.
+
+    Raises:
+        InputError: captum is not installed.
+        WeightsError: The network has no such map.
+    """
+    check_captum()
+    # Loads matplotlib, and takes longer than the maps.
+    from captum.attr import LayerGradCam
+
+    network = bundle.module.to(device or "cpu").eval()
+    gradcam = LayerGradCam(network, last_feature_map(network, size=bundle.spec.size)[1])
+    inputs = preprocess(torch.from_numpy(np.array(images)), bundle.spec).to(device or "cpu")
+
+    def evidence(pictures: Tensor) -> Tensor:
+        pictures = pictures.detach().requires_grad_(True)
+        maps: Tensor = gradcam.attribute(pictures, target=torch.from_numpy(targets).to(pictures.device))
+        return maps.detach().squeeze(1)
+
+    maps = evidence(inputs)
+    if bundle.flip:
+        maps = (maps + evidence(inputs.flip(3)).flip(2)) / 2
+    maps = maps.relu()
+    shares: NDArray[np.float32] = (maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)).float().cpu().numpy()
+    return shares
+
+
+def _place(image: UInt8Images, crop_pct: float) -> dict[str, list[float]]:
+    height, width = image.shape[:2]
+    return {"size": [height, width], "box": central_square(height, width, crop_pct)[0].tolist()}

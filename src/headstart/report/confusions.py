@@ -1,0 +1,62 @@
+"""Which classes are taken for which: the matrix, and the pairs that are confused most, with pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.report import charts
+from headstart.report.mistakes import Mistake, Thumbnails, most_confident
+from headstart.report.run_files import PredictionRow
+
+PAIRS_LISTED = 20
+PAIRS_PICTURED = 6
+PICTURES_OF_A_PAIR = 6
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Images of one class that were given one other name; ``share`` is that of the true class."""
+
+    count: int
+    label: str
+    predicted: str
+    share: float
+    pictures: tuple[Mistake, ...] = ()
+
+
+def confusions(
+    counts: Sequence[Sequence[int]],
+    names: Sequence[str],
+    predictions: Sequence[PredictionRow],
+    thumbnails: Thumbnails,
+) -> dict[str, Any]:
+    """Return what the page shows of the confusion matrix.
+
+    Args:
+        counts: A row is a true class, a column a predicted one.
+        names: Of the classes, in that order.
+        predictions: Of the same images.
+        thumbnails: Called for the pictures of the most confused pairs only.
+    """
+    pairs = sorted(
+        (
+            Pair(counts[i][j], names[i], names[j], counts[i][j] / sum(counts[i]))
+            for i in range(len(names))
+            for j in range(len(names))
+            if i != j and counts[i][j]
+        ),
+        key=lambda pair: -pair.count,
+    )
+    return {
+        "chart": charts.matrix(counts, names),
+        "rows": [(name, [(c, c / (sum(row) or 1)) for c in row]) for name, row in zip(names, counts, strict=True)],
+        "pairs": pairs[:PAIRS_LISTED],
+        "pairs_in_all": len(pairs),
+        "pictured": [_with_pictures(pair, predictions, thumbnails) for pair in pairs[:PAIRS_PICTURED]],
+    }
+
+
+def _with_pictures(pair: Pair, predictions: Sequence[PredictionRow], thumbnails: Thumbnails) -> Pair:
+    own = [p for p in predictions if (p.label, p.predicted) == (pair.label, pair.predicted)]
+    pictures = most_confident(own, thumbnails, count=PICTURES_OF_A_PAIR)
+    return Pair(pair.count, pair.label, pair.predicted, pair.share, tuple(pictures))

@@ -1,0 +1,94 @@
+"""What accuracy an abstaining classifier would have, that answers only when it is sure enough."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headstart.report import charts
+from headstart.report.run_files import PredictionRow
+
+THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+TARGETS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What happens when answers below a probability are withheld.
+
+    Attributes:
+        probability: The least that is answered.
+        answered: Images.
+        coverage: Their share.
+        wrong: Wrong answers among them.
+        accuracy: Of what is answered; None when nothing is.
+    """
+
+    probability: float
+    answered: int
+    coverage: float
+    wrong: int
+    accuracy: float | None
+
+
+def coverage(predictions: Sequence[PredictionRow]) -> dict[str, Any]:
+    """Return the curve of accuracy over coverage, a table at fixed thresholds, and targets that can be met.
+
+    Args:
+        predictions: Of the test split, at least one.
+    """
+    probability = np.array([p.probability for p in predictions])
+    right = np.array([p.predicted == p.label for p in predictions])
+    order = np.argsort(-probability, kind="stable")
+    probability, right = probability[order], right[order]
+    share = np.arange(1, len(right) + 1) / len(right)
+    accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
+    rows = [_at(threshold, probability, right) for threshold in THRESHOLDS]
+    # Images of one probability are answered together or not at all.
+    whole = np.append(probability[1:] < probability[:-1], True)
+    return {
+        "rows": rows,
+        "targets": _targets(probability[whole], share[whole], accuracy[whole]),
+        "chart": _chart(share, accuracy, rows),
+    }
+
+
+def _at(threshold: float, probability: Any, right: Any) -> Threshold:
+    answered = int((probability >= threshold).sum())
+    wrong = int((~right[:answered]).sum())
+    return Threshold(threshold, answered, answered / len(right), wrong, 1 - wrong / answered if answered else None)
+
+
+def _targets(probability: Any, share: Any, accuracy: Any) -> list[tuple[float, float, float]]:
+    """Return (accuracy wanted, largest coverage that has it, its probability) for the next two targets within reach."""
+    found = []
+    for target in TARGETS:
+        reached = np.flatnonzero(accuracy >= target)
+        if target > accuracy[-1] and len(reached):
+            found.append((target, float(share[reached[-1]]), float(probability[reached[-1]])))
+    return found[:2]
+
+
+def _chart(share: Any, accuracy: Any, rows: Sequence[Threshold]) -> charts.CurveChart:
+    # The first few answers decide nothing, but would set the scale.
+    start = min(len(share) - 1, len(share) // 20)
+    shown = np.unique(np.linspace(start, len(share) - 1, _POINTS).round().astype(int))
+    marks, last = [], 1.1
+    for row in rows:
+        if (
+            row.accuracy is not None
+            and row.probability
+            and row.coverage >= share[start]
+            and last - row.coverage > 0.075
+        ):
+            marks.append((row.coverage, row.accuracy, f"{100 * row.probability:g}\u00a0%"))
+            last = row.coverage
+    return charts.curve_chart(
+        {"": [(float(share[i]), float(accuracy[i])) for i in shown]},
+        styles=["validation"],
+        x_ticks={i / 5: f"{20 * i}\u00a0%" for i in range(6)},
+        number=lambda value: f"{100 * value:.4g}\u00a0%",
+        marks=marks,
+    )

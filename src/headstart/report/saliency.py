@@ -1,0 +1,84 @@
+"""Class-activation maps from ``saliency.json``, as layers to lie over the pictures of mistakes."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from headstart.contracts import UInt8Images
+from headstart.errors import RunError
+from headstart.report.mistakes import LARGEST_SIDE, Mistake
+
+_RED = (255, 0, 60)
+_STRONGEST = 0.72
+"""Opacity of a map's largest value: the picture stays visible below."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A mistake with the maps for what was said and what would have been right, ``data:`` URIs of transparent PNGs."""
+
+    mistake: Mistake
+    predicted: str
+    label: str
+
+
+def looks(run: Path, saliency: dict[str, Any] | None, mistakes: Sequence[Mistake]) -> list[Look]:
+    """Return those of the mistakes that have been explained, in their order.
+
+    Args:
+        run: The folder, for messages.
+        saliency: ``saliency.json``, if there is one.
+        mistakes: As the page shows them.
+
+    Raises:
+        RunError: ``saliency.json`` is damaged.
+    """
+    if saliency is None:
+        return []
+    try:
+        explained = {image["row"]: image for image in saliency["images"]}
+        found = []
+        for mistake in mistakes:
+            image = explained.get(mistake.row)
+            if image is None or not {mistake.label, mistake.predicted} <= set(image["maps"]):
+                continue
+            height, width = image["size"]
+            said, label = (
+                layer(np.asarray(image["maps"][name], np.float32), box=image["box"], height=height, width=width)
+                for name in (mistake.predicted, mistake.label)
+            )
+            found.append(Look(mistake, said, label))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{run / 'saliency.json'} is damaged ({error!r}). Write it anew with "
+            f"`headstart evaluate {run} --saliency`, or remove it."
+        ) from None
+    return found
+
+
+def layer(grid: np.ndarray[Any, np.dtype[np.float32]], *, box: Sequence[float], height: int, width: int) -> str:
+    """Return a map as a ``data:`` URI of a PNG that is red where the map is strong and transparent where it is 0.
+
+    Args:
+        grid: Shape (rows, columns), in [0, 1].
+        box: The part of the picture that the grid covers: top, left, height and width in pixels.
+        height: Of the picture.
+        width: Of the picture. The layer has its proportions, and at most 96 pixels a side.
+    """
+    scale = min(1.0, LARGEST_SIDE / max(height, width))
+    top, left, tall, wide = (round(length * scale) for length in box)
+    opacity = Image.fromarray((grid.clip(0, 1) * 255 * _STRONGEST).astype(np.uint8))
+    opacity = opacity.resize((max(1, wide), max(1, tall)), Image.Resampling.BILINEAR)
+    whole = Image.new("L", (max(1, round(width * scale)), max(1, round(height * scale))))
+    whole.paste(opacity, (left, top))
+    colours: UInt8Images = np.empty((*np.asarray(whole).shape, 4), np.uint8)
+    colours[..., :3], colours[..., 3] = _RED, np.asarray(whole)
+    content = io.BytesIO()
+    Image.fromarray(colours).save(content, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")
