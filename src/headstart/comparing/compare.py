@@ -238,7 +238,7 @@ def _overall(runs: Sequence[ComparedRun], pairs: Sequence[dict[str, Any]]) -> st
     )
     told = [text.format(_listed(others[kind])) for kind, text in words if others[kind]]
     accuracy = best.files.metrics["test"]["accuracy"]
-    return f"{best.name} has the highest accuracy, {accuracy:.2%}: {'; '.join(told)}."
+    return f"{best.name} has the highest accuracy, {100 * accuracy:.2f} %: {'; '.join(told)}."
 
 
 def _listed(names: Sequence[str]) -> str:
