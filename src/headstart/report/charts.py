@@ -208,7 +208,7 @@ def curve_chart(
     x_ticks: dict[float, str],
     number: Callable[[float], str],
     marks: Sequence[tuple[float, float, str]] = (),
-    y_from: float | None = None,
+    y_also: float | None = None,
 ) -> CurveChart:
     """Place curves over any quantity.
 
@@ -218,10 +218,10 @@ def curve_chart(
         x_ticks: Values of the x axis with their text; the smallest and largest are its ends.
         number: How a value is written at the y axis.
         marks: Points to draw and name.
-        y_from: The smallest value that the y axis must show; that of the curves when None.
+        y_also: A value that the y axis shows besides those of the curves.
     """
     width, height, box = 520.0, 290.0, Box(46.0, 16.0, 436.0, 246.0)
-    values = [y for points in curves.values() for _, y in points] + ([] if y_from is None else [y_from])
+    values = [y for points in curves.values() for _, y in points] + ([] if y_also is None else [y_also])
     y_values = nice_ticks(min(values), max(values))
     x = _scale(min(x_ticks), max(x_ticks), box.left + 8, box.right - 8)
     y = _scale(y_values[0], y_values[-1], box.bottom, box.top)

@@ -24,6 +24,8 @@ def robustness(run: Path, figures: dict[str, Any] | None) -> dict[str, Any] | No
     if figures is None:
         return None
     try:
+        if missing := {"n", "accuracy", "accuracy_ci95", "relative_accuracy"} - set(figures):
+            raise KeyError(*sorted(missing))
         severities, clean = figures["severities"], figures["clean_accuracy"]
         lines = {**figures["categories"], "all": figures["by_severity"]}
         chart = charts.curve_chart(
@@ -32,7 +34,6 @@ def robustness(run: Path, figures: dict[str, Any] | None) -> dict[str, Any] | No
             x_ticks={0.0: "as they are"} | {float(s): str(s) for s in severities},
             number=lambda value: f"{100 * value:.0f}\u00a0%",
         )
-        # The key is drawn at the ends of the lines; "all" is the average.
         worst = min(
             (
                 (name, severities[i], value)

@@ -42,6 +42,8 @@ def looks(run: Path, saliency: dict[str, Any] | None, mistakes: Sequence[Mistake
     if saliency is None:
         return []
     try:
+        if missing := {"method", "library", "layer"} - set(saliency):
+            raise KeyError(*sorted(missing))
         explained = {image["row"]: image for image in saliency["images"]}
         found = []
         for mistake in mistakes:
