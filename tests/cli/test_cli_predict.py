@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 
 from headstart.cli import main
+from headstart.inference import predictor
 
 TOP = [("cat", 0.75), ("dog", 0.125), ("frog", 0.0625), ("car", 0.03), ("ship", 0.02), ("bird", 0.0125)]
 
@@ -101,3 +102,16 @@ def test_odd_file_names_are_printed_escaped(folder, capsys):
     odd.touch()
     assert predict(folder, odd, "--json") == 0
     assert json.loads(capsys.readouterr().out)["predictions"][0]["file"] == str(odd)
+
+
+def test_threads_and_device_are_honoured(folder):
+    with mock.patch("headstart.training.hardware.prepare_process", autospec=True) as prepare:
+        assert predict(folder, folder / "photos", "--threads", 3, "--device", "cpu") == 0
+    assert prepare.call_args.args == (3,)
+
+    assert predictor.load.call_args.kwargs == {"device": "cpu"}
+
+
+def test_an_unknown_device_is_refused_before_anything_is_loaded(folder, capsys):
+    assert predict(folder, folder / "photos", "--device", "tpu") == 2
+    assert "Allowed: cpu, cuda" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.app import Answer, Debug, Json
+from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device
 from headstart.errors import BundleError, InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -22,6 +22,8 @@ def predict(
     top: Annotated[
         int | None, typer.Option(min=1, help="How many classes to show; 1 by default, 5 with --json.")
     ] = None,
+    threads: Threads = None,
+    device: Device = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
@@ -29,12 +31,15 @@ def predict(
 
     A file that can't be read is reported and the others are still predicted; the exit status is then 1.
     """
+    check_device(device)
     if not model.is_dir():
         raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")
     files = _find_images(inputs)
     from headstart.inference.predictor import load
+    from headstart.training.hardware import prepare_process
 
-    predictor = load(model)
+    prepare_process(threads)
+    predictor = load(model, device=device)
     shown = top or (5 if as_json else 1)
     rows: list[dict[str, Any]] = []
     for file, found in predictor.predict_files(files):
