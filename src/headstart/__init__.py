@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.exploration import explore as explore
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
+    from headstart.studies.run import study as study
 
     __version__: str
 
@@ -27,6 +28,7 @@ _HOMES = {
     "evaluate": ("headstart.experiment", "evaluate"),
     "explore": ("headstart.exploration", "explore"),
     "load": ("headstart.inference.predictor", "load"),
+    "study": ("headstart.studies.run", "study"),
     "train": ("headstart.experiment", "train_and_report"),
 }
 
@@ -39,6 +41,7 @@ __all__ = [
     "evaluate",
     "explore",
     "load",
+    "study",
     "train",
 ]
 

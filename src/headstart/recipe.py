@@ -258,15 +258,24 @@ def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Re
         RecipeError: An unknown recipe, or any number of wrong keys and values, all named.
     """
     tree = _read(name)
+    apply_overrides(tree, overrides)
+    for key, value in settings.items():
+        if value is not None:
+            _put(tree, key.replace("__", "."), value)
+    return parse_recipe(tree, name)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Put ``key=value`` strings into nested dicts, in place; keys are dotted, values are YAML.
+
+    Raises:
+        RecipeError: A string is not of that form.
+    """
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
             raise RecipeError(f"--set {text}: expected key=value, e.g. --set finetune.lr=1e-4.")
         _put(tree, key.strip(), _yaml_value(value, text))
-    for key, value in settings.items():
-        if value is not None:
-            _put(tree, key.replace("__", "."), value)
-    return parse_recipe(tree, name)
 
 
 def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:

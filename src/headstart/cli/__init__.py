@@ -20,6 +20,7 @@ from headstart.cli.compare import compare
 from headstart.cli.evaluate import evaluate
 from headstart.cli.explore import explore
 from headstart.cli.predict import predict
+from headstart.cli.study import study
 from headstart.cli.train import train
 
 __all__ = ["app", "main"]
@@ -29,6 +30,7 @@ _EXAMPLES: dict[Callable[..., Answer], str] = {
     train: "headstart train cifar10 --limit 10000 --recipe quickstart --out runs/quickstart",
     evaluate: "headstart evaluate runs/quickstart",
     compare: "headstart compare runs/quickstart runs/mine --out comparison.html",
+    study: "headstart study cifar10 --backbone tf_efficientnet_lite0.in1k --out study",
     predict: "headstart predict runs/quickstart/model photos/ cat.jpg --json",
     backbones: "headstart backbones 'resnet50*'",
 }

@@ -1,0 +1,140 @@
+"""A study in plain sentences, each made from the numbers of ``study.json`` and from nothing else."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_MINUS = "\u2212"
+_SAME_TIME = 0.05
+"""A cost within this share of the other is called the same."""
+
+
+def stage_sentence(row: Mapping[str, Any]) -> str:
+    """Return what a stage changed against the one before it.
+
+    Example:
+        >>> change = {"value": 0.231, "ci95": [0.219, 0.243]}
+        >>> cat = {"f1_change": {"value": 0.3, "ci95": [0.2, 0.4]}}
+        >>> against = {"same_run": False, "verdict": "second", "accuracy_change": change, "train_seconds_ratio": 4.2}
+        >>> stage_sentence({"title": "Fine-tuning", "against": against | {"per_class": {"cat": cat}}})
+        'Fine-tuning gained 23.1 points (21.9 to 24.3) for 4.2 times the time; cat gained most.'
+    """
+    against = row["against"]
+    if against is None:
+        return f"This is where the study begins: {percent(row['test']['accuracy'])} on the test split."
+    if against["same_run"]:
+        return "Validation preferred what was there before, so nothing changes."
+    change = against["accuracy_change"]
+    cost = _cost(against["train_seconds_ratio"])
+    if against["verdict"] in ("noise", "same answers"):
+        return (
+            f"{row['title']} changed nothing that the test images can show: {signed(change['value'])} points "
+            f"({interval(change)}; {p_text(against['mcnemar']['p'])}){cost}."
+        )
+    gained = change["value"] > 0
+    verb = "gained" if gained else "lost"
+    return f"{row['title']} {verb} {points(change['value'])} ({interval(change)}){cost}{_class(against, gained)}."
+
+
+def published_sentence(row: Mapping[str, Any]) -> str:
+    """Return how a stage's figure compares with the one that the published study reports of it."""
+    published = row["published"]
+    note = f" ({published['note']})" if published.get("note") else ""
+    if "accuracy" not in published:
+        return f"The published study gives no figure{note}."
+    gap = row["test"]["accuracy"] - published["accuracy"]
+    compared = (
+        "the same" if abs(gap) < 0.0005 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'}"
+    )  # beyond a digit of what is printed
+    return f"The published study reports {percent(published['accuracy'])}{note}; this is {compared}."
+
+
+def weak_class_sentences(row: Mapping[str, Any]) -> list[str]:
+    """Return what each variant did for the classes it was made for: F1 on validation, and of the chosen on test."""
+    if not row["weakest"]:
+        return []
+    variants = row["variants"]
+    told = [f"Weakest on validation before: {' and '.join(row['weakest'])}."]
+    for name in row["weakest"]:
+        scores = ", ".join(f"{v['name']} {percent(v['val_f1_of_weakest'][name])}" for v in variants)
+        test = percent(row["test"]["per_class"][name]["f1-score"])
+        told.append(f"F1 of {name} on validation: {scores}; of the chosen one on test: {test}.")
+    return told
+
+
+def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
+    """Return what the preprocessing alone is worth, from the pairs of runs that differ in nothing else."""
+    pairs = [pair for pair in study["lesson"] if pair["seed"] == seed and not pair["same_run"]]
+    told = [_lesson_sentence(pair) for pair in pairs]
+    if len(pairs) > 1:
+        first, last = pairs[0]["accuracy_change"]["value"], pairs[-1]["accuracy_change"]["value"]
+        if first > 0 and last < first / 2:
+            told.append(
+                f"So the mistake costs {points(first)} where the network is {pairs[0]['what']}, and {points(last)} "
+                f"where it is {pairs[-1]['what']}: training makes up for most of it, so that it can stay unnoticed."
+            )
+    accuracy = {row["name"]: row["test"]["accuracy"] for row in study["stages"] if row["seed"] == seed}
+    if {"as-published", "baseline", "finetune"} <= accuracy.keys():
+        whole = accuracy["finetune"] - accuracy["as-published"]
+        part = accuracy["baseline"] - accuracy["as-published"]
+        if 0 < part < whole:
+            told.append(
+                f"Of the {points(whole)} between the published baseline and fine-tuning, {points(part)} come from "
+                "feeding the weights what they want, before a single weight of the network is trained."
+            )
+    return told
+
+
+def percent(share: float) -> str:
+    """Write a share of 1 as per cent, two digits."""
+    return f"{100 * share:.2f}\u00a0%"
+
+
+def points(share: float) -> str:
+    """Write a difference of shares as percentage points, without its sign."""
+    return f"{abs(100 * share):.1f} points"
+
+
+def signed(share: float) -> str:
+    """Write a difference of shares in percentage points with its sign, one digit."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", _MINUS)
+
+
+def interval(change: Mapping[str, Any]) -> str:
+    """Write the 95 % interval of a change in points; of a clear loss as sizes, smaller first."""
+    low, high = change["ci95"]
+    if high < 0:
+        low, high = -high, -low
+    if low >= 0:
+        return f"{100 * low:.1f} to {100 * high:.1f}"
+    return f"{signed(low)} to {signed(high)}"
+
+
+def p_text(p_value: float) -> str:
+    """Write McNemar's p-value with as many digits as mean something."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+
+
+def _lesson_sentence(pair: Mapping[str, Any]) -> str:
+    change = pair["accuracy_change"]
+    sides: Sequence[str] = [percent(pair[side]["test_accuracy"]) for side in ("unit", "weights")]
+    return (
+        f"{pair['what'].capitalize()}: {sides[0]} fed RGB/255, {sides[1]} fed what the weights want, "
+        f"{signed(change['value'])} points ({interval(change)}; {p_text(pair['mcnemar']['p'])})."
+    )
+
+
+def _cost(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    if abs(ratio - 1) <= _SAME_TIME:
+        return " for the same time"
+    return f" for {ratio:.0f} times the time" if ratio >= 10 else f" for {ratio:.2g} times the time"
+
+
+def _class(against: Mapping[str, Any], gained: bool) -> str:
+    changes = {name: row["f1_change"]["value"] for name, row in against["per_class"].items() if row["f1_change"]}
+    if not changes:
+        return ""
+    name = max(changes, key=lambda n: changes[n] if gained else -changes[n])
+    return f"; {name} {'gained' if gained else 'lost'} most"

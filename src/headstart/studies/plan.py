@@ -1,0 +1,217 @@
+"""What a study does, as data: stages with their variants, and how each becomes an ordinary recipe."""
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headstart.errors import RecipeError, nearest
+from headstart.recipe import Recipe, apply_overrides, parse_recipe
+
+ONLY = "only"
+"""The variant of a stage that has no variants."""
+
+Tree = dict[str, Any]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Of a stage or a variant; it names a folder as well."""
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+_WEAKEST = re.compile(r"\$weakest(\d+)")
+
+
+class Published(BaseModel):
+    """What the published study reports of the step, as shares of 1."""
+
+    model_config = _STRICT
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    note: str = ""
+
+
+class FamilyChange(BaseModel):
+    """What is different in a stage for one family of backbones."""
+
+    model_config = _STRICT
+    start: str | None = None
+    change: Tree = {}
+    variants: dict[Name, Tree] | None = None
+
+
+class Stage(BaseModel):
+    """One step of a study; see ``recipes/study/stages.yaml`` for how the parts are put together."""
+
+    model_config = _STRICT
+    name: Name
+    title: str
+    what: str
+    published: Published = Published()
+    start: str | None = None
+    change: Tree = {}
+    variants: dict[Name, Tree] = {}
+    families: dict[str, FamilyChange] = {}
+    aside: bool = False
+    may_lack_weights: bool = False
+
+    @property
+    def weakest_needed(self) -> int:
+        """How many of the weakest classes the variants name."""
+        found = _WEAKEST.findall(str([self.change, self.variants, [f.model_dump() for f in self.families.values()]]))
+        return max(map(int, found), default=0)
+
+    def start_for(self, family: str | None) -> str | None:
+        """Return the stage whose chosen recipe this one begins with."""
+        return (self._of(family).start if family else None) or self.start
+
+    def variants_for(self, family: str | None) -> dict[str, Tree]:
+        """Return each variant's change, the stage's own and the family's merged in."""
+        own = self._of(family)
+        variants = self.variants if own.variants is None else own.variants
+        common = merged(self.change, own.change)
+        return {name: merged(common, change) for name, change in (variants or {ONLY: {}}).items()}
+
+    def _of(self, family: str | None) -> FamilyChange:
+        return self.families.get(family or "", FamilyChange())
+
+
+class Lesson(BaseModel):
+    """Two stages that differ in the preprocessing alone."""
+
+    model_config = _STRICT
+    what: str
+    unit: str
+    weights: str
+
+
+class Plan(BaseModel):
+    """A whole study."""
+
+    model_config = _STRICT
+    description: str
+    backbone: str
+    limit: Annotated[int, Field(ge=1)]
+    families: dict[str, list[str]] = {}
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    lesson: list[Lesson] = []
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Plan":
+        earlier: list[str] = []
+        for stage in self.stages:
+            if stage.name in earlier:
+                raise ValueError(f"two stages are called '{stage.name}'")
+            starts = [stage.start, *(family.start for family in stage.families.values())]
+            for start in starts:
+                if start is not None and start not in earlier:
+                    raise ValueError(
+                        f"stage '{stage.name}' starts from '{start}', which is no stage before it."
+                        f"{nearest(start, earlier)} Stages before it: {', '.join(earlier) or 'none'}"
+                    )
+            for family in stage.families:
+                if family not in self.families:
+                    raise ValueError(f"stage '{stage.name}' names family '{family}'. Known: {', '.join(self.families)}")
+            earlier.append(stage.name)
+        for name in (name for lesson in self.lesson for name in (lesson.unit, lesson.weights)):
+            if name not in earlier:
+                raise ValueError(f"the lesson names stage '{name}', which there is not.{nearest(name, earlier)}")
+        return self
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of that name, which must exist."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def family_of(self, backbone: str) -> str | None:
+        """Return the family that a backbone belongs to, or None."""
+        for family, patterns in self.families.items():
+            if any(fnmatchcase(backbone, pattern) for pattern in patterns):
+                return family
+        return None
+
+    def select(self, names: Sequence[str] | None) -> list[Stage]:
+        """Return the stages of these names, in the plan's own order; all of them for None.
+
+        Raises:
+            RecipeError: A name is none of a stage.
+        """
+        known = [stage.name for stage in self.stages]
+        for name in names or []:
+            if name not in known:
+                raise RecipeError(f"There is no stage '{name}'.{nearest(name, known)} Stages: {', '.join(known)}.")
+        return [stage for stage in self.stages if names is None or stage.name in names]
+
+
+def load_plan(path: Path | None) -> Plan:
+    """Read a plan, the shipped one for None, and check it.
+
+    Raises:
+        RecipeError: There is no such file, or it is no plan; every problem is named.
+    """
+    origin = str(path) if path else "study"
+    if path is not None and not path.is_file():
+        raise RecipeError(f"There is no plan at {path}. Leave --plan away for the published study's own stages.")
+    shipped = files("headstart.recipes").joinpath("study/stages.yaml")
+    text = path.read_text(encoding="utf-8") if path else shipped.read_text(encoding="utf-8")
+    try:
+        return Plan.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"Plan {origin} is not valid YAML: {error}") from None
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, p['loc'])) or 'plan'}: {p['msg']}" for p in error.errors()]
+        raise RecipeError("\n  - ".join([f"Plan '{origin}' can't be used:", *problems])) from None
+
+
+def resolve(
+    stage: Stage,
+    change: Tree,
+    *,
+    base: Recipe | None,
+    settings: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    weakest: Sequence[str] = (),
+) -> Recipe:
+    """Return the recipe of one variant of a stage.
+
+    Args:
+        stage: Named in errors.
+        change: One of ``stage.variants_for``.
+        base: What the stage begins with; headstart's defaults and ``settings`` when None.
+        settings: Top-level keys that the study decides: data, seed, backbone.
+        overrides: ``key=value``, for every stage that has the key's section.
+        weakest: Names in place of ``$weakest1`` and so on; where there are none they stay as they are.
+
+    Raises:
+        RecipeError: The stage, the key, what is allowed.
+    """
+    tree = merged(base.model_dump(mode="json") if base else settings, _named(change, weakest))
+    applicable = [text for text in overrides if tree.get(text.split(".")[0], True) is not None]
+    apply_overrides(tree, applicable)
+    tree["description"] = stage.what
+    return parse_recipe(tree, f"stage {stage.name}")
+
+
+def merged(tree: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
+    """Return ``tree`` with ``change`` put over it, mapping into mapping; neither is altered."""
+    result = dict(tree)
+    for key, value in change.items():
+        inner = result.get(key)
+        if isinstance(value, Mapping):
+            result[key] = merged(inner if isinstance(inner, Mapping) else {}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _named(change: Any, weakest: Sequence[str]) -> Any:
+    """Put the names of classes in the place of ``$weakest1``, ..."""
+    if isinstance(change, Mapping):
+        return {_class_name(key, weakest): _named(value, weakest) for key, value in change.items()}
+    return change
+
+
+def _class_name(key: Any, weakest: Sequence[str]) -> Any:
+    match = _WEAKEST.fullmatch(str(key))
+    return weakest[int(match[1]) - 1] if match and int(match[1]) <= len(weakest) else key

@@ -1,0 +1,136 @@
+"""What a stage comes to: its variants as trained, the one that validation chose, and the figures worth keeping."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headstart.errors import RunError
+from headstart.recipe import Recipe, load_recipe
+from headstart.studies.plan import ONLY, Stage
+
+_FIGURES = ("accuracy", "accuracy_ci95", "n", "macro_f1", "nll", "ece", "ece_calibrated", "per_class")
+_COSTS = ("train_seconds", "train_images_per_second", "device", "precision", "best_epoch")
+
+
+@dataclass(frozen=True)
+class VariantRun:
+    """A variant that is trained and has been measured on validation.
+
+    Attributes:
+        name: Of the variant.
+        path: Of its run folder.
+        val: ``validation.json``.
+        facts: ``training.json``.
+        reused: Whether the run was made for an earlier stage.
+    """
+
+    name: str
+    path: Path
+    val: dict[str, Any]
+    facts: dict[str, Any]
+    reused: bool
+
+
+def read_variant(name: str, path: Path, *, reused: bool) -> VariantRun:
+    """Read a finished variant.
+
+    Raises:
+        RunError: A file is missing or damaged.
+    """
+    return VariantRun(name, path, _read(path / "validation.json"), _read(path / "training.json"), reused)
+
+
+def known_runs(place: Path) -> Iterator[tuple[Path, Recipe]]:
+    """Yield the finished runs below a folder, with their recipes."""
+    for path in sorted(place.rglob("validation.json")):
+        yield path.parent, load_recipe(str(path.parent / "recipe.yaml"))
+
+
+def same_but_for_words(one: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes lead to the same run."""
+    return one.model_copy(update={"description": ""}) == other.model_copy(update={"description": ""})
+
+
+def weakest_classes(per_class: Mapping[str, Mapping[str, float]], count: int) -> list[str]:
+    """Return the classes with the lowest F1, lowest first; those without images can't be judged and come last."""
+    return sorted(per_class, key=lambda name: (not per_class[name]["support"], per_class[name]["f1-score"]))[:count]
+
+
+def stage_row(
+    stage: Stage,
+    seed: int,
+    best: VariantRun,
+    runs: Sequence[VariantRun],
+    *,
+    folder: Path,
+    missing: Mapping[str, str],
+    weakest: Sequence[str],
+) -> dict[str, Any]:
+    """Return a stage's row of ``study.json``.
+
+    Args:
+        stage: Of the plan.
+        seed: Of the runs.
+        best: The variant that validation chose; its run is evaluated.
+        runs: All variants.
+        folder: Of the study; runs are named from there.
+        missing: Why variants were left out, by name.
+        weakest: Classes that the variants were made for.
+    """
+    metrics, environment = _read(best.path / "metrics.json"), _read(best.path / "environment.json")
+    recipe = load_recipe(str(best.path / "recipe.yaml"))
+    return {
+        "name": stage.name,
+        "title": stage.title,
+        "what": stage.what,
+        "aside": stage.aside,
+        "published": stage.published.model_dump(exclude_none=True),
+        "backbone": metrics["backbone"],
+        "limit": recipe.data.limit,
+        "seed": seed,
+        "size": recipe.input_size,
+        "variant": None if best.name == ONLY else best.name,
+        "run": best.path.relative_to(folder).as_posix(),
+        "reused": best.reused,
+        "val": _figures(metrics["val"]),
+        "test": _figures(metrics["test"]),
+        "seconds": metrics["train_seconds"],
+        "seconds_of_all_variants": round(sum(run.facts["train_seconds"] for run in runs if not run.reused), 3),
+        **{key: metrics[key] for key in _COSTS},
+        "variants": [_variant(run, folder, weakest) for run in runs],
+        "left_out": dict(missing),
+        "weakest": list(weakest),
+        "test_openings": len(environment["test_openings"]),
+        "environment": {key: environment[key] for key in ("versions", "hardware", "threads")},
+        "against": None,
+    }
+
+
+def _variant(run: VariantRun, folder: Path, weakest: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "run": run.path.relative_to(folder).as_posix(),
+        "reused": run.reused,
+        "val_accuracy": run.val["accuracy"],
+        "val_accuracy_ci95": run.val["accuracy_ci95"],
+        "val_macro_f1": run.val["macro_f1"],
+        "val_nll": run.val["nll"],
+        "val_f1_of_weakest": {name: run.val["per_class"][name]["f1-score"] for name in weakest},
+        "seconds": run.facts["train_seconds"],
+    }
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: metrics[key] for key in _FIGURES}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} can't be read ({error}). Remove {path.parent} to have it trained again, and add --resume."
+        ) from None
+    return content

@@ -1,0 +1,322 @@
+"""A study from its first stage to its page: train each variant, let validation choose, open the test split once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from headstart.comparing.compare import compare
+from headstart.data.batches import check_batch_size, check_classes
+from headstart.data.dataset import Dataset, load_dataset
+from headstart.data.splits import split_train
+from headstart.errors import HeadstartError, InputError, RecipeError, StoppedError, TrainingError, WeightsError
+from headstart.experiment import evaluate, train_only
+from headstart.models.catalogue import full_name
+from headstart.recipe import Recipe, load_recipe
+from headstart.report.study_page import write_study_page
+from headstart.studies.ledger import Ledger, open_ledger
+from headstart.studies.plan import ONLY, Plan, Stage, load_plan, resolve
+from headstart.studies.rows import VariantRun, known_runs, read_variant, same_but_for_words, stage_row, weakest_classes
+from headstart.training.class_weights import class_weights
+from headstart.training.progress import Display
+
+FEW_TO_CHOOSE_BY = 100
+"""Validation images; with fewer, what validation chooses is mostly chance, which is then said."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What holds for all stages."""
+
+    plan: Plan
+    data: str
+    limit: int | None
+    backbone: str
+    overrides: tuple[str, ...]
+    data_dir: Path | None
+    threads: int | None
+    device: str | None
+    command: str
+    display: Display
+
+    @property
+    def family(self) -> str | None:
+        return self.plan.family_of(self.backbone)
+
+
+def study(
+    data: str = "cifar10",
+    *,
+    backbone: str | None = None,
+    limit: int | None = None,
+    full: bool = False,
+    stages: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+    plan: Path | None = None,
+    overrides: Sequence[str] = (),
+    out: Path = Path("study"),
+    resume: bool = False,
+    data_dir: Path | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.study",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run a study stage by stage, and write ``study.json`` and ``study.html`` after each.
+
+    Each variant of a stage is trained in a run folder of its own. Validation chooses one of them, and that one alone is
+    measured on the test split.
+
+    Args:
+        data: Data set.
+        backbone: A name that ``headstart backbones`` lists; the plan's own when None.
+        limit: Keep the first so many training images; the plan's own number on cifar10, and else all, when None.
+        full: Use all training images.
+        stages: Names of the stages to run, all of them when None. A stage that starts from one that is neither among
+            them nor finished starts from the first variant of that one.
+        seeds: Each runs all the stages anew.
+        plan: YAML file with other stages than those of the published study.
+        overrides: ``key=value`` for the recipe of every stage that has the key's section.
+        out: Folder of the study.
+        resume: Go on with the study in ``out``: what is finished is kept, what is half-trained is finished.
+        data_dir: Local copy of the data set, instead of a download.
+        threads: CPU threads; torch's default when None.
+        device: ``cpu``, ``cuda`` or ``mps``; the best one here when None.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+
+    Returns:
+        The content of ``study.json``.
+
+    Raises:
+        InputError: Something given is wrong; what was finished before stays.
+        TrainingError: A stage could not be finished; the message names it, and the others stay.
+        StoppedError: Stopped by Ctrl-C after saving.
+    """
+    if full and limit is not None:
+        raise InputError(f"--full uses all training images and --limit {limit} does not. Keep one of the two.")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"Seeds must be given, and each only once, but are {list(seeds)}.")
+    checked = load_plan(plan)
+    if limit is None and not full and data == "cifar10":
+        limit = checked.limit
+    settings = _Settings(
+        plan=checked,
+        data=data,
+        limit=limit,
+        backbone=full_name(backbone or checked.backbone),
+        overrides=tuple(overrides),
+        data_dir=data_dir,
+        threads=threads,
+        device=device,
+        command=command,
+        display=Display(enabled=progress),
+    )
+    chosen = checked.select(stages)
+    dataset = load_dataset(data, limit=limit, data_dir=data_dir, progress=progress)
+    ledger = open_ledger(out, _header(settings, dataset), order=[stage.name for stage in checked.stages], resume=resume)
+    _refuse_early(chosen, dataset, ledger, settings, seeds)
+    for seed in seeds:
+        for stage in chosen:
+            _finish_stage(stage, seed, ledger, settings)
+    ledger.failed = None
+    _write(ledger)
+    return ledger.as_dict()
+
+
+def _header(settings: _Settings, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "description": settings.plan.description,
+        "data": dataset.name,
+        "data_sha256": dataset.sha256,
+        "backbone": settings.backbone,
+        "limit": settings.limit,
+        "n_train_and_val": len(dataset.train),
+        "n_test": len(dataset.sealed_test),
+        "classes": list(dataset.class_names),
+        "command": settings.command,
+    }
+
+
+def _refuse_early(
+    stages: Sequence[Stage], dataset: Dataset, ledger: Ledger, settings: _Settings, seeds: Sequence[int]
+) -> None:
+    """Refuse what can be seen to be wrong before the first hours of training."""
+    for seed, (place, stage) in product(seeds, enumerate(stages)):
+        earlier = any(not before.aside for before in stages[:place]) or ledger.before(stage.name, seed)
+        if stage.weakest_needed and not earlier:
+            raise InputError(
+                f"Stage '{stage.name}' changes the classes that the stage before it finds weakest, but none is "
+                "finished here and none is asked for. Add one before it to --stages."
+            )
+        if stage.weakest_needed > len(dataset.class_names):
+            raise RecipeError(
+                f"Stage '{stage.name}' names the {stage.weakest_needed} weakest classes, but {dataset.name} has only "
+                f"{len(dataset.class_names)}: {', '.join(dataset.class_names)}. Leave it out of --stages."
+            )
+        stand_ins = list(dataset.class_names)
+        for name, change in stage.variants_for(settings.family).items():
+            try:
+                _check(_recipe(stage, change, seed, ledger, settings, stand_ins), dataset)
+            except RecipeError as error:
+                where = f"Stage '{stage.name}'" + ("" if name == ONLY else f", variant '{name}'")
+                raise RecipeError(f"{where}: {error}") from None
+
+
+def _check(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuse a recipe that does not fit the data."""
+    train, _ = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
+    if tune := recipe.finetune:
+        check_batch_size(tune.batch_size, images=len(train))
+        check_classes("finetune.augment.stronger", tune.augment.stronger, dataset.class_names)
+        class_weights(tune.class_weights, train)
+
+
+def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> None:
+    """Run one stage; a failure is written down beside the finished ones, and raised again with the stage's name."""
+    settings.display.say(f"\n[bold]{stage.name}[/bold]: {stage.what} (seed {seed})")
+    command = settings.command if "--resume" in settings.command.split() else f"{settings.command} --resume"
+    try:
+        row = _run_stage(stage, seed, ledger, settings)
+    except StoppedError:
+        raise StoppedError(f"Stopped in stage '{stage.name}'; nothing is lost. Go on with: {command}") from None
+    except Exception as error:
+        told = str(error) if isinstance(error, HeadstartError) else f"{type(error).__name__}: {error}"
+        ledger.failed = {"stage": stage.name, "seed": seed, "error": told}
+        _write(ledger)
+        kind = type(error) if isinstance(error, HeadstartError) else TrainingError
+        finished = ", ".join(known["name"] for known in ledger.rows if known["seed"] == seed) or "none"
+        raise kind(
+            f"Stage '{stage.name}' failed: {told}\nFinished, and kept in {ledger.folder}: {finished}. "
+            f"Go on with: {command}"
+        ) from error
+    ledger.failed = None
+    ledger.put(row)
+    _compare_with_before(ledger, seed)
+    _tell_lesson(ledger, seed, settings.plan)
+    _write(ledger)
+    settings.display.say(
+        f"{stage.name}: {row['test']['accuracy']:.2%} on test, {row['val']['accuracy']:.2%} on validation"
+        + (f"; validation chose {row['variant']}" if row["variant"] else "")
+    )
+
+
+def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> dict[str, Any]:
+    place = ledger.folder / f"seed-{seed}"
+    weakest: list[str] = []
+    if stage.weakest_needed:
+        before = ledger.before(stage.name, seed)
+        assert before is not None, "refused early"
+        weakest = weakest_classes(before["val"]["per_class"], stage.weakest_needed)
+    runs: list[VariantRun] = []
+    missing: dict[str, str] = {}
+    for name, change in stage.variants_for(settings.family).items():
+        recipe = _recipe(stage, change, seed, ledger, settings, weakest)
+        own = place / stage.name if name == ONLY else place / stage.name / name
+        try:
+            runs.append(_train_variant(name, recipe, own, place, settings))
+        except WeightsError as error:
+            if not stage.may_lack_weights:
+                raise
+            missing[name] = str(error).splitlines()[0]
+            settings.display.say(f"{name} is left out: {missing[name]}")
+    if not runs:
+        raise WeightsError(f"none of its variants has weights here. {' '.join(missing.values())}")
+    best = max(runs, key=lambda run: (run.val["accuracy"], -run.val["nll"]))
+    if not (best.path / "metrics.json").is_file() or not (best.path / "report.html").is_file():
+        evaluate(
+            best.path,
+            data_dir=settings.data_dir,
+            threads=settings.threads,
+            device=settings.device,
+            command=settings.command,
+            progress=settings.display.enabled,
+        )
+    return stage_row(stage, seed, best, runs, folder=ledger.folder, missing=missing, weakest=weakest)
+
+
+def _recipe(
+    stage: Stage, change: dict[str, Any], seed: int, ledger: Ledger, settings: _Settings, weakest: Sequence[str] = ()
+) -> Recipe:
+    """Return a variant's recipe, begun from what the stage that it starts from chose."""
+    start = stage.start_for(settings.family)
+    base: Recipe | None = None
+    if start is not None:
+        row = ledger.row(start, seed)
+        if row is not None:
+            base = load_recipe(str(ledger.folder / row["run"] / "recipe.yaml"))
+        else:
+            before = settings.plan.stage(start)
+            first = next(iter(before.variants_for(settings.family).values()))
+            base = _recipe(before, first, seed, ledger, settings)
+    common = {
+        "seed": seed,
+        "data": {"name": settings.data, "limit": settings.limit},
+        "backbone": settings.backbone,
+    }
+    return resolve(stage, change, base=base, settings=common, overrides=settings.overrides, weakest=weakest)
+
+
+def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: _Settings) -> VariantRun:
+    """Train a variant, or recognise it: in its own folder, or as an earlier run of the same recipe."""
+    if not (own / "recipe.yaml").is_file():
+        for path, known in known_runs(place):
+            if same_but_for_words(known, recipe):
+                settings.display.say(f"{name}: {path.relative_to(place.parent)} is a run of the same recipe")
+                return read_variant(name, path, reused=True)
+    if (own / "validation.json").is_file() and same_but_for_words(load_recipe(str(own / "recipe.yaml")), recipe):
+        settings.display.say(f"{name}: finished before")
+        return read_variant(name, own, reused=False)
+    val = train_only(
+        recipe,
+        out=own,
+        data_dir=settings.data_dir,
+        threads=settings.threads,
+        device=settings.device,
+        command=settings.command,
+        progress=settings.display.enabled,
+    )
+    if val["n"] < FEW_TO_CHOOSE_BY:
+        settings.display.say(f"Validation has only {val['n']} images, so that what it chooses is mostly chance.")
+    return read_variant(name, own, reused=False)
+
+
+def _compare_with_before(ledger: Ledger, seed: int) -> None:
+    """Compare each main stage with the finished one before it, where that is not done yet."""
+    for row in ledger.rows:
+        before = ledger.before(row["name"], seed)
+        if row["seed"] != seed or row["aside"] or before is None:
+            continue
+        runs = [before["run"], row["run"]]
+        if row["against"] is None or row["against"]["runs"] != runs:
+            row["against"] = {"stage": before["name"], "runs": runs, **_compared(ledger.folder, *runs)}
+
+
+def _compared(folder: Path, before: str, after: str) -> dict[str, Any]:
+    """Return the paired comparison of two runs on the test split; without differences where they are one run."""
+    if before == after:
+        return {"same_run": True}
+    pair = compare([folder / before, folder / after], progress=False)["pairs"][0]
+    kept = ("verdict", "accuracy_change", "macro_f1_change", "mcnemar", "train_seconds_ratio", "per_class")
+    return {"same_run": False, **{key: pair[key] for key in kept}}
+
+
+def _tell_lesson(ledger: Ledger, seed: int, plan: Plan) -> None:
+    """Compare what the preprocessing alone changes, for each pair of stages that is complete."""
+    for lesson in plan.lesson:
+        unit, weights = ledger.row(lesson.unit, seed), ledger.row(lesson.weights, seed)
+        known = any((told["what"], told["seed"]) == (lesson.what, seed) for told in ledger.lesson)
+        if unit and weights and not known:
+            sides = {
+                side: {"stage": row["name"], "run": row["run"]}
+                | {f"{split}_accuracy": row[split]["accuracy"] for split in ("val", "test")}
+                for side, row in (("unit", unit), ("weights", weights))
+            }
+            found = _compared(ledger.folder, unit["run"], weights["run"])
+            ledger.lesson.append({"what": lesson.what, "seed": seed, **sides, **found})
+
+
+def _write(ledger: Ledger) -> None:
+    ledger.write()
+    write_study_page(ledger.folder)
