@@ -1,6 +1,6 @@
 """Run a recipe through the command line, once a seed, and write what was measured to benchmarks/results/.
 
-    python benchmarks/measure_training.py --name quickstart --seeds 0 1 2 -- --recipe quickstart --limit 10000
+    python benchmarks/measure_training.py --name quickstart --seeds 0 1 2 -- --limit 10000 --recipe quickstart
     python benchmarks/measure_training.py --name cpu-best --seeds 0 -- --recipe cpu-best
 
 Data and weights should be there already (any run fetches them); frozen features are removed first, so that nothing that

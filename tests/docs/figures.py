@@ -22,6 +22,7 @@ def unbacked(text, *results):
     """Return the figures of ``text`` that are not a rounded number of one of the result files."""
     known = [n for path in results for n in numbers_in(json.loads(Path(path).read_text(encoding="utf-8")))]
     missing = []
+    text = re.sub(r"(\d+) min (\d+) s\b", lambda found: f"{60 * int(found[1]) + int(found[2])} s", text)
     for number, unit in FIGURE.findall(text):
         decimals = len(number.partition(".")[2])
         shown = float(number.replace(",", ""))

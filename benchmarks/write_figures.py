@@ -1,0 +1,88 @@
+"""Write the figures of benchmarks/results/ into README.md and the headers of the recipes, so that they can't disagree.
+
+python benchmarks/write_figures.py
+"""
+
+import json
+import re
+from pathlib import Path
+
+from headstart.display import result_lines
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+RECIPES = ROOT / "src" / "headstart" / "recipes"
+SHOWN = {
+    # Result file: recipe, backbone, images.
+    "quickstart": ("quickstart", "tf_efficientnet_lite0.in1k", "10,000"),
+    "quickstart-resnet50v1-keras": ("quickstart", "resnet50v1.keras_in1k", "10,000"),
+    "cpu-best": ("cpu-best", "tf_efficientnet_lite0.in1k", "50,000"),
+}
+
+
+def result(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds > 600 else f"{seconds:.0f} s"
+
+
+def of_seeds(found: dict) -> str:
+    return f", median of {len(found['runs'])} seeds" if len(found["runs"]) > 1 else ""
+
+
+def printed(found: dict) -> str:
+    """Return what the command printed at the end of the run with the median accuracy."""
+    run = sorted(found["runs"], key=lambda run: run["accuracy"])[len(found["runs"]) // 2]
+    lines = result_lines({"test": run, **run}, Path("runs/quickstart"))
+    return f"{lines}\nNext        headstart predict runs/quickstart/model PICTURE..."
+
+
+def table_row(name: str, recipe: str, backbone: str, images: str) -> str:
+    median = result(name)["median"]
+    cells = [f"`{recipe}`", f"`{backbone}`", images, f"{median['accuracy']:.1%}".replace("%", " %")]
+    cells += [duration(median["total_seconds"]), "2 CPU cores", f"[{name}.json](benchmarks/results/{name}.json)"]
+    return f"| {' | '.join(cells)} |"
+
+
+def header(name: str) -> str:
+    found = result(name)
+    hardware = found["hardware"]
+    return "\n".join(
+        [
+            f"# command: {found['claim'].partition(':')[0]} --out runs/{name}",
+            f"# hardware: {hardware['cores']} CPU cores, {hardware['cpu']}",
+            f"# time: {duration(found['median']['total_seconds'])}{of_seeds(found)}",
+            f"# score: {found['median']['accuracy'] * 100:.1f} % test accuracy{of_seeds(found)}",
+            f"# measured: benchmarks/results/{name}.json",
+            "",
+        ]
+    )
+
+
+def replace_once(text: str, pattern: str, new: str) -> str:
+    changed, count = re.subn(pattern, lambda _: new, text, flags=re.DOTALL | re.MULTILINE)
+    assert count == 1, f"{count} places match {pattern}"
+    return changed
+
+
+def main() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    quickstart, tests = result("quickstart"), result("tests")
+    cost = f"{duration(quickstart['median']['total_seconds'])} on 2 CPU cores "
+    cost += f"({quickstart['median']['peak_rss_mb'] / 1000:.2f} GB of memory)"
+    readme = replace_once(readme, r"(?<=and download it takes )[^(]*\([^)]*\)", cost)
+    readme = replace_once(readme, r"(?<=```text\n)Test  .*?(?=\n```)", printed(quickstart))
+    readme = replace_once(readme, r"(?<=`make test` runs in )\d+ s", f"{tests['pytest_seconds']:.0f} s")
+    rows = [table_row(name, *what) for name, what in SHOWN.items() if (RESULTS / f"{name}.json").is_file()]
+    readme = replace_once(readme, r"^\| `quickstart` \| .*?(?=\n\n)", "\n".join(rows))
+    (ROOT / "README.md").write_text(readme, encoding="utf-8")
+    for name in ("quickstart", "cpu-best"):
+        path = RECIPES / f"{name}.yaml"
+        recipe = re.sub(r"\A(#.*\n)+", "", path.read_text(encoding="utf-8"))
+        path.write_text(header(name) + recipe, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
