@@ -1,3 +1,6 @@
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -53,3 +56,20 @@ def test_mirrored_features_are_those_of_mirrored_images(own_home, classifier, sa
     images = np.array(sample.train.images[:8])
     mirrored = compute(classifier, images, mirror=True)
     assert np.allclose(mirrored, compute(classifier, np.ascontiguousarray(images[:, :, ::-1])), atol=1e-5)
+
+
+def test_a_full_cache_forgets_what_was_not_used_for_longest(own_home, classifier, sample, monkeypatch):
+    parts = [np.array(sample.train.images[start : start + 8]) for start in (0, 8, 16)]
+    compute(classifier, parts[0])
+    (first,) = (own_home / "features").iterdir()
+    compute(classifier, parts[1])
+    second = next(path for path in (own_home / "features").iterdir() if path != first)
+    for path, age in ((first, 200), (second, 100)):
+        os.utime(path, (time.time() - age, time.time() - age))
+    compute(classifier, parts[0])  # so that it is now the second that was not used for longest
+    monkeypatch.setattr(features, "CACHE_BYTES", 2 * first.stat().st_size)
+    compute(classifier, parts[2])
+    left = set((own_home / "features").iterdir())
+    assert len(left) == 2
+    assert first in left
+    assert second not in left

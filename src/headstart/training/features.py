@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from headstart.errors import TrainingError
 from headstart.files import write_atomically
 from headstart.home import cache_home
 from headstart.models.heads import pooled_features
+
+CACHE_BYTES = 4 * 10**9
+"""Features of about 800,000 images; what was not used for longest makes way."""
 
 
 def frozen_features(
@@ -51,12 +56,18 @@ def frozen_features(
     key = _key(images, spec, weights_sha256, mirror, str(memory_format))
     path = cache_home() / "features" / f"{key}.npy"
     if path.is_file():
+        # The age decides what goes when the cache is full; a cache that is only read keeps its ages.
+        with suppress(OSError):
+            path.touch()
         advance(len(images))
     else:
         features = _compute(module, images, spec, memory_format, mirror, batch_size, advance)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, _npy(features))
+            # Another process may clear away at the same time.
+            with suppress(FileNotFoundError):
+                _forget_oldest(path.parent, keep=path)
         except OSError as error:
             raise TrainingError(
                 f"Features can't be written to {path.parent} ({error.strerror}). Free some space, or name "
@@ -94,6 +105,17 @@ def _key(images: UInt8Images, spec: ImageSpec, weights_sha256: str, mirror: bool
     described = [asdict(spec), images.shape, weights_sha256, mirror, memory_format, torch.__version__]
     digest.update(json.dumps(described).encode())
     return digest.hexdigest()[:32]
+
+
+def _forget_oldest(folder: Path, *, keep: Path) -> None:
+    """Remove the features that were not used for longest until the rest fits into the cache."""
+    files = sorted((file for file in folder.glob("*.npy") if file != keep), key=lambda file: file.stat().st_mtime)
+    excess = sum(file.stat().st_size for file in (*files, keep)) - CACHE_BYTES
+    for file in files:
+        if excess <= 0:
+            return
+        excess -= file.stat().st_size
+        file.unlink(missing_ok=True)
 
 
 def _npy(features: Tensor) -> bytes:
