@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from headstart.contracts import Predictions as Predictions
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.experiment import evaluate as evaluate
-    from headstart.experiment import train_and_report as train
+    from headstart.experiment import train as train
     from headstart.exploration import explore as explore
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
@@ -29,7 +29,7 @@ _HOMES = {
     "explore": ("headstart.exploration", "explore"),
     "load": ("headstart.inference.predictor", "load"),
     "study": ("headstart.studies.run", "study"),
-    "train": ("headstart.experiment", "train_and_report"),
+    "train": ("headstart.experiment", "train"),
 }
 
 __all__ = [

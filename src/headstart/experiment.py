@@ -1,6 +1,8 @@
 """A whole experiment: train, measure, report. The storey above rooms that must not know of each other."""
 
+import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,95 @@ from headstart.evaluation.saliency import check_captum, write_saliency
 from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.evaluation.validation import validate_run
 from headstart.files import write_json
-from headstart.recipe import Recipe, differences
+from headstart.recipe import Recipe, differences, load_recipe
 from headstart.report.html import write_report
 from headstart.report.mistakes import MISTAKES_SHOWN, worst
 from headstart.report.run_files import read_run
 from headstart.training.folder import RunFolder, check_free, claim_folder, reopen_folder
 from headstart.training.hardware import peak_memory_mb, pick_device, prepare_process
 from headstart.training.progress import Display
-from headstart.training.run import prepare, train
+from headstart.training.run import prepare
+from headstart.training.run import train as train_network
+
+
+def train(
+    data: str | Path | Recipe,
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    *,
+    out: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    seed: int | None = None,
+    sealed: bool = False,
+    resume: bool = False,
+    data_dir: Path | str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.train",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a classifier and measure it: what ``headstart train`` does, for Python.
+
+    Args:
+        data: ``cifar10``, or the path of a data set. A ready ``Recipe`` is taken as well; it names its own data.
+        recipe: A shipped recipe's name, the path of a YAML file (every run leaves its own as ``recipe.yaml``), or what
+            such a file would hold, as nested dicts, where keys left away have headstart's defaults; ``quickstart``
+            when None.
+        out: Folder for the run.
+        overrides: Dotted keys of the recipe with their values, e.g. ``{"finetune.lr": 1e-4, "probe": None}``.
+        limit: Keep the first so many training images; as the recipe has it when None, like those below.
+        backbone: A name that ``headstart backbones`` lists.
+        weights: ``auto``, ``none`` (from scratch) or a weights file.
+        seed: Decides split, order, augmentation and new weights.
+        sealed: Measure on validation only and leave the test split sealed, for choosing among several runs;
+            ``evaluate`` measures the chosen one.
+        resume: Where ``out`` holds a run of the same recipe already, go on with it, or return its figures when it is
+            complete; without this, such a folder is refused.
+        data_dir: Local copy of the data set, instead of a download.
+        threads: CPU threads; torch's default when None.
+        device: ``cpu``, ``cuda`` or ``mps``; the best one here when None.
+        command: Recorded with the run.
+        progress: Show progress on stderr.
+
+    Returns:
+        The content of ``metrics.json``; with ``sealed``, as much of it as validation gives: ``{"val": {...}}``.
+
+    Raises:
+        InputError: Something given is wrong, or given twice; nothing was written.
+        RunError: ``out`` is taken, or holds a run of another recipe.
+        TrainingError: Training could not go on; the run can be resumed from its last checkpoint.
+        StoppedError: Stopped by Ctrl-C after saving.
+
+    Example:
+        >>> found = train("cifar10", "quickstart", limit=10_000, out="runs/a")  # doctest: +SKIP
+        >>> warmer = {"finetune.lr": 1e-3}
+        >>> train("cifar10", "runs/a/recipe.yaml", overrides=warmer, out="runs/b")["test"]  # doctest: +SKIP
+        {'accuracy': ..., 'macro_f1': ...}
+    """
+    settings = {"data.limit": limit, "backbone": backbone, "weights": weights and str(weights), "seed": seed}
+    given = {key: value for key, value in settings.items() if value is not None}
+    resolved = _resolve(data, recipe, overrides or {}, given)
+    folder, copy = Path(out), Path(data_dir) if data_dir is not None else None
+    begun = resume and RunFolder(folder).recipe.is_file()
+    if sealed:
+        if not begun:
+            check_free(folder)
+        val = train_only(
+            resolved, out=folder, data_dir=copy, threads=threads, device=device, command=command, progress=progress
+        )
+        return {"val": val}
+    if not begun:
+        check_free(folder)
+        return _run(resolved, folder, None, copy, threads, device, command, progress, time.time())
+    known, earlier = reopen_folder(folder)
+    if earlier != resolved:
+        raise RunError(_other_recipe(folder, earlier, resolved))
+    if _is_complete(known):
+        found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return found
+    return _go_on(known, earlier, copy, threads, device, command, progress, time.time())
 
 
 def train_and_report(
@@ -95,7 +178,7 @@ def train_only(
     if known is None:
         check_free(out)
     elif known[1] != recipe:
-        raise RunError(f"{out} was trained with another recipe: {differences(known[1], recipe)}. Give another folder.")
+        raise RunError(_other_recipe(out, known[1], recipe))
     folder = known[0] if known else None
     threads = threads or (folder.read_environment().get("threads") if folder else None)
     folder, dataset, torch_device = _train(
@@ -133,27 +216,15 @@ def resume(
         RunError: The folder holds no run.
     """
     folder, recipe = reopen_folder(out)
-    if folder.is_trained and (out / "metrics.json").is_file() and (out / "report.html").is_file():
+    if _is_complete(folder):
         raise RunError(
             f"{out} is complete, so there is nothing to resume. Measure it again with: headstart evaluate {out}"
         )
-    begun = folder.read_environment()
-    data_dir = data_dir or (Path(begun["data_dir"]) if begun.get("data_dir") else None)
-    return _run(
-        recipe,
-        out,
-        folder,
-        data_dir,
-        threads or begun.get("threads"),
-        device or begun.get("device"),
-        command,
-        progress,
-        started or time.time(),
-    )
+    return _go_on(folder, recipe, data_dir, threads, device, command, progress, started or time.time())
 
 
 def evaluate(
-    run: Path,
+    run: Path | str,
     *,
     data: str | None = None,
     data_dir: Path | None = None,
@@ -189,7 +260,12 @@ def evaluate(
         RunError: The folder holds no finished run.
         DataError: The data are not those that the run was split on.
         InputError: captum is not installed, or so many test images are not there; nothing was measured.
+
+    Example:
+        >>> evaluate("runs/quickstart", corruptions=True)["corruptions"]  # doctest: +SKIP
+        {'accuracy': ..., ...}
     """
+    run = Path(run)
     if corruption_images is not None and not corruptions:
         raise InputError(
             "A number of images to spoil was given, but no corruptions are to be measured. "
@@ -221,6 +297,51 @@ def evaluate(
         write_json(path / "metrics.json", metrics)
     write_report(path, mistake_pixels(dataset))
     return metrics
+
+
+def _resolve(
+    data: str | Path | Recipe,
+    recipe: str | Path | Mapping[str, Any] | None,
+    overrides: Mapping[str, Any],
+    given: dict[str, Any],
+) -> Recipe:
+    """Return the checked recipe; ``given`` are the keys that have parameters of their own."""
+    if isinstance(data, Recipe):
+        if recipe is not None:
+            raise InputError("Two recipes were given. Name the data set first, or give the one Recipe alone.")
+        base: str | Mapping[str, Any] = data.model_dump(mode="json")
+    else:
+        given = given | {"data.name": str(data)}
+        base = "quickstart" if recipe is None else recipe if isinstance(recipe, Mapping) else str(recipe)
+    if twice := sorted(given.keys() & overrides.keys()):
+        raise InputError(f"overrides: {', '.join(twice)} is given twice. Keep one of the two.")
+    return load_recipe(base, {**overrides, **given})
+
+
+def _other_recipe(out: Path, earlier: Recipe, recipe: Recipe) -> str:
+    return f"{out} was trained with another recipe: {differences(earlier, recipe)}. Give another folder."
+
+
+def _is_complete(folder: RunFolder) -> bool:
+    """Return whether nothing is left to do for a run: trained, measured and reported."""
+    return folder.is_trained and all((folder.path / name).is_file() for name in ("metrics.json", "report.html"))
+
+
+def _go_on(
+    folder: RunFolder,
+    recipe: Recipe,
+    data_dir: Path | None,
+    threads: int | None,
+    device: str | None,
+    command: str,
+    progress: bool,
+    started: float,
+) -> dict[str, Any]:
+    """Finish a run the way it began, in all that is not given."""
+    begun = folder.read_environment()
+    data_dir = data_dir or (Path(begun["data_dir"]) if begun.get("data_dir") else None)
+    threads, device = threads or begun.get("threads"), device or begun.get("device")
+    return _run(recipe, folder.path, folder, data_dir, threads, device, command, progress, started)
 
 
 def _run(
@@ -262,7 +383,7 @@ def _train(
         # Only now is the folder made: whatever could be refused has been.
         folder = folder or claim_folder(out, recipe)
         folder.update_environment(data_dir=str(data_dir.resolve()) if data_dir else None, device=torch_device.type)
-        train(recipe, material, folder, command=command, threads=count, display=display)
+        train_network(recipe, material, folder, command=command, threads=count, display=display)
     return folder, dataset, torch_device
 
 

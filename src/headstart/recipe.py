@@ -4,7 +4,8 @@ A recipe is YAML, shipped under ``headstart/recipes`` or written by the user; ``
 values. Every error is reported at once, and an unknown key is answered with the nearest one.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -243,12 +244,14 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Recipe:
+def load_recipe(
+    name: str | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = (), **settings: Any
+) -> Recipe:
     """Read a recipe, apply overrides and check it.
 
     Args:
-        name: A shipped recipe's name, or the path of a YAML file.
-        overrides: ``key=value`` strings with dotted keys; values are YAML.
+        name: A shipped recipe's name, the path of a YAML file, or what such a file would hold.
+        overrides: ``key=value`` strings with dotted keys, values being YAML; or dotted keys with their values.
         settings: Dotted keys with ``__`` for the dot; None means not given.
 
     Returns:
@@ -257,20 +260,24 @@ def load_recipe(name: str, overrides: Sequence[str] = (), **settings: Any) -> Re
     Raises:
         RecipeError: An unknown recipe, or any number of wrong keys and values, all named.
     """
-    tree = _read(name)
+    tree = deepcopy(dict(name)) if isinstance(name, Mapping) else _read(name)
     apply_overrides(tree, overrides)
     for key, value in settings.items():
         if value is not None:
             _put(tree, key.replace("__", "."), value)
-    return parse_recipe(tree, name)
+    return parse_recipe(tree, "given in Python" if isinstance(name, Mapping) else name)
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Put ``key=value`` strings into nested dicts, in place; keys are dotted, values are YAML.
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> None:
+    """Put values into nested dicts, in place: ``key=value`` strings with YAML values, or keys with their values.
 
     Raises:
-        RecipeError: A string is not of that form.
+        RecipeError: A string is not of that form, or a dotted key leads through a single value.
     """
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _put(tree, key, deepcopy(value))
+        return
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:

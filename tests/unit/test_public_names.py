@@ -11,10 +11,11 @@ import headstart
 
 def test_every_public_name_resolves():
     assert headstart.__all__ == sorted(headstart.__all__)
-    assert {"load", "train", "evaluate", "Predictor", "Predictions", "HeadstartError"} < set(headstart.__all__)
+    story = {"explore", "train", "evaluate", "compare", "study", "load"}
+    assert story | {"Predictor", "Predictions", "HeadstartError"} < set(headstart.__all__)
     resolved = {name: getattr(headstart, name) for name in headstart.__all__}
     assert all(value is not None for value in resolved.values())
-    assert resolved["train"].__name__ == "train_and_report"
+    assert all(resolved[name].__name__ == name for name in story)
     assert headstart.__version__ == importlib.metadata.version("headstart")
     assert dir(headstart) == headstart.__all__
 
