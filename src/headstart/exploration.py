@@ -184,8 +184,7 @@ def _duplicates(splits: Sequence[Split], directions: NDArray[np.float32], displa
     hashes = [sha256 for split in splits for sha256 in image_hashes(split.images)]
     squares = np.concatenate([duplicates.luma_squares(blocks(split.images)) for split in splits])
     exact = duplicates.exact_duplicates(hashes)
-    with display.bar("Near duplicates", len(hashes)) as advance:
-        near = duplicates.near_duplicates(directions, squares, advance=advance)
+    near = duplicates.near_duplicates(directions, squares, bar=display.bar)
     near = [pair for pair in near if hashes[pair.first] != hashes[pair.second]]
     kinds = Counter(f"{places[pair.first]['split']}+{places[pair.second]['split']}" for pair in near)
     names = [split.name for split in splits]

@@ -11,6 +11,7 @@ Near-Duplicates", where people took the second step.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,16 +24,20 @@ from torch import Tensor
 from headstart.contracts import UInt8Images
 from headstart.data.statistics import luminance
 
-FEATURE_THRESHOLD = 0.75
+FEATURE_THRESHOLD = 0.6
 """Least cosine of feature directions at which the pixels of two images are compared."""
-PIXEL_THRESHOLD = 0.9
+PIXEL_THRESHOLD = 0.75
 """Least correlation of the pixels of near duplicates."""
+NEIGHBOURS = 4
+"""Pairs are compared where one image is among so many nearest neighbours of the other."""
 SIDE = 32
 """Side of the squares in which pixels are compared."""
 _PATCH = 24
 """Side of the central part of one square that is looked for in the other."""
-_ZOOMS = (1.0, 1.12, 1.26)
-"""How much smaller the first picture may show things than the second, and the other way round."""
+_MIDDLES = (24, 26, 28, 30)
+"""Sides of the part that is shrunk to the patch: one picture may show things up to a quarter larger than the other."""
+_BLUR = 9
+"""Side of the neighbourhood whose mean is taken away from a pixel."""
 _COMPONENTS = 256
 """Directions of features that are kept."""
 _ENTRIES = 2**24
@@ -58,6 +63,15 @@ class Pair:
     pixel_similarity: float
 
 
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""From a title and a total to a context that yields what advances the bar."""
+
+
+@contextmanager
+def _no_bar(_title: str, _total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda _: None
+
+
 def exact_duplicates(hashes: Sequence[str]) -> list[tuple[int, ...]]:
     """Return the rows of images with equal hashes, a tuple for each image that occurs more than once."""
     rows = defaultdict(list)
@@ -72,7 +86,7 @@ def near_duplicates(
     *,
     feature_threshold: float = FEATURE_THRESHOLD,
     pixel_threshold: float = PIXEL_THRESHOLD,
-    advance: Callable[[int], None] = lambda _: None,
+    bar: Bar = _no_bar,
 ) -> list[Pair]:
     """Return the pairs of images that show the same photograph, most similar pixels first.
 
@@ -81,10 +95,12 @@ def near_duplicates(
         squares: Shape (n, 32, 32), from ``luma_squares``.
         feature_threshold: Least cosine at which the pixels are compared.
         pixel_threshold: Least correlation of the pixels.
-        advance: Called with the number of images that have been compared with all others.
+        bar: Called with a title and a total for each of the two steps.
     """
-    rows, cosines = similar_pairs(directions, threshold=feature_threshold, advance=advance)
-    correlations = pixel_correlation(squares, rows)
+    with bar("Comparing features", len(directions)) as advance:
+        rows, cosines = similar_pairs(directions, threshold=feature_threshold, advance=advance)
+    with bar("Comparing pixels", len(rows)) as advance:
+        correlations = pixel_correlation(squares, rows, advance=advance)
     found = [
         Pair(int(first), int(second), float(cosine), float(correlation))
         for (first, second), cosine, correlation in zip(rows, cosines, correlations, strict=True)
@@ -98,6 +114,8 @@ def feature_directions(
 ) -> NDArray[np.float32]:
     """Return features as unit vectors around their mean, in the directions in which they vary most.
 
+    Mean and directions are those of the first split alone, so that nothing is fitted to the others.
+
     Args:
         features: Of each split, shape (n of the split, features).
         components: Directions that are kept; all where there are no more.
@@ -105,11 +123,9 @@ def feature_directions(
     Returns:
         Shape (n of all splits, components); a vector that equals the mean stays zero.
     """
-    count = sum(len(part) for part in features)
-    mean = sum(part.sum(axis=0, dtype=np.float64) for part in features) / count
-    centre = mean.astype(np.float32)
+    centre = features[0].mean(axis=0, dtype=np.float64).astype(np.float32)
     covariance = np.zeros((len(centre), len(centre)))
-    for block in _rows(features):
+    for block in _rows(features[:1]):
         covariance += (block - centre).T @ (block - centre)
     axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :components].astype(np.float32)
     projected = np.concatenate([(block - centre) @ axes for block in _rows(features)])
@@ -128,16 +144,16 @@ def similar_pairs(
     directions: NDArray[np.float32],
     *,
     threshold: float,
-    most: int = 16,
+    neighbours: int = NEIGHBOURS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the pairs of rows whose cosine is at least ``threshold``.
+    """Return the pairs of rows that point the same way: each with its nearest neighbours.
 
     Args:
         directions: Unit vectors, shape (n, d).
         threshold: Least cosine.
-        most: How many pairs with later rows are kept for a row, the most similar ones; otherwise n images of the
-            same thing would make n * n / 2 pairs.
+        neighbours: A pair is kept where one row is among so many nearest ones of the other; otherwise n images of
+            the same thing would make n * n / 2 pairs.
         advance: Called with the number of rows that are done.
 
     Returns:
@@ -153,20 +169,26 @@ def similar_pairs(
         # Only pairs with later rows: each once, and none with itself.
         first, second = (similar.triu_(1) >= threshold).nonzero(as_tuple=True)
         values = similar[first, second]
-        kept = _most_similar(first.numpy(), values.numpy(), most)
+        # The second row's own neighbours are known only at the end, so that a few more are kept until then.
+        kept = _ranks(first.numpy(), values.numpy()) < 8 * neighbours
         rows.append(np.stack([first.numpy()[kept], second.numpy()[kept]], axis=1) + start)
         cosines.append(values.numpy()[kept])
         advance(len(block))
     if not rows:
         return np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32)
-    return np.concatenate(rows), np.concatenate(cosines)
+    pairs, similarity = np.concatenate(rows), np.concatenate(cosines)
+    ranks = _ranks(pairs.T.ravel(), np.tile(similarity, 2)).reshape(2, -1)
+    near = ranks.min(axis=0) < neighbours
+    return pairs[near], similarity[near]
 
 
-def _most_similar(group: NDArray[np.int64], values: NDArray[np.float32], most: int) -> NDArray[np.int64]:
-    """Return where the ``most`` greatest values of each group are; groups are sorted."""
-    order = np.lexsort((-values, group))
-    place = np.arange(len(group)) - np.searchsorted(group, group)
-    return np.sort(order[place < most])
+def _ranks(groups: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the place of each value among those of its group, 0 for the greatest."""
+    order = np.lexsort((-values, groups))
+    ordered = groups[order]
+    ranks = np.empty(len(groups), dtype=np.int64)
+    ranks[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered)
+    return ranks
 
 
 def luma_squares(blocks: Iterable[UInt8Images]) -> NDArray[np.uint8]:
@@ -185,15 +207,19 @@ def _squares(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @torch.inference_mode()
-def pixel_correlation(squares: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+def pixel_correlation(
+    squares: NDArray[np.uint8], pairs: NDArray[np.int64], *, advance: Callable[[int], None] = lambda _: None
+) -> NDArray[np.float32]:
     """Return how well the pixels of each pair agree where they fit best.
 
     The central part of one image is looked for in the other, at every shift of up to 4 pixels, at several sizes and
-    mirrored, and the other way round. What counts is the correlation, which brightness and contrast do not change.
+    mirrored, and the other way round. What counts is the correlation, which brightness and contrast do not change, of
+    what a pixel adds to its neighbourhood: plain luma would find any two pictures of sea and sky alike.
 
     Args:
         squares: Shape (n, 32, 32).
         pairs: Rows, shape (m, 2).
+        advance: Called with the number of pairs that are done.
 
     Returns:
         Shape (m,), each in [-1, 1].
@@ -201,30 +227,38 @@ def pixel_correlation(squares: NDArray[np.uint8], pairs: NDArray[np.int64]) -> N
     best = [np.empty(0, dtype=np.float32)]
     for start in range(0, len(pairs), _PAIRS):
         rows = pairs[start : start + _PAIRS]
-        one, other = (torch.from_numpy(squares[rows[:, side]]).float() for side in (0, 1))
+        one, other = (_details(torch.from_numpy(squares[rows[:, side]]).float()) for side in (0, 1))
         best.append(torch.maximum(_best_fit(one, other), _best_fit(other, one)).numpy())
+        advance(len(rows))
     return np.concatenate(best)
+
+
+def _details(images: Tensor) -> Tensor:
+    """Return images, shape (k, 32, 32), without what changes slowly."""
+    slow = F.avg_pool2d(images[:, None], _BLUR, stride=1, padding=_BLUR // 2, count_include_pad=False)
+    return images - slow[:, 0]
 
 
 def _best_fit(images: Tensor, others: Tensor) -> Tensor:
     """Return the greatest correlation of the middle of each image with a window of the other: shape (k,)."""
-    middles = torch.stack([_middle(images, zoom) for zoom in _ZOOMS], dim=1)
+    middles = torch.stack([_middle(images, side) for side in _MIDDLES], dim=1)
     middles = torch.cat([middles, middles.flip(3)], dim=1).flatten(2)
-    middles = F.normalize(middles - middles.mean(dim=2, keepdim=True), dim=2, eps=1e-3)
+    # Less than one level of grey in all is no picture.
+    middles = F.normalize(middles - middles.mean(dim=2, keepdim=True), dim=2, eps=1.0)
     # The middles have mean 0, so that the mean of a window makes no difference here.
     products = middles @ F.unfold(others[:, None], _PATCH)
     variances = F.avg_pool2d(others**2, _PATCH, stride=1) - F.avg_pool2d(others, _PATCH, stride=1) ** 2
-    lengths = _PATCH * variances.clamp_(min=1e-3).sqrt_()
+    lengths = (_PATCH * variances.clamp_(min=0).sqrt_()).clamp_(min=1.0)
     return (products / lengths.flatten(1)[:, None]).flatten(1).amax(dim=1)
 
 
-def _middle(images: Tensor, zoom: float) -> Tensor:
-    """Return the central square of ``zoom`` times the patch's side, shrunk to the patch: (k, 24, 24)."""
-    margin = round((SIDE - zoom * _PATCH) / 2)
+def _middle(images: Tensor, side: int) -> Tensor:
+    """Return the central square of that side, shrunk to the patch: (k, 24, 24)."""
+    margin = (SIDE - side) // 2
     middle = images[:, None, margin : SIDE - margin, margin : SIDE - margin]
-    if margin == (SIDE - _PATCH) // 2:
-        return middle[:, 0]
-    return F.interpolate(middle, (_PATCH, _PATCH), mode="bilinear", antialias=True, align_corners=False)[:, 0]
+    if side > _PATCH:
+        middle = F.interpolate(middle, (_PATCH, _PATCH), mode="bilinear", antialias=True, align_corners=False)
+    return middle[:, 0]
 
 
 def likeness_to_class(directions: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Images
 from headstart.report.histograms import class_chart, histogram_chart
-from headstart.report.html import _environment
+from headstart.report.html import _environment, percent
 from headstart.report.mistakes import data_uri
 
 MADE_BY = "headstart explore"
@@ -77,14 +77,17 @@ def findings(found: dict[str, Any]) -> list[str]:
         _balance(train["class_counts"]),
         _sizes(train, test),
         _quality(train, test),
-        f"Pixels of the training images have a mean of {train['mean']} and a standard deviation of {train['std']} (of "
-        f"255); {train['near_black_share']:.1%} are near-black and {train['near_white_share']:.1%} near-white.",
+        f"Values of the training images have a mean of {train['mean']:.2f} and a standard deviation of "
+        f"{train['std']:.2f}, from 0 to 255; {percent(train['near_black_share'], 1)} are near-black and "
+        f"{percent(train['near_white_share'], 1)} near-white.",
         _copies(copies, test["n"]),
     ]
 
 
 def _balance(counts: dict[str, int]) -> str:
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[least] == counts[most]:
+        return f"The classes of the training images are balanced: {counts[most]:,} images each."
     ratio = counts[most] / max(1, counts[least])
     verdict = "balanced" if ratio < 1.25 else "somewhat unbalanced" if ratio < 2 else "unbalanced"
     return (
@@ -117,9 +120,10 @@ def _copies(copies: dict[str, Any], tested: int) -> str:
     )
     if not test["copied_in_train"]:
         return f"{same} No near duplicate of a test image was found among the training images."
+    share = percent(test["copied_in_train_share"], 1)
     return (
-        f"{same} But {test['copied_in_train']:,} of {tested:,} test images ({test['copied_in_train_share']:.1%}) show "
-        "the same picture as a training image, or nearly so: a test score rewards remembering these."
+        f"{same} But {test['copied_in_train']:,} of {tested:,} test images ({share}) show the same picture as a "
+        "training image, or nearly so: a test score rewards remembering these."
     )
 
 

@@ -1,0 +1,196 @@
+"""``headstart explore`` on real pictures: what it prints, what it writes, what it refuses, and what it finds."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import headstart
+from headstart.cli import main
+from headstart.data.arrays import Arrays
+from headstart.data.store import write_store
+
+PLANTED = {"exact": (3, 20), "near": (5, 31), "constant": 11}
+"""(training row, test row) of the copies, and the training row of an image of a single colour."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a cache of its own for the whole file, so that features are computed once."""
+    folder = tmp_path_factory.mktemp("explore")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_HOME", str(folder / "home"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def planted(place, sample_arrays, sample):
+    """A small data set with one exact copy, one near copy and one empty picture."""
+    train, test = sample_arrays.train_images[:200].copy(), sample_arrays.test_images[:40].copy()
+    test[PLANTED["exact"][1]] = train[PLANTED["exact"][0]]
+    brighter = np.clip(train[PLANTED["near"][0]].astype(np.int64) * 1.15 + 10, 0, 255).astype(np.uint8)
+    test[PLANTED["near"][1], :, :-1] = brighter[:, 1:]
+    train[PLANTED["constant"]] = 90
+    labels = sample_arrays.train_labels[:200], sample_arrays.test_labels[:40]
+    write_store(
+        place / "planted",
+        Arrays(train, labels[0], test, labels[1]),
+        name="planted",
+        class_names=sample.class_names,
+        source="made for a test",
+    )
+    return place / "planted"
+
+
+@pytest.fixture(scope="module")
+def found(planted, place):
+    return headstart.explore(str(planted), out=place / "out", progress=False)
+
+
+def test_json_is_what_the_file_holds(planted, place, found, capsys):
+    assert main(["explore", str(planted), "--out", str(place / "again"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((place / "again" / "explore.json").read_text())
+    assert {path.name for path in (place / "again").iterdir()} == {"explore.json", "explore.html"}
+    for same in ("train", "test", "duplicates", "outliers", "class_names", "features"):
+        assert printed[same] == found[same]
+    assert printed["test_opening"]["command"].startswith("headstart explore")
+    assert len(list((place / "home" / "features").iterdir())) == 2
+
+
+def test_the_figures_are_those_of_the_images(planted, found):
+    train = np.load(planted / "train_images.npy")
+    assert found["train"]["n"] == 200
+    assert found["test"]["n"] == 40
+    assert found["train"]["shape"] == found["test"]["shape"] == [32, 32, 3]
+    assert found["train"]["mean"] == round(train.astype(np.float64).mean(), 2)
+    assert found["train"]["scaled"]["std"] == round((train / 255).std(), 4)
+    assert sum(found["train"]["class_counts"].values()) == 200
+
+
+def test_what_is_wrong_with_the_data_is_found(found):
+    assert found["train"]["constant"] == {"n": 1, "rows": [PLANTED["constant"]]}
+    copies = found["duplicates"]
+    (exact,) = copies["exact"]["list"]
+    assert [(image["split"], image["row"]) for image in exact] == [
+        ("train", PLANTED["exact"][0]),
+        ("test", PLANTED["exact"][1]),
+    ]
+    (near,) = copies["near"]["list"]
+    assert [(image["split"], image["row"]) for image in near["images"]] == [
+        ("train", PLANTED["near"][0]),
+        ("test", PLANTED["near"][1]),
+    ]
+    assert copies["near"]["pairs"] == {"train+train": 0, "train+test": 1, "test+test": 0}
+    assert copies["test_images"]["copied_in_train"] == 2
+    assert copies["test_images"]["copied_in_train_share"] == 0.05
+
+
+def test_each_class_has_its_outliers_in_order(found, planted):
+    labels = np.load(planted / "train_labels.npy")
+    for index, name in enumerate(found["class_names"]):
+        images = found["outliers"][name]
+        assert images
+        assert all(labels[image["row"]] == index for image in images)
+        likeness = [image["likeness"] for image in images]
+        assert likeness == sorted(likeness)
+
+
+class Loads(HTMLParser):
+    """Everything in a page that a browser would fetch or run."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.tags = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.fetched += [value for name, value in attrs if name in {"src", "href", "srcset", "action", "data"}]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+
+def test_the_page_is_self_contained(found, place):
+    page = (place / "out" / "explore.html").read_text(encoding="utf-8")
+    loads = Loads()
+    loads.feed(page)
+    assert len(loads.fetched) > 100
+    assert [value[:60] for value in loads.fetched if not value.startswith("data:")] == []
+    assert {"script", "iframe", "object", "embed"} & set(loads.tags) == set()
+    assert re.findall(r"@import|url\(|https?://", page) == []
+    assert "default-src 'none'" in page
+
+
+def test_the_page_shows_the_figures_and_a_table_behind_each_chart(found, place):
+    page = (place / "out" / "explore.html").read_text(encoding="utf-8")
+    assert f"{found['train']['mean']:.2f}" in page
+    assert f"{found['train']['scaled']['std']:.4f}" in page
+    assert "2 of 40 test images (5.0\u00a0%)" in page
+    assert page.count("<svg") == 5
+    assert page.count("<table") >= 8
+    assert page.count('role="img"') == page.count("<title id=")
+    for name in found["class_names"]:
+        assert f"<dt>{name}</dt>" in page
+    assert f"train {PLANTED['near'][0]}, test {PLANTED['near'][1]}" in page
+
+
+def test_its_own_page_is_replaced_and_no_other(planted, place, found, capsys):
+    own = place / "own"
+    own.mkdir()
+    (own / "notes.txt").write_text("kept")
+    assert main(["explore", str(planted), "--out", str(own), "--quiet"]) == 0
+    assert main(["explore", str(planted), "--out", str(own), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert f"Page        {own / 'explore.html'}" in out
+    assert "2 test images (5.00%) have a copy in train" in out
+    (own / "explore.html").write_text("<p>somebody else's")
+    assert main(["explore", str(planted), "--out", str(own)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert (own / "explore.html").read_text() == "<p>somebody else's"
+    assert (own / "notes.txt").read_text() == "kept"
+
+
+def test_a_file_can_not_hold_the_page(planted, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["explore", str(planted), "--out", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["cifr10"], "Did you mean 'cifar10'?"),
+        (["cifar10", "--device", "gpu"], "cuda:N"),
+        ([], "DATA"),
+    ],
+)
+def test_wrong_usage_is_answered(words, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explore", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_that_does_not_fit_is_refused(planted, tmp_path, capsys):
+    for limit in ("0", "201"):
+        assert main(["explore", str(planted), "--limit", limit, "--out", str(tmp_path / "out")]) == 2
+        assert "limit" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.full_data
+@pytest.mark.slow
+def test_the_first_10000_images_of_cifar10(cifar10, tmp_path):
+    found = headstart.explore("cifar10", limit=10_000, out=tmp_path / "out", progress=False)
+    train = found["train"]
+    assert (train["n"], found["test"]["n"]) == (10_000, 10_000)
+    assert train["shape"] == found["test"]["shape"] == [32, 32, 3]
+    counts = train["class_counts"]
+    assert (min(counts.values()), counts["dog"]) == (937, 937)
+    assert (max(counts.values()), counts["bird"]) == (1032, 1032)
+    assert (train["mean"], train["std"]) == (121.04, 64.39)
+    assert (train["scaled"]["mean"], train["scaled"]["std"]) == (0.4747, 0.2525)
+    assert train["scaled"]["nan"] == train["scaled"]["inf"] == 0
+    assert found["duplicates"]["exact"]["groups"] == 0
+    assert found["duplicates"]["near"]["pairs"]["train+test"] > 30
