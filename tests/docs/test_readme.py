@@ -34,8 +34,11 @@ def test_the_readme_opens_with_the_two_commands():
 
 def test_all_commands_are_found():
     found = commands()
-    assert len(found) == 13
-    assert {line.split()[1] for line in found} == {"train", "evaluate", "predict", "backbones"}
+    assert len(found) == 17
+    assert {line.split()[1] for line in found} == {
+        *("train", "evaluate", "predict", "backbones"),
+        *("explore", "compare", "study"),
+    }
 
 
 @pytest.mark.parametrize("line", commands())

@@ -12,7 +12,7 @@ from headstart.errors import InputError
 
 def compare(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN RUN...", help="Folders of finished runs.", show_default=False)
+        list[Path] | None, typer.Argument(metavar="RUN RUN", help="Folders of finished runs.", show_default=False)
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page, with pictures that only one gets right.")
