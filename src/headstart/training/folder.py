@@ -110,7 +110,7 @@ def reopen_folder(path: Path) -> tuple[RunFolder, Recipe]:
     """
     folder = RunFolder(path)
     if not folder.recipe.is_file():
-        raise RunError(f"{path} holds no run to resume: there is no recipe.yaml in it. Begin one with headstart train.")
+        raise RunError(f"{path} holds no run: there is no recipe.yaml in it. Give the --out folder of a training.")
     if not os.access(path, os.W_OK):
         raise RunError(f"{path} can't be written. Resume as a user who may write there.")
     folder.checkpoints.mkdir(exist_ok=True)
