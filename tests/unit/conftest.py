@@ -1,6 +1,5 @@
 """An evaluated run, made without a network: what tests of the report and of the page start from."""
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from headstart.contracts import ClassNames, EvalResult, Split
+from headstart.data.arrays import image_hashes
 from headstart.data.dataset import SealedTest
 from headstart.data.splits import build_manifest
 from headstart.evaluation.evaluate import measure, predictions_table
@@ -57,7 +57,7 @@ def make_evaluated_run(tmp_path):
         manifest.write(run / "split_manifest.csv")
         val = measure(logits[: n // 4], labels[: n // 4], split="val", names=classes, temperature=1.5)
         test = measure(logits[n:], labels[n:], split="test", names=classes, temperature=1.5)
-        hashes = [hashlib.sha256(image.tobytes()).hexdigest() for image in images[n:]]
+        hashes = image_hashes(images[n:])
         (run / "predictions.csv").write_text(predictions_table(test, rows=np.arange(n), hashes=hashes))
         (run / "metrics.json").write_text(json.dumps(METRICS | {"val": val.metrics, "test": test.metrics}))
         (run / "environment.json").write_text(json.dumps(ENVIRONMENT))

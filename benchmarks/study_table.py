@@ -1,0 +1,139 @@
+"""Write docs/study.md, and the table in README.md where it has a place for one, from benchmarks/results/study-*.json.
+
+    headstart study cifar10 --out study && cp study/study.json benchmarks/results/study-resnet50v1.json
+    python benchmarks/study_table.py            # writes
+    python benchmarks/study_table.py --check    # fails where a page and the files disagree
+
+The place in README.md is between the lines ``<!-- study -->`` and ``<!-- /study -->``.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from headstart.report.study_words import (
+    lesson_sentences,
+    percent,
+    published_sentence,
+    stage_sentence,
+    weak_class_sentences,
+)
+from headstart.studies.plan import load_plan
+
+ROOT = Path(__file__).parents[1]
+OPEN, CLOSE = "<!-- study -->", "<!-- /study -->"
+HEADING = """\
+# The study, reproduced and continued
+
+Written by `python benchmarks/study_table.py` from the files that `headstart study` leaves; nothing is typed by hand.
+
+"""
+NOTHING = """\
+No run of the study is recorded yet. `headstart study cifar10` makes one; its `study.json` belongs into
+`benchmarks/results` as `study-NAME.json`.
+"""
+
+NONE = "\u2013"
+
+Study = dict[str, Any]
+
+
+def read_studies(folder: Path) -> list[tuple[Path, Study]]:
+    """Return the recorded studies by file name."""
+    return [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("study-*.json"))]
+
+
+def title(study: Study) -> str:
+    limit = f"{study['limit']:,}" if study["limit"] else "all"
+    return f"`{study['backbone']}`, {limit} images"
+
+
+def table(studies: Sequence[Study]) -> str:
+    """Return stages by studies: median test accuracy over the seeds, and the training time of the chosen run."""
+    order = [stage for stage in load_plan(None).stages if not stage.aside]
+    lines = ["| stage | the published study | " + " | ".join(map(title, studies)) + " |"]
+    lines.append("|---" * (2 + len(studies)) + "|")
+    for stage in order:
+        cells = [cell([row for row in study["stages"] if row["name"] == stage.name]) for study in studies]
+        if any(cells):
+            published = percent(stage.published.accuracy) if stage.published.accuracy else NONE
+            lines.append(f"| `{stage.name}` | {published} | " + " | ".join(text or NONE for text in cells) + " |")
+    lines.append("")
+    lines.append(
+        "Test accuracy, median over seeds; in brackets how many, and the median training time of the chosen run."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def cell(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    accuracy = median(row["test"]["accuracy"] for row in rows)
+    seconds = median(row["seconds"] for row in rows)
+    return f"{percent(accuracy)} ({len(rows)}; {seconds:,.0f} s)"
+
+
+def section(path: Path, study: Study) -> str:
+    """Return what one study says of its stages, for its first seed, and of the preprocessing."""
+    seeds = sorted({row["seed"] for row in study["stages"]})
+    rows = [row for row in study["stages"] if row["seed"] == seeds[0] and not row["aside"]]
+    best = rows[-1]["environment"]
+    hardware = best["hardware"]
+    machine = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
+    lines = [f"## {title(study)}", ""]
+    lines.append(
+        f"[{path.name}](../benchmarks/results/{path.name}): `{study['command']}`, on {machine} with {best['threads']} "
+        f"threads, torch {best['versions']['torch']}. Sentences are of seed {seeds[0]}; intervals are at 95 %."
+    )
+    lines.append("")
+    for row in rows:
+        chosen = f" Validation chose `{row['variant']}`." if row["variant"] else ""
+        lines.append(f"- **{row['name']}**: {stage_sentence(row)}{chosen} {published_sentence(row)}")
+        lines += [f"  {sentence}" for sentence in weak_class_sentences(row)]
+    told = lesson_sentences(study, seeds[0])
+    if told:
+        lines += ["", "The preprocessing lesson:", "", *(f"- {sentence}" for sentence in told)]
+    return "\n".join(lines) + "\n"
+
+
+def page(studies: Sequence[tuple[Path, Study]]) -> str:
+    """Return docs/study.md."""
+    if not studies:
+        return HEADING + NOTHING
+    sections = [section(path, study) for path, study in studies]
+    return HEADING + "\n".join([table([study for _, study in studies]), *sections])
+
+
+def filled(readme: str, studies: Sequence[tuple[Path, Study]]) -> str:
+    """Return README.md with the table in its place; unchanged where it has none, or where no study is recorded."""
+    before, opening, rest = readme.partition(OPEN)
+    _, closing, after = rest.partition(CLOSE)
+    if not (opening and closing and studies):
+        return readme
+    links = ", ".join(f"[{path.name}](benchmarks/results/{path.name})" for path, _ in studies)
+    return f"{before}{OPEN}\n{table([study for _, study in studies])}\nFrom {links}.\n{CLOSE}{after}"
+
+
+def main(root: Path = ROOT, arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where something would change")
+    options = parser.parse_args(arguments)
+    studies = read_studies(root / "benchmarks" / "results")
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    wanted = {root / "docs" / "study.md": page(studies), root / "README.md": filled(readme, studies)}
+    stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if options.check:
+            print(f"{path.relative_to(root)} does not say what the files say: run python benchmarks/study_table.py")
+        else:
+            path.write_text(wanted[path], encoding="utf-8")
+            print(path.relative_to(root))
+    return 1 if stale and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

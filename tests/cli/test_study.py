@@ -1,0 +1,307 @@
+"""A whole study on real pictures with a tiny network: stages, choice by validation, resuming, failing, bad input."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.torch import save_file
+
+from headstart.cli import main
+from headstart.contracts import ClassNames
+from headstart.data.arrays import Arrays
+from headstart.data.store import write_store
+from headstart.models.architectures import create_network
+
+BACKBONE = "test_efficientnet.r160_in1k"
+PROBE = {"solver": "adam", "size": 32, "epochs": 3}
+TUNE = {"schedule": [{"epochs": 1, "size": 32}], "batch_size": 32}
+PLAN = {
+    "description": "A study of a tiny network.",
+    "backbone": BACKBONE,
+    "limit": 300,
+    "families": {"tiny": ["test_*"]},
+    "stages": [
+        {
+            "name": "as-published",
+            "title": "The mistake",
+            "what": "frozen, fed RGB/255",
+            "published": {"accuracy": 0.3176},
+            "change": {
+                "preprocessing": "unit",
+                "head": {"hidden": [16]},
+                "probe": PROBE,
+                "finetune": None,
+                "evaluation": {"size": 32, "flip": False},
+                "hardware": {"precision": "fp32", "memory_format": "contiguous", "checkpoint_minutes": 1.0e-9},
+            },
+        },
+        {
+            "name": "baseline",
+            "title": "Feeding the weights what they want",
+            "what": "the same, fed what the weights want",
+            "start": "as-published",
+            "change": {"preprocessing": "weights"},
+        },
+        {
+            "name": "finetune",
+            "title": "Fine-tuning",
+            "what": "all trainable",
+            "start": "baseline",
+            "change": {"head": {"hidden": [16, 16], "dropout": 0.1}, "finetune": TUNE},
+        },
+        {
+            "name": "weak-classes",
+            "title": "More augmentation for the weakest classes",
+            "what": "more for two classes",
+            "start": "finetune",
+            "variants": {
+                "plain": {},
+                "stronger": {"finetune": {"augment": {"stronger": {"$weakest1": 0.5, "$weakest2": 0.9}}}},
+            },
+        },
+    ],
+    "lesson": [{"what": "frozen", "unit": "as-published", "weights": "baseline"}],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with weights for the tiny network and a cache of its own."""
+    folder = tmp_path_factory.mktemp("study")
+    network = create_network("test_efficientnet", num_classes=10, seed=1)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "w.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_HOME", str(folder / "home"))
+        yield folder
+
+
+def write_plan(folder, plan=PLAN):
+    path = folder / f"plan-{abs(hash(str(plan)))}.yaml"
+    path.write_text(yaml.safe_dump(plan, sort_keys=False))
+    return path
+
+
+def words(place, sample_dir, out, *more, plan=PLAN, limit=300):
+    base = ["study", str(sample_dir), "--plan", str(write_plan(place, plan)), "--out", str(out), "--threads", "1"]
+    limits = ["--limit", str(limit)] if limit else []
+    return [*base, *limits, "--set", f"weights={place / 'w.safetensors'}", "--quiet", "--json", *more]
+
+
+def finished(out):
+    return [row["name"] for row in json.loads((out / "study.json").read_text())["stages"]]
+
+
+@pytest.fixture(scope="module")
+def whole(place, sample_dir):
+    out = place / "whole"
+    assert main(words(place, sample_dir, out)) == 0
+    return out, json.loads((out / "study.json").read_text())
+
+
+def test_each_stage_is_an_ordinary_run_whose_test_split_was_opened_once(whole):
+    out, study = whole
+    assert finished(out) == ["as-published", "baseline", "finetune", "weak-classes"]
+    for row in study["stages"]:
+        run = out / row["run"]
+        assert {"recipe.yaml", "metrics.json", "report.html", "model"} <= {path.name for path in run.iterdir()}
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert row["test"]["accuracy"] == metrics["test"]["accuracy"]
+        assert row["test_openings"] == 1
+        assert (row["seed"], row["limit"], row["backbone"]) == (0, 300, BACKBONE)
+        assert row["seconds"] > 0
+    head_alone = (out / "seed-0/baseline/history.csv").read_text().splitlines()
+    assert len(head_alone) == 1 + PROBE["epochs"], "the head's epochs are recorded as well"
+
+
+def test_validation_chooses_and_the_others_never_see_the_test_split(whole):
+    out, study = whole
+    row = study["stages"][-1]
+    plain, stronger = row["variants"]
+    better = max(row["variants"], key=lambda v: (v["val_accuracy"], -v["val_nll"]))
+    assert row["variant"] == better["name"]
+    assert (plain["run"], plain["reused"]) == ("seed-0/finetune", True), "the same recipe is not trained twice"
+    assert (out / stronger["run"] / "validation.json").is_file()
+    if better is plain:
+        assert not (out / stronger["run"] / "metrics.json").exists()
+        openings = json.loads((out / stronger["run"] / "environment.json").read_text())["test_openings"]
+        assert openings == []
+    assert row["against"]["same_run"] is (better is plain)
+
+
+def test_the_weakest_classes_of_the_stage_before_are_strengthened(whole):
+    out, study = whole
+    row, before = study["stages"][-1], study["stages"][-2]
+    scores = {name: figures["f1-score"] for name, figures in before["val"]["per_class"].items()}
+    assert len(row["weakest"]) == 2
+    assert max(scores[name] for name in row["weakest"]) <= min(v for n, v in scores.items() if n not in row["weakest"])
+    recipe = yaml.safe_load((out / row["variants"][1]["run"] / "recipe.yaml").read_text())
+    assert recipe["finetune"]["augment"]["stronger"] == dict(zip(row["weakest"], [0.5, 0.9], strict=True))
+
+
+def test_preprocessing_is_the_only_difference_and_travels_with_the_model(whole):
+    out, study = whole
+    configs = [json.loads((out / f"seed-0/{n}/model/config.json").read_text()) for n in ("as-published", "baseline")]
+    assert configs[0]["pretrained_cfg"]["mean"] == [0, 0, 0]
+    assert configs[0]["pretrained_cfg"]["std"] == [1, 1, 1]
+    assert configs[1]["pretrained_cfg"]["mean"] != [0, 0, 0]
+    (lesson,) = study["lesson"]
+    by_name = {row["name"]: row["test"]["accuracy"] for row in study["stages"]}
+    assert lesson["unit"]["test_accuracy"] == by_name["as-published"]
+    change = by_name["baseline"] - by_name["as-published"]
+    assert lesson["accuracy_change"]["value"] == pytest.approx(change, abs=1e-6)
+
+
+def test_the_page_tells_it(whole):
+    out, study = whole
+    page = (out / "study.html").read_text()
+    for row in study["stages"]:
+        assert f'<h2 id="{row["name"]}">' in page
+        assert f"{100 * row['test']['accuracy']:.2f}\u00a0%" in page
+    assert "The preprocessing lesson" in page
+    assert "The published study reports 31.76\u00a0%" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_finished_study_is_recognised_and_nothing_is_trained_again(whole, place, sample_dir):
+    out, study = whole
+    assert main(words(place, sample_dir, out)) == 2, "without --resume a study is never written over"
+    with mock.patch("headstart.studies.run.train_only", side_effect=AssertionError("trained again")):
+        assert main(words(place, sample_dir, out, "--resume")) == 0
+    again = json.loads((out / "study.json").read_text())
+    assert [row["test"] for row in again["stages"]] == [row["test"] for row in study["stages"]]
+
+
+def test_another_recipe_for_a_finished_stage_is_refused_with_the_key(whole, place, sample_dir, capsys):
+    out, _ = whole
+    copy = place / "copy"
+    shutil.copytree(out, copy)
+    assert main(words(place, sample_dir, copy, "--resume", "--set", "probe.lr=0.01")) == 2
+    message = json.loads(capsys.readouterr().out)["error"]
+    assert "Stage 'as-published'" in message
+    assert "probe.lr is 0.001 there and 0.01 here" in message
+    assert len(finished(copy)) == 4
+    assert main(words(place, sample_dir, copy, "--resume", limit=200)) == 2
+    assert "limit 300, and now 200" in capsys.readouterr().err
+
+
+def test_a_killed_study_goes_on_and_ends_as_if_it_never_had_been(whole, place, sample_dir):
+    unbroken, study = whole
+    out = place / "killed"
+    arguments = words(place, sample_dir, out)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headstart", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoints = out / "seed-0" / "finetune" / "checkpoints"
+    while process.poll() is None and not any(checkpoints.glob("step-*.safetensors")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it came to its end before it could be killed"
+    assert finished(out) == ["as-published", "baseline"]
+    kept = (out / "seed-0/baseline/model/model.safetensors").stat().st_mtime_ns
+    assert main([*arguments, "--resume"]) == 0
+    assert (out / "seed-0/baseline/model/model.safetensors").stat().st_mtime_ns == kept
+    weights = [path / "seed-0/finetune/model/model.safetensors" for path in (unbroken, out)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    again = json.loads((out / "study.json").read_text())["stages"]
+    assert [row["test"] for row in again] == [row["test"] for row in study["stages"]]
+
+
+def test_a_stage_that_fails_is_named_and_leaves_the_finished_ones(place, sample_dir, capsys):
+    broken = json.loads(json.dumps(PLAN))
+    broken["stages"][2]["change"]["finetune"] = TUNE | {"lr": 1e30, "clip_norm": 0, "warmup": 0}
+    out = place / "broken"
+    assert main(words(place, sample_dir, out, plan=broken)) == 1
+    message = json.loads(capsys.readouterr().out)["error"]
+    assert message.startswith("Stage 'finetune' failed: The loss is")
+    assert "Finished, and kept in" in message
+    assert "as-published, baseline" in message
+    assert message.endswith("--resume")
+    assert finished(out) == ["as-published", "baseline"]
+    assert "Stage finetune could not be finished" in (out / "study.html").read_text()
+    assert json.loads((out / "study.json").read_text())["failed"]["stage"] == "finetune"
+
+
+def store(folder, arrays, names, per_class):
+    """Write a data set with so many training images of each class."""
+    labels = arrays.train_labels
+    rows = np.concatenate([np.flatnonzero(labels == i)[: per_class[i]] for i in range(len(names))])
+    tested = arrays.test_labels < len(names)
+    few = Arrays(arrays.train_images[rows], labels[rows], arrays.test_images[tested], arrays.test_labels[tested])
+    write_store(folder, few, name="few", class_names=names, source="a test")
+    return folder
+
+
+def test_ten_images_a_class_are_studied_and_the_chance_in_it_is_said(place, sample, sample_arrays, capfd):
+    data = store(place / "ten", sample_arrays, sample.class_names, [10] * 10)
+    arguments = [word for word in words(place, data, place / "of-ten", limit=None) if word != "--quiet"]
+    assert main([*arguments, "--stages", "baseline,finetune"]) == 0
+    assert "Validation has only 10 images" in " ".join(capfd.readouterr().err.split())
+    study = json.loads((place / "of-ten" / "study.json").read_text())
+    assert [row["val"]["n"] for row in study["stages"]] == [10, 10]
+    assert study["stages"][0]["limit"] is None
+
+
+def test_one_class_is_refused(place, sample, sample_arrays, capsys):
+    data = store(place / "one", sample_arrays, ClassNames(("cat", "dog")), [20, 0])
+    description = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps(description | {"class_names": ["cat"]}))
+    assert main(words(place, data, place / "of-one", limit=None)) == 2
+    assert "at least two classes" in capsys.readouterr().err
+    assert not (place / "of-one").exists()
+
+
+def test_a_class_that_could_not_be_validated_is_refused_before_anything_is_trained(place, sample_arrays, capsys):
+    data = store(place / "single", sample_arrays, ClassNames(("plane", "car")), [40, 1])
+    assert main(words(place, data, place / "of-single", limit=None)) == 2
+    assert "Class 'car' has 1 training image" in capsys.readouterr().err
+    assert not (place / "of-single").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("augment", {"stronger": {"cta": 0.5}}), ("class_weights", {"cta": 2.0})],
+    ids=["stronger", "weight"],
+)
+def test_a_recipe_that_names_no_class_is_refused_before_anything_is_trained(place, sample_dir, capsys, key, value):
+    wrong = json.loads(json.dumps(PLAN))
+    wrong["stages"][2]["change"]["finetune"] = TUNE | {key: value}
+    out = place / f"of-{key}"
+    assert main(words(place, sample_dir, out, plan=wrong)) == 2
+    message = capsys.readouterr().err
+    assert "Stage 'finetune'" in message
+    assert "Did you mean 'cat'?" in message
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--stages", "finetnue"], "Did you mean 'finetune'?"),
+        (["--stages", ","], "names no stage"),
+        (["--stages", "weak-classes"], "Add one before it to --stages"),
+        (["--full"], "Keep one of the two"),
+        (["--seed", "1", "--seed", "1"], "each only once"),
+        (["--backbone", "resnet5o"], "Unknown backbone"),
+        (["--set", "finetune.batch_size=5000"], "there are only 270 training images"),
+        (["--plan", "nowhere.yaml"], "There is no plan at nowhere.yaml"),
+    ],
+)
+def test_wrong_usage_is_answered_before_anything_is_written(place, sample_dir, capsys, more, said):
+    out = place / "of-wrong"
+    assert main(words(place, sample_dir, out, *more)) == 2
+    assert said in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(place, sample_dir, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(words(place, sample_dir, tmp_path)) == 2
+    assert "neither empty nor a study's folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

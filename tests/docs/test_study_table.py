@@ -1,0 +1,104 @@
+"""docs/study.md says what benchmarks/results/study-*.json say, and the script that writes it can be wrong."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_SPEC = importlib.util.spec_from_file_location("study_table", ROOT / "benchmarks" / "study_table.py")
+study_table = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(study_table)
+
+
+def row(name, accuracy, *, seed=0, seconds=10.0, before=None, published=None):
+    against = None
+    if before is not None:
+        change = {"value": accuracy - before, "ci95": [accuracy - before - 0.012, accuracy - before + 0.012]}
+        against = {
+            "same_run": False,
+            "verdict": "second",
+            "accuracy_change": change,
+            "mcnemar": {"p": 1e-9},
+            "train_seconds_ratio": 4.2,
+            "per_class": {
+                "cat": {"f1_change": {"value": 0.3, "ci95": [0.2, 0.4]}},
+                "dog": {"f1_change": {"value": 0.1, "ci95": [0.0, 0.2]}},
+            },
+        }
+    return {
+        "name": name,
+        "title": {"as-published": "The mistake", "baseline": "Right preprocessing", "finetune": "Fine-tuning"}[name],
+        "aside": False,
+        "published": {"accuracy": published} if published else {"note": "named as a next step"},
+        "seed": seed,
+        "variant": None,
+        "weakest": [],
+        "variants": [],
+        "test": {"accuracy": accuracy},
+        "seconds": seconds,
+        "against": against,
+        "environment": {"hardware": {"cpu": "a CPU", "device": "cpu"}, "threads": 2, "versions": {"torch": "2.9"}},
+    }
+
+
+STUDY = {
+    "backbone": "resnet50v1.keras_in1k",
+    "limit": 10000,
+    "command": "headstart study cifar10",
+    "lesson": [],
+    "stages": [
+        row("as-published", 0.301, published=0.3176),
+        row("baseline", 0.602, before=0.301, published=0.3176),
+        row("finetune", 0.7937, before=0.602, published=0.7104, seconds=480),
+        row("finetune", 0.7951, seed=1, before=0.602, published=0.7104, seconds=500),
+        row("finetune", 0.7999, seed=2, before=0.602, published=0.7104, seconds=490),
+    ],
+}
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A repository with one made-up study and a README that has a place for its table."""
+    (tmp_path / "docs").mkdir()
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "study-r50.json").write_text(json.dumps(STUDY))
+    (tmp_path / "README.md").write_text("# x\n<!-- study -->\nold\n<!-- /study -->\nrest\n")
+    return tmp_path
+
+
+def test_the_committed_page_says_what_the_files_say():
+    assert study_table.main(ROOT, ["--check"]) == 0
+
+
+def test_the_table_has_the_median_over_seeds(place):
+    assert study_table.main(place, []) == 0
+    text = (place / "docs" / "study.md").read_text().replace("\u00a0", " ")
+    assert "| `finetune` | 71.04 % | 79.51 % (3; 490 s) |" in text
+    assert "| `baseline` | 31.76 % | 60.20 % (1; 10 s) |" in text
+    assert "`finetune-96`" not in text, "a stage that was not run has no line"
+    assert "Fine-tuning gained 19.2 points (18.0 to 20.4) for 4.2 times the time; cat gained most." in text
+    assert "The published study reports 71.04 %; this is 8.3 points more." in text
+    assert "Of the 49.3 points between the published baseline and fine-tuning, 30.1 points come from" in text
+
+
+def test_the_readme_gets_the_same_table_and_keeps_the_rest(place):
+    study_table.main(place, [])
+    readme = (place / "README.md").read_text()
+    assert readme.startswith("# x\n<!-- study -->\n| stage |")
+    assert readme.endswith("<!-- /study -->\nrest\n")
+    assert "old" not in readme
+    assert study_table.table([STUDY]) in readme
+    assert study_table.table([STUDY]) in (place / "docs" / "study.md").read_text()
+
+
+def test_a_page_that_disagrees_is_noticed(place, capsys):
+    assert study_table.main(place, ["--check"]) == 1
+    study_table.main(place, [])
+    assert study_table.main(place, ["--check"]) == 0
+    page = place / "docs" / "study.md"
+    page.write_text(page.read_text().replace("79.51", "80.51"))
+    assert study_table.main(place, ["--check"]) == 1
+    assert "docs/study.md does not say what the files say" in capsys.readouterr().out
