@@ -88,6 +88,29 @@ def test_evaluate_gives_the_same_figures_and_logs_the_opening(trained, place):
     ]
 
 
+def test_evaluate_explains_mistakes_and_measures_spoilt_pictures_when_asked(trained, place):
+    run = place / "runs" / "asked-more"
+    shutil.copytree(place / "runs" / "story", run)
+    words = ["evaluate", "runs/asked-more", "--saliency", "--corruptions", "--corruption-images", 20, "--threads", 1]
+    metrics = json.loads(headstart(*words, "--json", cwd=place).stdout)
+    before = json.loads((place / "runs" / "story" / "metrics.json").read_text())
+    assert metrics["test"] == before["test"]
+    spoilt, figures = metrics["corruptions"], json.loads((run / "corruptions.json").read_text())
+    assert spoilt.items() <= figures.items()
+    assert spoilt["n"] == 20
+    assert 0 < spoilt["accuracy"] <= 1
+    assert len(figures["corruptions"]) == 11
+    page = (run / "report.html").read_text()
+    assert "Where the evidence lay" in page
+    assert "Spoilt pictures" in page
+    last = json.loads((run / "environment.json").read_text())["test_openings"][-1]
+    assert "--corruptions" in last["command"]
+    # Measured again without them, they stay.
+    again = json.loads(headstart("evaluate", "runs/asked-more", "--threads", 1, "--json", cwd=place).stdout)
+    assert again["corruptions"] == spoilt
+    assert "Where the evidence lay" in (run / "report.html").read_text()
+
+
 def test_predict_names_files_as_the_evaluation_did(trained, place):
     """Pictures written out as PNG and read back get the label and probability that predictions.csv has."""
     photos = place / "photos"
@@ -135,6 +158,7 @@ def test_the_model_works_away_from_its_run(trained, place, tmp_path, capsys):
         (["train", "--resume", "nowhere"], "nowhere"),
         (["train", SAMPLE, "--out", "x", "--device", "cuda:99"], "cuda"),
         (["evaluate", "photos-only"], "photos-only"),
+        (["evaluate", "photos-only", "--corruption-images", "5"], "--corruptions"),
         (["predict", "photos-only", "one.png"], "photos-only"),
     ],
     ids=str,

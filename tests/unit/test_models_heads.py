@@ -7,7 +7,14 @@ from torch import nn
 
 from headstart.errors import WeightsError
 from headstart.models.backbones import load_backbone
-from headstart.models.heads import build_classifier, empty_classifier, head_logits, head_of, pooled_features
+from headstart.models.heads import (
+    build_classifier,
+    empty_classifier,
+    head_logits,
+    head_of,
+    last_feature_map,
+    pooled_features,
+)
 
 FAMILIES = ["test_efficientnet", "test_resnet", "test_convnext", "test_vit"]
 HEADS = [(), (12,), (16, 8)]
@@ -107,3 +114,21 @@ def freeze_norms(module):
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eval()
+
+
+@pytest.mark.parametrize("architecture", ["test_efficientnet", "test_resnet", "test_convnext", "mobilenetv3_small_050"])
+def test_the_last_map_of_features_is_what_is_pooled(architecture, images):
+    module = classifier(architecture)
+    path, layer = last_feature_map(module, size=96)
+    assert module.get_submodule(path) is layer
+    seen = []
+    with layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output)), torch.inference_mode():
+        pooled = pooled_features(module, images)
+        assert seen[0].ndim == 4
+        torch.testing.assert_close(module.forward_head(seen[0], pre_logits=True), pooled)
+    assert not any(inner._forward_hooks for inner in module.modules()), "nothing stays behind"
+
+
+def test_a_network_without_a_map_of_features_says_so():
+    with pytest.raises(WeightsError, match="convolutional"):
+        last_feature_map(classifier("test_vit"), size=96)

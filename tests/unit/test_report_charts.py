@@ -63,6 +63,7 @@ def test_a_matrix_has_its_true_classes_in_rows_and_colours_mistakes_on_a_scale_o
     assert set(cells) == {(0, 0), (0, 1), (1, 1)}, "empty cells are not drawn"
     assert (cells[0, 1].count, cells[0, 1].right, cells[0, 1].strength) == (2, False, 1.0)
     assert (cells[0, 0].right, cells[0, 0].strength) == (True, 0.98)
+    assert [cells[place].share for place in ((0, 0), (0, 1), (1, 1))] == [0.98, 0.02, 1.0]
 
 
 def test_a_class_without_images_and_a_matrix_without_mistakes_are_drawn():
@@ -88,3 +89,32 @@ def test_reliability_puts_an_honest_bin_on_the_diagonal_and_leaves_empty_ones_ou
     assert (box.bottom - mark.y) / (box.bottom - box.top) == pytest.approx(0.7)
     assert mark.high_y < mark.y < mark.low_y
     assert [bar.height for bar in chart.bars] == [pytest.approx(chart.strip.bottom - chart.strip.top), 0]
+
+
+def test_bars_are_as_long_as_their_values_and_do_not_overlap():
+    chart = charts.bar_chart(["cat", "dog"], {"precision": [0.5, 1.0], "recall": [0.25, 0.0]}, number=str)
+    full = chart.box.right - chart.box.left
+    assert [row.name for row in chart.rows] == ["cat", "dog"]
+    assert [[width / full for _, _, width, _ in row.bars] for row in chart.rows] == [[0.5, 0.25], [1.0, 0.0]]
+    assert [text for row in chart.rows for *_, text in row.bars] == ["0.5", "0.25", "1.0", "0.0"]
+    tops = [y for row in chart.rows for _, y, _, _ in row.bars]
+    assert all(below - above >= chart.thickness for above, below in pairwise(tops))
+    assert tops[-1] + chart.thickness <= chart.box.bottom
+
+
+def test_curves_over_any_quantity_share_one_scale_and_name_their_points():
+    chart = charts.curve_chart(
+        {"low": [(0, 0.5), (1, 0.4)], "high": [(0, 0.5), (1, 0.5)]},
+        styles=["a", "b"],
+        x_ticks={0: "none", 1: "all"},
+        number=str,
+        marks=[(1, 0.4, "here")],
+    )
+    low, high = chart.series
+    assert (low.name, low.style, high.style) == ("low", "a", "b")
+    assert low.points[0] == high.points[0]
+    assert low.points[1][1] > high.points[1][1], "less is drawn lower"
+    assert chart.marks == [(*low.points[1], "here")]
+    assert [tick.text for tick in chart.x_ticks] == ["none", "all"]
+    from_zero = charts.curve_chart({"a": [(0, 0.5)]}, styles=["a"], x_ticks={0: "", 1: ""}, number=str, y_also=0)
+    assert from_zero.y_ticks[0].text == "0.0"

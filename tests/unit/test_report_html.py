@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -11,7 +12,9 @@ from PIL import Image
 
 from headstart.errors import RunError
 from headstart.report.html import duration, flat, moment, percent, write_report
-from headstart.report.mistakes import data_uri
+from headstart.report.mistakes import data_uri, worst
+from headstart.report.run_files import read_run
+from headstart.report.saliency import layer
 
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path"}
 
@@ -106,7 +109,7 @@ def test_it_says_how_often_the_test_split_was_opened(make_evaluated_run, count, 
 def test_every_chart_has_a_title_a_description_and_a_table(make_evaluated_run):
     page = report(make_evaluated_run())
     drawings = page.all("svg")
-    assert len(drawings) == 4
+    assert len(drawings) == 6
     ids = {element["id"]: element for element in page.elements if "id" in element}
     for drawing in drawings:
         for name in drawing["aria-labelledby"].split():
@@ -114,6 +117,7 @@ def test_every_chart_has_a_title_a_description_and_a_table(make_evaluated_run):
             assert ids[name]["tag"] in {"title", "desc"}
     assert len(ids) == sum("id" in element for element in page.elements), "identifiers are unique"
     captions = [element["text"] for element in page.all("summary")]
+    # The charts of classes and of coverage have their tables right below them.
     for words in ("Table of epochs", "Table of counts and per cent", "Table of confidence bins"):
         assert any(words in caption for caption in captions)
     assert all("details" in element["inside"] for element in page.all("summary"))
@@ -136,8 +140,8 @@ def test_the_most_confident_mistakes_are_shown_with_their_pictures(make_evaluate
     wrong = np.flatnonzero(predictions.indices != run.test.labels)
     confidence = predictions.probabilities.max(axis=1)
     expected = wrong[np.argsort(-confidence[wrong].round(6), kind="stable")][:24].tolist()
-    pictures = page.all("img")
-    assert run.pictures_asked == expected, "only pictures that are shown are asked for"
+    pictures = [picture for picture in page.all("img") if "ul" in picture["inside"]]
+    assert len(run.pictures_asked) == len(page.all("img")), "only pictures that are shown are asked for"
     assert len(pictures) == 24
     names = predictions.class_names
     for row, picture in zip(expected, pictures, strict=True):
@@ -148,6 +152,50 @@ def test_the_most_confident_mistakes_are_shown_with_their_pictures(make_evaluate
         decoded = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2])))
         np.testing.assert_array_equal(np.asarray(decoded), run.images[row])
     assert f"The 24 of {len(wrong)} wrong answers" in page.words
+
+
+def test_the_pairs_confused_most_are_shown_with_the_surest_pictures_of_each(make_evaluated_run):
+    run = make_evaluated_run()
+    page = report(run)
+    predictions, labels = run.test.predictions, run.test.labels
+    counts = np.array(run.test.metrics["confusion_matrix"])
+    np.fill_diagonal(counts, 0)
+    best = np.sort(counts.ravel())[::-1][:6]
+    captions = [element["text"] for element in page.all("figcaption") if " taken for " in element["text"]]
+    shown = [re.match(r"([a-z]+) taken for ([a-z]+)(\d+) images?, ([\d.]+)", text).groups() for text in captions]
+    assert [int(count) for _, _, count, _ in shown] == best.tolist()
+    pictures = [picture for picture in page.all("img") if "figure" in picture["inside"]]
+    for label, said, count, share in shown:
+        i, j = (predictions.class_names.index(name) for name in (label, said))
+        assert counts[i, j] == int(count)
+        assert float(share) == pytest.approx(100 * int(count) / (labels == i).sum(), abs=0.051)
+        own = np.flatnonzero((labels == i) & (predictions.indices == j))
+        surest = own[np.argsort(-predictions.probabilities[own, j].round(6), kind="stable")][:6]
+        for row in surest:
+            alt = pictures.pop(0)["alt"]
+            assert alt.startswith(f"Test image, row {row}: labelled {label}, predicted {said} with")
+    assert pictures == []
+
+
+def test_the_confusion_matrix_has_counts_and_per_cent(make_evaluated_run):
+    run = make_evaluated_run()
+    texts = [element["text"] for element in report(run).all("text") if "count" in (element.get("class") or "")]
+    counts = np.array(run.test.metrics["confusion_matrix"])
+    filled = counts > 0
+    expected = np.stack([counts[filled], (100 * counts / counts.sum(1, keepdims=True))[filled]], 1).ravel()
+    np.testing.assert_allclose([float(text) for text in texts], expected, atol=0.051)
+
+
+def test_every_class_has_its_bars_and_the_report_its_averages(make_evaluated_run):
+    run = make_evaluated_run()
+    page = report(run)
+    bars = [element["text"] for element in page.all("text") if element.get("class") == "bar-value"]
+    expected = [
+        100 * row[key] for row in run.test.metrics["per_class"].values() for key in ("precision", "recall", "f1-score")
+    ]
+    np.testing.assert_allclose([float(text) for text in bars], expected, atol=0.051)
+    for row in ("accuracy", "macro avg", "weighted avg"):
+        assert row in [header["text"] for header in page.all("th")]
 
 
 def test_the_classes_that_stand_out_are_named(make_evaluated_run):
@@ -168,7 +216,7 @@ def test_a_run_without_epochs_says_so(make_evaluated_run):
     run = make_evaluated_run(epochs=0)
     page = report(run)
     assert "no epochs, so there are no curves" in page.words
-    assert len(page.all("svg")) == 2
+    assert len(page.all("svg")) == 4
     (run.path / "history.csv").unlink()
     assert "no epochs" in report(run).words
 
@@ -201,6 +249,88 @@ def test_many_classes_stay_under_a_megabyte(make_evaluated_run):
     assert len(page.source.encode()) < 1_000_000
     assert "The most frequent confusions" in page.words
     assert "Table of counts and per cent" not in page.words
+
+
+CORRUPTIONS = {
+    "n": 40,
+    "seed": 0,
+    "severities": [1, 2, 3, 4, 5],
+    "clean_accuracy": 0.875,
+    "accuracy": 0.61,
+    "accuracy_ci95": [0.55, 0.67],
+    "relative_accuracy": 0.7,
+    "by_severity": [0.85, 0.75, 0.6, 0.5, 0.3625],
+    "categories": {"noise": [0.8, 0.7, 0.6, 0.5, 0.4], "blur": [0.9, 0.8, 0.6, 0.5, 0.325]},
+    "corruptions": {
+        "shot noise": {"category": "noise", "accuracy": [0.8, 0.7, 0.6, 0.5, 0.4]},
+        "motion blur": {"category": "blur", "accuracy": [0.9, 0.8, 0.6, 0.5, 0.325]},
+    },
+}
+
+
+def test_spoilt_images_are_on_the_page_once_they_are_measured(make_evaluated_run):
+    run = make_evaluated_run()
+    assert "Spoilt pictures" not in report(run).words
+    (run.path / "corruptions.json").write_text(json.dumps(CORRUPTIONS))
+    sheet = np.random.default_rng(0).integers(0, 256, (2 * 8, 5 * 8, 3), dtype=np.uint8)
+    Image.fromarray(sheet).save(run.path / "corruptions.png")
+    page = report(run)
+    assert "On 40 test images" in page.words
+    assert "falls from 87.5 % as they are to 61.0 %" in page.words
+    assert "Worst is motion blur at severity 5, with 32.5 %." in page.words
+    pictures = {picture["alt"]: picture for picture in page.all("img") if "table" in picture["inside"]}
+    assert len(pictures) == 10
+    shown = Image.open(io.BytesIO(base64.b64decode(pictures["motion blur, severity 2"]["src"].partition(",")[2])))
+    np.testing.assert_array_equal(np.asarray(shown), sheet[8:, 8:16])
+    (run.path / "corruptions.png").unlink()
+    assert [picture for picture in report(run).all("img") if "table" in picture["inside"]] == []
+
+
+def test_the_evidence_lies_over_the_mistakes_that_were_explained(make_evaluated_run):
+    run = make_evaluated_run()
+    assert "Where the evidence lay" not in report(run).words
+    wrong = worst(read_run(run.path).predictions, count=3)
+    images = [
+        {"row": p.row, "size": [32, 32], "box": [0, 0, 32, 32], "maps": {p.label: [[0, 0], [0, 1]], p.predicted: [[0]]}}
+        for p in (wrong[2], wrong[0])
+    ]
+    content = {"method": "Grad-CAM", "library": "captum 0.9.0", "layer": "bn2", "images": images}
+    (run.path / "saliency.json").write_text(json.dumps(content))
+    page = report(run)
+    assert "Grad-CAM (captum 0.9.0, at bn2)" in page.words
+    layers = [picture for picture in page.all("img") if picture.get("class") == "heat"]
+    assert [picture["alt"] for picture in layers] == [
+        text
+        for p in (wrong[0], wrong[2])
+        for text in (
+            f"Where test image {p.row} spoke for {p.predicted}, the answer",
+            f"Where test image {p.row} spoke for {p.label}, the label",
+        )
+    ]
+    clear, lit = (
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2])))) for picture in layers[:2]
+    )
+    assert (clear.shape, clear[..., 3].max()) == ((32, 32, 4), 0)
+    assert lit[-1, -1, 3] > 150
+    assert lit[0, 0, 3] == 0
+
+
+def test_a_layer_covers_the_part_that_the_network_saw():
+    uri = layer(np.ones((2, 2), np.float32), box=(0, 100, 200, 200), height=200, width=400)
+    opacity = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))[..., 3]
+    assert opacity.shape == (48, 96)
+    assert (opacity[:, 24:72] > 0).all()
+    assert not opacity[:, :24].any()
+    assert not opacity[:, 72:].any()
+
+
+@pytest.mark.parametrize("file", ["corruptions.json", "saliency.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"images": [1]}', '{"severities": [1], "images": 3}'])
+def test_damaged_additions_are_named_with_the_remedy(make_evaluated_run, file, content):
+    run = make_evaluated_run()
+    (run.path / file).write_text(content)
+    with pytest.raises(RunError, match=file):
+        write_report(run.path, run.picture)
 
 
 def test_split_counts_hash_recipe_and_environment_are_there(make_evaluated_run):

@@ -11,6 +11,7 @@ Pillow and torch, so figures can be compared between runs of headstart and not w
 - frost, snow, glass and zoom blur are left out: they need photographs of ice, ImageMagick, or a loop over pixels.
 """
 
+import io
 import math
 import zlib
 from collections.abc import Callable
@@ -153,17 +154,29 @@ def _elastic(images: Tensor, setting: tuple[float, float, float]) -> Tensor:
 
 
 def _pixelate(images: Tensor, share: float) -> Tensor:
-    pixels = images.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
-    height, width = pixels.shape[1:3]
-    coarse = (max(1, int(width * share)), max(1, int(height * share)))
-    box = Image.Resampling.BOX
-    made = [np.asarray(Image.fromarray(image).resize(coarse, box).resize((width, height), box)) for image in pixels]
-    return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).float() / 255
+    def coarser(picture: Image.Image) -> Image.Image:
+        small = picture.resize([max(1, int(side * share)) for side in picture.size], Image.Resampling.BOX)
+        return small.resize(picture.size, Image.Resampling.BOX)
+
+    return _each(images, coarser)
 
 
 def _jpeg(images: Tensor, quality: int) -> Tensor:
-    decoded: Tensor = transforms.jpeg(images.mul(255).round().byte(), quality=quality)
-    return decoded.float() / 255
+    """By Pillow, because torchvision is giving up its own encoder."""
+
+    def compressed(picture: Image.Image) -> Image.Image:
+        content = io.BytesIO()
+        picture.save(content, "JPEG", quality=quality)
+        return Image.open(content)
+
+    return _each(images, compressed)
+
+
+def _each(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
+    """Change each picture by Pillow."""
+    pixels = images.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in pixels])
+    return torch.from_numpy(changed).permute(0, 3, 1, 2).float() / 255
 
 
 def _smooth(images: Tensor, sigma: float) -> Tensor:
