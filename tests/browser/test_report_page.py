@@ -139,7 +139,7 @@ def test_every_picture_is_decoded_and_large_enough_to_be_seen(visit):
     sizes = page.evaluate(
         "[...document.images].map(i => [i.naturalWidth, i.clientWidth, getComputedStyle(i).imageRendering])"
     )
-    assert len(sizes) == 24 + 6 * 6
+    assert len(sizes) > 24 + 6 * 4, "mistakes, and pictures of the pairs confused most"
     assert all(natural == 32 and shown >= 36 and rendering == "pixelated" for natural, shown, rendering in sizes)
     assert sum(shown >= 90 for _, shown, _ in sizes) == 24
 

@@ -85,13 +85,13 @@ def _chart(share: Any, accuracy: Any, rows: Sequence[Threshold]) -> charts.Curve
         ):
             marks.append((row.coverage, row.accuracy, f"{100 * row.probability:g}\u00a0%"))
             last = row.coverage
-    level = float(accuracy[-1])
+    # An axis around a single value would go beyond 100 %.
+    flat = accuracy[start] if len(set(accuracy[shown])) == 1 else None
     return charts.curve_chart(
         {"": [(float(share[i]), float(accuracy[i])) for i in shown]},
         styles=["validation"],
         x_ticks={i / 5: f"{20 * i}\u00a0%" for i in range(6)},
         number=lambda value: f"{100 * value:.4g}\u00a0%",
         marks=marks,
-        # A curve that never leaves its level must not make an axis that goes beyond 100 %.
-        y_also=level - 0.1 if level > 0.5 else level + 0.1,
+        y_also=None if flat is None else float(flat - 0.1 if flat > 0.5 else flat + 0.1),
     )
