@@ -38,6 +38,8 @@ BACKBONE = "tf_efficientnet_lite0.in1k"
 """Its weights come in a package, so that exploring needs no network."""
 FEATURE_SIZE = 64
 """Side of the network's input, in pixels."""
+CORRELATIONS = (duplicates.PIXEL_THRESHOLD, 0.8, 0.85, 0.9, 0.95)
+"""Limits at which copies of test images are counted, from what may be meant to what can't be denied."""
 SAMPLES_OF_A_CLASS = 10
 OUTLIERS_OF_A_CLASS = 5
 PAGE, FIGURES = "explore.html", "explore.json"
@@ -188,7 +190,7 @@ def _duplicates(splits: Sequence[Split], directions: NDArray[np.float32], displa
     near = [pair for pair in near if hashes[pair.first] != hashes[pair.second]]
     kinds = Counter(f"{places[pair.first]['split']}+{places[pair.second]['split']}" for pair in near)
     names = [split.name for split in splits]
-    groups = [*exact, *((pair.first, pair.second) for pair in near)]
+    groups = [(rows, 1.0) for rows in exact] + [((pair.first, pair.second), pair.pixel_similarity) for pair in near]
     return {
         "exact": {
             "groups": len(exact),
@@ -212,15 +214,28 @@ def _duplicates(splits: Sequence[Split], directions: NDArray[np.float32], displa
     }
 
 
-def _test_images(groups: Sequence[tuple[int, ...]], *, first: int, count: int) -> dict[str, Any]:
-    """Return how many test images have a copy, exact or near, in train, and how many have one anywhere."""
-    in_train = {row for rows in groups for row in rows if row >= first and min(rows) < first}
-    anywhere = {row for rows in groups for row in rows if row >= first}
+def _test_images(groups: Sequence[tuple[tuple[int, ...], float]], *, first: int, count: int) -> dict[str, Any]:
+    """Return how many test images have a copy, exact or near, in train, and how many have one anywhere.
+
+    Args:
+        groups: Rows of images that show the same, and the correlation of their pixels.
+        first: Row of the first test image; those before it are training images.
+        count: Number of test images.
+    """
+
+    def copied_in_train(least: float) -> int:
+        return len(
+            {row for rows, alike in groups if alike >= least and min(rows) < first for row in rows if row >= first}
+        )
+
+    in_train = copied_in_train(0.0)
+    anywhere = len({row for rows, _ in groups for row in rows if row >= first})
     return {
-        "copied_in_train": len(in_train),
-        "copied_in_train_share": round(len(in_train) / count, 6),
-        "copied_anywhere": len(anywhere),
-        "copied_anywhere_share": round(len(anywhere) / count, 6),
+        "copied_in_train": in_train,
+        "copied_in_train_share": round(in_train / count, 6),
+        "copied_in_train_by_correlation": {f"{level:.2f}": copied_in_train(level) for level in CORRELATIONS},
+        "copied_anywhere": anywhere,
+        "copied_anywhere_share": round(anywhere / count, 6),
     }
 
 

@@ -86,6 +86,11 @@ def test_what_is_wrong_with_the_data_is_found(found):
     assert copies["near"]["pairs"] == {"train+train": 0, "train+test": 1, "test+test": 0}
     assert copies["test_images"]["copied_in_train"] == 2
     assert copies["test_images"]["copied_in_train_share"] == 0.05
+    assert copies["test_images"]["copied_anywhere"] == 2
+    levels = list(copies["test_images"]["copied_in_train_by_correlation"].values())
+    assert levels[0] == 2
+    assert levels == sorted(levels, reverse=True)
+    assert levels[-1] >= 1  # an exact copy passes every limit
 
 
 def test_each_class_has_its_outliers_in_order(found, planted):
