@@ -46,11 +46,11 @@ PAGE, FIGURES = "explore.html", "explore.json"
 
 
 def explore(
-    data: str,
+    data: str | Path,
     *,
     limit: int | None = None,
-    out: Path | None = None,
-    data_dir: Path | None = None,
+    out: Path | str | None = None,
+    data_dir: Path | str | None = None,
     threads: int | None = None,
     device: str | None = None,
     command: str = "headstart.explore",
@@ -76,9 +76,14 @@ def explore(
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
         RunError: ``out`` holds something else under these names, or can't be written.
+
+    Example:
+        >>> explore("cifar10", limit=10_000)["train"]["shape"]  # doctest: +SKIP
+        [32, 32, 3]
     """
     clock = _Clock()
-    folder = out or default_folder(data)
+    data, data_dir = str(data), Path(data_dir) if data_dir is not None else None
+    folder = Path(out) if out is not None else default_folder(data)
     _check_free(folder)
     display = Display(enabled=progress)
     prepare_process(threads)

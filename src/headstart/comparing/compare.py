@@ -35,7 +35,11 @@ EXAMPLES = 12
 
 
 def compare(
-    runs: Sequence[Path | str], *, out: Path | None = None, data_dir: Path | None = None, progress: bool = True
+    runs: Sequence[Path | str],
+    *,
+    out: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Compare runs that were measured on the same test images, pair by pair.
 
@@ -54,6 +58,10 @@ def compare(
         InputError: Fewer than two runs, one of them twice, or ``out`` or ``data_dir`` is of no use.
         RunError: A folder holds no finished run, or the runs are not of the same test images and classes.
         DataError: ``data_dir`` holds no copy of the data set.
+
+    Example:
+        >>> compare(["runs/quickstart", "runs/mine"])["pairs"][0]["verdict"]  # doctest: +SKIP
+        'noise'
     """
     if out is not None:
         check_place(Path(out))
@@ -63,7 +71,8 @@ def compare(
     check_comparable(compared)
     result = _assemble(compared)
     if out is not None:
-        pictures, why_none = _pictures(compared[0], result["pairs"], data_dir, progress)
+        local = Path(data_dir) if data_dir is not None else None
+        pictures, why_none = _pictures(compared[0], result["pairs"], local, progress)
         write_comparison(result, Path(out), pictures=pictures, why_no_pictures=why_none)
         result["page"] = str(out)
     return result

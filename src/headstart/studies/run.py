@@ -46,18 +46,18 @@ class _Settings:
 
 
 def study(
-    data: str = "cifar10",
+    data: str | Path = "cifar10",
     *,
     backbone: str | None = None,
     limit: int | None = None,
     full: bool = False,
     stages: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
-    plan: Path | None = None,
+    plan: Path | str | None = None,
     overrides: Sequence[str] = (),
-    out: Path = Path("study"),
+    out: Path | str = "study",
     resume: bool = False,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     threads: int | None = None,
     device: str | None = None,
     command: str = "headstart.study",
@@ -93,12 +93,18 @@ def study(
         InputError: Something given is wrong; what was finished before stays.
         TrainingError: A stage could not be finished; the message names it, and the others stay.
         StoppedError: Stopped by Ctrl-C after saving.
+
+    Example:
+        >>> found = study("cifar10", backbone="tf_efficientnet_lite0.in1k", stages=["baseline"])  # doctest: +SKIP
+        >>> found["stages"][0]["test"]["accuracy_ci95"]  # doctest: +SKIP
+        [..., ...]
     """
+    data, data_dir = str(data), Path(data_dir) if data_dir is not None else None
     if full and limit is not None:
         raise InputError(f"--full uses all training images and --limit {limit} does not. Keep one of the two.")
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"Seeds must be given, and each only once, but are {list(seeds)}.")
-    checked = load_plan(plan)
+    checked = load_plan(Path(plan) if plan is not None else None)
     if limit is None and not full and data == "cifar10":
         limit = checked.limit
     settings = _Settings(
@@ -115,7 +121,9 @@ def study(
     )
     chosen = checked.select(stages)
     dataset = load_dataset(data, limit=limit, data_dir=data_dir, progress=progress)
-    ledger = open_ledger(out, _header(settings, dataset), order=[stage.name for stage in checked.stages], resume=resume)
+    ledger = open_ledger(
+        Path(out), _header(settings, dataset), order=[stage.name for stage in checked.stages], resume=resume
+    )
     _refuse_early(chosen, dataset, ledger, settings, seeds)
     for seed in seeds:
         for stage in chosen:
