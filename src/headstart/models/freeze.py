@@ -9,7 +9,7 @@ from torch import nn
 
 from headstart.errors import RecipeError
 
-SUGGESTED_RATES = {"depthwise": 5e-4, "dense": 1e-4}
+SUGGESTED_RATES = {"depthwise": 3e-4, "dense": 1e-4}
 """Peak learning rates of AdamW that did well on validation. Filters of depthwise networks are few and large; those of
 dense convolutions and of attention are many and small, and the same step moves such a network much further."""
 
