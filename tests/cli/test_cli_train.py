@@ -110,7 +110,8 @@ def test_evaluate_hands_run_and_data_on(evaluate, tmp_path, capsys):
     assert evaluate.call_args.args == (tmp_path / "model",)
     options = evaluate.call_args.kwargs
     assert options.pop("command").startswith("headstart evaluate")
-    assert options == {"data": "cifar10", "data_dir": None, "threads": 1, "device": None, "progress": False}
+    extras = {"saliency": False, "corruptions": False, "corruption_images": None}
+    assert options == {"data": "cifar10", "data_dir": None, "threads": 1, "device": None, "progress": False} | extras
     assert str(tmp_path / "report.html") in capsys.readouterr().out
 
 
