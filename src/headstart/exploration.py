@@ -27,7 +27,7 @@ from headstart.errors import RunError
 from headstart.evaluation.look import look_at_test
 from headstart.files import write_atomically, write_json
 from headstart.models.backbones import Backbone, load_backbone
-from headstart.models.fold import fold_batch_norm
+from headstart.models.fold import fold_batch_norm, pad_in_kernel
 from headstart.models.heads import build_classifier
 from headstart.report.explore_page import MADE_BY, explore_page
 from headstart.training.features import frozen_features
@@ -167,6 +167,9 @@ def _features(
     """Return the features of each split's images, shape (n, features); kept on disk for the next time."""
     classifier = build_classifier(backbone, num_classes=len(splits[0].class_names), seed=0).eval().to(device)
     fold_batch_norm(classifier)
+    pad_in_kernel(classifier)
+    # What depthwise networks are fastest in.
+    classifier = classifier.to(memory_format=torch.channels_last)
     with display.bar("Features", sum(len(split) for split in splits)) as advance:
         return [
             frozen_features(
@@ -174,7 +177,7 @@ def _features(
                 split.images,
                 spec=replace(backbone.spec, size=FEATURE_SIZE, crop_pct=1.0),
                 weights_sha256=backbone.weights.sha256,
-                memory_format=torch.contiguous_format,
+                memory_format=torch.channels_last,
                 advance=advance,
             )
             for split in splits
