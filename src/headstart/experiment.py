@@ -101,7 +101,7 @@ def train(
     known, earlier = reopen_folder(folder)
     if earlier != resolved:
         raise RunError(_other_recipe(folder, earlier, resolved))
-    if _is_complete(known):
+    if known.is_complete:
         found: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return found
     return _go_on(known, earlier, copy, threads, device, command, progress, time.time())
@@ -216,7 +216,7 @@ def resume(
         RunError: The folder holds no run.
     """
     folder, recipe = reopen_folder(out)
-    if _is_complete(folder):
+    if folder.is_complete:
         raise RunError(
             f"{out} is complete, so there is nothing to resume. Measure it again with: headstart evaluate {out}"
         )
@@ -320,11 +320,6 @@ def _resolve(
 
 def _other_recipe(out: Path, earlier: Recipe, recipe: Recipe) -> str:
     return f"{out} was trained with another recipe: {differences(earlier, recipe)}. Give another folder."
-
-
-def _is_complete(folder: RunFolder) -> bool:
-    """Return whether nothing is left to do for a run: trained, measured and reported."""
-    return folder.is_trained and all((folder.path / name).is_file() for name in ("metrics.json", "report.html"))
 
 
 def _go_on(

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from headstart.errors import RunError
-from headstart.report.html import duration, flat, moment, percent, write_report
+from headstart.report.html import write_report
 from headstart.report.mistakes import data_uri, worst
+from headstart.report.page import duration, flat, moment, percent
 from headstart.report.run_files import read_run
 from headstart.report.saliency import layer
 

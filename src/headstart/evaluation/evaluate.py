@@ -19,7 +19,7 @@ from headstart.errors import DataError, HeadstartError, RunError
 from headstart.evaluation import metrics
 from headstart.evaluation.calibration import fit_temperature, log_softmax, softmax
 from headstart.files import write_atomically, write_json
-from headstart.inference.predictor import Predictor, Progress, load
+from headstart.inference.predictor import Predictor, Progress, load, within
 
 TRAINING_FACTS = (
     "train_seconds",
@@ -62,18 +62,18 @@ def evaluate_run(
     facts = _read_json(run / "training.json", needs=TRAINING_FACTS)
     _read_json(run / "environment.json")
     predictor = load(run / "model", device=device)
-    manifest = _checked_manifest(run, dataset, predictor)
+    manifest = checked_manifest(run, dataset, predictor)
     earlier = _read_json(run / "metrics.json") if (run / "metrics.json").is_file() else {}
 
     val = manifest.select(dataset.train, "val")
     in_all = len(val) + len(dataset.sealed_test)
-    val_logits = _finite_logits(predictor, val, _shift(progress, 0, in_all))
+    val_logits = finite_logits(predictor, val, within(progress, done_before=0, in_all=in_all))
     temperature = round(fit_temperature(val_logits, val.labels), 6)
     val_result = measure(val_logits, val.labels, split="val", names=val.class_names, temperature=temperature)
 
     log_test_opening(run / "environment.json", command)
     test = dataset.sealed_test.open()
-    test_logits = _finite_logits(predictor, test, _shift(progress, len(val), in_all))
+    test_logits = finite_logits(predictor, test, within(progress, done_before=len(val), in_all=in_all))
     test_result = measure(test_logits, test.labels, split="test", names=test.class_names, temperature=temperature)
 
     result = {
@@ -177,7 +177,12 @@ def log_test_opening(environment: Path, command: str) -> None:
         ) from None
 
 
-def _checked_manifest(run: Path, dataset: Dataset, predictor: Predictor) -> Manifest:
+def checked_manifest(run: Path, dataset: Dataset, predictor: Predictor) -> Manifest:
+    """Return the run's split manifest, once classifier, manifest and data are known to belong together.
+
+    Raises:
+        DataError: They do not.
+    """
     manifest = read_manifest(run / "split_manifest.csv")
     if predictor.bundle.manifest_sha256 != manifest.sha256:
         raise DataError(
@@ -195,7 +200,12 @@ def _checked_manifest(run: Path, dataset: Dataset, predictor: Predictor) -> Mani
     return manifest
 
 
-def _finite_logits(predictor: Predictor, split: Split, progress: Progress | None) -> NDArray[np.float32]:
+def finite_logits(predictor: Predictor, split: Split, progress: Progress | None = None) -> NDArray[np.float32]:
+    """Return the classifier's outputs for a split, shape (n, classes).
+
+    Raises:
+        HeadstartError: Some are not finite.
+    """
     logits = predictor.logits(split.images, progress=progress)
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
@@ -204,13 +214,6 @@ def _finite_logits(predictor: Predictor, split: Split, progress: Progress | None
             f"first for row {split.rows[bad[0]]}. Train again, with a lower learning rate or in fp32."
         )
     return logits
-
-
-def _shift(progress: Progress | None, done_before: int, in_all: int) -> Progress | None:
-    """Return a progress that counts one split within both."""
-    if progress is None:
-        return None
-    return lambda done, _: progress(done_before + done, in_all)
 
 
 def _read_json(path: Path, needs: Sequence[str] = ()) -> dict[str, Any]:

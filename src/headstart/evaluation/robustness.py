@@ -13,7 +13,7 @@ from headstart.data.dataset import Dataset
 from headstart.errors import InputError, RunError
 from headstart.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from headstart.files import write_atomically, write_json
-from headstart.inference.predictor import Progress, load
+from headstart.inference.predictor import Progress, load, within
 
 IMAGES = 1000
 """Test images measured when nobody says how many: each of them is looked at once for each corruption and severity."""
@@ -68,7 +68,7 @@ def measure_corruptions(
     in_all = images * (1 + len(rounds))
 
     def right(spoilt: UInt8Images, round_: int) -> NDArray[np.bool_]:
-        logits = predictor.logits(spoilt, progress=_within(progress, round_ * images, in_all))
+        logits = predictor.logits(spoilt, progress=within(progress, done_before=round_ * images, in_all=in_all))
         hits: NDArray[np.bool_] = logits.argmax(axis=1) == labels
         return hits
 
@@ -163,12 +163,6 @@ def contact_sheet(image: UInt8Images) -> UInt8Images:
 
 def _figures(row: NDArray[np.float64]) -> list[float]:
     return [round(float(value), 6) for value in row]
-
-
-def _within(progress: Progress | None, done_before: int, in_all: int) -> Progress | None:
-    if progress is None:
-        return None
-    return lambda done, _: progress(done_before + done, in_all)
 
 
 def _png(pixels: UInt8Images) -> bytes:

@@ -3,12 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headstart.data.dataset import Dataset
-from headstart.data.splits import read_manifest
-from headstart.errors import HeadstartError
-from headstart.evaluation.evaluate import measure
+from headstart.evaluation.evaluate import checked_manifest, finite_logits, measure
 from headstart.files import write_json
 from headstart.inference.predictor import load
 
@@ -30,12 +26,9 @@ def validate_run(run: Path, dataset: Dataset, *, device: str | None = None) -> d
         HeadstartError: The classifier's outputs are not finite.
     """
     predictor = load(run / "model", device=device)
-    manifest = read_manifest(run / "split_manifest.csv")
-    manifest.check(dataset)
-    val = manifest.select(dataset.train, "val")
-    logits = predictor.logits(val.images)
-    if not np.isfinite(logits).all():
-        raise HeadstartError(f"The outputs of {run / 'model'} are not finite. Train again, with a lower learning rate.")
-    figures = measure(logits, val.labels, split="val", names=val.class_names, temperature=1.0).metrics
+    val = checked_manifest(run, dataset, predictor).select(dataset.train, "val")
+    figures = measure(
+        finite_logits(predictor, val), val.labels, split="val", names=val.class_names, temperature=1.0
+    ).metrics
     write_json(run / "validation.json", figures)
     return figures

@@ -33,6 +33,13 @@ _TOGETHER = 2**18
 """Bytes of small pictures of one size that are resized together; large ones are faster one by one."""
 
 
+def within(progress: Progress | None, *, done_before: int, in_all: int) -> Progress | None:
+    """Return a progress that counts one of several passes within all of them."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(done_before + done, in_all)
+
+
 @dataclass(frozen=True)
 class FilePrediction:
     """What a picture file shows.

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headstart.report.charts import Box, Tick, nice_ticks
+from headstart.report.charts import Box, Tick, nice_ticks, shortened
 
 _ROW = 26.0
-_LONGEST_NAME = 30
-"""Characters; a longer name is shortened in the drawing and stands in full in the table."""
 _LETTER = 6.6
 
 
@@ -47,7 +45,7 @@ def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeCh
     Args:
         changes: For each line its name, the change, and the ends of its 95 % interval, in shares of 1; at least one.
     """
-    names = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name, *_ in changes]
+    names = [shortened(name) for name, *_ in changes]
     left = 16.0 + _LETTER * max(len(name) for name in names)
     box = Box(left, 8.0, left + 330.0, 8.0 + _ROW * len(changes))
     ticks = nice_ticks(min(0.0, *(100 * low for _, _, low, _ in changes)), max(0.0, *(100 * c[3] for c in changes)))

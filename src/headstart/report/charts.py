@@ -12,6 +12,7 @@ from typing import Any
 
 Point = tuple[float, float]
 
+_LONGEST_NAME = 30
 MOST_CLASSES_LABELLED = 40
 """Beyond, a confusion matrix is drawn without names and tabulated by its largest mistakes only."""
 
@@ -335,6 +336,11 @@ def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str
         after=marks(after),
         bars=bars,
     )
+
+
+def shortened(name: str) -> str:
+    """Return a name as it fits into a drawing, of at most 30 characters; in full it stands in the table."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from headstart.contracts import UInt8Images
-from headstart.errors import InputError, RunError
-from headstart.files import write_atomically
+from headstart.errors import InputError
 from headstart.report.change_chart import ChangeChart, change_chart, signed
-from headstart.report.html import _environment
 from headstart.report.mistakes import data_uri
+from headstart.report.page import render, write_page
 
 PAIRS_IN_DETAIL = 6
 """More pairs than these are told in the table, and only the first run's in detail."""
@@ -50,36 +49,29 @@ def write_comparison(
     pairs = comparison["pairs"]
     detailed = pairs if len(pairs) <= PAIRS_IN_DETAIL else [p for p in pairs if p["first"] == pairs[0]["first"]]
     ids = count(1)
-    page = (
-        _environment()
-        .get_template("compare.html.jinja")
-        .render(
-            comparison=comparison,
-            runs=comparison["runs"],
-            pairs=pairs,
-            overview=_overview(pairs),
-            detailed=[
-                {
-                    "id": f"pair-{next(ids)}",
-                    "pair": pair,
-                    "chart": _class_chart(pair),
-                    "sides": [
-                        _side(pair, "second", "first", pictures),
-                        _side(pair, "first", "second", pictures),
-                    ],
-                }
-                for pair in detailed
-            ],
-            why_no_pictures=why_no_pictures,
-            generator=GENERATOR,
-            points=signed,
-        )
+    page = render(
+        "compare.html.jinja",
+        comparison=comparison,
+        runs=comparison["runs"],
+        pairs=pairs,
+        overview=_overview(pairs),
+        detailed=[
+            {
+                "id": f"pair-{next(ids)}",
+                "pair": pair,
+                "chart": _class_chart(pair),
+                "sides": [
+                    _side(pair, "second", "first", pictures),
+                    _side(pair, "first", "second", pictures),
+                ],
+            }
+            for pair in detailed
+        ],
+        why_no_pictures=why_no_pictures,
+        generator=GENERATOR,
+        points=signed,
     )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, page)
-    except OSError as error:
-        raise RunError(f"{out} can't be written: {error.strerror}. Check space and permissions.") from None
+    write_page(out, page)
 
 
 def _overview(pairs: list[dict[str, Any]]) -> ChangeChart:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Images
 from headstart.report.histograms import class_chart, histogram_chart
-from headstart.report.html import _environment, percent
 from headstart.report.mistakes import data_uri
+from headstart.report.page import percent, render
 
 MADE_BY = "headstart explore"
 """Stands at the beginning of both files, so that a later call may replace them and nothing else."""
@@ -47,27 +47,23 @@ def explore_page(
         kind: [pair for pair in duplicates["near"]["list"] if _kind(pair) == kind][:PAIRS_SHOWN]
         for kind in duplicates["near"]["pairs"]
     }
-    page: str = (
-        _environment()
-        .get_template("explore.html.jinja")
-        .render(
-            found=found,
-            made_by=MADE_BY,
-            train=found["train"],
-            test=found["test"],
-            splits={name: found[name] for name in ("train", "test")},
-            findings=findings(found),
-            samples={name: [uri({"split": "train", "row": row}) for row in rows] for name, rows in samples.items()},
-            classes=class_chart({name: found[name]["class_counts"] for name in ("train", "test")}),
-            histograms=_histograms(found["train"]),
-            bin=_BIN,
-            means=_means(mean_images, found["class_names"]),
-            pairs=pairs,
-            groups=duplicates["exact"]["list"][:GROUPS_SHOWN],
-            uri=uri,
-        )
+    return render(
+        "explore.html.jinja",
+        found=found,
+        made_by=MADE_BY,
+        train=found["train"],
+        test=found["test"],
+        splits={name: found[name] for name in ("train", "test")},
+        findings=findings(found),
+        samples={name: [uri({"split": "train", "row": row}) for row in rows] for name, rows in samples.items()},
+        classes=class_chart({name: found[name]["class_counts"] for name in ("train", "test")}),
+        histograms=_histograms(found["train"]),
+        bin=_BIN,
+        means=_means(mean_images, found["class_names"]),
+        pairs=pairs,
+        groups=duplicates["exact"]["list"][:GROUPS_SHOWN],
+        uri=uri,
     )
-    return page
 
 
 def findings(found: dict[str, Any]) -> list[str]:

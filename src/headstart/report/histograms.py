@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headstart.report.charts import Bar, Box, Point, Tick, nice_ticks
+from headstart.report.charts import Bar, Box, Point, Tick, nice_ticks, shortened
 
 _ROW = 22.0
 """Height of a class's row."""
-_LONGEST_NAME = 30
-"""Characters; a longer name is shortened in the drawing and stands in full in the table."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def class_chart(counts: dict[str, dict[str, int]]) -> ClassChart:
         counts: Split to class to count; every split has the same classes in the same order.
     """
     names = list(next(iter(counts.values())))
-    shown = {name: name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names}
+    shown = {name: shortened(name) for name in names}
     left = 16.0 + 6.8 * max(len(name) for name in shown.values())
     pitch = _ROW * len(counts) * 0.62 + 8
     box = Box(left, 4.0, left + 380.0, 4.0 + pitch * len(names))

@@ -48,6 +48,11 @@ def data_uri(pixels: UInt8Images) -> str:
     """Return a picture of shape (height, width, 3) as a ``data:`` URI, at most 96 pixels a side."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    return png_uri(picture)
+
+
+def png_uri(picture: Image.Image) -> str:
+    """Return a picture as the ``data:`` URI of a PNG."""
     content = io.BytesIO()
     picture.save(content, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")

@@ -1,7 +1,5 @@
 """Class-activation maps from ``saliency.json``, as layers to lie over the pictures of mistakes."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from PIL import Image
 
 from headstart.contracts import UInt8Images
 from headstart.errors import RunError
-from headstart.report.mistakes import LARGEST_SIDE, Mistake
+from headstart.report.mistakes import LARGEST_SIDE, Mistake, png_uri
 
 _RED = (255, 0, 60)
 _STRONGEST = 0.72
@@ -81,6 +79,4 @@ def layer(grid: np.ndarray[Any, np.dtype[np.float32]], *, box: Sequence[float], 
     whole.paste(opacity, (left, top))
     colours: UInt8Images = np.empty((*np.asarray(whole).shape, 4), np.uint8)
     colours[..., :3], colours[..., 3] = _RED, np.asarray(whole)
-    content = io.BytesIO()
-    Image.fromarray(colours).save(content, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+    return png_uri(Image.fromarray(colours))

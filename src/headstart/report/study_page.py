@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 from headstart.errors import RunError
-from headstart.files import write_atomically
 from headstart.report import charts
 from headstart.report.change_chart import ChangeChart, change_chart
-from headstart.report.html import _environment, duration, percent
+from headstart.report.learning import learning_curves
+from headstart.report.page import duration, percent, render, write_page
 from headstart.report.run_files import read_run
 from headstart.report.study_words import (
     interval,
@@ -44,32 +44,26 @@ def write_study_page(folder: Path) -> Path:
     seed = seeds[0] if seeds else 0
     rows = [row for row in study["stages"] if row["seed"] == seed]
     main = [row for row in rows if not row["aside"]]
-    page = (
-        _environment()
-        .get_template("study.html.jinja")
-        .render(
-            study=study,
-            seeds=seeds,
-            seed=seed,
-            main=main,
-            best=max(main, key=lambda row: row["val"]["accuracy"], default=None),
-            seconds=sum(row["seconds_of_all_variants"] for row in study["stages"]),
-            ladder=_ladder(main),
-            overview=_overview(main),
-            stages=[_stage(folder, row, study["stages"]) for row in rows],
-            lesson=[pair for pair in study["lesson"] if pair["seed"] == seed and not pair["same_run"]],
-            lesson_chart=_lesson_chart(study["lesson"], seed),
-            lesson_sentences=lesson_sentences(study, seed),
-            signed=signed,
-            interval=interval,
-            p_text=p_text,
-        )
+    page = render(
+        "study.html.jinja",
+        study=study,
+        seeds=seeds,
+        seed=seed,
+        main=main,
+        best=max(main, key=lambda row: row["val"]["accuracy"], default=None),
+        seconds=sum(row["seconds_of_all_variants"] for row in study["stages"]),
+        ladder=_ladder(main),
+        overview=_overview(main),
+        stages=[_stage(folder, row, study["stages"]) for row in rows],
+        lesson=[pair for pair in study["lesson"] if pair["seed"] == seed and not pair["same_run"]],
+        lesson_chart=_lesson_chart(study["lesson"], seed),
+        lesson_sentences=lesson_sentences(study, seed),
+        signed=signed,
+        interval=interval,
+        p_text=p_text,
     )
     place = folder / "study.html"
-    try:
-        write_atomically(place, page)
-    except OSError as error:
-        raise RunError(f"{place} can't be written: {error.strerror}. Check space and permissions.") from None
+    write_page(place, page)
     return place
 
 
@@ -92,20 +86,8 @@ def _stage(folder: Path, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any
 
 def _curves(run: Path, best_epoch: int) -> dict[str, Any] | None:
     history = read_run(run).history
-    if not history:
-        return None
-    epochs = [int(line["epoch"]) for line in history]
-
-    def curve(quantity: str, *, share: bool) -> charts.LineChart:
-        sides = {"train": f"train_{quantity}", "validation": f"val_{quantity}"}
-        return charts.line_chart(
-            epochs,
-            {name: [line[key] for line in history] for name, key in sides.items()},
-            best_epoch=best_epoch,
-            number=(lambda value: percent(value, 0)) if share else (lambda value: f"{value:.3g}"),
-        )
-
-    return {"accuracy": curve("accuracy", share=True), "loss": curve("loss", share=False), "history": history}
+    curves = learning_curves(history, best_epoch)
+    return curves and curves | {"history": history}
 
 
 def _ladder(rows: Sequence[Mapping[str, Any]]) -> charts.BarChart | None:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparing.compare import compare
-from headstart.data.batches import check_batch_size, check_classes
 from headstart.data.dataset import Dataset, load_dataset
-from headstart.data.splits import split_train
 from headstart.errors import HeadstartError, InputError, RecipeError, StoppedError, TrainingError, WeightsError
 from headstart.experiment import evaluate, train_only
 from headstart.models.catalogue import full_name
@@ -18,8 +16,9 @@ from headstart.report.study_page import write_study_page
 from headstart.studies.ledger import Ledger, open_ledger
 from headstart.studies.plan import ONLY, Plan, Stage, load_plan, resolve
 from headstart.studies.rows import VariantRun, known_runs, read_variant, same_but_for_words, stage_row, weakest_classes
-from headstart.training.class_weights import class_weights
+from headstart.training.folder import RunFolder
 from headstart.training.progress import Display
+from headstart.training.run import split_checked
 
 FEW_TO_CHOOSE_BY = 100
 """Validation images; with fewer, what validation chooses is mostly chance, which is then said."""
@@ -166,19 +165,10 @@ def _refuse_early(
         stand_ins = list(dataset.class_names)
         for name, change in stage.variants_for(settings.family).items():
             try:
-                _check(_recipe(stage, change, seed, ledger, settings, stand_ins), dataset)
+                split_checked(_recipe(stage, change, seed, ledger, settings, stand_ins), dataset)
             except RecipeError as error:
                 where = f"Stage '{stage.name}'" + ("" if name == ONLY else f", variant '{name}'")
                 raise RecipeError(f"{where}: {error}") from None
-
-
-def _check(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuse a recipe that does not fit the data."""
-    train, _ = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
-    if tune := recipe.finetune:
-        check_batch_size(tune.batch_size, images=len(train))
-        check_classes("finetune.augment.stronger", tune.augment.stronger, dataset.class_names)
-        class_weights(tune.class_weights, train)
 
 
 def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> None:
@@ -232,7 +222,7 @@ def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> 
     if not runs:
         raise WeightsError(f"none of its variants has weights here. {' '.join(missing.values())}")
     best = max(runs, key=lambda run: (run.val["accuracy"], -run.val["nll"]))
-    if not (best.path / "metrics.json").is_file() or not (best.path / "report.html").is_file():
+    if not RunFolder(best.path).is_complete:
         evaluate(
             best.path,
             data_dir=settings.data_dir,

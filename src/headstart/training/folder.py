@@ -57,6 +57,11 @@ class RunFolder:
         """Whether training is complete."""
         return self.training.is_file() and self.model.is_dir()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do: trained, measured and reported."""
+        return self.is_trained and all((self.path / name).is_file() for name in ("metrics.json", "report.html"))
+
     def read_environment(self) -> dict[str, Any]:
         """Return what is recorded so far; empty in a run that has just begun."""
         known: dict[str, Any] = json.loads(self.environment.read_text()) if self.environment.is_file() else {}

@@ -23,25 +23,14 @@ from headstart.data.splits import build_manifest, split_train
 from headstart.files import write_json
 from headstart.models.backbones import Backbone, load_backbone
 from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel, unfolded_state_dict
-from headstart.models.freeze import (
-    count_stages,
-    freeze,
-    parameter_groups,
-    set_training_mode,
-    suggested_rate,
-)
+from headstart.models.freeze import count_stages, freeze, parameter_groups, set_training_mode, suggested_rate
 from headstart.models.heads import build_classifier, empty_classifier, head_of
 from headstart.recipe import FinetuneRecipe, ProbeRecipe, Recipe
 from headstart.training.class_weights import class_weights
 from headstart.training.features import frozen_features
 from headstart.training.folder import RunFolder
 from headstart.training.frozen import reuse_frozen
-from headstart.training.hardware import (
-    Arithmetic,
-    autocast,
-    choose_arithmetic,
-    peak_memory_mb,
-)
+from headstart.training.hardware import Arithmetic, autocast, choose_arithmetic, peak_memory_mb
 from headstart.training.history import write_history
 from headstart.training.loop import Progress, Training, fine_tune, moving_average
 from headstart.training.probe import fit_head, fit_linear
@@ -79,17 +68,27 @@ class Material:
     device: torch.device
 
 
-def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress: bool) -> Material:
-    """Split the data, load the backbone and graft the head; nothing is written.
+def split_checked(recipe: Recipe, dataset: Dataset) -> tuple[Split, Split]:
+    """Return what is trained on and what selects, once the recipe is known to fit them.
 
     Raises:
-        InputError: The recipe does not fit the data, the backbone or this machine.
+        InputError: It does not.
     """
     train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
     if recipe.finetune:
         class_weights(recipe.finetune.class_weights, train)
         check_classes("finetune.augment.stronger", recipe.finetune.augment.stronger, dataset.class_names)
         check_batch_size(recipe.finetune.batch_size, images=len(train))
+    return train, val
+
+
+def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress: bool) -> Material:
+    """Split the data, load the backbone and graft the head; nothing is written.
+
+    Raises:
+        InputError: The recipe does not fit the data, the backbone or this machine.
+    """
+    train, val = split_checked(recipe, dataset)
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
     for line in backbone.weights.unmatched:
         logger.warning("%s: %s", backbone.weights.origin, line)
