@@ -154,11 +154,12 @@ def _mlp(widths: tuple[int, ...], dropout: float, *, flatten: bool) -> nn.Sequen
 
 
 def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> None:
-    """Draw weights uniformly with variance 2 / inputs, which keeps the scale through a ReLU; biases are zero.
+    """Draw weights uniformly with variance 2 / (inputs + outputs), as Keras does by default; biases are zero.
 
-    Source: He et al. 2015, arXiv:1502.01852, equation 10.
+    Source: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks",
+    equation 16.
     """
-    bound = math.sqrt(6 / layer.weight[0].numel())
+    bound = math.sqrt(6 / (layer.weight[0].numel() + layer.weight.shape[0]))
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)
         if layer.bias is not None:
