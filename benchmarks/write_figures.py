@@ -15,6 +15,7 @@ RECIPES = ROOT / "src" / "headstart" / "recipes"
 SHOWN = {
     # Result file: recipe, backbone, images.
     "quickstart": ("quickstart", "tf_efficientnet_lite0.in1k", "10,000"),
+    "quickstart-xeon": ("quickstart", "tf_efficientnet_lite0.in1k", "10,000"),
     "quickstart-resnet50v1-keras": ("quickstart", "resnet50v1.keras_in1k", "10,000"),
     "cpu-best": ("cpu-best", "tf_efficientnet_lite0.in1k", "50,000"),
 }
@@ -26,6 +27,12 @@ def result(name: str) -> dict:
 
 def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds > 600 else f"{seconds:.0f} s"
+
+
+def machine(found: dict) -> str:
+    """Return on how many cores of which processor it was measured."""
+    name = re.sub(r"\(R\)|\bProcessor\b|@", "", found["hardware"]["cpu"])
+    return f"{found['hardware']['cores']} cores, {' '.join(name.split())}"
 
 
 def of_seeds(found: dict) -> str:
@@ -40,19 +47,19 @@ def printed(found: dict) -> str:
 
 
 def table_row(name: str, recipe: str, backbone: str, images: str) -> str:
-    median = result(name)["median"]
+    found = result(name)
+    median = found["median"]
     cells = [f"`{recipe}`", f"`{backbone}`", images, f"{median['accuracy']:.1%}".replace("%", " %")]
-    cells += [duration(median["total_seconds"]), "2 CPU cores", f"[{name}.json](benchmarks/results/{name}.json)"]
+    cells += [duration(median["total_seconds"]), machine(found), f"[{name}.json](benchmarks/results/{name}.json)"]
     return f"| {' | '.join(cells)} |"
 
 
 def header(name: str) -> str:
     found = result(name)
-    hardware = found["hardware"]
     return "\n".join(
         [
             f"# command: {found['claim'].partition(':')[0]} --out runs/{name}",
-            f"# hardware: {hardware['cores']} CPU cores, {hardware['cpu']}",
+            f"# hardware: {machine(found)}",
             f"# time: {duration(found['median']['total_seconds'])}{of_seeds(found)}",
             f"# score: {found['median']['accuracy'] * 100:.1f} % test accuracy{of_seeds(found)}",
             f"# measured: benchmarks/results/{name}.json",
@@ -70,9 +77,9 @@ def replace_once(text: str, pattern: str, new: str) -> str:
 def main() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     quickstart, tests = result("quickstart"), result("tests")
-    cost = f"{duration(quickstart['median']['total_seconds'])} on 2 CPU cores "
-    cost += f"({quickstart['median']['peak_rss_mb'] / 1000:.2f} GB of memory)"
-    readme = replace_once(readme, r"(?<=and download it takes )[^(]*\([^)]*\)", cost)
+    cost = f"{duration(quickstart['median']['total_seconds'])} ({machine(quickstart)}; "
+    cost += f"{quickstart['median']['peak_rss_mb'] / 1000:.2f} GB of memory)"
+    readme = replace_once(readme, r"(?<=and\sdownload\sit\stakes\s)[^(]*\([^)]*\)", cost)
     readme = replace_once(readme, r"(?<=```text\n)Test  .*?(?=\n```)", printed(quickstart))
     readme = replace_once(readme, r"(?<=`make test` runs in )\d+ s", f"{tests['pytest_seconds']:.0f} s")
     rows = [table_row(name, *what) for name, what in SHOWN.items() if (RESULTS / f"{name}.json").is_file()]
