@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from headstart.home import home
+from headstart.home import cache_home
 from headstart.training.hardware import describe_hardware
 
 CASES = {"10,000 training images": ["--limit", "10000"], "all 50,000 training images": []}
@@ -26,7 +26,7 @@ def explored(options: list[str]) -> dict:
     """Return what one run of the command found, and how long it took as a whole."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        (place / "datasets").symlink_to(home() / "datasets")
+        (place / "datasets").symlink_to(cache_home() / "datasets")
         command = [sys.executable, "-m", "headstart", "explore", "cifar10", *options, "--out", str(place / "explored")]
         start = time.perf_counter()
         done = subprocess.run(
