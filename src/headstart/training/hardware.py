@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -108,9 +108,7 @@ def choose_arithmetic(
         precisions.append("bf16")
     if len(formats) * len(precisions) == 1:
         return Arithmetic(precisions[0], formats[0], {})
-    timings = {
-        (p, f): _milliseconds(module, images, Arithmetic(p, f, {})) / len(images) for f in formats for p in precisions
-    }
+    timings = _shortest_milliseconds(module, images, [Arithmetic(p, f, {}) for f in formats for p in precisions])
     (best_precision, best_format), _ = min(timings.items(), key=lambda item: item[1])
     return Arithmetic(best_precision, best_format, {f"{p} {f}": round(value, 3) for (p, f), value in timings.items()})
 
@@ -144,29 +142,33 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
         yield
 
 
-def _milliseconds(module: nn.Module, images: Tensor, arithmetic: Arithmetic) -> float:
+def _shortest_milliseconds(
+    module: nn.Module, images: Tensor, candidates: Sequence[Arithmetic], rounds: int = 3
+) -> dict[tuple[Precision, MemoryFormat], float]:
+    """Return the shortest step of each candidate, per image.
+
+    Candidates take turns, so that other work on the machine, which comes in bursts, slows all of them down alike.
+    """
+    times: dict[tuple[Precision, MemoryFormat], list[float]] = {(c.precision, c.memory_format): [] for c in candidates}
+    for _ in range(rounds + 1):
+        for candidate in candidates:
+            seconds = _step_seconds(module, images, candidate)
+            times[candidate.precision, candidate.memory_format].append(seconds * 1e3 / len(images))
+    # The first round pays for set-up and is not counted.
+    return {key: min(found[1:]) for key, found in times.items()}
+
+
+def _step_seconds(module: nn.Module, images: Tensor, arithmetic: Arithmetic) -> float:
     module.to(memory_format=arithmetic.torch_format)
     batch = images.contiguous(memory_format=arithmetic.torch_format)
-
-    def step() -> None:
-        with autocast(images.device, arithmetic.precision):
-            loss = module(batch).float().logsumexp(1).mean()
-        loss.backward()
-        module.zero_grad(set_to_none=True)
-
-    return _shortest(step, images.device) * 1e3
-
-
-def _shortest(step: Callable[[], None], device: torch.device, repeats: int = 2) -> float:
-    times = []
-    # The first pass pays for set-up and is not counted.
-    for _ in range(repeats + 1):
-        _wait(device)
-        start = time.perf_counter()
-        step()
-        _wait(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+    _wait(images.device)
+    start = time.perf_counter()
+    with autocast(images.device, arithmetic.precision):
+        loss = module(batch).float().logsumexp(1).mean()
+    loss.backward()
+    module.zero_grad(set_to_none=True)
+    _wait(images.device)
+    return time.perf_counter() - start
 
 
 def _wait(device: torch.device) -> None:
