@@ -92,7 +92,7 @@ def section(path: Path, study: Study) -> str:
     lines.append("")
     for row in rows:
         chosen = f" Validation chose `{row['variant']}`." if row["variant"] else ""
-        lines.append(f"- **{row['name']}**: {stage_sentence(row)}{chosen} {published_sentence(row)}")
+        lines.append(f"- **{row['name']}**: {stage_sentence(row)}{chosen} {published_sentence(row, study)}")
         lines += [f"  {sentence}" for sentence in weak_class_sentences(row)]
     told = lesson_sentences(study, seeds[0])
     if told:

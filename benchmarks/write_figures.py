@@ -81,7 +81,7 @@ def main() -> None:
     cost += f"{quickstart['median']['peak_rss_mb'] / 1000:.2f} GB of memory)"
     readme = replace_once(readme, r"(?<=and\sdownload\sit\stakes\s)[^(]*\([^)]*\)", cost)
     readme = replace_once(readme, r"(?<=```text\n)Test  .*?(?=\n```)", printed(quickstart))
-    readme = replace_once(readme, r"(?<=`make test` runs in )\d+ s", f"{tests['pytest_seconds']:.0f} s")
+    readme = replace_once(readme, r"(?<=tests of `make test` run in )\d+ s", f"{tests['pytest_seconds']:.0f} s")
     rows = [table_row(name, *what) for name, what in SHOWN.items() if (RESULTS / f"{name}.json").is_file()]
     readme = replace_once(readme, r"^\| `quickstart` \| .*?(?=\n\n)", "\n".join(rows))
     (ROOT / "README.md").write_text(readme, encoding="utf-8")

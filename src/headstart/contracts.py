@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from headstart.errors import DataError, nearest
 
 Interpolation = Literal["bilinear", "bicubic"]
+FEW_TO_CHOOSE_BY = 100
+"""Validation images; with fewer, what validation chooses or calibrates is mostly chance, and that is said."""
 UInt8Images = NDArray[np.uint8]
 """Images as stored: shape (n, height, width, 3), RGB, 0-255."""
 

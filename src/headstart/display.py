@@ -12,6 +12,9 @@ from typing import Any
 
 def result_lines(metrics: dict[str, Any], out: Path) -> str:
     """Return the figures of ``metrics.json`` that people look for first, one a line."""
+    # Here, because the command line's --help needs no numpy.
+    from headstart.contracts import FEW_TO_CHOOSE_BY
+
     test = metrics["test"]
     low, high = test["accuracy_ci95"]
     costs = [
@@ -21,11 +24,13 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
     ]
     # A run that was stopped between two stages does not know all of them.
     known = [text.format(show(metrics[key])) for text, key, show in costs if metrics.get(key) is not None]
+    val = metrics["val"]["n"] if "val" in metrics else FEW_TO_CHOOSE_BY
+    doubt = f"; mostly chance, from {val} validation images" if val < FEW_TO_CHOOSE_BY else ""
     return "\n".join(
         [
             f"Test        {test['accuracy']:.2%} accuracy on {test['n']:,} images "
             f"(95 % interval {low:.2%} to {high:.2%})",
-            f"Calibration ECE {test['ece_calibrated']:.2%} ({test['ece']:.2%} before temperature scaling)",
+            f"Calibration ECE {test['ece_calibrated']:.2%} ({test['ece']:.2%} before temperature scaling{doubt})",
             f"Cost        {', '.join(known) or 'not recorded'}",
             f"Report      {out / 'report.html'}",
             f"Model       {out / 'model'}",

@@ -269,7 +269,7 @@ def evaluate(
     if corruption_images is not None and not corruptions:
         raise InputError(
             "A number of images to spoil was given, but no corruptions are to be measured. "
-            "Ask for them as well (--corruptions), or leave the number away."
+            "Ask for them as well (--corruptions), or leave the number out."
         )
     if saliency:
         check_captum()

@@ -178,6 +178,24 @@ def test_a_finished_study_is_recognised_and_nothing_is_trained_again(whole, plac
     assert [row["test"] for row in again["stages"]] == [row["test"] for row in study["stages"]]
 
 
+def test_going_on_with_a_study_that_is_not_there_is_refused(place, sample_dir, capsys):
+    assert main(words(place, sample_dir, place / "nowhere", "--resume")) == 2
+    assert "holds no study to go on with" in json.loads(capsys.readouterr().out)["error"]
+    assert not (place / "nowhere").exists()
+
+
+def test_finished_runs_are_recognised_without_the_ledger(whole, place, sample_dir):
+    out, study = whole
+    copy = place / "without-ledger"
+    shutil.copytree(out, copy)
+    (copy / "study.json").unlink()
+    assert main(words(place, sample_dir, copy)) == 2, "runs are not written over"
+    with mock.patch("headstart.studies.run.train_only", side_effect=AssertionError("trained again")):
+        assert main(words(place, sample_dir, copy, "--resume")) == 0
+    again = json.loads((copy / "study.json").read_text())
+    assert [row["test"] for row in again["stages"]] == [row["test"] for row in study["stages"]]
+
+
 def test_another_recipe_for_a_finished_stage_is_refused_with_the_key(whole, place, sample_dir, capsys):
     out, _ = whole
     copy = place / "copy"

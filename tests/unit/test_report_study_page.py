@@ -200,7 +200,15 @@ def test_an_interval_of_a_clear_loss_is_told_as_sizes_and_one_with_zero_with_sig
     ],
 )
 def test_the_published_figure_stands_beside_ours(published, said):
-    assert published_sentence({"published": published, "test": {"accuracy": 0.8}}).endswith(said)
+    assert published_sentence({"published": published, "test": {"accuracy": 0.8}}, {}).endswith(said)
+
+
+def test_a_published_figure_of_another_network_or_other_images_is_called_that():
+    row = {"published": {"accuracy": 0.3}, "test": {"accuracy": 0.8}, "backbone": "lite0", "limit": 500}
+    with_ = {"backbone": "resnet50", "limit": 10_000}
+    told = published_sentence(row, {"published_with": with_})
+    assert "30.00\u00a0% with resnet50 on 10,000 images; this is" in told
+    assert " with " not in published_sentence(row | with_, {"published_with": with_})
 
 
 def test_the_lesson_is_told_with_the_numbers():

@@ -99,7 +99,8 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
     except Exception as error:
         if hasattr(error, "format_message"):  # the parser's usage errors; typer has moved their class between versions
             where = found.command_path if (found := getattr(error, "ctx", None)) else "headstart"
-            return _tell(f"{error.format_message().rstrip('.')}. See {where} --help.", 2, debug)
+            message = error.format_message()
+            return _tell(f"{message}{'' if message.endswith(('.', '?')) else '.'} See {where} --help.", 2, debug)
         hint = "" if debug else " Run it again with --debug to see where."
         return _tell(f"Unexpected {type(error).__name__}: {error}.{hint} This is a bug in headstart.", 1, debug)
 

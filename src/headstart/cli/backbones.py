@@ -18,7 +18,7 @@ def backbones(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """List the backbones that can be used here and now, and where their weights come from."""
+    """List backbones: where their weights come from, and whether these are at hand."""
     from headstart.models.catalogue import list_backbones
 
     found = list_backbones(pattern)

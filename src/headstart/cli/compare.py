@@ -57,6 +57,7 @@ def _run_row(run: dict[str, Any]) -> dict[str, str]:
         "in all": _known(run["total_seconds"], "{:,.0f} s"),
         "memory": _known(run["peak_rss_mb"] and run["peak_rss_mb"] / 1000, "{:.2f} GB"),
         "backbone": str(run["backbone"]),
+        "images": _known(run["train_images"], "{:,}"),
         "pixels": _known(run["size"], "{}"),
     }
 

@@ -72,7 +72,9 @@ def _find_images(inputs: Iterable[Path]) -> list[Path]:
         if not inside:
             typer.echo(f"{path}: no pictures in this folder.", err=True)
         files |= dict.fromkeys(inside)
-    if not any(file.exists() for file in files):
+    if files and not any(file.exists() for file in files):
+        raise InputError(f"{', '.join(map(str, files))}: no such file. Name image files, or folders that hold some.")
+    if not files:
         looked = ", ".join(str(path) for path in inputs)
         raise InputError(
             f"Found no pictures in {looked}. Name image files, or folders that hold some "
@@ -83,5 +85,6 @@ def _find_images(inputs: Iterable[Path]) -> list[Path]:
 
 def _images_below(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
             yield path

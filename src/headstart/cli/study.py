@@ -46,7 +46,7 @@ def study(
     check_device(device)
     names = None if stages is None else [name.strip() for name in stages.split(",") if name.strip()]
     if names == []:
-        raise InputError(f"--stages '{stages}' names no stage. Give names with commas between them, or leave it away.")
+        raise InputError(f"--stages '{stages}' names no stage. Give names with commas between them, or leave it out.")
     from headstart.studies.run import study as run_study
 
     found = run_study(

@@ -96,7 +96,7 @@ def _check_resume(ignored: list[str]) -> None:
     if ignored:
         raise InputError(
             f"--resume goes on with the run's own recipe, so {', '.join(ignored)} would be ignored. "
-            "Leave that away, or start another run with --out."
+            "Leave that out, or start another run with --out."
         )
 
 

@@ -81,6 +81,9 @@ class Predictor:
         pad_in_kernel(network)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
 
+    def __repr__(self) -> str:
+        return f"Predictor({self.bundle.architecture}, {len(self.class_names)} classes, {self.spec.size} px)"
+
     @property
     def class_names(self) -> ClassNames:
         """Names of the classes, in the order of the outputs."""
@@ -315,7 +318,7 @@ def _device(name: str | None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"Device '{name}' can't be used here: {reason}. Give cpu, or leave it away.") from None
+        raise InputError(f"Device '{name}' can't be used here: {reason}. Give cpu, or leave it out.") from None
     return device
 
 

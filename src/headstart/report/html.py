@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.data.splits import read_manifest
 from headstart.errors import RunError
 from headstart.report import charts
@@ -54,6 +55,7 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
         looks=looks(run, files.saliency, mistakes),
         robustness=robustness(run, files.corruptions),
         splits=_splits(run, files.class_names),
+        few=FEW_TO_CHOOSE_BY,
     )
     place = run / "report.html"
     write_page(place, page)

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.errors import RunError
 from headstart.report import charts
 from headstart.report.change_chart import ChangeChart, change_chart
@@ -54,27 +55,28 @@ def write_study_page(folder: Path) -> Path:
         seconds=sum(row["seconds_of_all_variants"] for row in study["stages"]),
         ladder=_ladder(main),
         overview=_overview(main),
-        stages=[_stage(folder, row, study["stages"]) for row in rows],
+        stages=[_stage(folder, row, study) for row in rows],
         lesson=[pair for pair in study["lesson"] if pair["seed"] == seed and not pair["same_run"]],
         lesson_chart=_lesson_chart(study["lesson"], seed),
         lesson_sentences=lesson_sentences(study, seed),
         signed=signed,
         interval=interval,
         p_text=p_text,
+        few=FEW_TO_CHOOSE_BY,
     )
     place = folder / "study.html"
     write_page(place, page)
     return place
 
 
-def _stage(folder: Path, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _stage(folder: Path, row: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page says of one stage: of the first seed in full, of all seeds the accuracy."""
-    accuracies = {other["seed"]: other["test"]["accuracy"] for other in rows if other["name"] == row["name"]}
+    accuracies = {other["seed"]: other["test"]["accuracy"] for other in study["stages"] if other["name"] == row["name"]}
     changed = row["against"] if row["against"] and not row["against"]["same_run"] else None
     return {
         "row": row,
         "sentence": stage_sentence(row),
-        "published": published_sentence(row) if not row["aside"] else "",
+        "published": published_sentence(row, study) if not row["aside"] else "",
         "weak": weak_class_sentences(row),
         "curves": _curves(folder / row["run"], row["best_epoch"]),
         "changed": changed,

@@ -35,17 +35,30 @@ def stage_sentence(row: Mapping[str, Any]) -> str:
     return f"{row['title']} {verb} {points(change['value'])} ({interval(change)}){cost}{_class(against, gained)}."
 
 
-def published_sentence(row: Mapping[str, Any]) -> str:
-    """Return how a stage's figure compares with the one that the published study reports of it."""
+def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
+    """Return how a stage's figure compares with the one that the published study reports of it.
+
+    Args:
+        row: Of ``study.json``.
+        study: The whole; where it used another network or other images than the published study, that is said.
+    """
     published = row["published"]
     note = f" ({published['note']})" if published.get("note") else ""
     if "accuracy" not in published:
         return f"The published study gives no figure{note}."
     gap = row["test"]["accuracy"] - published["accuracy"]
-    compared = (
-        "the same" if abs(gap) < 0.0005 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'}"
-    )  # beyond a digit of what is printed
-    return f"The published study reports {percent(published['accuracy'])}{note}; this is {compared}."
+    # Beyond a digit of what is printed.
+    compared = "the same" if abs(gap) < 0.0005 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'}"
+    reported = f"{percent(published['accuracy'])}{note}{_apart(row, study)}"
+    return f"The published study reports {reported}; this is {compared}."
+
+
+def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
+    """Return with what the published study was made, where that is not what this row was made with."""
+    published_with = study.get("published_with")
+    if published_with is None or published_with == {key: row[key] for key in published_with}:
+        return ""
+    return f" with {published_with['backbone']} on {published_with['limit']:,} images"
 
 
 def weak_class_sentences(row: Mapping[str, Any]) -> list[str]:

@@ -74,8 +74,13 @@ def open_ledger(folder: Path, header: dict[str, Any], *, order: Sequence[str], r
     """
     path = folder / FILE
     if not path.is_file():
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        has_runs = any(folder.glob("seed-*/"))
+        if resume and not has_runs:
+            raise RunError(f"{folder} holds no study to go on with. Leave --resume out to begin one there.")
+        if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not has_runs):
             raise RunError(f"{folder} is neither empty nor a study's folder. Give another one with --out.")
+        if has_runs and not resume:
+            raise RunError(f"{folder} holds runs of a study. Recognise them by adding --resume, or give another --out.")
         return Ledger(folder, header, order)
     if not resume:
         raise RunError(f"{folder} already holds a study. Go on with it by adding --resume, or give another --out.")

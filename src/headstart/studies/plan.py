@@ -152,7 +152,7 @@ def load_plan(path: Path | None) -> Plan:
     """
     origin = str(path) if path else "study"
     if path is not None and not path.is_file():
-        raise RecipeError(f"There is no plan at {path}. Leave --plan away for the published study's own stages.")
+        raise RecipeError(f"There is no plan at {path}. Leave --plan out for the published study's own stages.")
     shipped = files("headstart.recipes").joinpath("study/stages.yaml")
     text = path.read_text(encoding="utf-8") if path else shipped.read_text(encoding="utf-8")
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.comparing.compare import compare
+from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.data.dataset import Dataset, load_dataset
 from headstart.errors import HeadstartError, InputError, RecipeError, StoppedError, TrainingError, WeightsError
 from headstart.experiment import evaluate, train_only
@@ -19,9 +20,6 @@ from headstart.studies.rows import VariantRun, known_runs, read_variant, same_bu
 from headstart.training.folder import RunFolder
 from headstart.training.progress import Display
 from headstart.training.run import split_checked
-
-FEW_TO_CHOOSE_BY = 100
-"""Validation images; with fewer, what validation chooses is mostly chance, which is then said."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,7 @@ def _header(settings: _Settings, dataset: Dataset) -> dict[str, Any]:
         "data_sha256": dataset.sha256,
         "backbone": settings.backbone,
         "limit": settings.limit,
+        "published_with": {"backbone": settings.plan.backbone, "limit": settings.plan.limit},
         "n_train_and_val": len(dataset.train),
         "n_test": len(dataset.sealed_test),
         "classes": list(dataset.class_names),

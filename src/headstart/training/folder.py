@@ -75,10 +75,10 @@ class RunFolder:
 def check_free(path: Path) -> None:
     """Raise RunError where ``path`` can't become a new run's folder, before any work is done."""
     if (path / "recipe.yaml").is_file():
-        raise RunError(
-            f"{path} already holds a run. Go on with it (headstart train --resume {path}), "
-            "or give another folder with --out."
-        )
+        finished = RunFolder(path).is_complete
+        what = "a finished run. Measure it again" if finished else "a run. Go on with it"
+        how = f"headstart evaluate {path}" if finished else f"headstart train --resume {path}"
+        raise RunError(f"{path} already holds {what} ({how}), or give another folder with --out.")
     if path.is_file() or (path.is_dir() and any(not _is_left_over(file) for file in path.iterdir())):
         raise RunError(f"{path} is not an empty folder. Give another folder with --out.")
     parent = next(folder for folder in (path, *path.resolve().parents) if folder.exists())

@@ -162,6 +162,8 @@ def train(
         best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, folder, display)
         material.classifier.load_state_dict(best)
         best_epoch, history = done.best_epoch, done.history
+        if not best_epoch:
+            display.say("No epoch was better on validation than what came before fine-tuning, which is kept.")
         facts["train_images_per_second"] = _speed(done)
         train_seconds += done.total_seconds
     write_history(folder.history, history)
