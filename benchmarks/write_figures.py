@@ -82,6 +82,11 @@ def main() -> None:
     readme = replace_once(readme, r"(?<=and\sdownload\sit\stakes\s)[^(]*\([^)]*\)", cost)
     readme = replace_once(readme, r"(?<=```text\n)Test  .*?(?=\n```)", printed(quickstart))
     readme = replace_once(readme, r"(?<=tests of `make test` run in )\d+ s", f"{tests['pytest_seconds']:.0f} s")
+    predicted = result("predict-files")["median_seconds"]
+    readme = replace_once(readme, r"(?<=names 1,000 files in )\d+ s", duration(predicted))
+    part, whole = (run["seconds"] for run in result("explore")["runs"].values())
+    taken = f"test split take {duration(part)}, everything takes {duration(whole)}"
+    readme = replace_once(readme, r"test split take \d+ s, everything takes \d+ s", taken)
     rows = [table_row(name, *what) for name, what in SHOWN.items() if (RESULTS / f"{name}.json").is_file()]
     readme = replace_once(readme, r"^\| `quickstart` \| .*?(?=\n\n)", "\n".join(rows))
     (ROOT / "README.md").write_text(readme, encoding="utf-8")
