@@ -59,12 +59,12 @@ class RunError(InputError):
     """A run folder is taken, missing or can't be written."""
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest allowed word, or an empty string.
+def nearest(word: str, allowed: Iterable[str], *, likeness: float = 0.6) -> str:
+    """Return `` Did you mean 'x'?`` for the closest allowed word; an empty string if none is like it (0-1).
 
     Example:
         >>> nearest("quikstart", ["quickstart", "cpu-best"])
         " Did you mean 'quickstart'?"
     """
-    close = get_close_matches(word, list(allowed), n=1)
+    close = get_close_matches(word, list(allowed), n=1, cutoff=likeness)
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -182,9 +182,9 @@ class Recipe(_Section):
     weights: str = "auto"
     """``auto`` (the backbone's own source), ``none`` (from scratch), or the path of a weights file."""
     preprocessing: Literal["weights", "unit"] = "weights"
-    """``weights``: pixels are normalised as in pretraining. ``unit``: they are only divided by 255, whatever the
-    weights want: a mistake that is often made, and here for comparison. It travels with the classifier, so that
-    predictions are made the same way."""
+    """``weights``: pixels are normalised as in pretraining. ``unit``: they are only divided by 255, and their
+    channels stay RGB, whatever the weights want: a mistake that is often made, and here for comparison. It travels
+    with the classifier, so that predictions are made the same way."""
     head: HeadRecipe = HeadRecipe()
     """What is grafted onto the backbone."""
     probe: ProbeRecipe | None = ProbeRecipe()

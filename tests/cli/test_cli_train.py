@@ -13,7 +13,7 @@ from headstart.cli import main
 from headstart.errors import InputError, RunError, TrainingError
 
 METRICS = {
-    "val": {"accuracy": 0.93},
+    "val": {"accuracy": 0.93, "n": 1000},
     "test": {
         "accuracy": 0.9312,
         "accuracy_ci95": [0.926, 0.936],

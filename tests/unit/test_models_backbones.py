@@ -10,7 +10,7 @@ from huggingface_hub import constants
 
 from headstart.errors import WeightsError
 from headstart.models import catalogue, package_weights
-from headstart.models.backbones import list_backbones, load_backbone
+from headstart.models.backbones import fed_unit_range, list_backbones, load_backbone
 from headstart.models.weights import state_dict_sha256
 
 
@@ -137,6 +137,23 @@ def test_plain_timm_refuses_our_architecture():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert "Unknown model (resnet50v1_keras)" in result.stderr
+
+
+def test_without_its_preprocessing_keras_s_network_reads_its_channels_the_wrong_way_round():
+    name, images = "resnet50v1.keras_in1k", torch.rand(2, 3, 64, 64)
+    right, wrong = (load_backbone(name, weights="none") for _ in range(2))
+    wrong = fed_unit_range(wrong)
+    assert (wrong.spec.mean, wrong.spec.std) == ((0, 0, 0), (1, 1, 1))
+    assert wrong.weights.sha256 != right.weights.sha256
+    with torch.inference_mode():
+        torch.testing.assert_close(wrong.module(images), right.module(images.flip(1)))
+
+
+def test_without_its_preprocessing_another_network_keeps_its_weights():
+    name = "tf_efficientnet_lite0.in1k"
+    wrong = fed_unit_range(load_backbone(name))
+    assert (wrong.spec.mean, wrong.spec.std) == ((0, 0, 0), (1, 1, 1))
+    assert wrong.weights == load_backbone(name).weights
 
 
 def _first_not_square():

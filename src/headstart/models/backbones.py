@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from headstart.contracts import ImageSpec
@@ -23,7 +24,7 @@ from headstart.models.package_weights import PACKAGES, read_package
 from headstart.models.weight_files import read_weights_file
 from headstart.models.weights import Source, WeightsRecord, load_tensors, state_dict_sha256
 
-__all__ = ["Backbone", "BackboneInfo", "WeightsRecord", "list_backbones", "load_backbone"]
+__all__ = ["Backbone", "BackboneInfo", "WeightsRecord", "fed_unit_range", "list_backbones", "load_backbone"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,26 @@ def load_backbone(
     digest = state_dict_sha256(network.state_dict())
     record = WeightsRecord(filled.source, filled.origin, digest, filled.license, filled.unmatched)
     return Backbone(name, config["architecture"], network, spec, record)
+
+
+def fed_unit_range(backbone: Backbone) -> Backbone:
+    """Return a backbone that is given RGB in [0, 1] as it is, whatever its weights want.
+
+    Keras's ResNet50 wants its channels in the order BGR. ``from_keras`` turned its first kernel round, so that
+    it reads RGB; whoever forgets Keras's preprocessing forgets that too, so here the kernel is turned back.
+
+    Args:
+        backbone: As loaded; its module is changed in place.
+    """
+    # Dividing by 255 is part of reading an image; nothing is to follow it.
+    spec = replace(backbone.spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    if backbone.architecture != keras_resnet50.ARCHITECTURE:
+        return replace(backbone, spec=spec)
+    first = backbone.module.get_parameter("conv1.weight")
+    with torch.no_grad():
+        first.copy_(first.flip(1))
+    digest = state_dict_sha256(backbone.module.state_dict())
+    return replace(backbone, spec=spec, weights=replace(backbone.weights, sha256=digest))
 
 
 def _from_own_source(name: str, config: dict[str, Any], *, progress: bool, keep_classifier: bool) -> _Filled:

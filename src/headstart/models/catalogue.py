@@ -92,8 +92,8 @@ def full_name(name: str) -> str:
         config = None
     if config is None:
         known = [*PACKAGES, keras_resnet50.NAME, *_hub_names(), *architectures()]
-        # The names that work without the Hub first: of equally near ones they are the likelier.
-        hint = nearest(name, [*PACKAGES, keras_resnet50.NAME]) or nearest(name, known)
+        # The names that work without the Hub first: of nearly equal ones they are the likelier.
+        hint = nearest(name, [*PACKAGES, keras_resnet50.NAME], likeness=0.75) or nearest(name, known)
         raise WeightsError(
             f"Unknown backbone '{name}'.{hint} Allowed: {', '.join(PACKAGES)}, "
             f"{keras_resnet50.NAME} and every name of timm.list_models(); "

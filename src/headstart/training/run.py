@@ -21,7 +21,7 @@ from headstart.data.batches import TrainingBatches, check_batch_size, check_clas
 from headstart.data.dataset import Dataset
 from headstart.data.splits import build_manifest, split_train
 from headstart.files import write_json
-from headstart.models.backbones import Backbone, load_backbone
+from headstart.models.backbones import Backbone, fed_unit_range, load_backbone
 from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel, unfolded_state_dict
 from headstart.models.freeze import count_stages, freeze, parameter_groups, set_training_mode, suggested_rate
 from headstart.models.heads import build_classifier, empty_classifier, head_of
@@ -90,6 +90,8 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     """
     train, val = split_checked(recipe, dataset)
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
+    if recipe.preprocessing == "unit":
+        backbone = fed_unit_range(backbone)
     for line in backbone.weights.unmatched:
         logger.warning("%s: %s", backbone.weights.origin, line)
     if recipe.weights == "none":
@@ -110,9 +112,6 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
         frozen_stages = count_stages(classifier, recipe.finetune.freeze.stages)
         freeze(classifier, stages=frozen_stages, depthwise=recipe.finetune.freeze.depthwise)
     spec = replace(backbone.spec, size=recipe.input_size, crop_pct=1.0)
-    if recipe.preprocessing == "unit":
-        # Dividing by 255 is part of reading an image; nothing is to follow it.
-        spec = replace(spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     return Material(dataset, train, val, backbone, classifier.eval().to(device), folds, frozen_stages, spec, device)
 
 
