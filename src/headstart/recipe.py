@@ -66,6 +66,8 @@ class ProbeRecipe(_Section):
     """Features in a mini-batch (``adam`` only)."""
     lr: Annotated[float, Field(gt=0.0)] = 1e-3
     """Learning rate (``adam`` only)."""
+    keep: Literal["best", "last"] = "best"
+    """Epoch whose weights are kept: the best on validation, or the last whatever it is (``adam`` only)."""
 
 
 class AugmentRecipe(_Section):

@@ -66,7 +66,7 @@ def test_train_answers_with_the_metrics_it_wrote(trained, place):
 def test_a_taken_folder_is_refused_with_the_remedy(trained, place, capsys):
     assert main(["train", str(SAMPLE), "--out", str(place / "runs" / "story")]) == 2
     message = capsys.readouterr().err
-    assert f"--resume {place / 'runs' / 'story'}" in message
+    assert f"headstart evaluate {place / 'runs' / 'story'}" in message
     assert "--out" in message
 
 

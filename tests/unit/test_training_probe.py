@@ -73,6 +73,18 @@ def test_the_epoch_that_did_best_on_validation_is_kept(blobs):
     assert {record.image_size for record in records} == {48}
 
 
+def test_the_last_epoch_is_kept_where_that_is_asked_for(blobs):
+    features, labels = blobs
+    val = (features[:60], (labels[:60] + 1) % 3)
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    kept_epoch, records = fit_head(features, labels, head, val=val, keep="last", **SETTINGS)
+    assert kept_epoch == len(records) == 20
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(head(val[0]), val[1]).item()
+    assert loss == pytest.approx(records[-1].val_loss) != min(record.val_loss for record in records)
+
+
 def test_validation_changes_nothing_but_the_choice(blobs):
     features, labels = blobs
     losses = []

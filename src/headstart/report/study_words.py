@@ -86,10 +86,11 @@ def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
                 f"where it is {pairs[-1]['what']}: training makes up for most of it, so that it can stay unnoticed."
             )
     accuracy = {row["name"]: row["test"]["accuracy"] for row in study["stages"] if row["seed"] == seed}
-    if {"as-published", "baseline", "finetune"} <= accuracy.keys():
-        whole = accuracy["finetune"] - accuracy["as-published"]
-        part = accuracy["baseline"] - accuracy["as-published"]
-        if 0 < part < whole:
+    published, tuned = accuracy.get("as-published"), accuracy.get("finetune")
+    if pairs and published is not None and tuned is not None:
+        whole = tuned - published
+        part = pairs[0]["accuracy_change"]["value"]
+        if pairs[0]["unit"]["test_accuracy"] == published and 0 < part < whole:
             told.append(
                 f"Of the {points(whole)} between the published baseline and fine-tuning, {points(part)} come from "
                 "feeding the weights what they want, before a single weight of the network is trained."

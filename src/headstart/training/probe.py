@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,31 +54,33 @@ def fit_head(
     batch_size: int,
     lr: float,
     image_size: int,
+    keep: Literal["best", "last"] = "best",
     weights: Tensor | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, list[EpochRecord]]:
-    """Fit any head with Adam on mini-batches, in place, and leave it as it was after its best epoch on validation.
+    """Fit any head with Adam on mini-batches, in place, and leave it as it was after the epoch to keep.
 
     Args:
         features: Shape (n, d).
         labels: Shape (n,).
         head: Features to logits.
-        val: Features and labels of the validation split, which select the epoch: shapes (m, d) and (m,).
+        val: Features and labels of the validation split, which find the best epoch: shapes (m, d) and (m,).
         seed: Decides the order of the features and the dropout.
         epochs: Passes over the features.
         batch_size: Features in a step.
         lr: Learning rate, constant.
         image_size: At which the features were computed, for the record.
+        keep: The epoch that is best on validation, or the last.
         weights: Loss weight of each class, shape (classes,).
         advance: Called with 1 after every epoch.
 
     Returns:
-        The best epoch, counted from 1, and a record of each.
+        The epoch that was kept, counted from 1, and a record of each.
     """
     optimiser = torch.optim.Adam(head.parameters(), lr=lr)
     records: list[EpochRecord] = []
     best: tuple[float, float] = (-1.0, 0.0)
-    best_epoch, kept = 0, head.state_dict()
+    kept_epoch, kept = 0, head.state_dict()
     for epoch in range(epochs):
         started = time.monotonic()
         train_loss, train_accuracy = _pass(features, labels, head, optimiser, seed, epoch, batch_size, weights)
@@ -97,12 +100,12 @@ def fit_head(
             )
         )
         # Equal accuracies are settled by the loss, as in fine-tuning.
-        if (val_accuracy, -val_loss) > best:
-            best, best_epoch, kept = (val_accuracy, -val_loss), epoch + 1, copy.deepcopy(head.state_dict())
+        if keep == "last" or (val_accuracy, -val_loss) > best:
+            best, kept_epoch, kept = (val_accuracy, -val_loss), epoch + 1, copy.deepcopy(head.state_dict())
         advance(1)
     head.load_state_dict(kept)
     head.eval()
-    return best_epoch, records
+    return kept_epoch, records
 
 
 def _pass(

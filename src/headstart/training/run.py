@@ -223,6 +223,7 @@ def _train_probe(
             batch_size=probe.batch_size,
             lr=probe.lr,
             image_size=probe.size,
+            keep=probe.keep,
             weights=weights,
             advance=advance,
         )
