@@ -88,16 +88,20 @@ def _compute(
     advance: Callable[[int], None],
 ) -> Tensor:
     device = next(module.parameters()).device
-    batches = []
+    features = torch.empty(0)
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
         prepared = preprocess(batch, spec)
         if mirror:
             prepared = prepared.flip(3)
-        # A view would keep the whole feature map in memory.
-        batches.append(pooled_features(module, prepared.contiguous(memory_format=memory_format)).float().cpu().clone())
+        found = pooled_features(module, prepared.contiguous(memory_format=memory_format)).float()
+        if start == 0:
+            # In one piece: kept batch by batch, they would lie scattered between the feature maps that come and go, and
+            # hold on to many times their own memory.
+            features = torch.empty(len(images), found.shape[1])
+        features[start : start + len(batch)] = found
         advance(len(batch))
-    return torch.cat(batches)
+    return features
 
 
 def _key(images: UInt8Images, spec: ImageSpec, weights_sha256: str, mirror: bool, memory_format: str) -> str:
