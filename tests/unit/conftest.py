@@ -61,7 +61,7 @@ def make_evaluated_run(tmp_path):
         (run / "predictions.csv").write_text(predictions_table(test, rows=np.arange(n), hashes=hashes))
         (run / "metrics.json").write_text(json.dumps(METRICS | {"val": val.metrics, "test": test.metrics}))
         (run / "environment.json").write_text(json.dumps(ENVIRONMENT))
-        (run / "recipe.yaml").write_text("data:\n  name: animals\nseed: 3\n")
+        (run / "recipe.yaml").write_text("data:\n  name: animals\nseed: 3\nfinetune:\n  lr: 0.001\n")
         (run / "history.csv").write_text("\n".join([HISTORY[0], *HISTORY[1 : epochs + 1]]) + "\n")
         return EvaluatedRun(run, images[n:], test)
 

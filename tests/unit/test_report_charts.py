@@ -27,7 +27,7 @@ def test_labels_that_collide_are_moved_apart_and_keep_their_order():
 
 def test_curves_lie_inside_the_axes_and_higher_is_better_drawn():
     curves = {"train": [0.5, 0.7, 0.9], "validation": [0.6, 0.8, 0.7]}
-    chart = charts.line_chart([1, 2, 3], curves, best_epoch=2, number=str)
+    chart = charts.line_chart([1, 2, 3], curves, kept_epoch=2, number=str)
     for series in chart.series:
         for x, y in series.points:
             assert chart.box.left <= x <= chart.box.right
@@ -35,23 +35,23 @@ def test_curves_lie_inside_the_axes_and_higher_is_better_drawn():
     train = chart.series[0]
     assert train.points[0][0] < train.points[1][0] < train.points[2][0]
     assert train.points[0][1] > train.points[1][1] > train.points[2][1]
-    assert chart.best is not None
-    assert (chart.best.place, chart.best.text) == (chart.series[1].points[1][0], "best: 2")
+    assert chart.kept is not None
+    assert (chart.kept.place, chart.kept.text) == (chart.series[1].points[1][0], "best: 2")
 
 
 @pytest.mark.parametrize("best", [None, 0, 9])
 def test_an_epoch_that_is_not_there_is_not_marked(best):
-    assert charts.line_chart([1, 2], {"train": [1.0, 0.5]}, best_epoch=best, number=str).best is None
+    assert charts.line_chart([1, 2], {"train": [1.0, 0.5]}, kept_epoch=best, number=str).kept is None
 
 
 def test_one_epoch_makes_a_chart():
-    chart = charts.line_chart([1], {"train": [0.5], "validation": [0.5]}, best_epoch=1, number=str)
+    chart = charts.line_chart([1], {"train": [0.5], "validation": [0.5]}, kept_epoch=1, number=str)
     assert all(math.isfinite(value) for series in chart.series for point in series.points for value in point)
 
 
 def test_many_epochs_do_not_crowd_the_axis():
     epochs = list(range(1, 201))
-    chart = charts.line_chart(epochs, {"train": [1 / e for e in epochs]}, best_epoch=200, number=str)
+    chart = charts.line_chart(epochs, {"train": [1 / e for e in epochs]}, kept_epoch=200, number=str)
     assert len(chart.x_ticks) <= 10
 
 

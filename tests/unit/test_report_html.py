@@ -226,7 +226,17 @@ def test_the_best_epoch_is_marked_in_the_drawing_and_in_the_table(make_evaluated
     page = report(make_evaluated_run())
     assert [e["text"] for e in page.all("text")].count("best: 3") == 2
     assert "3 (best)" in page.words
-    assert "The weights after epoch 3 were kept" in page.words
+    assert "The weights after epoch 3 were kept, because they did best on validation" in page.words
+
+
+def test_an_epoch_that_was_kept_without_being_the_best_is_not_called_that(make_evaluated_run):
+    run = make_evaluated_run()
+    metrics = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+    (run.path / "metrics.json").write_text(json.dumps(metrics | {"best_epoch": 2}), encoding="utf-8")
+    page = report(run)
+    assert [e["text"] for e in page.all("text")].count("kept: 2") == 2
+    assert "3 (best)" not in page.words
+    assert "The weights after epoch 2 were kept, as the recipe asks" in page.words
 
 
 def test_a_classifier_without_mistakes_has_a_page(make_evaluated_run):

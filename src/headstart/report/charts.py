@@ -52,7 +52,7 @@ class Series:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Curves over epochs; ``best`` marks the epoch whose weights were kept."""
+    """Curves over epochs; ``kept`` marks the epoch whose weights were kept."""
 
     width: float
     height: float
@@ -60,7 +60,7 @@ class LineChart:
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     series: list[Series]
-    best: Tick | None
+    kept: Tick | None
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,8 @@ def line_chart(
     epochs: Sequence[float],
     curves: dict[str, Sequence[float]],
     *,
-    best_epoch: int | None,
+    kept_epoch: int | None,
+    is_best: bool = True,
     number: Callable[[float], str],
 ) -> LineChart:
     """Place curves over epochs.
@@ -174,7 +175,8 @@ def line_chart(
     Args:
         epochs: Shape (n,), with n at least 1.
         curves: Name to values, shape (n,) each; ``train`` and ``validation``.
-        best_epoch: The epoch to mark, if any.
+        kept_epoch: The epoch to mark, if any.
+        is_best: Whether it was kept for being the best.
         number: How a value is written at the y axis.
     """
     width, height, box = 400.0, 250.0, Box(46.0, 22.0, 322.0, 212.0)
@@ -198,7 +200,9 @@ def line_chart(
             Series(name, name, points, place)
             for (name, points), place in zip(placed.items(), label_places, strict=True)
         ],
-        best=Tick(x(best_epoch), f"best: {best_epoch}") if best_epoch in epochs and best_epoch is not None else None,
+        kept=Tick(x(kept_epoch), f"{'best' if is_best else 'kept'}: {kept_epoch}")
+        if kept_epoch in epochs and kept_epoch is not None
+        else None,
     )
 
 

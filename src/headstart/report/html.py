@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.data.splits import read_manifest
 from headstart.errors import RunError
@@ -69,7 +71,7 @@ def _learning(files: RunFiles) -> dict[str, Any] | None:
     return curves and curves | {
         "best": best,
         "kept": next((row for row in files.history if row["epoch"] == best), None),
-        "before": files.metrics.get("probe_val_accuracy"),
+        "before": files.metrics.get("probe_val_accuracy") if yaml.safe_load(files.recipe)["finetune"] else None,
     }
 
 
