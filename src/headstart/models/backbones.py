@@ -93,8 +93,8 @@ def load_backbone(
 def fed_unit_range(backbone: Backbone) -> Backbone:
     """Return a backbone that is given RGB in [0, 1] as it is, whatever its weights want.
 
-    Keras's ResNet50 wants its channels in the order BGR. ``from_keras`` turned its first kernel round, so that
-    it reads RGB; whoever forgets Keras's preprocessing forgets that too, so here the kernel is turned back.
+    Keras's ResNet50 wants its channels in the order BGR and in a unit of its own. ``from_keras`` changed its first
+    kernel to fit the preprocessing here; whoever forgets Keras's preprocessing feeds the kernel as it was.
 
     Args:
         backbone: As loaded; its module is changed in place.
@@ -105,7 +105,7 @@ def fed_unit_range(backbone: Backbone) -> Backbone:
         return replace(backbone, spec=spec)
     first = backbone.module.get_parameter("conv1.weight")
     with torch.no_grad():
-        first.copy_(first.flip(1))
+        first.copy_(first.flip(1) / keras_resnet50.INPUT_UNIT)
     digest = state_dict_sha256(backbone.module.state_dict())
     return replace(backbone, spec=spec, weights=replace(backbone.weights, sha256=digest))
 

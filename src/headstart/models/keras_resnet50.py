@@ -28,6 +28,12 @@ _NEW_EPSILON = 1.001e-5
 
 # Keras subtracts these means (RGB) from values of 0-255 and does not scale; timm divides by 255 first.
 _MEAN_255 = (123.68, 116.779, 103.939)
+INPUT_UNIT = 64
+"""Levels of 0-255 that are 1 at the input here; Keras's unit is 1, so that its first kernel is as many times smaller.
+
+Answers are the same. But steps of Adam are as large for small weights as for large ones, and fine-tuning that changes
+all weights at one rate would overwrite so small a kernel within an epoch. A power of two keeps its bits.
+"""
 
 default_cfgs = generate_default_cfgs(
     {
@@ -36,7 +42,7 @@ default_cfgs = generate_default_cfgs(
             "pool_size": (7, 7),
             "num_classes": 1000,
             "mean": tuple(value / 255 for value in _MEAN_255),
-            "std": (1 / 255, 1 / 255, 1 / 255),
+            "std": (INPUT_UNIT / 255, INPUT_UNIT / 255, INPUT_UNIT / 255),
             "interpolation": "bilinear",
             "crop_pct": 0.875,
             "first_conv": "conv1",
@@ -83,7 +89,7 @@ def from_keras(arrays: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Ten
     """Turn Keras's arrays into tensors of ``resnet50v1_keras``.
 
     Kernels go from (height, width, in, out) to (out, in, height, width). The first kernel reads BGR in Keras
-    and RGB here. timm's convolutions have no bias: a batch norm follows each, so its bias is subtracted from
+    and RGB in another unit here. timm's convolutions have no bias: a batch norm follows each, so its bias is subtracted from
     that norm's running mean instead, which changes nothing: ``(x + b) - m == x - (m - b)``. In the same way the
     running variance takes up what the epsilon of the new words differs from ``EPSILON``.
 
@@ -107,7 +113,7 @@ def from_keras(arrays: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Ten
         elif kind == "kernel":
             axes = (1, 0) if array.ndim == 2 else (3, 2, 0, 1)
             kernel = array.transpose(axes)
-            tensors[f"{target}.weight"] = _tensor(kernel[:, ::-1] if target == "conv1" else kernel)
+            tensors[f"{target}.weight"] = _tensor(kernel[:, ::-1] * INPUT_UNIT if target == "conv1" else kernel)
         elif kind == "moving_variance" and layer.endswith("_bn"):
             tensors[f"{target}.running_var"] = _tensor(array + np.float32(_NEW_EPSILON - EPSILON))
         else:
