@@ -89,9 +89,9 @@ def from_keras(arrays: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Ten
     """Turn Keras's arrays into tensors of ``resnet50v1_keras``.
 
     Kernels go from (height, width, in, out) to (out, in, height, width). The first kernel reads BGR in Keras
-    and RGB in another unit here. timm's convolutions have no bias: a batch norm follows each, so its bias is subtracted from
-    that norm's running mean instead, which changes nothing: ``(x + b) - m == x - (m - b)``. In the same way the
-    running variance takes up what the epsilon of the new words differs from ``EPSILON``.
+    and RGB in another unit here. timm's convolutions have no bias: a batch norm follows each, so its bias is
+    subtracted from that norm's running mean instead, which changes nothing: ``(x + b) - m == x - (m - b)``. In the
+    same way the running variance takes up what the epsilon of the new words differs from ``EPSILON``.
 
     Args:
         arrays: Named ``layer/kind``, in Keras's old (``res2a_branch2a/kernel``) or new
