@@ -20,6 +20,7 @@ from headstart.report.study_words import (
     percent,
     published_sentence,
     stage_sentence,
+    study_commands,
     weak_class_sentences,
 )
 from headstart.studies.plan import load_plan
@@ -58,23 +59,27 @@ def table(studies: Sequence[Study]) -> str:
     lines = ["| stage | the published study | " + " | ".join(map(title, studies)) + " |"]
     lines.append("|---" * (2 + len(studies)) + "|")
     for stage in order:
-        cells = [cell([row for row in study["stages"] if row["name"] == stage.name]) for study in studies]
+        cells = [cell(study, stage.name) for study in studies]
         if any(cells):
             published = percent(stage.published.accuracy) if stage.published.accuracy else NONE
             lines.append(f"| `{stage.name}` | {published} | " + " | ".join(text or NONE for text in cells) + " |")
     lines.append("")
     lines.append(
-        "Test accuracy, median over seeds; in brackets how many, and the median training time of the chosen run."
+        "Test accuracy, median over seeds; in brackets how many, the median training time of the chosen run, and which "
+        "backbone it had where that is another one than the column's."
     )
     return "\n".join(lines) + "\n"
 
 
-def cell(rows: Sequence[dict[str, Any]]) -> str:
+def cell(study: Study, stage: str) -> str:
+    rows = [row for row in study["stages"] if row["name"] == stage]
     if not rows:
         return ""
     accuracy = median(row["test"]["accuracy"] for row in rows)
     seconds = median(row["seconds"] for row in rows)
-    return f"{percent(accuracy)} ({len(rows)}; {seconds:,.0f} s)"
+    others = sorted({row["backbone"] for row in rows} - {study["backbone"]})
+    told = "; ".join([str(len(rows)), f"{seconds:,.0f} s", *(f"`{name}`" for name in others)])
+    return f"{percent(accuracy)} ({told})"
 
 
 def section(path: Path, study: Study) -> str:
@@ -86,12 +91,14 @@ def section(path: Path, study: Study) -> str:
     machine = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
     lines = [f"## {title(study)}", ""]
     lines.append(
-        f"[{path.name}](../benchmarks/results/{path.name}): `{study['command']}`, on {machine} with {best['threads']} "
-        f"threads, torch {best['versions']['torch']}. Sentences are of seed {seeds[0]}; intervals are at 95 %."
+        f"[{path.name}](../benchmarks/results/{path.name}), on {machine} with {best['threads']} threads, torch "
+        f"{best['versions']['torch']}. Sentences are of seed {seeds[0]}; intervals are at 95 %. The commands:"
     )
-    lines.append("")
+    lines += ["", *(f"    {command}" for command in study_commands(study)), ""]
     for row in rows:
         chosen = f" Validation chose `{row['variant']}`." if row["variant"] else ""
+        if row["backbone"] != study["backbone"]:
+            chosen += f" The backbone is `{row['backbone']}`."
         lines.append(f"- **{row['name']}**: {stage_sentence(row)}{chosen} {published_sentence(row, study)}")
         lines += [f"  {sentence}" for sentence in weak_class_sentences(row)]
     told = lesson_sentences(study, seeds[0])

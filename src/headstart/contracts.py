@@ -44,7 +44,8 @@ class ClassNames:
     def __post_init__(self) -> None:
         """Raise DataError for fewer than two names, duplicates or empty names."""
         if len(self.names) < 2:
-            raise DataError(f"A classifier needs at least two classes, but got {list(self.names)}.")
+            there = f"only '{self.names[0]}'" if self.names else "none"
+            raise DataError(f"A classifier needs images of at least two classes, but there is {there}. Add another.")
         if len(set(self.names)) != len(self.names) or not all(self.names):
             raise DataError(f"Class names must be unique and non-empty, but got {list(self.names)}.")
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.errors import RecipeError, nearest
+from headstart.yaml_input import apply_overrides, read_overrides, read_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -140,8 +141,8 @@ class FinetuneRecipe(_Section):
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest norm of the whole gradient; 0 switches clipping off."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after this many epochs without a better validation loss; 0 never stops early. The best epoch is kept either
-    way."""
+    """Stop after this many epochs without a better validation accuracy or, where that is equal, loss; 0 never stops
+    early. The best epoch is kept either way."""
     freeze: FreezeRecipe = FreezeRecipe()
     """What stays as it was."""
     augment: AugmentRecipe = AugmentRecipe()
@@ -263,28 +264,9 @@ def load_recipe(
         RecipeError: An unknown recipe, or any number of wrong keys and values, all named.
     """
     tree = deepcopy(dict(name)) if isinstance(name, Mapping) else _read(name)
-    apply_overrides(tree, overrides)
-    for key, value in settings.items():
-        if value is not None:
-            _put(tree, key.replace("__", "."), value)
+    apply_overrides(tree, overrides if isinstance(overrides, Mapping) else read_overrides(overrides))
+    apply_overrides(tree, {key.replace("__", "."): value for key, value in settings.items() if value is not None})
     return parse_recipe(tree, "given in Python" if isinstance(name, Mapping) else name)
-
-
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str] | Mapping[str, Any]) -> None:
-    """Put values into nested dicts, in place: ``key=value`` strings with YAML values, or keys with their values.
-
-    Raises:
-        RecipeError: A string is not of that form, or a dotted key leads through a single value.
-    """
-    if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
-            _put(tree, key, deepcopy(value))
-        return
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {text}: expected key=value, e.g. --set finetune.lr=1e-4.")
-        _put(tree, key.strip(), _yaml_value(value, text))
 
 
 def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
@@ -325,48 +307,14 @@ def _read(name: str) -> dict[str, Any]:
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise RecipeError(f"There is no recipe file at {path}. Shipped recipes: {', '.join(shipped_recipes())}.")
-        text = path.read_text(encoding="utf-8")
-    elif name in shipped_recipes():
-        text = files("headstart.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    else:
-        shipped = shipped_recipes()
-        raise RecipeError(
-            f"Unknown recipe '{name}'. Shipped recipes: {', '.join(shipped)}; or give the path of a .yaml file."
-            f"{nearest(name, shipped)}"
-        )
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"Recipe {name} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise RecipeError(f"Recipe {name} must be a mapping of keys to values, but is a {type(tree).__name__}.")
-    return tree
-
-
-def _yaml_value(value: str, text: str) -> Any:
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {text}: the value is not valid YAML.") from None
-    # YAML 1.1 reads 1e-4, without a dot, as a string.
-    if isinstance(parsed, str):
-        try:
-            return float(parsed)
-        except ValueError:
-            return parsed
-    return parsed
-
-
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = tree.get(parent)
-        if child is None:
-            child = tree[parent] = {}
-        if not isinstance(child, dict):
-            raise RecipeError(f"--set {key}: '{parent}' holds a single value, not further keys.")
-        tree = child
-    tree[last] = value
+        return read_yaml(path.read_bytes(), f"Recipe {name}")
+    shipped = shipped_recipes()
+    if name in shipped:
+        return read_yaml(files("headstart.recipes").joinpath(f"{name}.yaml").read_bytes(), f"Recipe {name}")
+    raise RecipeError(
+        f"Unknown recipe '{name}'. Shipped recipes: {', '.join(shipped)}; or give the path of a .yaml file."
+        f"{nearest(name, shipped)}"
+    )
 
 
 def _explain(problem: Any) -> str:

@@ -147,7 +147,7 @@ def test_the_model_works_away_from_its_run(trained, place, tmp_path, capsys):
     ("words", "said"),
     [
         (["train", SAMPLE, "--limit", "100000"], "training images"),
-        (["train", SAMPLE, "--limit", "5"], "hold no"),
+        (["train", SAMPLE, "--limit", "5"], "No image of"),
         (["train", "cifar11", "--out", "x"], "Did you mean 'cifar10'?"),
         (["train", SAMPLE, "--out", "x", "--backbone", "resnet5", "--threads", "1"], "resnet5"),
         (["train", SAMPLE, "--out", "x", "--weights", "nowhere.pth"], "nowhere.pth"),

@@ -13,10 +13,12 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
+import headstart
 from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
 from headstart.data.store import write_store
+from headstart.errors import InputError
 from headstart.models.architectures import create_network
 
 BACKBONE = "test_efficientnet.r160_in1k"
@@ -44,7 +46,7 @@ PLAN = {
         },
         {
             "name": "baseline",
-            "title": "Feeding the weights what they want",
+            "title": "The baseline put right",
             "what": "the same, fed what the weights want",
             "start": "as-published",
             "change": {"preprocessing": "weights"},
@@ -205,6 +207,7 @@ def test_another_recipe_for_a_finished_stage_is_refused_with_the_key(whole, plac
     assert "Stage 'as-published'" in message
     assert "probe.lr is 0.001 there and 0.01 here" in message
     assert len(finished(copy)) == 4
+    assert json.loads((copy / "study.json").read_text())["failed"] is None, "a finished stage has not failed"
     assert main(words(place, sample_dir, copy, "--resume", limit=200)) == 2
     assert "limit 300, and now 200" in capsys.readouterr().err
 
@@ -254,6 +257,48 @@ def store(folder, arrays, names, per_class):
     few = Arrays(arrays.train_images[rows], labels[rows], arrays.test_images[tested], arrays.test_labels[tested])
     write_store(folder, few, name="few", class_names=names, source="a test")
     return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("seed=5", "--set seed: in a study that is decided by --seed"),
+        ("data.limit=20", "decided by DATA and --limit"),
+        ("backbone=resnet18", "decided by --backbone"),
+        ("finetune.lrr=1", "--set finetune.lrr: no stage that is asked for has that section"),
+        ("probe.lrr=1", "Stage 'as-published': Recipe"),
+    ],
+)
+def test_an_override_that_would_falsify_the_record_or_do_nothing_is_refused(place, sample_dir, capsys, override, told):
+    out = place / "overridden"
+    assert main(words(place, sample_dir, out, "--stages", "as-published,baseline", "--set", override)) == 2
+    assert told in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"seeds": 1}, "seeds must be a list"),
+        ({"seeds": [1, 1]}, "seeds must be a list"),
+        ({"stages": "baseline"}, "stages must be a list"),
+        ({"stages": []}, "stages must be a list"),
+        ({"overrides": {"seed": 1}}, "decided by --seed"),
+    ],
+)
+def test_python_gets_the_same_answers(sample_dir, tmp_path, given, told):
+    with pytest.raises(InputError, match=told):
+        headstart.study(sample_dir, out=tmp_path / "study", **given)
+
+
+def test_images_without_a_test_split_are_refused(place, sample, sample_arrays, capsys):
+    data = place / "untested"
+    nothing = Arrays(
+        sample_arrays.train_images, sample_arrays.train_labels, sample_arrays.test_images[:0], np.zeros(0, np.int64)
+    )
+    write_store(data, nothing, name="untested", class_names=sample.class_names, source="a test")
+    assert main(words(place, data, place / "of-untested", limit=None)) == 2
+    assert "untested holds no test images" in capsys.readouterr().err
 
 
 def test_ten_images_a_class_are_studied_and_the_chance_in_it_is_said(place, sample, sample_arrays, capfd):

@@ -29,6 +29,8 @@ def row(name, accuracy, *, seed=0, seconds=10.0, before=None, published=None):
         }
     return {
         "name": name,
+        "backbone": "resnet50v1.keras_in1k",
+        "limit": 10000,
         "title": {"as-published": "The mistake", "baseline": "Right preprocessing", "finetune": "Fine-tuning"}[name],
         "aside": False,
         "published": {"accuracy": published} if published else {"note": "named as a next step"},
@@ -46,7 +48,9 @@ def row(name, accuracy, *, seed=0, seconds=10.0, before=None, published=None):
 STUDY = {
     "backbone": "resnet50v1.keras_in1k",
     "limit": 10000,
-    "command": "headstart study cifar10",
+    "command": "headstart study cifar10 --stages finetune --resume",
+    "published_with": {"backbone": "resnet50v1.keras_in1k", "limit": 10000},
+    "given": {"data": "cifar10", "plan": None, "overrides": {}},
     "lesson": [
         {
             "what": "frozen",
@@ -92,6 +96,18 @@ def test_the_table_has_the_median_over_seeds(place):
     assert "Fine-tuning gained 19.2 points (18.0 to 20.4) for 4.2 times the time; cat gained most." in text
     assert "The published study reports 71.04 %; this is 8.3 points more." in text
     assert "Of the 49.3 points between the published baseline and fine-tuning, 30.1 points come from" in text
+
+
+def test_the_commands_make_every_row_anew_in_an_empty_folder(place):
+    study_table.main(place, [])
+    text = (place / "docs" / "study.md").read_text()
+    assert "    headstart study cifar10 --stages as-published,baseline --out study\n" in text
+    assert "    headstart study cifar10 --stages finetune --seed 0 --seed 1 --seed 2 --out study --resume\n" in text
+
+
+def test_a_figure_of_another_backbone_is_marked_as_such():
+    tuned = {**row("finetune", 0.9), "backbone": "resnet18"}
+    assert study_table.cell({**STUDY, "stages": [tuned]}, "finetune").endswith("(1; 10 s; `resnet18`)")
 
 
 def test_the_readme_gets_the_same_table_and_keeps_the_rest(place):

@@ -43,6 +43,8 @@ HEADER = {
     "n_test": 240,
     "classes": ["cat", "dog", "bird", "frog"],
     "command": "headstart study animals",
+    "published_with": {"backbone": "resnet18.a1_in1k", "limit": 180},
+    "given": {"data": "animals", "plan": None, "overrides": {}},
 }
 
 

@@ -44,7 +44,7 @@ def test_every_variant_is_an_ordinary_recipe_for_any_backbone(backbone):
 
 def test_the_first_stages_differ_in_what_their_names_say():
     found = recipes("resnet50v1.keras_in1k")
-    published, large = found["as-published", "only"], found["finetune-96", "only"]
+    published, large = found["as-published", "only"], found["finetune-96", "deep-head"]
     baseline, tuned = found["baseline", "published-head"], found["finetune", "only"]
     assert published.preprocessing == "unit"
     assert published.head.hidden == (512, 256)
@@ -64,6 +64,8 @@ def test_the_first_stages_differ_in_what_their_names_say():
     assert {step.size for step in tuned.finetune.schedule} == {32} == {tuned.input_size}
     assert {step.size for step in large.finetune.schedule} == {96} == {large.input_size}
     assert large.finetune.class_weights == "balanced"
+    assert large.head == tuned.head
+    assert found["finetune-96", "linear-head"].head.hidden == ()
 
 
 def test_an_empty_variant_is_what_came_before():
@@ -94,7 +96,7 @@ def test_the_weakest_classes_take_the_place_of_their_stand_ins():
 
 
 def test_an_override_reaches_the_stages_that_have_its_section():
-    found = recipes("resnet50v1.keras_in1k", overrides=["finetune.batch_size=32", "weights=none.pth"])
+    found = recipes("resnet50v1.keras_in1k", overrides={"finetune.batch_size": 32, "weights": "none.pth"})
     assert found["baseline", "published-head"].finetune is None
     assert found["finetune", "only"].finetune.batch_size == 32
     assert {recipe.weights for recipe in found.values()} == {"none.pth"}

@@ -48,6 +48,7 @@ def study(
     if names == []:
         raise InputError(f"--stages '{stages}' names no stage. Give names with commas between them, or leave it out.")
     from headstart.studies.run import study as run_study
+    from headstart.yaml_input import read_overrides
 
     found = run_study(
         data,
@@ -57,7 +58,7 @@ def study(
         stages=names,
         seeds=seed or [0],
         plan=plan,
-        overrides=set_ or [],
+        overrides=read_overrides(set_ or []),
         out=out,
         resume=resume,
         data_dir=data_dir,

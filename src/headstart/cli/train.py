@@ -1,6 +1,6 @@
 """``headstart train``: parsing, and one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,11 +70,13 @@ def train(
     else:
         if data is None:
             raise InputError("Nothing to train on. Name a data set (headstart train cifar10), or a run to --resume.")
-        _check_overrides(set_ or [], settings)
         from headstart.recipe import load_recipe
+        from headstart.yaml_input import read_overrides
 
         recipe = recipe or "quickstart"
-        resolved = load_recipe(recipe, set_ or [], **settings)
+        overrides = read_overrides(set_ or [])
+        _check_overrides(overrides, settings)
+        resolved = load_recipe(recipe, overrides, **settings)
         out = out or Path("runs") / Path(recipe).stem
         from headstart.experiment import train_and_report
 
@@ -100,10 +102,9 @@ def _check_resume(ignored: list[str]) -> None:
         )
 
 
-def _check_overrides(overrides: Sequence[str], settings: dict[str, Any]) -> None:
-    """Refuse a recipe key that is given twice, since one of the two values would be ignored."""
+def _check_overrides(overrides: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse a recipe key that has been given as an option already, since one of the two values would be ignored."""
     taken = {name.replace("__", ".") for name, value in settings.items() if value is not None}
-    keys = [text.partition("=")[0].strip() for text in overrides]
-    for position, key in enumerate(keys):
-        if key in taken or key in keys[:position]:
-            raise InputError(f"--set {overrides[position]}: {key} is given twice. Keep one of the two.")
+    for key in overrides:
+        if key in taken:
+            raise InputError(f"--set {key}: {key} is given twice. Keep one of the two.")

@@ -63,6 +63,8 @@ def compare(
         >>> compare(["runs/quickstart", "runs/mine"])["pairs"][0]["verdict"]  # doctest: +SKIP
         'noise'
     """
+    if isinstance(runs, str | Path):
+        raise InputError(f"runs must be a list of run folders, but is {str(runs)!r} alone. Name two or more.")
     if out is not None:
         check_place(Path(out))
     elif data_dir is not None:

@@ -44,7 +44,8 @@ def check_batch_size(batch_size: int, *, images: int, processes: int = 1) -> Non
     """Raise RecipeError for a batch that does not fit the data or the processes."""
     if batch_size > images:
         raise RecipeError(
-            f"finetune.batch_size is {batch_size}, but there are only {images} training images. Allowed: 1 to {images}."
+            f"finetune.batch_size is {batch_size}, but there are only {images} training images. "
+            f"Allowed: 1 to {images}; --set finetune.batch_size={images} takes them all at once."
         )
     if batch_size % processes:
         raise RecipeError(

@@ -79,12 +79,14 @@ def load_dataset(
         progress: Whether to show a bar on stderr while something is fetched.
 
     Raises:
-        DataError: An unknown data set, one that can't be had or is damaged, a limit that does not fit, or a
-            class without a training image.
+        DataError: An unknown data set, one that can't be had or is damaged, a limit that does not fit, a class
+            without a training image, or no test images.
     """
     if limit is not None and limit < 1:
         raise DataError(f"The limit on training images must be 1 or more, but is {limit}.")
     stored = _stored(name, data_dir, progress)
+    if not len(stored.arrays.test_labels):
+        raise DataError(f"{stored.name} holds no test images, and a classifier is measured on some. Add a test split.")
     train = _training_split(stored, limit)
     arrays, names = stored.arrays, stored.class_names
     rows = np.arange(len(arrays.test_labels), dtype=np.int64)
@@ -130,10 +132,9 @@ def _training_split(stored: Stored, limit: int | None) -> Split:
     labels = arrays.train_labels[:count]
     if missing := [class_name for i, class_name in enumerate(names) if not (labels == i).any()]:
         remedy = _smallest_limit(arrays, names)
-        raise DataError(
-            f"{'The training set' if limit is None else f'The first {limit:,} training images'} of"
-            f" {stored.name} hold no {', no '.join(repr(class_name) for class_name in missing)}. {remedy}"
-        )
+        absent = ", ".join(f"'{class_name}'" for class_name in missing)
+        where = "the training set" if limit is None else f"the first {limit:,} training images"
+        raise DataError(f"No image of {absent} is in {where} of {stored.name}. {remedy}")
     return Split(arrays.train_images[:count], labels, names, "train", np.arange(count, dtype=np.int64))
 
 

@@ -117,9 +117,11 @@ def _copies(copies: dict[str, Any], tested: int) -> str:
     if not test["copied_in_train"]:
         return f"{same} No near duplicate of a test image was found among the training images."
     share = percent(test["copied_in_train_share"], 1)
+    close = test["copied_in_train_by_correlation"]["0.90"]
     return (
         f"{same} But {test['copied_in_train']:,} of {tested:,} test images ({share}) show the same picture as a "
-        "training image, or nearly so: a test score rewards remembering these."
+        f"training image, or nearly so, {close:,} of them ({percent(close / tested, 1)}) almost to the pixel: a test "
+        "score rewards remembering these."
     )
 
 

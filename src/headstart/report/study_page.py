@@ -21,6 +21,7 @@ from headstart.report.study_words import (
     published_sentence,
     signed,
     stage_sentence,
+    study_commands,
     weak_class_sentences,
 )
 
@@ -48,6 +49,7 @@ def write_study_page(folder: Path) -> Path:
     page = render(
         "study.html.jinja",
         study=study,
+        commands=study_commands(study) if rows else [],
         seeds=seeds,
         seed=seed,
         main=main,

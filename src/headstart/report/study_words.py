@@ -1,5 +1,7 @@
 """A study in plain sentences, each made from the numbers of ``study.json`` and from nothing else."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,6 +61,34 @@ def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     if published_with is None or published_with == {key: row[key] for key in published_with}:
         return ""
     return f" with {published_with['backbone']} on {published_with['limit']:,} images"
+
+
+def study_commands(study: Mapping[str, Any]) -> list[str]:
+    """Return the commands that make the study anew, in a folder called ``study``: one for each set of seeds."""
+    given, published_with = study["given"], study["published_with"]
+    common = ["headstart", "study", given["data"]]
+    if study["backbone"] != published_with["backbone"]:
+        common += ["--backbone", study["backbone"]]
+    if study["limit"] is None:
+        common += ["--full"]
+    elif study["limit"] != published_with["limit"]:
+        common += ["--limit", str(study["limit"])]
+    if given["plan"]:
+        common += ["--plan", given["plan"]]
+    for key, value in given["overrides"].items():
+        common += ["--set", f"{key}={json.dumps(value)}"]
+    seeds_of: dict[str, list[int]] = {}
+    for row in study["stages"]:
+        seeds_of.setdefault(row["name"], []).append(row["seed"])
+    stages_of: dict[tuple[int, ...], list[str]] = {}
+    for name, seeds in seeds_of.items():
+        stages_of.setdefault(tuple(seeds), []).append(name)
+    commands = []
+    for seeds, stages in stages_of.items():
+        chosen = [] if seeds == (0,) else [part for seed in seeds for part in ("--seed", str(seed))]
+        again = ["--resume"] if commands else []
+        commands.append(shlex.join([*common, "--stages", ",".join(stages), *chosen, "--out", "study", *again]))
+    return commands
 
 
 def weak_class_sentences(row: Mapping[str, Any]) -> list[str]:

@@ -7,11 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.errors import RecipeError, nearest
-from headstart.recipe import Recipe, apply_overrides, parse_recipe
+from headstart.recipe import Recipe, parse_recipe
+from headstart.yaml_input import apply_overrides, read_yaml
 
 ONLY = "only"
 """The variant of a stage that has no variants."""
@@ -154,11 +154,8 @@ def load_plan(path: Path | None) -> Plan:
     if path is not None and not path.is_file():
         raise RecipeError(f"There is no plan at {path}. Leave --plan out for the published study's own stages.")
     shipped = files("headstart.recipes").joinpath("study/stages.yaml")
-    text = path.read_text(encoding="utf-8") if path else shipped.read_text(encoding="utf-8")
     try:
-        return Plan.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"Plan {origin} is not valid YAML: {error}") from None
+        return Plan.model_validate(read_yaml((path or shipped).read_bytes(), f"Plan {origin}"))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, p['loc'])) or 'plan'}: {p['msg']}" for p in error.errors()]
         raise RecipeError("\n  - ".join([f"Plan '{origin}' can't be used:", *problems])) from None
@@ -170,7 +167,7 @@ def resolve(
     *,
     base: Recipe | None,
     settings: Mapping[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     weakest: Sequence[str] = (),
 ) -> Recipe:
     """Return the recipe of one variant of a stage.
@@ -180,17 +177,21 @@ def resolve(
         change: One of ``stage.variants_for``.
         base: What the stage begins with; headstart's defaults and ``settings`` when None.
         settings: Top-level keys that the study decides: data, seed, backbone.
-        overrides: ``key=value``, for every stage that has the key's section.
+        overrides: Dotted keys with their values, for every stage that has the key's section.
         weakest: Names in place of ``$weakest1`` and so on; where there are none they stay as they are.
 
     Raises:
         RecipeError: The stage, the key, what is allowed.
     """
     tree = merged(base.model_dump(mode="json") if base else settings, _named(change, weakest))
-    applicable = [text for text in overrides if tree.get(text.split(".")[0], True) is not None]
-    apply_overrides(tree, applicable)
+    apply_overrides(tree, {key: value for key, value in (overrides or {}).items() if has_section(tree, key)})
     tree["description"] = stage.what
     return parse_recipe(tree, f"stage {stage.name}")
+
+
+def has_section(tree: Mapping[str, Any], key: str) -> bool:
+    """Return whether a recipe takes a dotted key; one without fine-tuning takes none of fine-tuning's."""
+    return tree.get(key.split(".")[0], True) is not None
 
 
 def merged(tree: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:

@@ -1,6 +1,6 @@
 """A study from its first stage to its page: train each variant, let validation choose, open the test split once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -9,17 +9,27 @@ from typing import Any
 from headstart.comparing.compare import compare
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.data.dataset import Dataset, load_dataset
-from headstart.errors import HeadstartError, InputError, RecipeError, StoppedError, TrainingError, WeightsError
+from headstart.errors import (
+    HeadstartError,
+    InputError,
+    RecipeError,
+    RunError,
+    StoppedError,
+    TrainingError,
+    WeightsError,
+)
 from headstart.experiment import evaluate, train_only
 from headstart.models.catalogue import full_name
-from headstart.recipe import Recipe, load_recipe
+from headstart.recipe import Recipe, differences, load_recipe
 from headstart.report.study_page import write_study_page
 from headstart.studies.ledger import Ledger, open_ledger
-from headstart.studies.plan import ONLY, Plan, Stage, load_plan, resolve
+from headstart.studies.plan import ONLY, Plan, Stage, has_section, load_plan, resolve
 from headstart.studies.rows import VariantRun, known_runs, read_variant, same_but_for_words, stage_row, weakest_classes
 from headstart.training.folder import RunFolder
 from headstart.training.progress import Display
 from headstart.training.run import split_checked
+
+_DECIDED_BY = {"data": "DATA and --limit", "backbone": "--backbone", "seed": "--seed"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class _Settings:
     data: str
     limit: int | None
     backbone: str
-    overrides: tuple[str, ...]
+    overrides: dict[str, Any]
     data_dir: Path | None
     threads: int | None
     device: str | None
@@ -51,7 +61,7 @@ def study(
     stages: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     plan: Path | str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     out: Path | str = "study",
     resume: bool = False,
     data_dir: Path | str | None = None,
@@ -74,7 +84,7 @@ def study(
             them nor finished starts from the first variant of that one.
         seeds: Each runs all the stages anew.
         plan: YAML file with other stages than those of the published study.
-        overrides: ``key=value`` for the recipe of every stage that has the key's section.
+        overrides: Dotted keys of the recipe with their values, for every stage that has the key's section.
         out: Folder of the study.
         resume: Go on with the study in ``out``: what is finished is kept, what is half-trained is finished.
         data_dir: Local copy of the data set, instead of a download.
@@ -99,8 +109,11 @@ def study(
     data, data_dir = str(data), Path(data_dir) if data_dir is not None else None
     if full and limit is not None:
         raise InputError(f"--full uses all training images and --limit {limit} does not. Keep one of the two.")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"Seeds must be given, and each only once, but are {list(seeds)}.")
+    if isinstance(seeds, int) or not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds must be a list of numbers, each only once, e.g. [0, 1, 2], but is {seeds!r}.")
+    if isinstance(stages, str) or (stages is not None and not stages):
+        raise InputError(f'stages must be a list of names, e.g. ["baseline"], or None for all, but is {stages!r}.')
+    _check_overrides(overrides or {})
     checked = load_plan(Path(plan) if plan is not None else None)
     if limit is None and not full and data == "cifar10":
         limit = checked.limit
@@ -109,7 +122,7 @@ def study(
         data=data,
         limit=limit,
         backbone=full_name(backbone or checked.backbone),
-        overrides=tuple(overrides),
+        overrides=dict(overrides or {}),
         data_dir=data_dir,
         threads=threads,
         device=device,
@@ -119,7 +132,7 @@ def study(
     chosen = checked.select(stages)
     dataset = load_dataset(data, limit=limit, data_dir=data_dir, progress=progress)
     ledger = open_ledger(
-        Path(out), _header(settings, dataset), order=[stage.name for stage in checked.stages], resume=resume
+        Path(out), _header(settings, dataset, plan), order=[stage.name for stage in checked.stages], resume=resume
     )
     _refuse_early(chosen, dataset, ledger, settings, seeds)
     for seed in seeds:
@@ -130,7 +143,14 @@ def study(
     return ledger.as_dict()
 
 
-def _header(settings: _Settings, dataset: Dataset) -> dict[str, Any]:
+def _check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Refuse keys that the study's own record depends on."""
+    for key in overrides:
+        if (option := _DECIDED_BY.get(key.split(".")[0])) is not None:
+            raise InputError(f"--set {key}: in a study that is decided by {option}. Give that instead.")
+
+
+def _header(settings: _Settings, dataset: Dataset, plan: Path | str | None) -> dict[str, Any]:
     return {
         "description": settings.plan.description,
         "data": dataset.name,
@@ -142,6 +162,7 @@ def _header(settings: _Settings, dataset: Dataset) -> dict[str, Any]:
         "n_test": len(dataset.sealed_test),
         "classes": list(dataset.class_names),
         "command": settings.command,
+        "given": {"data": settings.data, "plan": plan and str(plan), "overrides": settings.overrides},
     }
 
 
@@ -149,6 +170,7 @@ def _refuse_early(
     stages: Sequence[Stage], dataset: Dataset, ledger: Ledger, settings: _Settings, seeds: Sequence[int]
 ) -> None:
     """Refuse what can be seen to be wrong before the first hours of training."""
+    unused = set(settings.overrides)
     for seed, (place, stage) in product(seeds, enumerate(stages)):
         earlier = any(not before.aside for before in stages[:place]) or ledger.before(stage.name, seed)
         if stage.weakest_needed and not earlier:
@@ -163,11 +185,30 @@ def _refuse_early(
             )
         stand_ins = list(dataset.class_names)
         for name, change in stage.variants_for(settings.family).items():
+            where = f"Stage '{stage.name}'" + ("" if name == ONLY else f", variant '{name}'")
             try:
-                split_checked(_recipe(stage, change, seed, ledger, settings, stand_ins), dataset)
+                recipe = _recipe(stage, change, seed, ledger, settings, stand_ins)
+                split_checked(recipe, dataset)
             except RecipeError as error:
-                where = f"Stage '{stage.name}'" + ("" if name == ONLY else f", variant '{name}'")
                 raise RecipeError(f"{where}: {error}") from None
+            unused = {key for key in unused if not has_section(recipe.model_dump(), key)}
+            if not stage.weakest_needed:
+                _check_unchanged(where, name, recipe, ledger.row(stage.name, seed), ledger.folder)
+    if unused:
+        raise RecipeError(f"--set {min(unused)}: no stage that is asked for has that section in its recipe.")
+
+
+def _check_unchanged(where: str, variant: str, recipe: Recipe, row: dict[str, Any] | None, folder: Path) -> None:
+    """Refuse to go on with a study one of whose finished stages would now be another one."""
+    for known in row["variants"] if row else []:
+        if known["name"] == variant:
+            earlier = load_recipe(str(folder / known["run"] / "recipe.yaml"))
+            if not same_but_for_words(earlier, recipe):
+                told = differences(earlier, recipe.model_copy(update={"description": earlier.description}))
+                raise RunError(
+                    f"{where} is finished in {folder} with another recipe: {told}. Give --set and --plan as they were, "
+                    "or another folder with --out."
+                )
 
 
 def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> None:
@@ -247,6 +288,8 @@ def _recipe(
             before = settings.plan.stage(start)
             first = next(iter(before.variants_for(settings.family).values()))
             base = _recipe(before, first, seed, ledger, settings)
+            # Of several backbones none has been chosen yet.
+            base = base.model_copy(update={"backbone": settings.backbone})
     common = {
         "seed": seed,
         "data": {"name": settings.data, "limit": settings.limit},
