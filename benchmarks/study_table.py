@@ -95,11 +95,14 @@ def section(path: Path, study: Study) -> str:
         f"{best['versions']['torch']}. Sentences are of seed {seeds[0]}; intervals are at 95 %. The commands:"
     )
     lines += ["", *(f"    {command}" for command in study_commands(study)), ""]
+    last = None
     for row in rows:
+        against = f"Against `{row['against']['stage']}`: " if row["against"] and row["against"]["stage"] != last else ""
+        last = row["name"]
         chosen = f" Validation chose `{row['variant']}`." if row["variant"] else ""
         if row["backbone"] != study["backbone"]:
             chosen += f" The backbone is `{row['backbone']}`."
-        lines.append(f"- **{row['name']}**: {stage_sentence(row)}{chosen} {published_sentence(row, study)}")
+        lines.append(f"- **{row['name']}**: {against}{stage_sentence(row)}{chosen} {published_sentence(row, study)}")
         lines += [f"  {sentence}" for sentence in weak_class_sentences(row)]
     told = lesson_sentences(study, seeds[0])
     if told:

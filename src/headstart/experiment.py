@@ -159,7 +159,8 @@ def train_only(
     Args:
         recipe: Decides everything but where it runs.
         out: Folder for the run; or one that holds a run of the same recipe, which is then gone on with.
-        data_dir: Local copy of the data set, instead of a download.
+        data_dir: Local copy of the data set, instead of a download. Where ``out`` holds a run, this and the next two
+            are as the run began when None.
         threads: CPU threads; torch's default when None.
         device: As in ``train_and_report``.
         command: What the user typed, for the record.
@@ -180,7 +181,8 @@ def train_only(
     elif known[1] != recipe:
         raise RunError(_other_recipe(out, known[1], recipe))
     folder = known[0] if known else None
-    threads = threads or (folder.read_environment().get("threads") if folder else None)
+    if folder:
+        data_dir, threads, device = _as_begun(folder, data_dir, threads, device)
     folder, dataset, torch_device = _train(
         recipe, out, folder, data_dir, threads, device, command, Display(enabled=progress)
     )
@@ -332,11 +334,17 @@ def _go_on(
     progress: bool,
     started: float,
 ) -> dict[str, Any]:
-    """Finish a run the way it began, in all that is not given."""
+    data_dir, threads, device = _as_begun(folder, data_dir, threads, device)
+    return _run(recipe, folder.path, folder, data_dir, threads, device, command, progress, started)
+
+
+def _as_begun(
+    folder: RunFolder, data_dir: Path | None, threads: int | None, device: str | None
+) -> tuple[Path | None, int | None, str | None]:
+    """Return with what a run is gone on with: what is given, and else what it began with."""
     begun = folder.read_environment()
     data_dir = data_dir or (Path(begun["data_dir"]) if begun.get("data_dir") else None)
-    threads, device = threads or begun.get("threads"), device or begun.get("device")
-    return _run(recipe, folder.path, folder, data_dir, threads, device, command, progress, started)
+    return data_dir, threads or begun.get("threads"), device or begun.get("device")
 
 
 def _run(

@@ -1,5 +1,6 @@
 """A run that is killed again and again ends with the same weights, bit for bit, as one that never was."""
 
+import csv
 import json
 import random
 import signal
@@ -9,6 +10,9 @@ import time
 
 import pytest
 from safetensors.numpy import load_file
+
+from headstart.cli import main
+from headstart.training import loop
 
 BUSY = [
     # Everything that draws random numbers or keeps a state between steps.
@@ -118,6 +122,13 @@ def assert_equal(unbroken, killed):
     assert not different, f"{len(different)} of {len(expected)} tensors differ, e.g. {different[:3]}"
     one, other = (json.loads((path / "metrics.json").read_text()) for path in (unbroken, killed))
     assert one["test"] == other["test"]
+    assert what_was_learnt(unbroken) == what_was_learnt(killed)
+
+
+def what_was_learnt(run):
+    """Return the history without what a clock decides."""
+    with (run / "history.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
 
 
 def test_five_kills(sample_dir, tmp_path):
@@ -145,6 +156,25 @@ def test_kills_while_frozen_stages_are_stored_and_read(sample_dir, tmp_path):
 @pytest.mark.timeout(1800)
 def test_thirty_kills_of_the_default_backbone(sample_dir, tmp_path):
     assert_killed_equals_unbroken(sample_dir, tmp_path, [], kills=30, seed=2)
+
+
+def test_ctrl_c_during_the_last_validation_leaves_the_test_split_sealed(sample_dir, tmp_path, monkeypatch):
+    finish_epoch = loop._finish_epoch
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return finish_epoch(*arguments)
+
+    monkeypatch.setattr(loop, "_finish_epoch", interrupted)
+    out = tmp_path / "run"
+    backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
+    arguments = command(sample_dir, out, backbone, ["finetune.schedule=[{epochs: 1, size: 48}]"])[3:]
+    assert main([*arguments, "--quiet"]) == 130
+    assert not (out / "metrics.json").exists()
+    assert json.loads((out / "environment.json").read_text())["test_openings"] == []
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(out), "--quiet"]) == 0
+    assert (out / "report.html").is_file()
 
 
 def test_ctrl_c_stops_at_the_next_step_saves_and_says_how_to_go_on(sample_dir, tmp_path):

@@ -66,6 +66,8 @@ PLAN = {
             "variants": {
                 "plain": {},
                 "stronger": {"finetune": {"augment": {"stronger": {"$weakest1": 0.5, "$weakest2": 0.9}}}},
+                # It can't win: the first has begun from it, and keeps it where no epoch is better.
+                "untuned": {"finetune": None},
             },
         },
     ],
@@ -125,15 +127,14 @@ def test_each_stage_is_an_ordinary_run_whose_test_split_was_opened_once(whole):
 def test_validation_chooses_and_the_others_never_see_the_test_split(whole):
     out, study = whole
     row = study["stages"][-1]
-    plain, stronger = row["variants"]
+    plain, stronger, untuned = row["variants"]
     better = max(row["variants"], key=lambda v: (v["val_accuracy"], -v["val_nll"]))
     assert row["variant"] == better["name"]
     assert (plain["run"], plain["reused"]) == ("seed-0/finetune", True), "the same recipe is not trained twice"
     assert (out / stronger["run"] / "validation.json").is_file()
-    if better is plain:
-        assert not (out / stronger["run"] / "metrics.json").exists()
-        openings = json.loads((out / stronger["run"] / "environment.json").read_text())["test_openings"]
-        assert openings == []
+    assert better["name"] != "untuned"
+    assert not (out / untuned["run"] / "metrics.json").exists()
+    assert json.loads((out / untuned["run"] / "environment.json").read_text())["test_openings"] == []
     assert row["against"]["same_run"] is (better is plain)
 
 
@@ -204,12 +205,48 @@ def test_another_recipe_for_a_finished_stage_is_refused_with_the_key(whole, plac
     shutil.copytree(out, copy)
     assert main(words(place, sample_dir, copy, "--resume", "--set", "probe.lr=0.01")) == 2
     message = json.loads(capsys.readouterr().out)["error"]
-    assert "Stage 'as-published'" in message
-    assert "probe.lr is 0.001 there and 0.01 here" in message
+    assert "'probe.lr': 0.01} is asked for. Give --set as it was" in message
     assert len(finished(copy)) == 4
     assert json.loads((copy / "study.json").read_text())["failed"] is None, "a finished stage has not failed"
     assert main(words(place, sample_dir, copy, "--resume", limit=200)) == 2
     assert "limit 300, and now 200" in capsys.readouterr().err
+
+
+def test_a_plan_that_has_changed_meanwhile_is_refused_with_the_key(whole, place, sample_dir, capsys):
+    out, study = whole
+    copy = place / "replanned"
+    shutil.copytree(out, copy)
+    changed = json.loads(json.dumps(PLAN))
+    changed["stages"][0]["change"]["probe"]["epochs"] = 4
+    (copy / "study.json").write_text(json.dumps(study | {"plan": str(write_plan(place, changed))}))
+    assert main(words(place, sample_dir, copy, "--resume", plan=changed)) == 2
+    told = capsys.readouterr().err
+    assert "Stage 'as-published' is finished in" in told
+    assert "probe.epochs is 3 there and 4 here" in told
+    fewer = PLAN | {"stages": PLAN["stages"][:3]}
+    (copy / "study.json").write_text(json.dumps(study | {"plan": str(write_plan(place, fewer))}))
+    assert main(words(place, sample_dir, copy, "--resume", plan=fewer)) == 2
+    assert "has a stage 'weak-classes', which the plan has not" in capsys.readouterr().err
+
+
+def test_data_that_has_changed_meanwhile_is_refused(whole, place, sample_dir, capsys):
+    out, study = whole
+    copy = place / "other-data"
+    shutil.copytree(out, copy)
+    (copy / "study.json").write_text(json.dumps(study | {"data_sha256": "0" * 64}))
+    assert main(words(place, sample_dir, copy, "--resume")) == 2
+    assert "has data_sha256 '000" in capsys.readouterr().err
+
+
+def test_a_run_that_was_removed_is_made_again(whole, place, sample_dir):
+    out, study = whole
+    copy = place / "with-a-gap"
+    shutil.copytree(out, copy)
+    shutil.rmtree(copy / "seed-0" / "baseline")
+    assert main(words(place, sample_dir, copy, "--resume")) == 0
+    again = json.loads((copy / "study.json").read_text())
+    assert [row["test"] for row in again["stages"]] == [row["test"] for row in study["stages"]]
+    assert len(again["lesson"]) == len(study["lesson"]) == 1
 
 
 def test_a_killed_study_goes_on_and_ends_as_if_it_never_had_been(whole, place, sample_dir):

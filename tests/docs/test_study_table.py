@@ -17,6 +17,7 @@ def row(name, accuracy, *, seed=0, seconds=10.0, before=None, published=None):
     if before is not None:
         change = {"value": accuracy - before, "ci95": [accuracy - before - 0.012, accuracy - before + 0.012]}
         against = {
+            "stage": {"baseline": "as-published", "finetune": "baseline"}[name],
             "same_run": False,
             "verdict": "second",
             "accuracy_change": change,
@@ -50,7 +51,9 @@ STUDY = {
     "limit": 10000,
     "command": "headstart study cifar10 --stages finetune --resume",
     "published_with": {"backbone": "resnet50v1.keras_in1k", "limit": 10000},
-    "given": {"data": "cifar10", "plan": None, "overrides": {}},
+    "data_argument": "cifar10",
+    "plan": None,
+    "overrides": {},
     "lesson": [
         {
             "what": "frozen",

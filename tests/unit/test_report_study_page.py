@@ -44,7 +44,9 @@ HEADER = {
     "classes": ["cat", "dog", "bird", "frog"],
     "command": "headstart study animals",
     "published_with": {"backbone": "resnet18.a1_in1k", "limit": 180},
-    "given": {"data": "animals", "plan": None, "overrides": {}},
+    "data_argument": "animals",
+    "plan": None,
+    "overrides": {},
 }
 
 
@@ -64,7 +66,7 @@ def ledger(make_evaluated_run, tmp_path):
         weakest = ["cat"] if stage.name == "schedule" else []
         missing = {"b3": "the Hub can't be reached"} if stage.name == "deeper" else {}
         ledger.put(stage_row(stage, 0, runs[0], runs, folder=tmp_path, missing=missing, weakest=weakest))
-    _compare_with_before(ledger, 0)
+    _compare_with_before(ledger, 0, PLAN, None)
     _tell_lesson(ledger, 0, PLAN)
     ledger.write()
     return ledger
@@ -198,6 +200,7 @@ def test_an_interval_of_a_clear_loss_is_told_as_sizes_and_one_with_zero_with_sig
         ({"accuracy": 0.7104}, "reports 71.04\u00a0%; this is 9.0 points more."),
         ({"accuracy": 0.82}, "reports 82.00\u00a0%; this is 2.0 points less."),
         ({"accuracy": 0.8001}, "; this is the same."),
+        ({"accuracy": 0.8, "differs": "AdamW"}, "; this is the same. Otherwise here: AdamW."),
         ({"note": "named as a next step"}, "gives no figure (named as a next step)."),
     ],
 )

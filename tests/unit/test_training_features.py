@@ -7,6 +7,7 @@ import torch
 
 from headstart.contracts import ImageSpec
 from headstart.models.backbones import load_backbone
+from headstart.models.fold import fold_batch_norm
 from headstart.models.heads import build_classifier
 from headstart.training import features
 from headstart.training.features import frozen_features
@@ -36,7 +37,7 @@ def test_a_second_pass_is_read_from_the_disk(own_home, classifier, sample, monke
     assert np.array_equal(compute(classifier, images), first)
 
 
-@pytest.mark.parametrize("change", ["images", "weights", "size", "mirror"])
+@pytest.mark.parametrize("change", ["images", "weights", "size", "mirror", "folded"])
 def test_images_weights_and_transform_are_the_key(own_home, classifier, sample, change):
     images = np.array(sample.train.images[:8])
     compute(classifier, images)
@@ -47,7 +48,10 @@ def test_images_weights_and_transform_are_the_key(own_home, classifier, sample, 
         "weights": {"weights_sha256": "abd"},
         "size": {"spec": ImageSpec(40, SPEC.mean, SPEC.std)},
         "mirror": {"mirror": True},
+        "folded": {},
     }[change]
+    if change == "folded":
+        fold_batch_norm(classifier)
     compute(classifier, images, **options)
     assert len(list((own_home / "features").iterdir())) == 2
 

@@ -49,7 +49,7 @@ def sentence(
         first: Name of the first.
         second: Name of the second.
         class_names: In index order.
-        p_value: The one that decided.
+        p_value: The one that decided, corrected where there are several.
         cost_ratio: Training time of the second in units of the first's, where both are known and comparable.
     """
     gap = f"{_points(abs(comparison.accuracy.value))} ({_range(comparison.accuracy)}; {p_text(p_value)})"
@@ -58,7 +58,7 @@ def sentence(
     if verdict == "noise":
         return (
             f"The difference between {first} and {second} is noise: {signed(comparison.accuracy.value)} points "
-            f"({_range(comparison.accuracy)}; {p_text(p_value)}). {_needed(comparison)}"
+            f"({_range(comparison.accuracy)}; {p_text(p_value)}).{_needed(comparison, p_value)}"
         )
     if verdict == "luck of the seed":
         above, below = (second, first) if comparison.accuracy.value > 0 else (first, second)
@@ -104,12 +104,15 @@ def _range(change: Change) -> str:
     return f"95 % interval {signed(change.low)} to {signed(change.high)}"
 
 
-def _needed(comparison: PairedComparison) -> str:
+def _needed(comparison: PairedComparison, p_value: float) -> str:
+    """Return which gap would have been significant; nothing where the p-value is corrected, as that gap is not."""
+    if p_value != comparison.p_value:
+        return ""
     tosses = comparison.first_only + comparison.second_only
     images = f"{tosses:,} image{'' if tosses == 1 else 's'} that only one of them names rightly"
     if comparison.smallest_gap is None:
-        return f"With {images}, no difference could have been told from chance."
-    return f"With {images}, only a gap of {_points(comparison.smallest_gap)} or more could be told from chance."
+        return f" With {images}, no difference could have been told from chance."
+    return f" With {images}, only a gap of {_points(comparison.smallest_gap)} or more could be told from chance."
 
 
 def _cost(ratio: float | None) -> str:

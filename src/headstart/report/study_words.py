@@ -48,11 +48,12 @@ def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     note = f" ({published['note']})" if published.get("note") else ""
     if "accuracy" not in published:
         return f"The published study gives no figure{note}."
+    differs = f" Otherwise here: {published['differs']}." if published.get("differs") else ""
     gap = row["test"]["accuracy"] - published["accuracy"]
     # Beyond a digit of what is printed.
     compared = "the same" if abs(gap) < 0.0005 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'}"
     reported = f"{percent(published['accuracy'])}{note}{_apart(row, study)}"
-    return f"The published study reports {reported}; this is {compared}."
+    return f"The published study reports {reported}; this is {compared}.{differs}"
 
 
 def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
@@ -65,17 +66,17 @@ def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
 
 def study_commands(study: Mapping[str, Any]) -> list[str]:
     """Return the commands that make the study anew, in a folder called ``study``: one for each set of seeds."""
-    given, published_with = study["given"], study["published_with"]
-    common = ["headstart", "study", given["data"]]
+    published_with = study["published_with"]
+    common = ["headstart", "study", study["data_argument"]]
     if study["backbone"] != published_with["backbone"]:
         common += ["--backbone", study["backbone"]]
     if study["limit"] is None:
         common += ["--full"]
     elif study["limit"] != published_with["limit"]:
         common += ["--limit", str(study["limit"])]
-    if given["plan"]:
-        common += ["--plan", given["plan"]]
-    for key, value in given["overrides"].items():
+    if study["plan"]:
+        common += ["--plan", study["plan"]]
+    for key, value in study["overrides"].items():
         common += ["--set", f"{key}={json.dumps(value)}"]
     seeds_of: dict[str, list[int]] = {}
     for row in study["stages"]:

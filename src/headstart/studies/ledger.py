@@ -10,7 +10,15 @@ from headstart.errors import RunError
 from headstart.files import write_json
 
 FILE = "study.json"
-_MUST_AGREE = {"data": "the data", "backbone": "--backbone", "limit": "--limit or --full"}
+_SIDES = ("unit", "weights")
+_MUST_AGREE = {
+    "data": "the data",
+    "data_sha256": "the data",
+    "backbone": "--backbone",
+    "limit": "--limit or --full",
+    "plan": "--plan",
+    "overrides": "--set",
+}
 
 
 @dataclass
@@ -38,7 +46,7 @@ class Ledger:
         return next((row for row in self.rows if row["name"] == name and row["seed"] == seed), None)
 
     def before(self, name: str, seed: int) -> dict[str, Any] | None:
-        """Return the row of the last finished stage before this one, of those that are no asides."""
+        """Return the row of the last finished stage ahead of this one in the plan, of those that are no asides."""
         earlier = [self.row(other, seed) for other in self.order[: self.order.index(name)]]
         return next((row for row in reversed(earlier) if row is not None and not row["aside"]), None)
 
@@ -86,17 +94,28 @@ def open_ledger(folder: Path, header: dict[str, Any], *, order: Sequence[str], r
         raise RunError(f"{folder} already holds a study. Go on with it by adding --resume, or give another --out.")
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-        rows = [row for row in known["stages"] if row["name"] in order]
         for key, option in _MUST_AGREE.items():
             if known[key] != header[key]:
                 raise RunError(
                     f"The study in {folder} has {key} {known[key]!r}, and now {header[key]!r} is asked for. Give "
                     f"{option} as it was, or another folder with --out."
                 )
+        if foreign := [row["name"] for row in known["stages"] if row["name"] not in order]:
+            raise RunError(
+                f"The study in {folder} has a stage '{foreign[0]}', which the plan has not. Give --plan as it was, or "
+                "another folder with --out."
+            )
+        # A run that was removed is trained again.
+        rows = [row for row in known["stages"] if _is_there(folder / row["run"])]
+        lesson = [pair for pair in known["lesson"] if all(_is_there(folder / pair[side]["run"]) for side in _SIDES)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, RunError):
             raise
         raise RunError(
             f"{path} is damaged ({error}). Remove it and add --resume: finished runs are recognised."
         ) from None
-    return Ledger(folder, header, order, rows, known.get("lesson", []))
+    return Ledger(folder, header, order, rows, lesson)
+
+
+def _is_there(run: Path) -> bool:
+    return (run / "recipe.yaml").is_file()

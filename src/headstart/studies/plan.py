@@ -25,12 +25,13 @@ _WEAKEST = re.compile(r"\$weakest(\d+)")
 
 
 class Published(BaseModel):
-    """What the published study reports of the step, as shares of 1."""
+    """What the published study reports of the step, as shares of 1, and what is done otherwise here."""
 
     model_config = _STRICT
     accuracy: float | None = None
     macro_f1: float | None = None
     note: str = ""
+    differs: str = ""
 
 
 class FamilyChange(BaseModel):

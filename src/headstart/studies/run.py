@@ -162,7 +162,9 @@ def _header(settings: _Settings, dataset: Dataset, plan: Path | str | None) -> d
         "n_test": len(dataset.sealed_test),
         "classes": list(dataset.class_names),
         "command": settings.command,
-        "given": {"data": settings.data, "plan": plan and str(plan), "overrides": settings.overrides},
+        "data_argument": settings.data,
+        "plan": plan and str(plan),
+        "overrides": settings.overrides,
     }
 
 
@@ -192,7 +194,8 @@ def _refuse_early(
             except RecipeError as error:
                 raise RecipeError(f"{where}: {error}") from None
             unused = {key for key in unused if not has_section(recipe.model_dump(), key)}
-            if not stage.weakest_needed:
+            start = stage.start_for(settings.family)
+            if not stage.weakest_needed and (start is None or ledger.row(start, seed)):
                 _check_unchanged(where, name, recipe, ledger.row(stage.name, seed), ledger.folder)
     if unused:
         raise RecipeError(f"--set {min(unused)}: no stage that is asked for has that section in its recipe.")
@@ -231,7 +234,7 @@ def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) 
         ) from error
     ledger.failed = None
     ledger.put(row)
-    _compare_with_before(ledger, seed)
+    _compare_with_before(ledger, seed, settings.plan, settings.family)
     _tell_lesson(ledger, seed, settings.plan)
     _write(ledger)
     settings.display.say(
@@ -322,15 +325,26 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
     return read_variant(name, own, reused=False)
 
 
-def _compare_with_before(ledger: Ledger, seed: int) -> None:
-    """Compare each main stage with the finished one before it, where that is not done yet."""
+def _compare_with_before(ledger: Ledger, seed: int, plan: Plan, family: str | None) -> None:
+    """Compare each main stage with the finished one that it goes on from, where that is not done yet."""
     for row in ledger.rows:
-        before = ledger.before(row["name"], seed)
+        before = _before(row["name"], seed, ledger, plan, family)
         if row["seed"] != seed or row["aside"] or before is None:
             continue
         runs = [before["run"], row["run"]]
         if row["against"] is None or row["against"]["runs"] != runs:
             row["against"] = {"stage": before["name"], "runs": runs, **_compared(ledger.folder, *runs)}
+
+
+def _before(name: str, seed: int, ledger: Ledger, plan: Plan, family: str | None) -> dict[str, Any] | None:
+    """Return the row of the stage that this one starts from, or of the nearest finished one ahead of that."""
+    start = plan.stage(name).start_for(family)
+    while start is not None:
+        row = ledger.row(start, seed)
+        if row is not None:
+            return row
+        start = plan.stage(start).start_for(family)
+    return ledger.before(name, seed)
 
 
 def _compared(folder: Path, before: str, after: str) -> dict[str, Any]:

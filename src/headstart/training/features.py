@@ -53,7 +53,7 @@ def frozen_features(
     Raises:
         TrainingError: The cache folder can't be written.
     """
-    key = _key(images, spec, weights_sha256, mirror, str(memory_format))
+    key = _key(module, images, spec, weights_sha256, mirror, str(memory_format))
     path = cache_home() / "features" / f"{key}.npy"
     if path.is_file():
         # The age decides what goes when the cache is full; a cache that is only read keeps its ages.
@@ -104,9 +104,15 @@ def _compute(
     return features
 
 
-def _key(images: UInt8Images, spec: ImageSpec, weights_sha256: str, mirror: bool, memory_format: str) -> str:
+def _key(
+    module: nn.Module, images: UInt8Images, spec: ImageSpec, weights_sha256: str, mirror: bool, memory_format: str
+) -> str:
+    """Return what decides the features, to the last bit: batch norms that are folded away round differently."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
-    described = [asdict(spec), images.shape, weights_sha256, mirror, memory_format, torch.__version__]
+    device = next(module.parameters()).device.type
+    batch_norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
+    described = [asdict(spec), images.shape, weights_sha256, batch_norms, mirror]
+    described += [memory_format, device, torch.__version__]
     digest.update(json.dumps(described).encode())
     return digest.hexdigest()[:32]
 

@@ -153,15 +153,23 @@ def fine_tune(
                     _save(training, progress, best, checkpoints, batches.steps_per_epoch)
                     saved = time.monotonic()
                 if stop_requested():
-                    raise StoppedError(
-                        f"Stopped after epoch {progress.epoch + 1}, step {progress.step}; nothing is lost. "
-                        f"Go on with: headstart train --resume {checkpoints.parent}"
-                    )
-            best = _finish_epoch(training, batches, progress, best, validate)
+                    raise _stopped(progress, checkpoints)
+            last_rate = lr * rate_factor((progress.epoch + 1) * batches.steps_per_epoch - 1)
+            best = _finish_epoch(training, batches, progress, best, validate, last_rate)
             on_epoch(progress)
             progress.start_epoch()
             _save(training, progress, best, checkpoints, batches.steps_per_epoch)
+            # During validation too somebody may have asked for it.
+            if stop_requested():
+                raise _stopped(progress, checkpoints)
     return best, progress
+
+
+def _stopped(progress: Progress, checkpoints: Path) -> StoppedError:
+    where = f"epoch {progress.epoch + 1}, step {progress.step}" if progress.step else f"epoch {progress.epoch}"
+    return StoppedError(
+        f"Stopped after {where}; nothing is lost. Go on with: headstart train --resume {checkpoints.parent}"
+    )
 
 
 def _step(
@@ -209,6 +217,7 @@ def _finish_epoch(
     progress: Progress,
     best: dict[str, Tensor],
     validate: Callable[[nn.Module], tuple[float, float]],
+    learning_rate: float,
 ) -> dict[str, Tensor]:
     val_loss, val_accuracy = validate(training.result)
     images_per_second = progress.seen * batches.processes / max(progress.epoch_seconds, 1e-9)
@@ -220,7 +229,8 @@ def _finish_epoch(
             train_accuracy=progress.correct / progress.seen,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
-            learning_rate=max(group["lr"] for group in training.optimizer.param_groups),
+            # Not as the optimiser has it: resumed after the epoch's last step, that has not been set yet.
+            learning_rate=learning_rate * max(group["lr_scale"] for group in training.optimizer.param_groups),
             image_size=batches.sizes[progress.epoch],
             seconds=progress.epoch_seconds,
             images_per_second=images_per_second,

@@ -342,7 +342,11 @@ def _arithmetic(recipe: Recipe, material: Material, folder: RunFolder) -> Arithm
     )[0]
     hardware = recipe.hardware
     chosen = choose_arithmetic(
-        material.classifier, sample, precision=hardware.precision, memory_format=hardware.memory_format
+        material.classifier,
+        sample,
+        # Features and heads are computed in full precision, whatever a fine-tuned network is trained in.
+        precision=hardware.precision if recipe.finetune else "fp32",
+        memory_format=hardware.memory_format,
     )
     folder.update_environment(arithmetic=asdict(chosen))
     return chosen
