@@ -78,17 +78,15 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
         common += ["--plan", study["plan"]]
     for key, value in study["overrides"].items():
         common += ["--set", f"{key}={json.dumps(value)}"]
-    seeds_of: dict[str, list[int]] = {}
+    seeds_of: dict[str, tuple[int, ...]] = {}
     for row in study["stages"]:
-        seeds_of.setdefault(row["name"], []).append(row["seed"])
-    stages_of: dict[tuple[int, ...], list[str]] = {}
-    for name, seeds in seeds_of.items():
-        stages_of.setdefault(tuple(seeds), []).append(name)
-    commands = []
-    for seeds, stages in stages_of.items():
+        seeds_of[row["name"]] = (*seeds_of.get(row["name"], ()), row["seed"])
+    commands: list[str] = []
+    for seeds in dict.fromkeys(seeds_of.values()):
+        stages = ",".join(name for name, found in seeds_of.items() if found == seeds)
         chosen = [] if seeds == (0,) else [part for seed in seeds for part in ("--seed", str(seed))]
         again = ["--resume"] if commands else []
-        commands.append(shlex.join([*common, "--stages", ",".join(stages), *chosen, "--out", "study", *again]))
+        commands.append(shlex.join([*common, "--stages", stages, *chosen, "--out", "study", *again]))
     return commands
 
 
