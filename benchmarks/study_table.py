@@ -21,6 +21,7 @@ from headstart.report.study_words import (
     published_sentence,
     stage_sentence,
     study_commands,
+    variants_sentence,
     weak_class_sentences,
 )
 from headstart.studies.plan import load_plan
@@ -65,8 +66,8 @@ def table(studies: Sequence[Study]) -> str:
             lines.append(f"| `{stage.name}` | {published} | " + " | ".join(text or NONE for text in cells) + " |")
     lines.append("")
     lines.append(
-        "Test accuracy, median over seeds; in brackets how many, the median training time of the chosen run, and which "
-        "backbone it had where that is another one than the column's."
+        "Test accuracy, median over seeds; in brackets how many seeds (one for the stages that take minutes), the median "
+        "training time of the chosen run, and which backbone it had where that is another one than the column's."
     )
     return "\n".join(lines) + "\n"
 
@@ -99,7 +100,7 @@ def section(path: Path, study: Study) -> str:
     for row in rows:
         against = f"Against `{row['against']['stage']}`: " if row["against"] and row["against"]["stage"] != last else ""
         last = row["name"]
-        chosen = f" Validation chose `{row['variant']}`." if row["variant"] else ""
+        chosen = f" {variants_sentence(row)}" if row["variant"] else ""
         if row["backbone"] != study["backbone"]:
             chosen += f" The backbone is `{row['backbone']}`."
         lines.append(f"- **{row['name']}**: {against}{stage_sentence(row)}{chosen} {published_sentence(row, study)}")

@@ -108,6 +108,16 @@ def test_the_commands_make_every_row_anew_in_an_empty_folder(place):
     assert "    headstart study cifar10 --stages finetune --seed 0 --seed 1 --seed 2 --out study --resume\n" in text
 
 
+def test_all_variants_are_told_and_which_was_chosen(place):
+    variants = [
+        {"name": "cosine", "val_accuracy": 0.936, "seconds": 321.4},
+        {"name": "constant", "val_accuracy": 0.915, "seconds": 327},
+    ]
+    chosen = {**row("baseline", 0.92, before=0.9), "variant": "cosine", "variants": variants}
+    text = study_table.section(place / "study-r50.json", {**STUDY, "stages": [chosen]}).replace("\u00a0", " ")
+    assert "Validation chose `cosine` of `cosine` 93.60 % in 321 s, `constant` 91.50 % in 327 s." in text
+
+
 def test_a_figure_of_another_backbone_is_marked_as_such():
     tuned = {**row("finetune", 0.9), "backbone": "resnet18"}
     assert study_table.cell({**STUDY, "stages": [tuned]}, "finetune").endswith("(1; 10 s; `resnet18`)")

@@ -90,6 +90,12 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
     return commands
 
 
+def variants_sentence(row: Mapping[str, Any]) -> str:
+    """Return what each variant of a stage reached on validation, what its training took, and which was chosen."""
+    told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {v['seconds']:,.0f} s" for v in row["variants"])
+    return f"Validation chose `{row['variant']}` of {told}."
+
+
 def weak_class_sentences(row: Mapping[str, Any]) -> list[str]:
     """Return what each variant did for the classes it was made for: F1 on validation, and of the chosen on test."""
     if not row["weakest"]:
