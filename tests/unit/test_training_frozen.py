@@ -216,13 +216,13 @@ def test_a_network_that_can_not_be_cut_is_named_as_such(sample, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("change", "message"),
     [
-        ("finetune.augment.mixup=0.2", "set views to 0, or mixup and cutmix to 0"),
-        ("finetune.augment.cutmix=1", "set views to 0, or mixup and cutmix to 0"),
-        ("finetune.freeze.stages=0", "freeze 1 stage or more"),
+        ({"finetune.augment.mixup": 0.2}, "set views to 0, or mixup and cutmix to 0"),
+        ({"finetune.augment.cutmix": 1}, "set views to 0, or mixup and cutmix to 0"),
+        ({"finetune.freeze.stages": 0}, "freeze 1 stage or more"),
     ],
 )
-def test_views_that_could_not_be_reused_are_refused(override, message):
+def test_views_that_could_not_be_reused_are_refused(change, message):
     with pytest.raises(RecipeError, match=message):
-        load_recipe("quickstart", ["finetune.augment.views=2", "finetune.freeze.stages=2", override])
+        load_recipe("quickstart", {"finetune.augment.views": 2, "finetune.freeze.stages": 2} | change)
