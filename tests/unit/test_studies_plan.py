@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from headstart.errors import RecipeError
-from headstart.studies.plan import load_plan, merged, resolve
+from headstart.studies.plan import Stage, load_plan, merged, resolve
 
 SETTINGS = {"data": {"name": "cifar10", "limit": 10000}, "seed": 3, "backbone": "resnet50v1.keras_in1k"}
 STAGES = ["as-published", "baseline", "finetune", "finetune-96", "schedule", "mix", "weak-classes", "deeper"]
@@ -14,11 +14,11 @@ BACKBONES = ["resnet50v1.keras_in1k", "tf_efficientnet_lite0.in1k", "vit_small_p
 def recipes(backbone, **options):
     """Every variant's recipe, each stage begun from the first variant of the one it starts from."""
     plan = load_plan(None)
-    family = plan.family_of(backbone)
+    families = plan.families_of(backbone)
     found, first = {}, {}
     for stage in plan.stages:
-        for name, change in stage.variants_for(family).items():
-            base = first.get(stage.start_for(family))
+        for name, change in stage.variants_for(families).items():
+            base = first.get(stage.start_for(families))
             recipe = resolve(stage, change, base=base, settings=SETTINGS | {"backbone": backbone}, **options)
             first.setdefault(stage.name, recipe)
             found[stage.name, name] = recipe
@@ -39,8 +39,11 @@ def test_every_variant_is_an_ordinary_recipe_for_any_backbone(backbone):
     assert all((recipe.seed, recipe.data.limit) == (3, 10000) for recipe in found.values())
     assert found["best", "only"].evaluation.flip
     assert not found["finetune", "only"].evaluation.flip
+    frozen = {"as-published", "preprocessing-only", "as-published-96", "preprocessing-only-96"}
     for (stage, name), recipe in found.items():
-        if stage != "efficientnet":
+        if stage in frozen and backbone == "resnet50v1.keras_in1k":
+            assert recipe.backbone == "resnet50v1.keras3_in1k", (stage, name)
+        elif stage != "efficientnet":
             assert recipe.backbone == backbone, (stage, name)
 
 
@@ -57,6 +60,7 @@ def test_the_first_stages_differ_in_what_their_names_say():
     # What the published study leaves to chance is settled: which epoch is kept, and what bf16 does to faint features.
     settled = {"hardware": corrected.hardware.model_copy(update={"precision": "auto"})}
     settled |= {"probe": corrected.probe.model_copy(update={"keep": "best"}), "description": baseline.description}
+    settled |= {"backbone": "resnet50v1.keras_in1k"}
     assert corrected.model_copy(update=settled) == baseline
     assert found["baseline", "linear-head"].head.hidden == ()
     assert len(tuned.head.hidden) == len(baseline.head.hidden) + 2
@@ -83,12 +87,24 @@ def test_an_empty_variant_is_what_came_before():
 
 def test_what_is_chosen_is_carried_on_within_the_family():
     plan = load_plan(None)
-    assert plan.stage("best").start_for("resnet") == "deeper"
-    assert plan.stage("best").start_for("efficientnet") == "efficientnet"
+    assert plan.stage("best").start_for(["resnet"]) == "deeper"
+    assert plan.stage("best").start_for(["efficientnet"]) == "efficientnet"
     stage = plan.stage("best")
     chosen = recipes("tf_efficientnet_lite0.in1k")["efficientnet", "lite2"]
-    best = resolve(stage, stage.variants_for("efficientnet")["only"], base=chosen, settings=SETTINGS)
+    best = resolve(stage, stage.variants_for(["efficientnet"])["only"], base=chosen, settings=SETTINGS)
     assert best.backbone == "tf_efficientnet_lite2.in1k"
+
+
+def test_a_backbone_of_two_families_has_the_changes_of_both_the_later_family_s_last():
+    plan = load_plan(None)
+    assert plan.families_of("resnet50v1.keras_in1k") == ["keras-resnet", "resnet"]
+    assert plan.families_of("resnet50.tv_in1k") == ["resnet"]
+    assert plan.families_of("vit_base_patch16_224") == []
+    tree = {"name": "one", "title": "x", "what": "y", "start": "a", "change": {"backbone": "n", "seed": 0}}
+    tree["families"] = {"f": {"change": {"seed": 1, "weights": "f"}, "start": "b"}, "g": {"change": {"seed": 2}}}
+    stage = Stage.model_validate(tree)
+    assert stage.variants_for(["f", "g"])["only"] == {"backbone": "n", "seed": 2, "weights": "f"}
+    assert (stage.start_for(["f", "g"]), stage.start_for(["g"])) == ("b", "a")
 
 
 def test_the_weakest_classes_take_the_place_of_their_stand_ins():

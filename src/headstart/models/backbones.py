@@ -63,7 +63,7 @@ def load_backbone(
     """Build a backbone and fill it with weights.
 
     Args:
-        name: A timm model, with or without tag, or ``resnet50v1.keras_in1k``.
+        name: A timm model, with or without tag, or ``resnet50v1.keras_in1k`` or ``resnet50v1.keras3_in1k``.
         weights: ``auto`` for the backbone's own source, ``none`` for random ones, or a file's path.
         progress: Show downloads on stderr.
         seed: Decides the random weights of ``none``.
@@ -112,7 +112,7 @@ def fed_unit_range(backbone: Backbone) -> Backbone:
 
 def _from_own_source(name: str, config: dict[str, Any], *, progress: bool, keep_classifier: bool) -> _Filled:
     license_name = str(config.get("license") or "unknown")
-    if name not in PACKAGES and name != keras_resnet50.NAME:
+    if name not in PACKAGES and name not in keras_resnet50.TIMM_NAMES:
         network, origin = hub.read_hub(name, config, progress=progress, classifier=keep_classifier)
         return _Filled(network, "hub", origin, license_name)
     network = create_network(config["architecture"], num_classes=config["num_classes"])
@@ -121,6 +121,9 @@ def _from_own_source(name: str, config: dict[str, Any], *, progress: bool, keep_
         source, (tensors, origin) = "package", read_package(PACKAGES[name], network)
     else:
         source, (tensors, origin) = "npm", npm_weights.read_npm_weights(progress=progress)
+        if name == keras_resnet50.NEW_NAME:
+            variances = {key: tensor for key, tensor in tensors.items() if key.endswith(".running_var")}
+            tensors |= {key: keras_resnet50.with_new_epsilon(tensor) for key, tensor in variances.items()}
     unmatched = load_tensors(network, tensors, origin=origin)
     assert not unmatched, unmatched
     if not keep_classifier:

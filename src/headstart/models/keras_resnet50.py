@@ -5,7 +5,11 @@ convolution, while timm and torchvision moved it to the 3x3 one; and its batch n
 the variance. Both change every answer without changing a single shape, so the network has a name that plain
 timm refuses.
 
-Sources: He et al. 2015, arXiv:1512.03385, table 1; keras.applications.ResNet50.
+Since 2019 Keras adds 1.001e-5, to the same arrays; that is a second set of weights here, ``resnet50v1.keras3_in1k``.
+Their variances are smaller by what the epsilon is larger, so that network and bundle are the same for both.
+
+Sources: He et al. 2015, arXiv:1512.03385, table 1; keras.applications.ResNet50; both epsilons tried on one set of
+arrays: https://github.com/keras-team/keras-applications/issues/8.
 """
 
 import re
@@ -22,6 +26,9 @@ from torch import Tensor, nn
 
 ARCHITECTURE = "resnet50v1_keras"
 NAME = "resnet50v1.keras_in1k"
+NEW_NAME = "resnet50v1.keras3_in1k"
+"""The same arrays in the network that Keras has built since 2019."""
+
 EPSILON = 1e-3
 # Files in Keras's new words were made for networks whose batch norms add this instead.
 _NEW_EPSILON = 1.001e-5
@@ -35,22 +42,21 @@ Answers are the same. But steps of Adam are as large for small weights as for la
 all weights at one rate would overwrite so small a kernel within an epoch. A power of two keeps its bits.
 """
 
-default_cfgs = generate_default_cfgs(
-    {
-        f"{ARCHITECTURE}.keras_in1k": {
-            "input_size": (3, 224, 224),
-            "pool_size": (7, 7),
-            "num_classes": 1000,
-            "mean": tuple(value / 255 for value in _MEAN_255),
-            "std": (INPUT_UNIT / 255, INPUT_UNIT / 255, INPUT_UNIT / 255),
-            "interpolation": "bilinear",
-            "crop_pct": 0.875,
-            "first_conv": "conv1",
-            "classifier": "fc",
-            "license": "mit",
-        }
-    }
-)
+_CONFIG = {
+    "input_size": (3, 224, 224),
+    "pool_size": (7, 7),
+    "num_classes": 1000,
+    "mean": tuple(value / 255 for value in _MEAN_255),
+    "std": (INPUT_UNIT / 255, INPUT_UNIT / 255, INPUT_UNIT / 255),
+    "interpolation": "bilinear",
+    "crop_pct": 0.875,
+    "first_conv": "conv1",
+    "classifier": "fc",
+    "license": "mit",
+}
+# timm's names of the two sets of weights, the default one first.
+TIMM_NAMES = {name: f"{ARCHITECTURE}.{name.partition('.')[2]}" for name in (NAME, NEW_NAME)}
+default_cfgs = generate_default_cfgs(dict.fromkeys(TIMM_NAMES.values(), _CONFIG))
 
 # Of a block's layers, in Keras's old and new words. Group 1 is the stage, 2 the block, 3 the layer.
 _OLD_LAYER = re.compile(r"(?:res|bn)([2-5])([a-f])_branch(1|2a|2b|2c)")
@@ -115,7 +121,7 @@ def from_keras(arrays: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Ten
             kernel = array.transpose(axes)
             tensors[f"{target}.weight"] = _tensor(kernel[:, ::-1] * INPUT_UNIT if target == "conv1" else kernel)
         elif kind == "moving_variance" and layer.endswith("_bn"):
-            tensors[f"{target}.running_var"] = _tensor(array + np.float32(_NEW_EPSILON - EPSILON))
+            tensors[f"{target}.running_var"] = with_new_epsilon(_tensor(array))
         else:
             tensors[f"{target}.{_KINDS.get(kind, kind)}"] = _tensor(array)
     for norm, bias in biases.items():
@@ -123,6 +129,12 @@ def from_keras(arrays: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Ten
         if mean in tensors:
             tensors[mean] = tensors[mean] - _tensor(bias)
     return tensors, tuple(sorted(unknown))
+
+
+def with_new_epsilon(variance: Tensor) -> Tensor:
+    """Return the running variance that gives, with ``EPSILON``, what ``variance`` gives with that of today's Keras."""
+    adjusted: Tensor = variance + np.float32(_NEW_EPSILON - EPSILON)
+    return adjusted
 
 
 def _timm_layer(layer: str) -> str | None:

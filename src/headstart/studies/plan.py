@@ -64,19 +64,21 @@ class Stage(BaseModel):
         found = _WEAKEST.findall(str([self.change, self.variants, [f.model_dump() for f in self.families.values()]]))
         return max(map(int, found), default=0)
 
-    def start_for(self, family: str | None) -> str | None:
-        """Return the stage whose chosen recipe this one begins with."""
-        return (self._of(family).start if family else None) or self.start
+    def start_for(self, families: Sequence[str]) -> str | None:
+        """Return the stage whose chosen recipe this one begins with; the last family that names one decides."""
+        starts = [own.start for own in self._of(families) if own.start]
+        return starts[-1] if starts else self.start
 
-    def variants_for(self, family: str | None) -> dict[str, Tree]:
-        """Return each variant's change, the stage's own and the family's merged in."""
-        own = self._of(family)
-        variants = self.variants if own.variants is None else own.variants
-        common = merged(self.change, own.change)
+    def variants_for(self, families: Sequence[str]) -> dict[str, Tree]:
+        """Return each variant's change, the stage's own and the families' merged in, one after the other."""
+        variants, common = self.variants, self.change
+        for own in self._of(families):
+            variants = variants if own.variants is None else own.variants
+            common = merged(common, own.change)
         return {name: merged(common, change) for name, change in (variants or {ONLY: {}}).items()}
 
-    def _of(self, family: str | None) -> FamilyChange:
-        return self.families.get(family or "", FamilyChange())
+    def _of(self, families: Sequence[str]) -> list[FamilyChange]:
+        return [self.families[family] for family in families if family in self.families]
 
 
 class Lesson(BaseModel):
@@ -125,12 +127,9 @@ class Plan(BaseModel):
         """Return the stage of that name, which must exist."""
         return next(stage for stage in self.stages if stage.name == name)
 
-    def family_of(self, backbone: str) -> str | None:
-        """Return the family that a backbone belongs to, or None."""
-        for family, patterns in self.families.items():
-            if any(fnmatchcase(backbone, pattern) for pattern in patterns):
-                return family
-        return None
+    def families_of(self, backbone: str) -> list[str]:
+        """Return the families that a backbone belongs to, in the plan's order."""
+        return [name for name, patterns in self.families.items() if any(fnmatchcase(backbone, p) for p in patterns)]
 
     def select(self, names: Sequence[str] | None) -> list[Stage]:
         """Return the stages of these names, in the plan's own order; all of them for None.

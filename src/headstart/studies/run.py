@@ -48,8 +48,8 @@ class _Settings:
     display: Display
 
     @property
-    def family(self) -> str | None:
-        return self.plan.family_of(self.backbone)
+    def families(self) -> list[str]:
+        return self.plan.families_of(self.backbone)
 
 
 def study(
@@ -186,7 +186,7 @@ def _refuse_early(
                 f"{len(dataset.class_names)}: {', '.join(dataset.class_names)}. Leave it out of --stages."
             )
         stand_ins = list(dataset.class_names)
-        for name, change in stage.variants_for(settings.family).items():
+        for name, change in stage.variants_for(settings.families).items():
             where = f"Stage '{stage.name}'" + ("" if name == ONLY else f", variant '{name}'")
             try:
                 recipe = _recipe(stage, change, seed, ledger, settings, stand_ins)
@@ -194,7 +194,7 @@ def _refuse_early(
             except RecipeError as error:
                 raise RecipeError(f"{where}: {error}") from None
             unused = {key for key in unused if not has_section(recipe.model_dump(), key)}
-            start = stage.start_for(settings.family)
+            start = stage.start_for(settings.families)
             if not stage.weakest_needed and (start is None or ledger.row(start, seed)):
                 _check_unchanged(where, name, recipe, ledger.row(stage.name, seed), ledger.folder)
     if unused:
@@ -234,7 +234,7 @@ def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) 
         ) from error
     ledger.failed = None
     ledger.put(row)
-    _compare_with_before(ledger, seed, settings.plan, settings.family)
+    _compare_with_before(ledger, seed, settings.plan, settings.families)
     _tell_lesson(ledger, seed, settings.plan)
     _write(ledger)
     settings.display.say(
@@ -252,7 +252,7 @@ def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> 
         weakest = weakest_classes(before["val"]["per_class"], stage.weakest_needed)
     runs: list[VariantRun] = []
     missing: dict[str, str] = {}
-    for name, change in stage.variants_for(settings.family).items():
+    for name, change in stage.variants_for(settings.families).items():
         recipe = _recipe(stage, change, seed, ledger, settings, weakest)
         own = place / stage.name if name == ONLY else place / stage.name / name
         try:
@@ -281,7 +281,7 @@ def _recipe(
     stage: Stage, change: dict[str, Any], seed: int, ledger: Ledger, settings: _Settings, weakest: Sequence[str] = ()
 ) -> Recipe:
     """Return a variant's recipe, begun from what the stage that it starts from chose."""
-    start = stage.start_for(settings.family)
+    start = stage.start_for(settings.families)
     base: Recipe | None = None
     if start is not None:
         row = ledger.row(start, seed)
@@ -289,10 +289,11 @@ def _recipe(
             base = load_recipe(str(ledger.folder / row["run"] / "recipe.yaml"))
         else:
             before = settings.plan.stage(start)
-            first = next(iter(before.variants_for(settings.family).values()))
-            base = _recipe(before, first, seed, ledger, settings)
-            # Of several backbones none has been chosen yet.
-            base = base.model_copy(update={"backbone": settings.backbone})
+            variants = list(before.variants_for(settings.families).values())
+            base = _recipe(before, variants[0], seed, ledger, settings)
+            if len({variant.get("backbone") for variant in variants}) > 1:
+                # None of them has been chosen yet.
+                base = base.model_copy(update={"backbone": settings.backbone})
     common = {
         "seed": seed,
         "data": {"name": settings.data, "limit": settings.limit},
@@ -325,10 +326,10 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
     return read_variant(name, own, reused=False)
 
 
-def _compare_with_before(ledger: Ledger, seed: int, plan: Plan, family: str | None) -> None:
+def _compare_with_before(ledger: Ledger, seed: int, plan: Plan, families: Sequence[str]) -> None:
     """Compare each main stage with the finished one that it goes on from, where that is not done yet."""
     for row in ledger.rows:
-        before = _before(row["name"], seed, ledger, plan, family)
+        before = _before(row["name"], seed, ledger, plan, families)
         if row["seed"] != seed or row["aside"] or before is None:
             continue
         runs = [before["run"], row["run"]]
@@ -336,14 +337,14 @@ def _compare_with_before(ledger: Ledger, seed: int, plan: Plan, family: str | No
             row["against"] = {"stage": before["name"], "runs": runs, **_compared(ledger.folder, *runs)}
 
 
-def _before(name: str, seed: int, ledger: Ledger, plan: Plan, family: str | None) -> dict[str, Any] | None:
+def _before(name: str, seed: int, ledger: Ledger, plan: Plan, families: Sequence[str]) -> dict[str, Any] | None:
     """Return the row of the stage that this one starts from, or of the nearest finished one ahead of that."""
-    start = plan.stage(name).start_for(family)
+    start = plan.stage(name).start_for(families)
     while start is not None:
         row = ledger.row(start, seed)
         if row is not None:
             return row
-        start = plan.stage(start).start_for(family)
+        start = plan.stage(start).start_for(families)
     return ledger.before(name, seed)
 
 
