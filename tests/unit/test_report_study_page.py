@@ -66,7 +66,7 @@ def ledger(make_evaluated_run, tmp_path):
         weakest = ["cat"] if stage.name == "schedule" else []
         missing = {"b3": "the Hub can't be reached"} if stage.name == "deeper" else {}
         ledger.put(stage_row(stage, 0, runs[0], runs, folder=tmp_path, missing=missing, weakest=weakest))
-    _compare_with_before(ledger, 0, PLAN, None)
+    _compare_with_before(ledger, 0, PLAN, [])
     _tell_lesson(ledger, 0, PLAN)
     ledger.write()
     return ledger
