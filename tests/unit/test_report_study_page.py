@@ -213,7 +213,8 @@ def test_a_published_figure_of_another_network_or_other_images_is_called_that():
     with_ = {"backbone": "resnet50", "limit": 10_000}
     told = published_sentence(row, {"published_with": with_})
     assert "30.00\u00a0% with resnet50 on 10,000 images; this is" in told
-    assert " with " not in published_sentence(row | with_, {"published_with": with_})
+    for own in ("resnet50", "resnet50.tv_in1k"):
+        assert " with " not in published_sentence(row | with_ | {"backbone": own}, {"published_with": with_})
 
 
 def test_the_lesson_is_told_with_the_numbers():

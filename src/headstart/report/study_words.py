@@ -57,11 +57,15 @@ def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
 
 
 def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
-    """Return with what the published study was made, where that is not what this row was made with."""
-    published_with = study.get("published_with")
-    if published_with is None or published_with == {key: row[key] for key in published_with}:
+    """Return with what the published study was made, where that is another network or other images than this row's."""
+    theirs = study.get("published_with")
+    if theirs is None:
         return ""
-    return f" with {published_with['backbone']} on {published_with['limit']:,} images"
+    # The tag behind the point says which weights a network has.
+    network, of_row = (made_with["backbone"].partition(".")[0] for made_with in (theirs, row))
+    if (network, theirs["limit"]) == (of_row, row["limit"]):
+        return ""
+    return f" with {theirs['backbone']} on {theirs['limit']:,} images"
 
 
 def study_commands(study: Mapping[str, Any]) -> list[str]:
