@@ -42,7 +42,7 @@ _COMPONENTS = 256
 """Directions of features that are kept."""
 _ENTRIES = 2**24
 """Similarities that are held in memory at a time: 64 MB."""
-_PAIRS = 128
+_PAIRS = 64
 """Pairs whose pixels are compared at a time."""
 
 
