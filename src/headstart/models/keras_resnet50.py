@@ -121,7 +121,7 @@ def from_keras(arrays: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Ten
             kernel = array.transpose(axes)
             tensors[f"{target}.weight"] = _tensor(kernel[:, ::-1] * INPUT_UNIT if target == "conv1" else kernel)
         elif kind == "moving_variance" and layer.endswith("_bn"):
-            tensors[f"{target}.running_var"] = with_new_epsilon(_tensor(array))
+            tensors[f"{target}.running_var"] = _with_new_epsilon(_tensor(array))
         else:
             tensors[f"{target}.{_KINDS.get(kind, kind)}"] = _tensor(array)
     for norm, bias in biases.items():
@@ -131,7 +131,14 @@ def from_keras(arrays: Mapping[str, NDArray[np.float32]]) -> tuple[dict[str, Ten
     return tensors, tuple(sorted(unknown))
 
 
-def with_new_epsilon(variance: Tensor) -> Tensor:
+def as_keras3(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of ``NEW_NAME`` for those of ``NAME``: other running variances, all else as it is."""
+    return {
+        key: _with_new_epsilon(tensor) if key.endswith(".running_var") else tensor for key, tensor in tensors.items()
+    }
+
+
+def _with_new_epsilon(variance: Tensor) -> Tensor:
     """Return the running variance that gives, with ``EPSILON``, what ``variance`` gives with that of today's Keras."""
     adjusted: Tensor = variance + np.float32(_NEW_EPSILON - EPSILON)
     return adjusted
