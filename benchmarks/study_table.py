@@ -66,7 +66,7 @@ def table(studies: Sequence[Study]) -> str:
             lines.append(f"| `{stage.name}` | {published} | " + " | ".join(text or NONE for text in cells) + " |")
     lines.append("")
     lines.append(
-        "Test accuracy, median over seeds; in brackets how many seeds (one for the stages that take minutes), the "
+        "Test accuracy, median over seeds; in brackets how many seeds (one for most stages that take minutes), the "
         "median training time of the chosen run, and which backbone it had where that is another one than the column's."
     )
     return "\n".join(lines) + "\n"
