@@ -52,7 +52,7 @@ HEADER = {
 
 @pytest.fixture
 def ledger(make_evaluated_run, tmp_path):
-    """A study of five stages; in the last, validation preferred what the third had found."""
+    """A study of five stages; in the last, validation kept what the third had found."""
     ledger = Ledger(tmp_path, HEADER, [stage.name for stage in STAGES])
     for number, (name, strength) in enumerate(STRENGTHS.items()):
         run = make_evaluated_run(strength=strength, name=name).path
@@ -104,7 +104,7 @@ def test_the_page_has_each_stage_with_its_figures_and_fetches_nothing(ledger, tm
         assert f"{100 * row['test']['accuracy']:.2f} %" in text
         assert " ".join(stage_sentence(row).split()) in text
     assert "left out: the Hub can't be reached" in text
-    assert "Validation preferred what was there before, so nothing changes." in text
+    assert "Validation kept what was there before, so nothing changes." in text
     assert "deeper-cost-title" in reader.ids, "four variants make a curve of accuracy against cost"
     assert "schedule-cost-title" not in reader.ids
 
@@ -182,7 +182,7 @@ def against(value, low, high, *, verdict="second", ratio=4.2, p=1e-9):
             "X changed nothing that the test images can show: +0.2 points (\u22120.4 to +0.8; p = 0.31) for the same "
             "time.",
         ),
-        ({"same_run": True}, "Validation preferred what was there before, so nothing changes."),
+        ({"same_run": True}, "Validation kept what was there before, so nothing changes."),
     ],
 )
 def test_a_sentence_follows_from_the_numbers(found, said):

@@ -24,7 +24,7 @@ def stage_sentence(row: Mapping[str, Any]) -> str:
     if against is None:
         return f"This is where the study begins: {percent(row['test']['accuracy'])} on the test split."
     if against["same_run"]:
-        return "Validation preferred what was there before, so nothing changes."
+        return "Validation kept what was there before, so nothing changes."
     change = against["accuracy_change"]
     cost = _cost(against["train_seconds_ratio"])
     if against["verdict"] in ("noise", "same answers"):
@@ -96,7 +96,10 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
 
 def variants_sentence(row: Mapping[str, Any]) -> str:
     """Return what each variant of a stage reached on validation, what its training took, and which was chosen."""
+    most = max(v["val_accuracy"] for v in row["variants"])
     told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {v['seconds']:,.0f} s" for v in row["variants"])
+    if any(v["name"] == row["variant"] and v["val_accuracy"] < most for v in row["variants"]):
+        return f"Validation kept `{row['variant']}`, no other being better by more than a standard error: {told}."
     return f"Validation chose `{row['variant']}` of {told}."
 
 

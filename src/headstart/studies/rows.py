@@ -1,6 +1,7 @@
 """What a stage comes to: its variants as trained, the one that validation chose, and the figures worth keeping."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,21 @@ def same_but_for_words(one: Recipe, other: Recipe) -> bool:
 def weakest_classes(per_class: Mapping[str, Mapping[str, float]], count: int) -> list[str]:
     """Return the classes with the lowest F1, lowest first; those without images can't be judged and come last."""
     return sorted(per_class, key=lambda name: (not per_class[name]["support"], per_class[name]["f1-score"]))[:count]
+
+
+def chosen_variant(runs: Sequence[VariantRun]) -> VariantRun:
+    """Return the variant that validation chooses: the most accurate, and of equals the one with the lowest NLL.
+
+    A run of an earlier stage gives way only to one that is better by more than a standard error, or a study with many
+    variants would collect the luck of a thousand validation images.
+
+    Source: the one-standard-error rule, Breiman et al. 1984, Classification and Regression Trees, section 3.4.3.
+    """
+    best = max(runs, key=lambda run: (run.val["accuracy"], -run.val["nll"]))
+    before = next((run for run in runs if run.reused), best)
+    accuracy, n = best.val["accuracy"], best.val["n"]
+    standard_error = math.sqrt(accuracy * (1 - accuracy) / n)
+    return best if accuracy - before.val["accuracy"] > standard_error else before
 
 
 def stage_row(

@@ -24,7 +24,15 @@ from headstart.recipe import Recipe, differences, load_recipe
 from headstart.report.study_page import write_study_page
 from headstart.studies.ledger import Ledger, open_ledger
 from headstart.studies.plan import ONLY, Plan, Stage, has_section, load_plan, resolve
-from headstart.studies.rows import VariantRun, known_runs, read_variant, same_but_for_words, stage_row, weakest_classes
+from headstart.studies.rows import (
+    VariantRun,
+    chosen_variant,
+    known_runs,
+    read_variant,
+    same_but_for_words,
+    stage_row,
+    weakest_classes,
+)
 from headstart.training.folder import RunFolder
 from headstart.training.progress import Display
 from headstart.training.run import split_checked
@@ -264,7 +272,7 @@ def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> 
             settings.display.say(f"{name} is left out: {missing[name]}")
     if not runs:
         raise WeightsError(f"none of its variants has weights here. {' '.join(missing.values())}")
-    best = max(runs, key=lambda run: (run.val["accuracy"], -run.val["nll"]))
+    best = chosen_variant(runs)
     if not RunFolder(best.path).is_complete:
         evaluate(
             best.path,
