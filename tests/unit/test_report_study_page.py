@@ -121,6 +121,15 @@ def test_the_paired_differences_are_those_of_the_runs(ledger, tmp_path):
     assert ledger.lesson[0]["accuracy_change"] == against["accuracy_change"]
 
 
+def test_a_stage_added_in_between_is_named_though_it_kept_the_run(ledger):
+    row = ledger.rows[1]
+    row["against"]["stage"] = "what-came-before-that"
+    figures = row["against"]["accuracy_change"]
+    _compare_with_before(ledger, 0, PLAN, [])
+    assert row["against"]["stage"] == ledger.rows[0]["name"]
+    assert row["against"]["accuracy_change"] is figures, "the runs are the same, so they are not compared again"
+
+
 def test_other_seeds_stand_beside_the_first(ledger, tmp_path):
     for row in [row | {"seed": 1} for row in ledger.rows]:
         accuracy = row["test"]["accuracy"] + 0.01

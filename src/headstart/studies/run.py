@@ -341,8 +341,10 @@ def _compare_with_before(ledger: Ledger, seed: int, plan: Plan, families: Sequen
         if row["seed"] != seed or row["aside"] or before is None:
             continue
         runs = [before["run"], row["run"]]
-        if row["against"] is None or row["against"]["runs"] != runs:
-            row["against"] = {"stage": before["name"], "runs": runs, **_compared(ledger.folder, *runs)}
+        known = row["against"]
+        # A stage that was added in between may have kept the run that was compared with before.
+        compared = known if known and known["runs"] == runs else _compared(ledger.folder, *runs)
+        row["against"] = compared | {"stage": before["name"], "runs": runs}
 
 
 def _before(name: str, seed: int, ledger: Ledger, plan: Plan, families: Sequence[str]) -> dict[str, Any] | None:
