@@ -12,6 +12,7 @@ from headstart.report.study_words import (
     lesson_sentences,
     published_sentence,
     stage_sentence,
+    variants_sentence,
     weak_class_sentences,
 )
 from headstart.studies.ledger import Ledger
@@ -224,6 +225,22 @@ def test_a_published_figure_of_another_network_or_other_images_is_called_that():
     assert "30.00\u00a0% with resnet50 on 10,000 images; this is" in told
     for own in ("resnet50", "resnet50.tv_in1k"):
         assert " with " not in published_sentence(row | with_ | {"backbone": own}, {"published_with": with_})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("plain", "Validation kept `plain`, no other being better by more than a standard error: "),
+        ("mixup", "Validation chose `mixup` of "),
+    ],
+)
+def test_a_variant_that_was_kept_though_another_is_ahead_is_called_kept(chosen, said):
+    variants = [
+        {"name": "plain", "val_accuracy": 0.915, "seconds": 228.0},
+        {"name": "mixup", "val_accuracy": 0.916, "seconds": 231.0},
+    ]
+    told = f"{said}`plain` 91.50\u00a0% in 228 s, `mixup` 91.60\u00a0% in 231 s."
+    assert variants_sentence({"variant": chosen, "variants": variants}) == told
 
 
 def test_the_lesson_is_told_with_the_numbers():

@@ -96,9 +96,9 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
 
 def variants_sentence(row: Mapping[str, Any]) -> str:
     """Return what each variant of a stage reached on validation, what its training took, and which was chosen."""
-    most = max(v["val_accuracy"] for v in row["variants"])
+    accuracy = {v["name"]: v["val_accuracy"] for v in row["variants"]}
     told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {v['seconds']:,.0f} s" for v in row["variants"])
-    if any(v["name"] == row["variant"] and v["val_accuracy"] < most for v in row["variants"]):
+    if accuracy[row["variant"]] < max(accuracy.values()):
         return f"Validation kept `{row['variant']}`, no other being better by more than a standard error: {told}."
     return f"Validation chose `{row['variant']}` of {told}."
 
