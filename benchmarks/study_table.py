@@ -19,6 +19,7 @@ from headstart.report.study_words import (
     lesson_sentences,
     percent,
     published_sentence,
+    seeds_sentence,
     stage_sentence,
     study_commands,
     variants_sentence,
@@ -104,23 +105,12 @@ def section(path: Path, study: Study) -> str:
         if row["backbone"] != study["backbone"]:
             chosen += f" The backbone is `{row['backbone']}`."
         lines.append(f"- **{row['name']}**: {against}{stage_sentence(row)}{chosen} {published_sentence(row, study)}")
-        lines += [f"  {sentence}" for sentence in [*seeds_sentence(study, row["name"]), *weak_class_sentences(row)]]
-    told = lesson_sentences(study, seeds[0])
-    if told:
-        lines += ["", "The preprocessing lesson:", "", *(f"- {sentence}" for sentence in told)]
+        told = [seeds_sentence(study, row["name"]), *weak_class_sentences(row)]
+        lines += [f"  {sentence}" for sentence in told if sentence]
+    lesson = lesson_sentences(study, seeds[0])
+    if lesson:
+        lines += ["", "The preprocessing lesson:", "", *(f"- {sentence}" for sentence in lesson)]
     return "\n".join(lines) + "\n"
-
-
-def seeds_sentence(study: Study, stage: str) -> list[str]:
-    """Return how far a stage's figures lie apart, where it was run with several seeds."""
-    rows = [row for row in study["stages"] if row["name"] == stage]
-    if len(rows) == 1:
-        return []
-    test, val = ([row[split]["accuracy"] for row in rows] for split in ("test", "val"))
-    return [
-        f"Over {len(rows)} seeds: {percent(min(test))} to {percent(max(test))}, median {percent(median(test))}; "
-        f"on validation {percent(min(val))} to {percent(max(val))}, median {percent(median(val))}."
-    ]
 
 
 def page(studies: Sequence[tuple[Path, Study]]) -> str:

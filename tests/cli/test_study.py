@@ -120,6 +120,7 @@ def test_each_stage_is_an_ordinary_run_whose_test_split_was_opened_once(whole):
         assert row["test_openings"] == 1
         assert (row["seed"], row["limit"], row["backbone"]) == (0, 300, BACKBONE)
         assert row["seconds"] > 0
+    assert not list(out.rglob("checkpoints/*")), "nothing goes on from a finished run"
     head_alone = (out / "seed-0/baseline/history.csv").read_text().splitlines()
     assert len(head_alone) == 1 + PROBE["epochs"], "the head's epochs are recorded as well"
 

@@ -110,6 +110,17 @@ def test_the_page_has_each_stage_with_its_figures_and_fetches_nothing(ledger, tm
     assert "schedule-cost-title" not in reader.ids
 
 
+def test_the_page_says_whether_validation_chose_a_variant_or_kept_what_was_there(ledger, tmp_path):
+    row = next(row for row in ledger.rows if len(row["variants"]) > 1)
+    assert f"Validation chose {row['variant']}" in read(tmp_path)[1]
+    for variant in row["variants"]:
+        variant["val_accuracy"] = 0.914 if variant["name"] == row["variant"] else 0.915
+    ledger.write()
+    text = read(tmp_path)[1]
+    assert f"Validation kept {row['variant']}" in text
+    assert "no other being better by more than a standard error" in text
+
+
 def test_the_paired_differences_are_those_of_the_runs(ledger, tmp_path):
     first, second = ledger.rows[0], ledger.rows[1]
     against = second["against"]
@@ -138,7 +149,8 @@ def test_other_seeds_stand_beside_the_first(ledger, tmp_path):
     ledger.write()
     _, text = read(tmp_path)
     first = ledger.row("baseline", 0)["test"]["accuracy"]
-    assert f"Over 2 seeds: median {100 * (first + 0.005):.2f} %" in text
+    span = f"{100 * first:.2f} % to {100 * (first + 0.01):.2f} %"
+    assert f"Over 2 seeds: {span} on test, median {100 * (first + 0.005):.2f} %; " in text
 
 
 def test_a_stage_that_failed_is_named_and_an_empty_study_has_a_page_too(ledger, tmp_path):

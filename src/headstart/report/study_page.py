@@ -19,9 +19,11 @@ from headstart.report.study_words import (
     lesson_sentences,
     p_text,
     published_sentence,
+    seeds_sentence,
     signed,
     stage_sentence,
     study_commands,
+    was_kept,
     weak_class_sentences,
 )
 
@@ -73,7 +75,7 @@ def write_study_page(folder: Path) -> Path:
 
 def _stage(folder: Path, row: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page says of one stage: of the first seed in full, of all seeds the accuracy."""
-    accuracies = {other["seed"]: other["test"]["accuracy"] for other in study["stages"] if other["name"] == row["name"]}
+    accuracies = [other["test"]["accuracy"] for other in study["stages"] if other["name"] == row["name"]]
     changed = row["against"] if row["against"] and not row["against"]["same_run"] else None
     return {
         "row": row,
@@ -84,7 +86,9 @@ def _stage(folder: Path, row: Mapping[str, Any], study: Mapping[str, Any]) -> di
         "changed": changed,
         "per_class": _per_class(changed) if changed else None,
         "cost": _cost_curve(row["variants"]),
-        "seeds": {"all": accuracies, "median": median(accuracies.values())} if len(accuracies) > 1 else None,
+        "kept": was_kept(row),
+        "seeds": {"count": len(accuracies), "median": median(accuracies)} if len(accuracies) > 1 else None,
+        "seeds_sentence": seeds_sentence(study, row["name"]),
     }
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 _MINUS = "\u2212"
@@ -96,11 +97,29 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
 
 def variants_sentence(row: Mapping[str, Any]) -> str:
     """Return what each variant of a stage reached on validation, what its training took, and which was chosen."""
-    accuracy = {v["name"]: v["val_accuracy"] for v in row["variants"]}
     told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {v['seconds']:,.0f} s" for v in row["variants"])
-    if accuracy[row["variant"]] < max(accuracy.values()):
+    if was_kept(row):
         return f"Validation kept `{row['variant']}`, no other being better by more than a standard error: {told}."
     return f"Validation chose `{row['variant']}` of {told}."
+
+
+def was_kept(row: Mapping[str, Any]) -> bool:
+    """Return whether a stage kept what was there before, though another variant was a little better on validation."""
+    accuracy = {v["name"]: v["val_accuracy"] for v in row["variants"]}
+    return bool(row["variant"]) and accuracy[row["variant"]] < max(accuracy.values())
+
+
+def seeds_sentence(study: Mapping[str, Any], stage: str) -> str:
+    """Return how far a stage's figures lie apart where it was run with several seeds, and else nothing."""
+    rows = [row for row in study["stages"] if row["name"] == stage]
+    if len(rows) == 1:
+        return ""
+    told: list[str] = []
+    for split, name in (("test", "test"), ("val", "validation")):
+        accuracies = [row[split]["accuracy"] for row in rows]
+        low, middle, high = (percent(of(accuracies)) for of in (min, median, max))
+        told.append(f"{low} to {high} on {name}, median {middle}")
+    return f"Over {len(rows)} seeds: {'; '.join(told)}."
 
 
 def weak_class_sentences(row: Mapping[str, Any]) -> list[str]:

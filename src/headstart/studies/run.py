@@ -319,18 +319,20 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
                 return read_variant(name, path, reused=True)
     if (own / "validation.json").is_file() and same_but_for_words(load_recipe(str(own / "recipe.yaml")), recipe):
         settings.display.say(f"{name}: finished before")
-        return read_variant(name, own, reused=False)
-    val = train_only(
-        recipe,
-        out=own,
-        data_dir=settings.data_dir,
-        threads=settings.threads,
-        device=settings.device,
-        command=settings.command,
-        progress=settings.display.enabled,
-    )
-    if val["n"] < FEW_TO_CHOOSE_BY:
-        settings.display.say(f"Validation has only {val['n']} images, so that what it chooses is mostly chance.")
+    else:
+        val = train_only(
+            recipe,
+            out=own,
+            data_dir=settings.data_dir,
+            threads=settings.threads,
+            device=settings.device,
+            command=settings.command,
+            progress=settings.display.enabled,
+        )
+        if val["n"] < FEW_TO_CHOOSE_BY:
+            settings.display.say(f"Validation has only {val['n']} images, so that what it chooses is mostly chance.")
+    # A study makes many runs, and nothing goes on from the checkpoints of a finished one.
+    RunFolder(own).drop_checkpoints()
     return read_variant(name, own, reused=False)
 
 

@@ -62,6 +62,11 @@ class RunFolder:
         """Whether nothing is left to do: trained, measured and reported."""
         return self.is_trained and all((self.path / name).is_file() for name in ("metrics.json", "report.html"))
 
+    def drop_checkpoints(self) -> None:
+        """Remove what only an unfinished training needs: most of a run's bytes."""
+        for file in self.checkpoints.glob("*"):
+            file.unlink()
+
     def read_environment(self) -> dict[str, Any]:
         """Return what is recorded so far; empty in a run that has just begun."""
         known: dict[str, Any] = json.loads(self.environment.read_text()) if self.environment.is_file() else {}
