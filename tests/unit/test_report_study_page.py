@@ -240,19 +240,22 @@ def test_a_published_figure_of_another_network_or_other_images_is_called_that():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "said"),
+    ("chosen", "same_run", "said"),
     [
-        ("plain", "Validation kept `plain`, no other being better by more than a standard error: "),
-        ("mixup", "Validation chose `mixup` of "),
+        ("plain", True, "That was `plain`, no other being better by more than a standard error. On validation: "),
+        ("plain", False, "Validation kept `plain`, no other being better by more than a standard error: "),
+        ("mixup", True, "That was `mixup`. On validation: "),
+        ("mixup", False, "Validation chose `mixup` of "),
     ],
 )
-def test_a_variant_that_was_kept_though_another_is_ahead_is_called_kept(chosen, said):
+def test_a_variant_that_was_kept_though_another_is_ahead_is_called_kept(chosen, same_run, said):
     variants = [
         {"name": "plain", "val_accuracy": 0.915, "seconds": 228.0},
         {"name": "mixup", "val_accuracy": 0.916, "seconds": 231.0},
     ]
     told = f"{said}`plain` 91.50\u00a0% in 228 s, `mixup` 91.60\u00a0% in 231 s."
-    assert variants_sentence({"variant": chosen, "variants": variants}) == told
+    row = {"variant": chosen, "variants": variants, "against": {"same_run": same_run}}
+    assert variants_sentence(row) == told
 
 
 def test_the_lesson_is_told_with_the_numbers():

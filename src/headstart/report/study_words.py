@@ -96,11 +96,16 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
 
 
 def variants_sentence(row: Mapping[str, Any]) -> str:
-    """Return what each variant of a stage reached on validation, what its training took, and which was chosen."""
+    """Return what each variant of a stage reached on validation, what its training took, and which was chosen.
+
+    It follows ``stage_sentence``, which has said so already where validation kept what was there before.
+    """
     told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {v['seconds']:,.0f} s" for v in row["variants"])
-    if was_kept(row):
-        return f"Validation kept `{row['variant']}`, no other being better by more than a standard error: {told}."
-    return f"Validation chose `{row['variant']}` of {told}."
+    name = f"`{row['variant']}`"
+    kept = f"{name}, no other being better by more than a standard error" if was_kept(row) else None
+    if row["against"] and row["against"]["same_run"]:
+        return f"That was {kept or name}. On validation: {told}."
+    return f"Validation kept {kept}: {told}." if kept else f"Validation chose {name} of {told}."
 
 
 def was_kept(row: Mapping[str, Any]) -> bool:
