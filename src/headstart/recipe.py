@@ -188,6 +188,9 @@ class Recipe(_Section):
     """``weights``: pixels are normalised as in pretraining. ``unit``: they are only divided by 255, and their
     channels stay RGB, whatever the weights want: a mistake that is often made, and here for comparison. It travels
     with the classifier, so that predictions are made the same way."""
+    interpolation: Literal["weights", "bilinear", "bicubic"] = "weights"
+    """Kernel that resizes pictures to the network's input; ``weights``: the one of pretraining. Travels with the
+    classifier as well."""
     head: HeadRecipe = HeadRecipe()
     """What is grafted onto the backbone."""
     probe: ProbeRecipe | None = ProbeRecipe()

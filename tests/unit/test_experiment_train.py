@@ -1,5 +1,6 @@
 """``headstart.train``: what it makes of its arguments, and what it does with a folder that holds a run already."""
 
+import json
 from pathlib import Path
 from unittest import mock
 
@@ -99,6 +100,22 @@ def test_a_folder_with_a_run_is_refused_unless_it_may_be_resumed(own_home, sampl
             assert headstart.train(sample_dir, TINY, resume=True, **options) == found
         assert headstart.evaluate(str(tmp_path / "run"), progress=False)["test"] == found["test"]
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == made
+
+
+def test_another_kernel_of_the_resize_decides_the_features_and_travels_with_the_classifier(
+    own_home, sample_dir, tmp_path
+):
+    """lite0's weights want bicubic; at 32 px nothing is resized, so the pictures are enlarged to 40."""
+    options = {"sealed": True, "threads": torch.get_num_threads(), "progress": False}
+    at_40 = {"probe.size": 40, "evaluation.size": 40}
+    kernel, nll = {}, {}
+    for asked in ("weights", "bicubic", "bilinear"):
+        out = tmp_path / asked
+        found = headstart.train(sample_dir, TINY, overrides={**at_40, "interpolation": asked}, out=out, **options)
+        kernel[asked] = json.loads((out / "model" / "config.json").read_text())["pretrained_cfg"]["interpolation"]
+        nll[asked] = found["val"]["nll"]
+    assert kernel == {"weights": "bicubic", "bicubic": "bicubic", "bilinear": "bilinear"}
+    assert nll["weights"] == nll["bicubic"] != nll["bilinear"]
 
 
 def test_errors_of_a_recipe_say_where_it_came_from(tmp_path):

@@ -86,6 +86,7 @@ def test_every_mistake_is_named_at_once(file):
         ("finetune: {class_weights: {cat: 0}}", "class_weights"),
         ("data: cifar10", "data"),
         ("preprocessing: keras", "'weights' or 'unit'"),
+        ("interpolation: lanczos", "'weights', 'bilinear' or 'bicubic'"),
         ("finetune: {augment: {stronger: {cat: 0}}}", "finetune.augment.stronger.cat"),
         ("finetune: {augment: {trivial: 0.5, stronger: {cat: 0.5}}}", "gives 'cat' 0.5, which is not more"),
         ("[1, 2]", "must be a mapping of keys to values, but is a list"),

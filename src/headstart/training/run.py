@@ -111,7 +111,8 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     if recipe.finetune:
         frozen_stages = count_stages(classifier, recipe.finetune.freeze.stages)
         freeze(classifier, stages=frozen_stages, depthwise=recipe.finetune.freeze.depthwise)
-    spec = replace(backbone.spec, size=recipe.input_size, crop_pct=1.0)
+    kernel = backbone.spec.interpolation if recipe.interpolation == "weights" else recipe.interpolation
+    spec = replace(backbone.spec, size=recipe.input_size, crop_pct=1.0, interpolation=kernel)
     return Material(dataset, train, val, backbone, classifier.eval().to(device), folds, frozen_stages, spec, device)
 
 
