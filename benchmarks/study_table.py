@@ -22,6 +22,7 @@ from headstart.report.study_words import (
     seeds_sentence,
     stage_sentence,
     study_commands,
+    told_seed,
     variants_sentence,
     weak_class_sentences,
 )
@@ -85,16 +86,14 @@ def cell(study: Study, stage: str) -> str:
 
 
 def section(path: Path, study: Study) -> str:
-    """Return what one study says of its stages, for its first seed, and of the preprocessing."""
-    seeds = sorted({row["seed"] for row in study["stages"]})
-    rows = [row for row in study["stages"] if row["seed"] == seeds[0] and not row["aside"]]
-    best = rows[-1]["environment"]
-    hardware = best["hardware"]
-    machine = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
+    """Return what one study says of its stages, for one of its seeds, and of the preprocessing."""
+    seed = told_seed(study)
+    rows = [row for row in study["stages"] if row["seed"] == seed and not row["aside"]]
+    machines = " and ".join(dict.fromkeys(machine(row["environment"]) for row in study["stages"]))
     lines = [f"## {title(study)}", ""]
     lines.append(
-        f"[{path.name}](../benchmarks/results/{path.name}), on {machine} with {best['threads']} threads, torch "
-        f"{best['versions']['torch']}. Sentences are of seed {seeds[0]}; intervals are at 95 %. The commands:"
+        f"[{path.name}](../benchmarks/results/{path.name}), on {machines}. Sentences are of seed {seed}; intervals are "
+        "at 95 %. The commands:"
     )
     lines += ["", *(f"    {command}" for command in study_commands(study)), ""]
     last = None
@@ -107,10 +106,17 @@ def section(path: Path, study: Study) -> str:
         lines.append(f"- **{row['name']}**: {against}{stage_sentence(row)}{chosen} {published_sentence(row, study)}")
         told = [seeds_sentence(study, row["name"]), *weak_class_sentences(row)]
         lines += [f"  {sentence}" for sentence in told if sentence]
-    lesson = lesson_sentences(study, seeds[0])
+    lesson = lesson_sentences(study, seed)
     if lesson:
         lines += ["", "The preprocessing lesson:", "", *(f"- {sentence}" for sentence in lesson)]
     return "\n".join(lines) + "\n"
+
+
+def machine(environment: dict[str, Any]) -> str:
+    """Return what a run was made on."""
+    hardware = environment["hardware"]
+    device = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
+    return f"{device} with {environment['threads']} threads, torch {environment['versions']['torch']}"
 
 
 def page(studies: Sequence[tuple[Path, Study]]) -> str:

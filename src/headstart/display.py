@@ -24,6 +24,8 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
     ]
     # A run that was stopped between two stages does not know all of them.
     known = [text.format(show(metrics[key])) for text, key, show in costs if metrics.get(key) is not None]
+    if metrics.get("cached_seconds"):
+        known.append(f"{_duration(metrics['cached_seconds'])} of the training in earlier runs, whose features are kept")
     val = metrics["val"]["n"] if "val" in metrics else FEW_TO_CHOOSE_BY
     doubt = f"; mostly chance, from {val} validation images" if val < FEW_TO_CHOOSE_BY else ""
     return "\n".join(

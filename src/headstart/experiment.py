@@ -12,7 +12,7 @@ from headstart.data.dataset import Dataset, load_dataset
 from headstart.errors import InputError, RunError
 from headstart.evaluation.evaluate import evaluate_run
 from headstart.evaluation.robustness import headline, measure_corruptions, sample_size
-from headstart.evaluation.saliency import check_captum, write_saliency
+from headstart.evaluation.saliency import check_explainable, write_saliency
 from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.evaluation.validation import validate_run
 from headstart.files import write_json
@@ -23,6 +23,7 @@ from headstart.report.run_files import read_run
 from headstart.training.folder import RunFolder, check_free, claim_folder, reopen_folder
 from headstart.training.hardware import peak_memory_mb, pick_device, prepare_process
 from headstart.training.progress import Display
+from headstart.training.record import check_same_data
 from headstart.training.run import prepare
 from headstart.training.run import train as train_network
 
@@ -261,7 +262,8 @@ def evaluate(
     Raises:
         RunError: The folder holds no finished run.
         DataError: The data are not those that the run was split on.
-        InputError: captum is not installed, or so many test images are not there; nothing was measured.
+        InputError: captum is not installed, the network can't be explained by it, or so many test images are not there;
+            nothing was measured.
 
     Example:
         >>> evaluate("runs/quickstart", corruptions=True)["corruptions"]  # doctest: +SKIP
@@ -273,12 +275,12 @@ def evaluate(
             "A number of images to spoil was given, but no corruptions are to be measured. "
             "Ask for them as well (--corruptions), or leave the number out."
         )
-    if saliency:
-        check_captum()
     path = run.parent if (run / "config.json").is_file() else run
     folder, recipe = reopen_folder(path)
     if not folder.is_trained:
         raise RunError(f"{path} is not trained to the end. Go on with it: headstart train --resume {path}")
+    if saliency:
+        check_explainable(folder.model)
     prepare_process(threads)
     torch_device = pick_device(device)
     begun = folder.read_environment()
@@ -289,14 +291,12 @@ def evaluate(
     metrics = _measure(folder, dataset, device=torch_device, command=command, display=display)
     if corruptions:
         with display.share("Measuring spoilt images") as show:
-            measure_corruptions(path, dataset, images=images, device=str(torch_device), progress=show)
-    files = read_run(path)
-    if saliency:
-        wanted = {p.row: (p.predicted, p.label) for p in worst(files.predictions, count=MISTAKES_SHOWN)}
-        write_saliency(path, dataset, wanted=wanted, device=str(torch_device))
-    if files.corruptions is not None:
-        metrics["corruptions"] = headline(files.corruptions)
+            found = measure_corruptions(path, dataset, images=images, device=str(torch_device), progress=show)
+        metrics["corruptions"] = headline(found)
         write_json(path / "metrics.json", metrics)
+    if saliency:
+        wanted = {p.row: (p.predicted, p.label) for p in worst(read_run(path).predictions, count=MISTAKES_SHOWN)}
+        write_saliency(path, dataset, wanted=wanted, device=str(torch_device))
     write_report(path, mistake_pixels(dataset))
     return metrics
 
@@ -381,6 +381,8 @@ def _train(
     count = prepare_process(threads)
     torch_device = pick_device(device)
     dataset = load_dataset(recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=display.enabled)
+    if folder is not None:
+        check_same_data(folder, dataset)
     if folder is None or not folder.is_trained:
         material = prepare(recipe, dataset, torch_device, progress=display.enabled)
         # Only now is the folder made: whatever could be refused has been.

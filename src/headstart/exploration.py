@@ -179,7 +179,7 @@ def _features(
                 weights_sha256=backbone.weights.sha256,
                 memory_format=torch.channels_last,
                 advance=advance,
-            )
+            ).values
             for split in splits
         ]
 

@@ -136,7 +136,7 @@ def test_only_the_command_line_prints():
 
 def test_only_the_stories_unpack_a_recipe():
     """Components take plain keyword arguments, so that each can be used and tested without a recipe."""
-    allowed = {"recipe", "cli", "experiment", "studies"}
+    allowed = {"recipe", "cli", "comparing", "experiment", "studies"}
     users = {
         str(path.relative_to(ROOT / "src" / "headstart"))
         for path, tree in TREES.items()

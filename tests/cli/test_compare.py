@@ -138,6 +138,14 @@ def test_noise_is_called_noise(runs, capsys):
     assert "The difference between a and b is noise" in found["verdict"]
 
 
+def test_a_run_made_before_a_key_existed_has_its_default(runs, capsys):
+    old = runs.make("old", right=range(60))
+    new = runs.make("new", right=range(90), seed=1, interpolation="weights")
+    found = compare(capsys, old, new)
+    assert found["pairs"][0]["verdict"] == "luck of the seed"
+    assert list(found["pairs"][0]["settings"]) == ["seed"]
+
+
 def test_a_clear_gap_between_seeds_is_not_a_better_recipe(runs, capsys):
     found = compare(capsys, runs.make("s0", right=range(60)), runs.make("s1", right=range(90), seed=1))
     assert found["pairs"][0]["verdict"] == "luck of the seed"

@@ -57,7 +57,7 @@ def test_json_is_what_the_file_holds(planted, place, found, capsys):
     for same in ("train", "test", "duplicates", "outliers", "class_names", "features"):
         assert printed[same] == found[same]
     assert printed["test_opening"]["command"].startswith("headstart explore")
-    assert len(list((place / "home" / "features").iterdir())) == 2
+    assert len(list((place / "home" / "features").glob("*.npy"))) == 2
 
 
 def test_the_figures_are_those_of_the_images(planted, found):

@@ -18,7 +18,7 @@ from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
 from headstart.data.store import write_store
-from headstart.errors import InputError
+from headstart.errors import InputError, StoppedError, WeightsError
 from headstart.models.architectures import create_network
 
 BACKBONE = "test_efficientnet.r160_in1k"
@@ -27,6 +27,7 @@ TUNE = {"schedule": [{"epochs": 1, "size": 32}], "batch_size": 32}
 PLAN = {
     "description": "A study of a tiny network.",
     "backbone": BACKBONE,
+    "data": "cifar10-sample",
     "limit": 300,
     "families": {"tiny": ["test_*"]},
     "stages": [
@@ -232,6 +233,48 @@ def test_a_plan_that_has_changed_meanwhile_is_refused_with_the_key(whole, place,
     assert "has a stage 'weak-classes', which the plan has not" in capsys.readouterr().err
 
 
+def test_runs_on_data_that_have_changed_meanwhile_are_not_recognised(whole, place, sample_dir, capsys):
+    out, _ = whole
+    copy = place / "other-runs"
+    shutil.copytree(out, copy)
+    (copy / "study.json").unlink()
+    environment = copy / "seed-0" / "baseline" / "environment.json"
+    begun = json.loads(environment.read_text())
+    environment.write_text(json.dumps(begun | {"data": begun["data"] | {"sha256": "0" * 64}}))
+    assert main(words(place, sample_dir, copy, "--resume")) == 2
+    assert "was begun on other images or labels than cifar10-sample holds now" in capsys.readouterr().err
+    assert finished(copy) == ["as-published"]
+
+
+def test_words_of_the_plan_may_change_while_a_stage_is_half_trained(place, sample_dir, monkeypatch):
+    out = place / "reworded"
+    stop = mock.patch("headstart.experiment.train_network", side_effect=StoppedError("stopped"))
+    with stop:
+        assert main(words(place, sample_dir, out, "--stages", "as-published")) == 130
+    recipe = out / "seed-0" / "as-published" / "recipe.yaml"
+    begun = recipe.read_text()
+    recipe.write_text(begun.replace("frozen, fed RGB/255", "in other words"))
+    assert recipe.read_text() != begun
+    assert main(words(place, sample_dir, out, "--stages", "as-published", "--resume")) == 0
+    assert finished(out) == ["as-published"]
+
+
+def test_what_was_published_of_other_images_is_not_held_against_these(place, sample_dir):
+    out = place / "elsewhere"
+    plan = PLAN | {"data": "cifar10"}
+    assert main(words(place, sample_dir, out, "--stages", "as-published", plan=plan)) == 0
+    assert json.loads((out / "study.json").read_text())["stages"][0]["published"] == {}
+    assert "ublished study" not in (out / "study.html").read_text()
+
+
+def test_a_first_stage_that_is_refused_leaves_nothing(place, sample_dir, capsys):
+    out = place / "refused"
+    with mock.patch("headstart.experiment.prepare", side_effect=WeightsError("The Hub can't be reached.")):
+        assert main(words(place, sample_dir, out)) == 2
+    assert capsys.readouterr().err.strip().endswith("Stage 'as-published': The Hub can't be reached.")
+    assert not out.exists()
+
+
 def test_data_that_has_changed_meanwhile_is_refused(whole, place, sample_dir, capsys):
     out, study = whole
     copy = place / "other-data"
@@ -246,9 +289,17 @@ def test_a_run_that_was_removed_is_made_again(whole, place, sample_dir):
     copy = place / "with-a-gap"
     shutil.copytree(out, copy)
     shutil.rmtree(copy / "seed-0" / "baseline")
+    for row in study["stages"]:
+        if row["against"] and not row["against"]["same_run"]:
+            row["against"]["accuracy_change"]["value"] = 0.5  # of the run that is no longer there
+    (copy / "study.json").write_text(json.dumps(study))
     assert main(words(place, sample_dir, copy, "--resume")) == 0
     again = json.loads((copy / "study.json").read_text())
     assert [row["test"] for row in again["stages"]] == [row["test"] for row in study["stages"]]
+    first, baseline, tuned = again["stages"][:3]
+    for before, row in ((first, baseline), (baseline, tuned)):
+        gain = row["test"]["accuracy"] - before["test"]["accuracy"]
+        assert row["against"]["accuracy_change"]["value"] == pytest.approx(gain, abs=1e-6), "compared with the new run"
     assert len(again["lesson"]) == len(study["lesson"]) == 1
 
 
@@ -303,7 +354,10 @@ def store(folder, arrays, names, per_class):
     ("override", "told"),
     [
         ("seed=5", "--set seed: in a study that is decided by --seed"),
-        ("data.limit=20", "decided by DATA and --limit"),
+        ("data.limit=20", "decided by --limit. Give that instead"),
+        ("data.name=x", "decided by DATA. Give that instead"),
+        ("description=x", "decided by the stages"),
+        ("preprocessing=unit", "decided by the stages, which are about it"),
         ("backbone=resnet18", "decided by --backbone"),
         ("finetune.lrr=1", "--set finetune.lrr: no stage that is asked for has that section"),
         ("probe.lrr=1", "Stage 'as-published': Recipe"),
@@ -392,7 +446,10 @@ def test_a_recipe_that_names_no_class_is_refused_before_anything_is_trained(plac
         (["--full"], "Keep one of the two"),
         (["--seed", "1", "--seed", "1"], "each only once"),
         (["--backbone", "resnet5o"], "Unknown backbone"),
-        (["--set", "finetune.batch_size=5000"], "there are only 270 training images"),
+        (["--set", "finetune.batch_size=5000", "--stages", "finetune"], "there are only 270 training images"),
+        (["--set", "finetune.augment.stronger.cat=0.1"], "stage 'weak-classes' tries several values of it"),
+        (["--set", "finetune.batch_size=16"], "stage 'weak-classes' tries several values of it"),
+        (["--device", "cuda:7"], "--device"),
         (["--plan", "nowhere.yaml"], "There is no plan at nowhere.yaml"),
     ],
 )

@@ -107,8 +107,22 @@ def test_the_table_has_the_median_over_seeds(place):
 def test_the_commands_make_every_row_anew_in_an_empty_folder(place):
     study_table.main(place, [])
     text = (place / "docs" / "study.md").read_text()
-    assert "    headstart study cifar10 --stages as-published,baseline --out study\n" in text
-    assert "    headstart study cifar10 --stages finetune --seed 0 --seed 1 --seed 2 --out study --resume\n" in text
+    assert "    headstart study cifar10 --stages as-published,baseline,finetune --out study\n" in text
+    assert "    headstart study cifar10 --stages finetune --seed 1 --seed 2 --out study --resume\n" in text
+
+
+def test_the_seed_with_most_stages_is_told_and_every_machine(place):
+    alone, second = row("as-published", 0.3), row("as-published", 0.31, seed=1)
+    alone["environment"] = alone["environment"] | {"threads": 8}
+    stages = [alone, second, row("baseline", 0.6, seed=1, before=0.31)]
+    text = study_table.section(place / "study-r50.json", {**STUDY, "stages": stages})
+    assert "on a CPU with 8 threads, torch 2.9 and a CPU with 2 threads, torch 2.9. Sentences are of seed 1" in text
+    assert "**baseline**" in text
+
+
+def test_a_study_of_asides_has_no_sentences(place):
+    aside = {**row("as-published", 0.3), "aside": True}
+    assert "- **" not in study_table.section(place / "study-r50.json", {**STUDY, "lesson": [], "stages": [aside]})
 
 
 def test_all_variants_are_told_and_which_was_chosen(place):

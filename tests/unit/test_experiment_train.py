@@ -1,6 +1,8 @@
 """``headstart.train``: what it makes of its arguments, and what it does with a folder that holds a run already."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -8,7 +10,8 @@ import pytest
 import torch
 
 import headstart
-from headstart.errors import InputError, RecipeError, RunError
+from headstart.data.store import write_store
+from headstart.errors import DataError, InputError, RecipeError, RunError, StoppedError, WeightsError
 from headstart.recipe import Recipe, load_recipe
 
 TINY = {
@@ -100,6 +103,49 @@ def test_a_folder_with_a_run_is_refused_unless_it_may_be_resumed(own_home, sampl
             assert headstart.train(sample_dir, TINY, resume=True, **options) == found
         assert headstart.evaluate(str(tmp_path / "run"), progress=False)["test"] == found["test"]
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == made
+
+
+def test_a_run_is_not_gone_on_with_on_other_data(own_home, sample, sample_arrays, tmp_path):
+    options = {"out": tmp_path / "run", "threads": torch.get_num_threads(), "progress": False, "resume": True}
+    data = tmp_path / "data"
+    write_store(data, sample_arrays, name="few", class_names=sample.class_names, source="a test")
+    with (
+        mock.patch("headstart.training.run.save_bundle", side_effect=StoppedError("stopped")),
+        pytest.raises(StoppedError),
+    ):
+        headstart.train(data, TINY, **options)
+    shutil.rmtree(data)
+    write_store(
+        data,
+        replace(sample_arrays, train_images=sample_arrays.train_images[:, ::-1].copy()),
+        name="few",
+        class_names=sample.class_names,
+        source="a test",
+    )
+    manifest = (tmp_path / "run" / "split_manifest.csv").read_bytes()
+    with pytest.raises(DataError, match="was begun on other images or labels than few holds now"):
+        headstart.train(data, TINY, **options)
+    assert (tmp_path / "run" / "split_manifest.csv").read_bytes() == manifest
+
+
+def test_a_network_without_a_feature_map_is_refused_before_the_test_split_is_opened(own_home, sample_dir, tmp_path):
+    """What saliency maps are drawn from; a transformer pools tokens."""
+    tune = {"schedule": [{"epochs": 1, "size": 160}], "batch_size": 4}
+    from_scratch = {"probe": None, "finetune": tune, "evaluation.size": 160}
+    headstart.train(
+        sample_dir,
+        TINY,
+        overrides=from_scratch,
+        limit=100,
+        backbone="test_vit",
+        weights="none",
+        sealed=True,
+        out=tmp_path / "run",
+        progress=False,
+    )
+    with pytest.raises(WeightsError, match="need a convolutional network"):
+        headstart.evaluate(tmp_path / "run", saliency=True, progress=False)
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["test_openings"] == []
 
 
 def test_another_kernel_of_the_resize_decides_the_features_and_travels_with_the_classifier(

@@ -15,10 +15,10 @@ from headstart.report.study_words import (
     variants_sentence,
     weak_class_sentences,
 )
+from headstart.studies.changes import compare_with_before, tell_lesson
 from headstart.studies.ledger import Ledger
 from headstart.studies.plan import ONLY, Lesson, Plan, Stage
 from headstart.studies.rows import read_variant, stage_row, weakest_classes
-from headstart.studies.run import _compare_with_before, _tell_lesson
 
 STAGES = [
     Stage(name="as-published", title="The mistake", what="fed RGB/255", published={"accuracy": 0.3176}),
@@ -30,6 +30,7 @@ STAGES = [
 PLAN = Plan(
     description="A study.",
     backbone="resnet18.a1_in1k",
+    data="animals",
     limit=180,
     stages=STAGES,
     lesson=[Lesson(what="frozen", unit="as-published", weights="baseline")],
@@ -67,8 +68,8 @@ def ledger(make_evaluated_run, tmp_path):
         weakest = ["cat"] if stage.name == "schedule" else []
         missing = {"b3": "the Hub can't be reached"} if stage.name == "deeper" else {}
         ledger.put(stage_row(stage, 0, runs[0], runs, folder=tmp_path, missing=missing, weakest=weakest))
-    _compare_with_before(ledger, 0, PLAN, [])
-    _tell_lesson(ledger, 0, PLAN)
+    compare_with_before(ledger, 0, PLAN, [])
+    tell_lesson(ledger, 0, PLAN)
     ledger.write()
     return ledger
 
@@ -137,7 +138,7 @@ def test_a_stage_added_in_between_is_named_though_it_kept_the_run(ledger):
     row = ledger.rows[1]
     row["against"]["stage"] = "what-came-before-that"
     figures = row["against"]["accuracy_change"]
-    _compare_with_before(ledger, 0, PLAN, [])
+    compare_with_before(ledger, 0, PLAN, [])
     assert row["against"]["stage"] == ledger.rows[0]["name"]
     assert row["against"]["accuracy_change"] is figures, "the runs are the same, so they are not compared again"
 
@@ -211,8 +212,9 @@ def test_a_sentence_follows_from_the_numbers(found, said):
     assert stage_sentence({"title": "X", "against": found}) == said
 
 
-def test_an_interval_of_a_clear_loss_is_told_as_sizes_and_one_with_zero_with_signs():
-    assert interval({"ci95": [-0.03, -0.01]}) == "1.0 to 3.0"
+def test_an_interval_has_signs_unless_it_is_a_clear_gain():
+    assert interval({"ci95": [0.01, 0.03]}) == "1.0 to 3.0"
+    assert interval({"ci95": [-0.03, -0.01]}) == "\u22123.0 to \u22121.0"
     assert interval({"ci95": [-0.03, 0.01]}) == "\u22123.0 to +1.0"
 
 

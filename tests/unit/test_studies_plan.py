@@ -145,6 +145,7 @@ def test_a_wrong_plan_is_refused_with_the_cause(tmp_path, change, said):
     good = {
         "description": "x",
         "backbone": "resnet18.a1_in1k",
+        "data": "animals",
         "limit": 10,
         "stages": [
             {"name": "one", "title": "x", "what": "y"},

@@ -41,7 +41,7 @@ def study(
     """Run the published study stage by stage, and past it: train, choose by validation, measure, explain on one page.
 
     Stages: as-published, baseline, finetune, finetune-96, schedule, mix, weak-classes, deeper, efficientnet, best; and
-    three more for what the preprocessing alone is worth.
+    four more for what the preprocessing alone is worth.
     """
     check_device(device)
     names = None if stages is None else [name.strip() for name in stages.split(",") if name.strip()]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -11,7 +12,8 @@ from typing import Any
 import yaml
 
 from headstart.data.splits import read_manifest
-from headstart.errors import InputError, RunError
+from headstart.errors import InputError, RecipeError, RunError
+from headstart.recipe import parse_recipe
 from headstart.report.run_files import PredictionRow, RunFiles, read_run
 
 _WITHOUT_EFFECT = ("description", "seed")
@@ -158,6 +160,9 @@ def _settings(path: Path, recipe: str) -> dict[str, Any]:
         raise RunError(f"{path / 'recipe.yaml'} can't be read as YAML: {error}. Restore it.") from None
     if not isinstance(content, dict):
         raise RunError(f"{path / 'recipe.yaml'} must hold keys and values. Restore it.")
+    # A key that did not exist yet had the default's effect. What this version can't read is compared as it stands.
+    with suppress(RecipeError):
+        content = parse_recipe(content, str(path / "recipe.yaml")).model_dump(mode="json")
     return _dotted(content)
 
 

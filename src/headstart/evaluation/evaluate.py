@@ -85,6 +85,8 @@ def evaluate_run(
         # Known only when the whole training command is over; whoever runs that command fills them in.
         "total_seconds": earlier.get("total_seconds"),
         "peak_rss_mb": earlier.get("peak_rss_mb", facts["peak_rss_mb"]),
+        # Measured by another command, of the same classifier.
+        **({"corruptions": earlier["corruptions"]} if "corruptions" in earlier else {}),
     }
     table = predictions_table(test_result, rows=test.rows, hashes=dataset.sealed_test.image_hashes())
     try:

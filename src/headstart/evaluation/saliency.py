@@ -35,6 +35,18 @@ def check_captum() -> None:
         )
 
 
+def check_explainable(model: Path) -> None:
+    """Check that a saved classifier can be explained, before anything is measured for it.
+
+    Raises:
+        InputError: captum is not installed, or the network pools no map of features.
+        BundleError: The classifier is damaged.
+    """
+    check_captum()
+    bundle = load_bundle(model)
+    last_feature_map(bundle.module.eval(), size=bundle.spec.size)
+
+
 def write_saliency(
     run: Path, dataset: Dataset, *, wanted: Mapping[int, Sequence[str]], device: str | None = None
 ) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from headstart.report.study_words import (
     signed,
     stage_sentence,
     study_commands,
+    told_seed,
     was_kept,
     weak_class_sentences,
 )
@@ -45,7 +46,7 @@ def write_study_page(folder: Path) -> Path:
     """
     study = _read(folder / "study.json")
     seeds = sorted({row["seed"] for row in study["stages"]})
-    seed = seeds[0] if seeds else 0
+    seed = told_seed(study)
     rows = [row for row in study["stages"] if row["seed"] == seed]
     main = [row for row in rows if not row["aside"]]
     page = render(
@@ -58,6 +59,7 @@ def write_study_page(folder: Path) -> Path:
         best=max(main, key=lambda row: row["val"]["accuracy"], default=None),
         seconds=sum(row["seconds_of_all_variants"] for row in study["stages"]),
         ladder=_ladder(main),
+        published=any("accuracy" in row["published"] for row in main),
         overview=_overview(main),
         stages=[_stage(folder, row, study) for row in rows],
         lesson=[pair for pair in study["lesson"] if pair["seed"] == seed and not pair["same_run"]],
@@ -74,7 +76,7 @@ def write_study_page(folder: Path) -> Path:
 
 
 def _stage(folder: Path, row: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page says of one stage: of the first seed in full, of all seeds the accuracy."""
+    """Return what the page says of one stage: of one seed in full, of all seeds the accuracy."""
     accuracies = [other["test"]["accuracy"] for other in study["stages"] if other["name"] == row["name"]]
     changed = row["against"] if row["against"] and not row["against"]["same_run"] else None
     return {

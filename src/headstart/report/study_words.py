@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -34,8 +35,9 @@ def stage_sentence(row: Mapping[str, Any]) -> str:
             f"({interval(change)}; {p_text(against['mcnemar']['p'])}){cost}."
         )
     gained = change["value"] > 0
-    verb = "gained" if gained else "lost"
-    return f"{row['title']} {verb} {points(change['value'])} ({interval(change)}){cost}{_class(against, gained)}."
+    verb, (low, high) = "gained" if gained else "lost", change["ci95"]
+    size = interval({"ci95": [low, high] if gained else [-high, -low]})
+    return f"{row['title']} {verb} {points(change['value'])} ({size}){cost}{_class(against, gained)}."
 
 
 def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
@@ -43,9 +45,14 @@ def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
 
     Args:
         row: Of ``study.json``.
-        study: The whole; where it used another network or other images than the published study, that is said.
+        study: The whole; where it used another network or fewer images than the published study, that is said.
+
+    Returns:
+        Nothing where the study is of other data than the published one.
     """
     published = row["published"]
+    if not published:
+        return ""
     note = f" ({published['note']})" if published.get("note") else ""
     if "accuracy" not in published:
         return f"The published study gives no figure{note}."
@@ -70,7 +77,7 @@ def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
 
 
 def study_commands(study: Mapping[str, Any]) -> list[str]:
-    """Return the commands that make the study anew, in a folder called ``study``: one for each set of seeds."""
+    """Return the commands that make the study anew in a folder called ``study``, one for all seeds of equal stages."""
     published_with = study["published_with"]
     common = ["headstart", "study", study["data_argument"]]
     if study["backbone"] != published_with["backbone"]:
@@ -83,16 +90,23 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
         common += ["--plan", study["plan"]]
     for key, value in study["overrides"].items():
         common += ["--set", f"{key}={json.dumps(value)}"]
-    seeds_of: dict[str, tuple[int, ...]] = {}
+    # A stage begins with what earlier ones of its seed chose, so a seed's stages belong into one command.
+    stages_of: dict[int, tuple[str, ...]] = {}
     for row in study["stages"]:
-        seeds_of[row["name"]] = (*seeds_of.get(row["name"], ()), row["seed"])
+        stages_of[row["seed"]] = (*stages_of.get(row["seed"], ()), row["name"])
     commands: list[str] = []
-    for seeds in dict.fromkeys(seeds_of.values()):
-        stages = ",".join(name for name, found in seeds_of.items() if found == seeds)
-        chosen = [] if seeds == (0,) else [part for seed in seeds for part in ("--seed", str(seed))]
+    for stages in dict.fromkeys(stages_of.values()):
+        seeds = [seed for seed, found in stages_of.items() if found == stages]
+        chosen = [] if seeds == [0] else [part for seed in seeds for part in ("--seed", str(seed))]
         again = ["--resume"] if commands else []
-        commands.append(shlex.join([*common, "--stages", stages, *chosen, "--out", "study", *again]))
+        commands.append(shlex.join([*common, "--stages", ",".join(stages), *chosen, "--out", "study", *again]))
     return commands
+
+
+def told_seed(study: Mapping[str, Any]) -> int:
+    """Return the seed whose stages are told one by one: the one with most of them, and of equals the smallest."""
+    stages = Counter(row["seed"] for row in study["stages"] if not row["aside"])
+    return min(stages, key=lambda seed: (-stages[seed], seed), default=0)
 
 
 def variants_sentence(row: Mapping[str, Any]) -> str:
@@ -181,10 +195,8 @@ def signed(share: float) -> str:
 
 
 def interval(change: Mapping[str, Any]) -> str:
-    """Write the 95 % interval of a change in points; of a clear loss as sizes, smaller first."""
+    """Write the 95 % interval of a change in points, with signs where it is no clear gain."""
     low, high = change["ci95"]
-    if high < 0:
-        low, high = -high, -low
     if low >= 0:
         return f"{100 * low:.1f} to {100 * high:.1f}"
     return f"{signed(low)} to {signed(high)}"

@@ -105,8 +105,11 @@ def open_ledger(folder: Path, header: dict[str, Any], *, order: Sequence[str], r
                 f"The study in {folder} has a stage '{foreign[0]}', which the plan has not. Give --plan as it was, or "
                 "another folder with --out."
             )
-        # A run that was removed is trained again.
+        # A run that was removed is trained again, at the same path: what compared it with others must go too.
         rows = [row for row in known["stages"] if _is_there(folder / row["run"])]
+        for row in rows:
+            if row["against"] and not all(_is_there(folder / run) for run in row["against"]["runs"]):
+                row["against"] = None
         lesson = [pair for pair in known["lesson"] if all(_is_there(folder / pair[side]["run"]) for side in _SIDES)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, RunError):

@@ -28,8 +28,8 @@ class Published(BaseModel):
     """What the published study reports of the step, as shares of 1, and what is done otherwise here."""
 
     model_config = _STRICT
-    accuracy: float | None = None
-    macro_f1: float | None = None
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    macro_f1: Annotated[float, Field(ge=0, le=1)] | None = None
     note: str = ""
     differs: str = ""
 
@@ -71,11 +71,20 @@ class Stage(BaseModel):
 
     def variants_for(self, families: Sequence[str]) -> dict[str, Tree]:
         """Return each variant's change, the stage's own and the families' merged in, one after the other."""
-        variants, common = self.variants, self.change
+        common = self.change
         for own in self._of(families):
-            variants = variants if own.variants is None else own.variants
             common = merged(common, own.change)
-        return {name: merged(common, change) for name, change in (variants or {ONLY: {}}).items()}
+        variants = self._variants(families) or {ONLY: {}}
+        return {name: merged(common, change) for name, change in variants.items()}
+
+    def tries(self, key: str, families: Sequence[str]) -> bool:
+        """Return whether the variants are about a dotted key of the recipe, or about something inside it."""
+        return any(_holds(variant, key.split(".")) for variant in self._variants(families).values())
+
+    def _variants(self, families: Sequence[str]) -> dict[str, Tree]:
+        """Return the variants that the last family which has its own names, and else the stage's."""
+        own = [family.variants for family in self._of(families) if family.variants is not None]
+        return own[-1] if own else self.variants
 
     def _of(self, families: Sequence[str]) -> list[FamilyChange]:
         return [self.families[family] for family in families if family in self.families]
@@ -91,11 +100,22 @@ class Lesson(BaseModel):
 
 
 class Plan(BaseModel):
-    """A whole study."""
+    """A whole study.
+
+    Attributes:
+        description: In a sentence.
+        backbone: Of the published study, and the default.
+        data: Name of the data set that the published figures are of.
+        limit: How many training images of it are used unless something else is asked for.
+        families: Patterns of backbones' names, by family.
+        stages: In their order.
+        lesson: Pairs of stages that differ in the preprocessing alone.
+    """
 
     model_config = _STRICT
     description: str
     backbone: str
+    data: str
     limit: Annotated[int, Field(ge=1)]
     families: dict[str, list[str]] = {}
     stages: Annotated[list[Stage], Field(min_length=1)]
@@ -204,6 +224,13 @@ def merged(tree: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
         else:
             result[key] = value
     return result
+
+
+def _holds(tree: Any, path: Sequence[str]) -> bool:
+    """Return whether ``path`` leads to something in a tree, or through a leaf of it."""
+    if not path or not isinstance(tree, Mapping):
+        return True
+    return path[0] in tree and _holds(tree[path[0]], path[1:])
 
 
 def _named(change: Any, weakest: Sequence[str]) -> Any:

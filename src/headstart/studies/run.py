@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from headstart.comparing.compare import compare
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.data.dataset import Dataset, load_dataset
 from headstart.errors import (
@@ -22,6 +21,7 @@ from headstart.experiment import evaluate, train_only
 from headstart.models.catalogue import full_name
 from headstart.recipe import Recipe, differences, load_recipe
 from headstart.report.study_page import write_study_page
+from headstart.studies.changes import compare_with_before, tell_lesson
 from headstart.studies.ledger import Ledger, open_ledger
 from headstart.studies.plan import ONLY, Plan, Stage, has_section, load_plan, resolve
 from headstart.studies.rows import (
@@ -34,10 +34,20 @@ from headstart.studies.rows import (
     weakest_classes,
 )
 from headstart.training.folder import RunFolder
+from headstart.training.hardware import pick_device
 from headstart.training.progress import Display
+from headstart.training.record import check_same_data
 from headstart.training.run import split_checked
 
-_DECIDED_BY = {"data": "DATA and --limit", "backbone": "--backbone", "seed": "--seed"}
+_DECIDED_BY = {
+    "data": "DATA and --limit. Give those instead",
+    "data.name": "DATA. Give that instead",
+    "data.limit": "--limit. Give that instead",
+    "backbone": "--backbone. Give that instead",
+    "seed": "--seed. Give that instead",
+    "preprocessing": "the stages, which are about it",
+    "description": "the stages",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class _Settings:
     data: str
     limit: int | None
     backbone: str
+    dataset: Dataset
     overrides: dict[str, Any]
     data_dir: Path | None
     threads: int | None
@@ -122,14 +133,17 @@ def study(
     if isinstance(stages, str) or (stages is not None and not stages):
         raise InputError(f'stages must be a list of names, e.g. ["baseline"], or None for all, but is {stages!r}.')
     _check_overrides(overrides or {})
+    pick_device(device)
     checked = load_plan(Path(plan) if plan is not None else None)
-    if limit is None and not full and data == "cifar10":
+    if limit is None and not full and data == checked.data:
         limit = checked.limit
+    chosen = checked.select(stages)
     settings = _Settings(
         plan=checked,
         data=data,
         limit=limit,
         backbone=full_name(backbone or checked.backbone),
+        dataset=load_dataset(data, limit=limit, data_dir=data_dir, progress=progress),
         overrides=dict(overrides or {}),
         data_dir=data_dir,
         threads=threads,
@@ -137,12 +151,10 @@ def study(
         command=command,
         display=Display(enabled=progress),
     )
-    chosen = checked.select(stages)
-    dataset = load_dataset(data, limit=limit, data_dir=data_dir, progress=progress)
     ledger = open_ledger(
-        Path(out), _header(settings, dataset, plan), order=[stage.name for stage in checked.stages], resume=resume
+        Path(out), _header(settings, plan), order=[stage.name for stage in checked.stages], resume=resume
     )
-    _refuse_early(chosen, dataset, ledger, settings, seeds)
+    _refuse_early(chosen, ledger, settings, seeds)
     for seed in seeds:
         for stage in chosen:
             _finish_stage(stage, seed, ledger, settings)
@@ -154,11 +166,12 @@ def study(
 def _check_overrides(overrides: Mapping[str, Any]) -> None:
     """Refuse keys that the study's own record depends on."""
     for key in overrides:
-        if (option := _DECIDED_BY.get(key.split(".")[0])) is not None:
-            raise InputError(f"--set {key}: in a study that is decided by {option}. Give that instead.")
+        if key in _DECIDED_BY:
+            raise InputError(f"--set {key}: in a study that is decided by {_DECIDED_BY[key]}.")
 
 
-def _header(settings: _Settings, dataset: Dataset, plan: Path | str | None) -> dict[str, Any]:
+def _header(settings: _Settings, plan: Path | str | None) -> dict[str, Any]:
+    dataset = settings.dataset
     return {
         "description": settings.plan.description,
         "data": dataset.name,
@@ -176,11 +189,16 @@ def _header(settings: _Settings, dataset: Dataset, plan: Path | str | None) -> d
     }
 
 
-def _refuse_early(
-    stages: Sequence[Stage], dataset: Dataset, ledger: Ledger, settings: _Settings, seeds: Sequence[int]
-) -> None:
+def _refuse_early(stages: Sequence[Stage], ledger: Ledger, settings: _Settings, seeds: Sequence[int]) -> None:
     """Refuse what can be seen to be wrong before the first hours of training."""
-    unused = set(settings.overrides)
+    dataset, unused = settings.dataset, set(settings.overrides)
+    for stage in stages:
+        for key in settings.overrides:
+            if stage.tries(key, settings.families):
+                raise RecipeError(
+                    f"--set {key}: stage '{stage.name}' tries several values of it, to let validation choose. Leave "
+                    "that stage out with --stages, or the key."
+                )
     for seed, (place, stage) in product(seeds, enumerate(stages)):
         earlier = any(not before.aside for before in stages[:place]) or ledger.before(stage.name, seed)
         if stage.weakest_needed and not earlier:
@@ -232,9 +250,12 @@ def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) 
         raise StoppedError(f"Stopped in stage '{stage.name}'; nothing is lost. Go on with: {command}") from None
     except Exception as error:
         told = str(error) if isinstance(error, HeadstartError) else f"{type(error).__name__}: {error}"
+        kind = type(error) if isinstance(error, HeadstartError) else TrainingError
+        if not any(ledger.folder.glob("seed-*/")):
+            # What was refused before anything was made leaves nothing to go on with.
+            raise kind(f"Stage '{stage.name}': {told}") from error
         ledger.failed = {"stage": stage.name, "seed": seed, "error": told}
         _write(ledger)
-        kind = type(error) if isinstance(error, HeadstartError) else TrainingError
         finished = ", ".join(known["name"] for known in ledger.rows if known["seed"] == seed) or "none"
         raise kind(
             f"Stage '{stage.name}' failed: {told}\nFinished, and kept in {ledger.folder}: {finished}. "
@@ -242,8 +263,8 @@ def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) 
         ) from error
     ledger.failed = None
     ledger.put(row)
-    _compare_with_before(ledger, seed, settings.plan, settings.families)
-    _tell_lesson(ledger, seed, settings.plan)
+    compare_with_before(ledger, seed, settings.plan, settings.families)
+    tell_lesson(ledger, seed, settings.plan)
     _write(ledger)
     settings.display.say(
         f"{stage.name}: {row['test']['accuracy']:.2%} on test, {row['val']['accuracy']:.2%} on validation"
@@ -282,7 +303,9 @@ def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> 
             command=settings.command,
             progress=settings.display.enabled,
         )
-    return stage_row(stage, seed, best, runs, folder=ledger.folder, missing=missing, weakest=weakest)
+    row = stage_row(stage, seed, best, runs, folder=ledger.folder, missing=missing, weakest=weakest)
+    # What was published of other images says nothing about these.
+    return row if settings.dataset.name == settings.plan.data else row | {"published": {}}
 
 
 def _recipe(
@@ -312,13 +335,20 @@ def _recipe(
 
 def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: _Settings) -> VariantRun:
     """Train a variant, or recognise it: in its own folder, or as an earlier run of the same recipe."""
+    shown = own.relative_to(place.parent)
     if not (own / "recipe.yaml").is_file():
         for path, known in known_runs(place):
             if same_but_for_words(known, recipe):
-                settings.display.say(f"{name}: {path.relative_to(place.parent)} is a run of the same recipe")
+                check_same_data(RunFolder(path), settings.dataset)
+                settings.display.say(f"{shown}: {path.relative_to(place.parent)} is a run of the same recipe")
                 return read_variant(name, path, reused=True)
-    if (own / "validation.json").is_file() and same_but_for_words(load_recipe(str(own / "recipe.yaml")), recipe):
-        settings.display.say(f"{name}: finished before")
+    else:
+        begun = load_recipe(str(own / "recipe.yaml"))
+        # Words may have changed since, in the plan or with a newer headstart.
+        recipe = begun if same_but_for_words(begun, recipe) else recipe
+    if (own / "validation.json").is_file() and load_recipe(str(own / "recipe.yaml")) == recipe:
+        check_same_data(RunFolder(own), settings.dataset)
+        settings.display.say(f"{shown}: finished before")
     else:
         val = train_only(
             recipe,
@@ -334,54 +364,6 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
     # A study makes many runs, and nothing goes on from the checkpoints of a finished one.
     RunFolder(own).drop_checkpoints()
     return read_variant(name, own, reused=False)
-
-
-def _compare_with_before(ledger: Ledger, seed: int, plan: Plan, families: Sequence[str]) -> None:
-    """Compare each main stage with the finished one that it goes on from, where that is not done yet."""
-    for row in ledger.rows:
-        before = _before(row["name"], seed, ledger, plan, families)
-        if row["seed"] != seed or row["aside"] or before is None:
-            continue
-        runs = [before["run"], row["run"]]
-        known = row["against"]
-        # A stage that was added in between may have kept the run that was compared with before.
-        compared = known if known and known["runs"] == runs else _compared(ledger.folder, *runs)
-        row["against"] = compared | {"stage": before["name"], "runs": runs}
-
-
-def _before(name: str, seed: int, ledger: Ledger, plan: Plan, families: Sequence[str]) -> dict[str, Any] | None:
-    """Return the row of the stage that this one starts from, or of the nearest finished one ahead of that."""
-    start = plan.stage(name).start_for(families)
-    while start is not None:
-        row = ledger.row(start, seed)
-        if row is not None:
-            return row
-        start = plan.stage(start).start_for(families)
-    return ledger.before(name, seed)
-
-
-def _compared(folder: Path, before: str, after: str) -> dict[str, Any]:
-    """Return the paired comparison of two runs on the test split; without differences where they are one run."""
-    if before == after:
-        return {"same_run": True}
-    pair = compare([folder / before, folder / after], progress=False)["pairs"][0]
-    kept = ("verdict", "accuracy_change", "macro_f1_change", "mcnemar", "train_seconds_ratio", "per_class")
-    return {"same_run": False, **{key: pair[key] for key in kept}}
-
-
-def _tell_lesson(ledger: Ledger, seed: int, plan: Plan) -> None:
-    """Compare what the preprocessing alone changes, for each pair of stages that is complete."""
-    for lesson in plan.lesson:
-        unit, weights = ledger.row(lesson.unit, seed), ledger.row(lesson.weights, seed)
-        known = any((told["what"], told["seed"]) == (lesson.what, seed) for told in ledger.lesson)
-        if unit and weights and not known:
-            sides = {
-                side: {"stage": row["name"], "run": row["run"]}
-                | {f"{split}_accuracy": row[split]["accuracy"] for split in ("val", "test")}
-                for side, row in (("unit", unit), ("weights", weights))
-            }
-            found = _compared(ledger.folder, unit["run"], weights["run"])
-            ledger.lesson.append({"what": lesson.what, "seed": seed, **sides, **found})
 
 
 def _write(ledger: Ledger) -> None:

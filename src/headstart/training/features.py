@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +18,24 @@ from torch import Tensor, nn
 from headstart.contracts import ImageSpec, UInt8Images
 from headstart.data.resample import preprocess
 from headstart.errors import TrainingError
-from headstart.files import write_atomically
+from headstart.files import write_atomically, write_json
 from headstart.home import cache_home
 from headstart.models.heads import pooled_features
 
 CACHE_BYTES = 4 * 10**9
 """Features of about 800,000 images; what was not used for longest makes way."""
+
+
+class Features(NamedTuple):
+    """What a frozen backbone makes of images.
+
+    Attributes:
+        values: float32, shape (n, features); memory-mapped.
+        cached_seconds: What computing them took the run that left them on the disk; 0 where it was this one.
+    """
+
+    values: NDArray[np.float32]
+    cached_seconds: float
 
 
 def frozen_features(
@@ -34,7 +48,7 @@ def frozen_features(
     mirror: bool = False,
     batch_size: int = 64,
     advance: Callable[[int], None] = lambda _: None,
-) -> NDArray[np.float32]:
+) -> Features:
     """Return the pooled features of every image, from the cache on disk where they are known.
 
     Args:
@@ -47,23 +61,23 @@ def frozen_features(
         batch_size: Images in a forward pass.
         advance: Called with the number of images finished.
 
-    Returns:
-        float32, shape (n, features); memory-mapped.
-
     Raises:
         TrainingError: The cache folder can't be written.
     """
     key = _key(module, images, spec, weights_sha256, mirror, str(memory_format))
     path = cache_home() / "features" / f"{key}.npy"
-    if path.is_file():
+    cached_seconds = _cached_seconds(path)
+    if cached_seconds is not None:
         # The age decides what goes when the cache is full; a cache that is only read keeps its ages.
         with suppress(OSError):
             path.touch()
         advance(len(images))
     else:
+        started = time.monotonic()
         features = _compute(module, images, spec, memory_format, mirror, batch_size, advance)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(_facts(path), {"seconds": round(time.monotonic() - started, 3)})
             write_atomically(path, _npy(features))
             # Another process may clear away at the same time.
             with suppress(FileNotFoundError):
@@ -74,7 +88,20 @@ def frozen_features(
                 "another folder in the environment variable HEADSTART_HOME."
             ) from None
     stored: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return stored
+    return Features(stored, cached_seconds or 0.0)
+
+
+def _facts(path: Path) -> Path:
+    """Return the file beside the features that says what they cost."""
+    return path.with_suffix(".json")
+
+
+def _cached_seconds(path: Path) -> float | None:
+    """Return what these features cost; None where they must be computed."""
+    if not path.is_file() or not _facts(path).is_file():
+        return None
+    facts: dict[str, float] = json.loads(_facts(path).read_text(encoding="utf-8"))
+    return facts["seconds"]
 
 
 @torch.inference_mode()
@@ -126,6 +153,7 @@ def _forget_oldest(folder: Path, *, keep: Path) -> None:
             return
         excess -= file.stat().st_size
         file.unlink(missing_ok=True)
+        _facts(file).unlink(missing_ok=True)
 
 
 def _npy(features: Tensor) -> bytes:

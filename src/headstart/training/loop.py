@@ -52,6 +52,12 @@ class Progress:
         """Return whether a validation result beats the best so far; equal accuracies are settled by the loss."""
         return (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
 
+    @property
+    def images_per_second(self) -> float:
+        """Training images that passed through the network, over all epochs."""
+        images = sum(record.images_per_second * record.seconds for record in self.history)
+        return images / max(self.total_seconds, 1e-9)
+
 
 @dataclass(frozen=True)
 class Training:

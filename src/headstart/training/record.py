@@ -8,12 +8,28 @@ from importlib.metadata import version
 import torch
 
 from headstart.data.dataset import Dataset
+from headstart.errors import DataError
 from headstart.models.backbones import WeightsRecord
 from headstart.training.folder import RunFolder
 from headstart.training.hardware import describe_hardware
 
 PACKAGES = ("headstart", "torch", "torchvision", "timm", "accelerate", "numpy")
 """Whose versions decide a run's figures."""
+
+
+def check_same_data(folder: RunFolder, dataset: Dataset) -> None:
+    """Check that a run was begun on these data, before it is gone on with or recognised.
+
+    Raises:
+        DataError: It was begun on others.
+    """
+    begun = folder.read_environment().get("data")
+    if begun is not None and begun["sha256"] != dataset.sha256:
+        raise DataError(
+            f"{folder.path} was begun on other images or labels than {dataset.name} holds now: sha256 "
+            f"{begun['sha256'][:12]}... then, {dataset.sha256[:12]}... now. Restore the data, or give another folder "
+            "with --out."
+        )
 
 
 def record_environment(

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.bundle import Bundle, save_bundle
@@ -27,7 +26,7 @@ from headstart.models.freeze import count_stages, freeze, parameter_groups, set_
 from headstart.models.heads import build_classifier, empty_classifier, head_of
 from headstart.recipe import FinetuneRecipe, ProbeRecipe, Recipe
 from headstart.training.class_weights import class_weights
-from headstart.training.features import frozen_features
+from headstart.training.features import Features, frozen_features
 from headstart.training.folder import RunFolder
 from headstart.training.frozen import reuse_frozen
 from headstart.training.hardware import Arithmetic, autocast, choose_arithmetic, peak_memory_mb
@@ -149,12 +148,13 @@ def train(
     )
     material.classifier.to(memory_format=arithmetic.torch_format)
     validate = _validator(material, arithmetic)
-    best_epoch, history = 0, list[EpochRecord]()
+    best_epoch, history, cached_seconds = 0, list[EpochRecord](), 0.0
     if recipe.probe:
-        best_epoch, history = _train_probe(recipe.probe, material, arithmetic, recipe=recipe, display=display)
+        best_epoch, history, cached_seconds = _train_probe(recipe.probe, material, arithmetic, recipe, display)
     probe_seconds = time.monotonic() - started
     before = validate(material.classifier)
-    train_seconds = probe_seconds
+    # What the training costs, whichever run has paid for the features.
+    train_seconds = probe_seconds + cached_seconds
     facts: dict[str, Any] = {"probe_val_accuracy": before[1], "train_images_per_second": 0.0}
     if recipe.probe:
         display.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
@@ -164,7 +164,7 @@ def train(
         best_epoch, history = done.best_epoch, done.history
         if not best_epoch:
             display.say("No epoch was better on validation than what came before fine-tuning, which is kept.")
-        facts["train_images_per_second"] = _speed(done)
+        facts["train_images_per_second"] = round(done.images_per_second, 1)
         train_seconds += done.total_seconds
     write_history(folder.history, history)
     save_bundle(_bundle(recipe, material, manifest.sha256), folder.model)
@@ -174,6 +174,7 @@ def train(
         | {
             "best_epoch": best_epoch,
             "train_seconds": round(train_seconds, 3),
+            "cached_seconds": round(cached_seconds, 3),
             "backbone": material.backbone.name,
             "device": material.device.type,
             "precision": arithmetic.precision,
@@ -184,11 +185,11 @@ def train(
 
 
 def _train_probe(
-    probe: ProbeRecipe, material: Material, arithmetic: Arithmetic, *, recipe: Recipe, display: Display
-) -> tuple[int, list[EpochRecord]]:
-    """Train the head; return the best epoch and the record of each, where the solver has epochs."""
+    probe: ProbeRecipe, material: Material, arithmetic: Arithmetic, recipe: Recipe, display: Display
+) -> tuple[int, list[EpochRecord], float]:
+    """Train the head; return the best epoch, the record of each one there is, and the features' ``cached_seconds``."""
 
-    def features_of(split: Split, *, mirror: bool, advance: Callable[[int], None]) -> NDArray[np.float32]:
+    def features_of(split: Split, *, mirror: bool, advance: Callable[[int], None]) -> Features:
         return frozen_features(
             material.classifier,
             np.asarray(split.images),
@@ -201,7 +202,9 @@ def _train_probe(
 
     mirrors = (False, True) if probe.flip else (False,)
     with display.bar("Features", len(material.train) * len(mirrors)) as advance:
-        features = np.concatenate([features_of(material.train, mirror=m, advance=advance) for m in mirrors])
+        found = [features_of(material.train, mirror=m, advance=advance) for m in mirrors]
+    features = np.concatenate([part.values for part in found])
+    cached_seconds = sum(part.cached_seconds for part in found)
     labels = torch.from_numpy(np.tile(material.train.labels, len(mirrors)))
     weights = class_weights(recipe.finetune.class_weights, material.train) if recipe.finetune else None
     if probe.solver == "lbfgs":
@@ -209,16 +212,16 @@ def _train_probe(
         assert isinstance(head, nn.Linear)
         fit_linear(torch.from_numpy(features), labels, head, l2=probe.l2, weights=weights)
         head.to(material.device)
-        return 0, []
+        return 0, [], cached_seconds
     with display.bar("Validation features", len(material.val)) as advance:
-        val_features = np.array(features_of(material.val, mirror=False, advance=advance))
+        val_features = features_of(material.val, mirror=False, advance=advance)
     head = head_of(material.classifier).to("cpu")
     with display.bar("Head", probe.epochs) as advance:
         best_epoch, history = fit_head(
             torch.from_numpy(features),
             labels,
             head,
-            val=(torch.from_numpy(val_features), torch.from_numpy(material.val.labels)),
+            val=(torch.from_numpy(np.array(val_features.values)), torch.from_numpy(material.val.labels)),
             seed=recipe.seed,
             epochs=probe.epochs,
             batch_size=probe.batch_size,
@@ -229,7 +232,7 @@ def _train_probe(
             advance=advance,
         )
     head.to(material.device)
-    return best_epoch, history
+    return best_epoch, history, cached_seconds + val_features.cached_seconds
 
 
 def _fine_tune(
@@ -391,8 +394,3 @@ def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:
         manifest_sha256=manifest_sha256,
         weights={key: record[key] for key in ("source", "origin", "sha256", "license")},
     )
-
-
-def _speed(done: Progress) -> float:
-    images = sum(record.images_per_second * record.seconds for record in done.history)
-    return round(images / max(done.total_seconds, 1e-9), 1)
