@@ -125,6 +125,19 @@ def test_a_study_of_asides_has_no_sentences(place):
     assert "- **" not in study_table.section(place / "study-r50.json", {**STUDY, "lesson": [], "stages": [aside]})
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("study-*.json")), ids=lambda p: p.stem)
+def test_the_recorded_changes_are_those_of_the_recorded_figures(path):
+    stages = json.loads(path.read_text())["stages"]
+    for told in stages:
+        against = told["against"]
+        if against is None or against["same_run"]:
+            continue
+        (before,) = (r for r in stages if (r["name"], r["seed"]) == (against["stage"], told["seed"]))
+        gain = told["test"]["accuracy"] - before["test"]["accuracy"]
+        assert against["accuracy_change"]["value"] == pytest.approx(gain, abs=1e-6), told["name"]
+        assert against["train_seconds_ratio"] == pytest.approx(told["seconds"] / before["seconds"], rel=1e-3)
+
+
 def test_all_variants_are_told_and_which_was_chosen(place):
     variants = [
         {"name": "cosine", "val_accuracy": 0.936, "seconds": 321.4},
