@@ -111,6 +111,24 @@ def test_the_page_has_each_stage_with_its_figures_and_fetches_nothing(ledger, tm
     assert "schedule-cost-title" not in reader.ids
 
 
+def test_the_headline_of_several_seeds_gives_their_median(ledger, tmp_path):
+    assert "the median of" not in read(tmp_path)[1]
+    best = max(ledger.rows, key=lambda row: row["val"]["accuracy"])
+    others = [{**best, "seed": seed, "test": {**best["test"], "accuracy": 0.1 * seed}} for seed in (1, 2)]
+    ledger.rows += others
+    ledger.write()
+    assert "with seed 0; the median of 3 seeds is 20.00 %" in read(tmp_path)[1]
+
+
+def test_the_lesson_is_told_in_the_order_of_the_plan(ledger):
+    second = Lesson(what="fine-tuned", unit="baseline", weights="finetune")
+    both = PLAN.model_copy(update={"lesson": [*PLAN.lesson, second]})
+    tell_lesson(ledger, 0, both)
+    del ledger.lesson[0]
+    tell_lesson(ledger, 0, both)
+    assert [pair["what"] for pair in ledger.lesson] == ["frozen", "fine-tuned"]
+
+
 def test_the_page_says_whether_validation_chose_a_variant_or_kept_what_was_there(ledger, tmp_path):
     row = next(row for row in ledger.rows if len(row["variants"]) > 1)
     assert f"Validation chose {row['variant']}" in read(tmp_path)[1]

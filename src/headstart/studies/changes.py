@@ -55,3 +55,6 @@ def tell_lesson(ledger: Ledger, seed: int, plan: Plan) -> None:
             }
             found = _compared(ledger.folder, unit["run"], weights["run"])
             ledger.lesson.append({"what": lesson.what, "seed": seed, **sides, **found})
+    # A pair whose run was removed and made again comes last, and is told in its place.
+    places = {lesson.what: place for place, lesson in enumerate(plan.lesson)}
+    ledger.lesson.sort(key=lambda told: (told["seed"], places.get(told["what"], len(places))))
