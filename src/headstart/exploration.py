@@ -31,6 +31,7 @@ from headstart.models.fold import fold_batch_norm, pad_in_kernel
 from headstart.models.heads import build_classifier
 from headstart.report.explore_page import MADE_BY, explore_page
 from headstart.training.features import frozen_features
+from headstart.training.folder import check_writable
 from headstart.training.hardware import describe_hardware, peak_memory_mb, pick_device, prepare_process
 from headstart.training.progress import Display
 
@@ -148,6 +149,7 @@ def _check_free(folder: Path) -> None:
     """Refuse to overwrite what exploring has not written."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, so it can't hold a page. Name a folder with --out.")
+    check_writable(folder)
     for name in (PAGE, FIGURES):
         path = folder / name
         if path.exists() and MADE_BY.encode() not in path.read_bytes()[:1000]:

@@ -320,6 +320,12 @@ def _read(name: str) -> dict[str, Any]:
     )
 
 
+_SHAPES = dict.fromkeys(("tuple_type", "list_type"), "input should be a list, e.g. [512, 256]") | dict.fromkeys(
+    ("model_type", "dict_type"), "input should be a mapping of keys to values"
+)
+"""What pydantic says in Python's words, in those of YAML."""
+
+
 def _explain(problem: Any) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -327,7 +333,7 @@ def _explain(problem: Any) -> str:
         return (
             f"{where}: unknown key.{nearest(str(problem['loc'][-1]), known)} Allowed in {section}: {', '.join(known)}."
         )
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = _SHAPES.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
     if not where:
         return message
     return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r})."

@@ -74,6 +74,8 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
         if child is None:
             child = tree[parent] = {}
         if not isinstance(child, dict):
-            raise RecipeError(f"--set {key}: '{parent}' holds a single value, not further keys.")
+            raise RecipeError(
+                f"{key} can't be set: '{parent}' is {child!r}, where a mapping with further keys belongs."
+            )
         tree = child
     tree[last] = value

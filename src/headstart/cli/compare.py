@@ -64,6 +64,7 @@ def _run_row(run: dict[str, Any]) -> dict[str, str]:
 
 def _pair_row(pair: dict[str, Any], several: bool) -> dict[str, str]:
     change, counts = pair["accuracy_change"], pair["mcnemar"]
+    p_value = counts["p_corrected"]
     better = {side: f"{pair[side]} is better" for side in ("first", "second")}
     return {
         "pair": f"{pair['first']} -> {pair['second']}",
@@ -72,7 +73,7 @@ def _pair_row(pair: dict[str, Any], several: bool) -> dict[str, str]:
         "macro F1": f"{100 * pair['macro_f1_change']['value']:+.2f}",
         "lost": f"{counts['first_only']:,}",
         "gained": f"{counts['second_only']:,}",
-        "p corrected" if several else "p": f"{counts['p_corrected']:.2g}",
+        "p corrected" if several else "p": "< 0.001" if p_value < 0.001 else f"{p_value:.2g}",
         "same answer": f"{pair['agreement']:.1%}",
         "verdict": better.get(pair["verdict"], pair["verdict"]),
     }

@@ -22,7 +22,7 @@ def evaluate(
     device: Device = None,
     saliency: Annotated[
         bool,
-        typer.Option("--saliency", help="Show where in the worst mistakes the evidence was (headstart\\[explain])."),
+        typer.Option("--saliency", help="Show where in the worst mistakes the evidence was (needs captum)."),
     ] = False,
     corruptions: Annotated[
         bool,

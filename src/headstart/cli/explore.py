@@ -10,7 +10,7 @@ from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threa
 
 def explore(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Data set: cifar10.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="cifar10, or a data set's folder.")],
     limit: Annotated[int | None, typer.Option(metavar="N", help="Keep the first N training images.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for explore.html and explore.json; explore-DATA by default.")

@@ -12,7 +12,7 @@ from headstart.errors import InputError
 
 def study(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Data set: cifar10.", show_default=False)],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="cifar10, or a data set's folder.", show_default=False)],
     backbone: Annotated[
         str | None, typer.Option(help="A name that `headstart backbones` lists; the published study's by default.")
     ] = None,
@@ -23,7 +23,9 @@ def study(
     stages: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Only these stages, by name; all of them by default.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="Runs all stages; may be given several times.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Of all runs, 0 by default; several times for several.")
+    ] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Other stages, as YAML.")] = None,
     set_: Annotated[
         list[str] | None,

@@ -13,7 +13,9 @@ from headstart.errors import InputError
 
 def train(
     context: typer.Context,
-    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Data set: cifar10.", show_default=False)] = None,
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="cifar10, or a data set's folder.", show_default=False)
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A shipped recipe's name or a YAML file; quickstart by default.")
     ] = None,

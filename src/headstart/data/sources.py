@@ -195,7 +195,7 @@ def _check(sha256: str, identity: Identity) -> None:
     if sha256 != identity.sha256:
         raise DataError(
             f"what is there is not CIFAR-10: the SHA-256 over images and labels is {sha256[:12]}..., not"
-            f" {identity.sha256[:12]}...."
+            f" {identity.sha256[:12]}.... Another data set is named by its folder in the place of cifar10."
         )
 
 

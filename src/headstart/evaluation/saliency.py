@@ -30,9 +30,7 @@ _TOGETHER = 8
 def check_captum() -> None:
     """Raise InputError with the install command when captum is not installed."""
     if find_spec("captum") is None:
-        raise InputError(
-            "Saliency maps need captum, which is not installed. Install it with: pip install 'headstart[explain]'"
-        )
+        raise InputError("Saliency maps need captum, which is not installed. Install it with: pip install captum")
 
 
 def check_explainable(model: Path) -> None:

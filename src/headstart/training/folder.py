@@ -86,6 +86,11 @@ def check_free(path: Path) -> None:
         raise RunError(f"{path} already holds {what} ({how}), or give another folder with --out.")
     if path.is_file() or (path.is_dir() and any(not _is_left_over(file) for file in path.iterdir())):
         raise RunError(f"{path} is not an empty folder. Give another folder with --out.")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunError where no folder can be made at ``path``, or nothing be written to the one there is."""
     parent = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise RunError(f"{path} can't be written: {parent} is no folder you may write to. Give another with --out.")
