@@ -246,10 +246,9 @@ def test_runs_on_data_that_have_changed_meanwhile_are_not_recognised(whole, plac
     assert finished(copy) == ["as-published"]
 
 
-def test_words_of_the_plan_may_change_while_a_stage_is_half_trained(place, sample_dir, monkeypatch):
+def test_words_of_the_plan_may_change_while_a_stage_is_half_trained(place, sample_dir):
     out = place / "reworded"
-    stop = mock.patch("headstart.experiment.train_network", side_effect=StoppedError("stopped"))
-    with stop:
+    with mock.patch("headstart.experiment.train_network", side_effect=StoppedError("stopped")):
         assert main(words(place, sample_dir, out, "--stages", "as-published")) == 130
     recipe = out / "seed-0" / "as-published" / "recipe.yaml"
     begun = recipe.read_text()

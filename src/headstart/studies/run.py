@@ -133,6 +133,7 @@ def study(
     if isinstance(stages, str) or (stages is not None and not stages):
         raise InputError(f'stages must be a list of names, e.g. ["baseline"], or None for all, but is {stages!r}.')
     _check_overrides(overrides or {})
+    # Only to refuse one that is not here, before a folder is made for it.
     pick_device(device)
     checked = load_plan(Path(plan) if plan is not None else None)
     if limit is None and not full and data == checked.data:
@@ -336,17 +337,17 @@ def _recipe(
 def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: _Settings) -> VariantRun:
     """Train a variant, or recognise it: in its own folder, or as an earlier run of the same recipe."""
     shown = own.relative_to(place.parent)
-    if not (own / "recipe.yaml").is_file():
+    begun = load_recipe(str(own / "recipe.yaml")) if (own / "recipe.yaml").is_file() else None
+    if begun is None:
         for path, known in known_runs(place):
             if same_but_for_words(known, recipe):
                 check_same_data(RunFolder(path), settings.dataset)
                 settings.display.say(f"{shown}: {path.relative_to(place.parent)} is a run of the same recipe")
                 return read_variant(name, path, reused=True)
-    else:
-        begun = load_recipe(str(own / "recipe.yaml"))
+    elif same_but_for_words(begun, recipe):
         # Words may have changed since, in the plan or with a newer headstart.
-        recipe = begun if same_but_for_words(begun, recipe) else recipe
-    if (own / "validation.json").is_file() and load_recipe(str(own / "recipe.yaml")) == recipe:
+        recipe = begun
+    if begun == recipe and (own / "validation.json").is_file():
         check_same_data(RunFolder(own), settings.dataset)
         settings.display.say(f"{shown}: finished before")
     else:
