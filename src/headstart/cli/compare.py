@@ -8,6 +8,7 @@ import typer
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet
 from headstart.display import table
 from headstart.errors import InputError
+from headstart.wording import p_cell
 
 
 def compare(
@@ -64,7 +65,6 @@ def _run_row(run: dict[str, Any]) -> dict[str, str]:
 
 def _pair_row(pair: dict[str, Any], several: bool) -> dict[str, str]:
     change, counts = pair["accuracy_change"], pair["mcnemar"]
-    p_value = counts["p_corrected"]
     better = {side: f"{pair[side]} is better" for side in ("first", "second")}
     return {
         "pair": f"{pair['first']} -> {pair['second']}",
@@ -73,7 +73,7 @@ def _pair_row(pair: dict[str, Any], several: bool) -> dict[str, str]:
         "macro F1": f"{100 * pair['macro_f1_change']['value']:+.2f}",
         "lost": f"{counts['first_only']:,}",
         "gained": f"{counts['second_only']:,}",
-        "p corrected" if several else "p": "< 0.001" if p_value < 0.001 else f"{p_value:.2g}",
+        "p corrected" if several else "p": p_cell(counts["p_corrected"]),
         "same answer": f"{pair['agreement']:.1%}",
         "verdict": better.get(pair["verdict"], pair["verdict"]),
     }

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 from headstart.evaluation.comparison import ALPHA, Change, PairedComparison
+from headstart.wording import p_text, signed_points
 
 Verdict = Literal["same answers", "noise", "luck of the seed", "first", "second"]
 """``first`` and ``second`` name the better one; ``luck of the seed`` is a clear gap between runs of one recipe."""
 
-_MINUS = "\u2212"
 _MANY_TIMES = 1.15
 """From this ratio on, a difference in cost is worth a word."""
 
@@ -57,7 +57,7 @@ def sentence(
         return f"{first} and {second} gave the same answer for each of the {comparison.n:,} images."
     if verdict == "noise":
         return (
-            f"The difference between {first} and {second} is noise: {signed(comparison.accuracy.value)} points "
+            f"The difference between {first} and {second} is noise: {signed_points(comparison.accuracy.value)} points "
             f"({_range(comparison.accuracy)}; {p_text(p_value)}).{_needed(comparison, p_value)}"
         )
     if verdict == "luck of the seed":
@@ -75,33 +75,12 @@ def sentence(
     )
 
 
-def p_text(p_value: float) -> str:
-    """Return ``p = 0.031``, or ``p < 0.001`` where more digits would pretend.
-
-    Example:
-        >>> [p_text(p) for p in (1.0, 0.52, 0.0312, 4e-7)]
-        ['p = 1', 'p = 0.52', 'p = 0.031', 'p < 0.001']
-    """
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
-
-
-def signed(share: float) -> str:
-    """Return a difference of shares in points, with its sign.
-
-    Example:
-        >>> signed(0.0213), signed(0.0)
-        ('+2.13', '0.00')
-    """
-    text = f"{100 * share:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", _MINUS)
-
-
 def _points(share: float) -> str:
     return f"{100 * share:.2f} points"
 
 
 def _range(change: Change) -> str:
-    return f"95 % interval {signed(change.low)} to {signed(change.high)}"
+    return f"95 % interval {signed_points(change.low)} to {signed_points(change.high)}"
 
 
 def _needed(comparison: PairedComparison, p_value: float) -> str:
@@ -133,4 +112,4 @@ def _extreme_class(comparison: PairedComparison, class_names: Sequence[str], gai
     value, name = max(changes) if gained else min(changes)
     if (value > 0) is not gained or value == 0:
         return ""
-    return f"; {name} {'gained' if gained else 'lost'} most ({signed(value)} points of F1)"
+    return f"; {name} {'gained' if gained else 'lost'} most ({signed_points(value)} points of F1)"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headstart.report.charts import Box, Tick, nice_ticks, shortened
+from headstart.wording import signed_points
 
 _ROW = 26.0
 _LETTER = 6.6
@@ -62,19 +63,13 @@ def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeCh
             x=x(100 * value),
             low_x=x(100 * low),
             high_x=x(100 * high),
-            text=signed(value),
+            text=signed_points(value),
             direction="up" if low > 0 else "down" if high < 0 else "unclear",
         )
         for i, (name, (full_name, value, low, high)) in enumerate(zip(names, changes, strict=True))
     ]
     x_ticks = [Tick(x(tick), _axis(tick)) for tick in ticks]
     return ChangeChart(box.right + 52.0, box.bottom + 42.0, box, x(0.0), x_ticks, rows)
-
-
-def signed(share: float) -> str:
-    """Return a difference of shares in percentage points with its sign, e.g. ``+1.20``."""
-    text = f"{100 * share:+.2f}"
-    return "0.00" if float(text) == 0 else text.replace("-", "\u2212")
 
 
 def _axis(points: float) -> str:

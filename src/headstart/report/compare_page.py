@@ -7,9 +7,10 @@ from typing import Any
 
 from headstart.contracts import UInt8Images
 from headstart.errors import InputError
-from headstart.report.change_chart import ChangeChart, change_chart, signed
+from headstart.report.change_chart import ChangeChart, change_chart
 from headstart.report.mistakes import data_uri
 from headstart.report.page import render, write_page
+from headstart.wording import p_cell, signed_points
 
 PAIRS_IN_DETAIL = 6
 """More pairs than these are told in the table, and only the first run's in detail."""
@@ -69,7 +70,8 @@ def write_comparison(
         ],
         why_no_pictures=why_no_pictures,
         generator=GENERATOR,
-        points=signed,
+        points=signed_points,
+        p_cell=p_cell,
     )
     write_page(out, page)
 

@@ -17,7 +17,6 @@ from headstart.report.run_files import read_run
 from headstart.report.study_words import (
     interval,
     lesson_sentences,
-    p_text,
     published_sentence,
     seeds_sentence,
     signed,
@@ -27,6 +26,7 @@ from headstart.report.study_words import (
     was_kept,
     weak_class_sentences,
 )
+from headstart.wording import p_text
 
 VARIANTS_FOR_A_CURVE = 4
 """From so many variants on, a stage shows what each of them reaches against what it costs."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-_MINUS = "\u2212"
+from headstart.wording import p_text, signed_points
+
 _SAME_TIME = 0.05
 """A cost within this share of the other is called the same."""
 
@@ -190,8 +191,7 @@ def points(share: float) -> str:
 
 def signed(share: float) -> str:
     """Write a difference of shares in percentage points with its sign, one digit."""
-    text = f"{100 * share:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", _MINUS)
+    return signed_points(share, digits=1)
 
 
 def interval(change: Mapping[str, Any]) -> str:
@@ -200,11 +200,6 @@ def interval(change: Mapping[str, Any]) -> str:
     if low >= 0:
         return f"{100 * low:.1f} to {100 * high:.1f}"
     return f"{signed(low)} to {signed(high)}"
-
-
-def p_text(p_value: float) -> str:
-    """Write McNemar's p-value with as many digits as mean something."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
 
 
 def _lesson_sentence(pair: Mapping[str, Any]) -> str:
