@@ -35,6 +35,10 @@ HEADING = """\
 
 Written by `python benchmarks/study_table.py` from the files that `headstart study` leaves; nothing is typed by hand.
 
+Within a stage validation chooses, and the test split is opened once for what it chose. What the stages themselves are,
+their sizes, heads and learning rates, was settled beforehand, some of it on training images 10,000 to 16,000, which are
+not among those that a study of 10,000 trains or validates on: see [held-out.json](../benchmarks/results/held-out.json).
+
 """
 NOTHING = """\
 No run of the study is recorded yet. `headstart study cifar10` makes one; its `study.json` belongs into
@@ -69,7 +73,9 @@ def table(studies: Sequence[Study]) -> str:
     lines.append("")
     lines.append(
         "Test accuracy, median over seeds; in brackets how many seeds (one for most stages that take minutes), the "
-        "median training time of the chosen run, and which backbone it had where that is another one than the column's."
+        "median training time of the chosen run, and which backbone it had where that is another one than the "
+        "column's. Where validation kept what was there before, nothing changes: *kept*. A dash is a stage that was "
+        "not run, or a figure that was not published."
     )
     return "\n".join(lines) + "\n"
 
@@ -78,6 +84,8 @@ def cell(study: Study, stage: str) -> str:
     rows = [row for row in study["stages"] if row["name"] == stage]
     if not rows:
         return ""
+    if all(row["against"] and row["against"]["same_run"] for row in rows):
+        return "*kept*"
     accuracy = median(row["test"]["accuracy"] for row in rows)
     seconds = median(row["seconds"] for row in rows)
     others = sorted({row["backbone"] for row in rows} - {study["backbone"]})

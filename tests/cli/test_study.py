@@ -185,6 +185,15 @@ def test_a_finished_study_is_recognised_and_nothing_is_trained_again(whole, plac
     assert [row["test"] for row in again["stages"]] == [row["test"] for row in study["stages"]]
 
 
+def test_the_same_data_by_another_name_are_the_same_data(whole, place, sample_dir):
+    copy = place / "by-another-name"
+    shutil.copytree(whole[0], copy)
+    other = sample_dir / ".." / sample_dir.name
+    assert str(other) != str(sample_dir)
+    with mock.patch("headstart.studies.run.train_only", side_effect=AssertionError("trained again")):
+        assert main(words(place, other, copy, "--resume")) == 0
+
+
 def test_going_on_with_a_study_that_is_not_there_is_refused(place, sample_dir, capsys):
     assert main(words(place, sample_dir, place / "nowhere", "--resume")) == 2
     assert "holds no study to go on with" in json.loads(capsys.readouterr().out)["error"]
@@ -382,6 +391,15 @@ def test_an_override_that_would_falsify_the_record_or_do_nothing_is_refused(plac
 def test_python_gets_the_same_answers(sample_dir, tmp_path, given, told):
     with pytest.raises(InputError, match=told):
         headstart.study(sample_dir, out=tmp_path / "study", **given)
+
+
+def test_a_study_that_is_stopped_in_python_says_how_python_goes_on(place, sample_dir):
+    given = {"plan": write_plan(place, PLAN), "out": place / "stopped-in-python", "stages": ["as-published"]}
+    given |= {"overrides": {"weights": str(place / "w.safetensors")}, "progress": False}
+    stopped = mock.patch("headstart.experiment.train_network", side_effect=StoppedError("stopped"))
+    with stopped, pytest.raises(StoppedError, match=r"Go on with: headstart\.study\(\.\.\., resume=True\)"):
+        headstart.study(sample_dir, **given)
+    assert headstart.study(sample_dir, **given, resume=True)["stages"]
 
 
 def test_images_without_a_test_split_are_refused(place, sample, sample_arrays, capsys):

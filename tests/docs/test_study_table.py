@@ -38,6 +38,7 @@ def row(name, accuracy, *, seed=0, seconds=10.0, before=None, published=None):
         "seed": seed,
         "variant": None,
         "weakest": [],
+        "left_out": {},
         "variants": [],
         "test": {"accuracy": accuracy},
         "val": {"accuracy": round(accuracy + 0.01, 4)},
@@ -62,7 +63,7 @@ STUDY = {
             "same_run": False,
             "accuracy_change": {"value": 0.301, "ci95": [0.289, 0.313]},
             "mcnemar": {"p": 1e-9},
-            "unit": {"test_accuracy": 0.301},
+            "unit": {"test_accuracy": 0.301, "run": "seed-0/as-published"},
             "weights": {"test_accuracy": 0.602},
         }
     ],
@@ -99,9 +100,19 @@ def test_the_table_has_the_median_over_seeds(place):
     assert "`finetune-96`" not in text, "a stage that was not run has no line"
     assert "Fine-tuning gained 19.2 points (18.0 to 20.4) for 4.2 times the time; cat gained most." in text
     assert "The published study reports 71.04 %; this is 8.3 points more." in text
-    test, val = "79.37 % to 79.99 % on test, median 79.51 %", "80.37 % to 80.99 % on validation, median 80.51 %"
+    test, val = (
+        "79.37 % to 79.99 % on test, median 79.51 % (published 71.04 %)",
+        "80.37 % to 80.99 % on validation, median 80.51 %",
+    )
     assert [line.strip() for line in text.splitlines() if "seeds:" in line] == [f"Over 3 seeds: {test}; {val}."]
     assert "Of the 49.3 points between as-published and finetune as measured here, 30.1 points come from" in text
+
+
+def test_a_stage_that_changed_nothing_is_no_loss_against_the_median_above_it():
+    same = row("finetune", 0.5, before=0.6) | {"against": {"same_run": True}}
+    assert study_table.cell({**STUDY, "stages": [same, {**same, "seed": 1}]}, "finetune") == "*kept*"
+    other = row("finetune", 0.7, before=0.6, seed=1)
+    assert study_table.cell({**STUDY, "stages": [same, other]}, "finetune") == "60.00\u00a0% (2; 10 s)"
 
 
 def test_the_commands_make_every_row_anew_in_an_empty_folder(place):

@@ -250,6 +250,12 @@ def test_the_published_figure_stands_beside_ours(published, said):
     assert published_sentence({"published": published, "test": {"accuracy": 0.8}}, {}).endswith(said)
 
 
+def test_a_published_validation_figure_is_held_against_validation():
+    row = {"published": {"accuracy": 0.3176, "val_accuracy": 0.306}, "test": {"accuracy": 0.3307}}
+    told = published_sentence(row | {"val": {"accuracy": 0.316}}, {}).replace("\u00a0", " ")
+    assert told.endswith("1.3 points more. On validation 30.60 % there and 31.60 % here, 1.0 points more.")
+
+
 def test_a_published_figure_of_another_network_or_other_images_is_called_that():
     row = {"published": {"accuracy": 0.3}, "test": {"accuracy": 0.8}, "backbone": "lite0", "limit": 500}
     with_ = {"backbone": "resnet50", "limit": 10_000}
@@ -274,18 +280,22 @@ def test_a_variant_that_was_kept_though_another_is_ahead_is_called_kept(chosen, 
         {"name": "mixup", "val_accuracy": 0.916, "seconds": 231.0},
     ]
     told = f"{said}`plain` 91.50\u00a0% in 228 s, `mixup` 91.60\u00a0% in 231 s."
-    row = {"variant": chosen, "variants": variants, "against": {"same_run": same_run}}
+    row = {"variant": chosen, "variants": variants, "left_out": {}, "against": {"same_run": same_run}}
     assert variants_sentence(row) == told
+    without = variants_sentence(row | {"left_out": {"cutmix": "no weights"}})
+    assert without == told.removesuffix(".") + "; `cutmix` was left out: no weights."
 
 
 def test_the_lesson_is_told_with_the_numbers():
     def pair(what, unit, weights):
         change = {"value": weights - unit, "ci95": [weights - unit - 0.01, weights - unit + 0.01]}
-        sides = {"unit": {"test_accuracy": unit}, "weights": {"test_accuracy": weights}}
+        sides = {"unit": {"test_accuracy": unit, "run": f"{what}-unit"}, "weights": {"test_accuracy": weights}}
         return {"what": what, "seed": 0, "same_run": False, "accuracy_change": change, "mcnemar": {"p": 1e-9}, **sides}
 
     accuracies = {"as-published": 0.30, "baseline": 0.60, "finetune": 0.80}
-    stages = [{"name": name, "seed": 0, "test": {"accuracy": value}} for name, value in accuracies.items()]
+    common = {"seed": 0, "aside": False, "published": {}}
+    stages = [common | {"name": n, "run": n, "test": {"accuracy": value}} for n, value in accuracies.items()]
+    stages.append(common | {"name": "wrong", "run": "fine-tuned-unit", "aside": True, "test": {"accuracy": 0.78}})
     study = {"lesson": [pair("frozen", 0.30, 0.60), pair("fine-tuned", 0.78, 0.80)], "stages": stages}
     told = [sentence.replace("\u00a0", " ") for sentence in lesson_sentences(study, 0)]
     assert told == [
@@ -296,6 +306,10 @@ def test_the_lesson_is_told_with_the_numbers():
         "Of the 50.0 points between as-published and finetune as measured here, 30.0 points come from feeding the "
         "weights what they want, before a single weight of the network is trained.",
     ]
+    stages[-1]["published"] = {"accuracy": 0.71, "differs": "batch norm"}
+    assert lesson_sentences(study, 0)[1].replace("\u00a0", " ") == told[1] + (
+        " The published study reports 71.00 %; this is 7.0 points more. Otherwise here: batch norm."
+    )
     study["lesson"][1] = pair("fine-tuned", 0.5, 0.79)
     assert len(lesson_sentences(study, 0)) == 3, "nothing is said to make up for it where nothing does"
 

@@ -28,7 +28,7 @@ def recipes(backbone, **options):
 def test_the_stages_are_those_of_the_published_study_and_its_next_steps():
     names = [stage.name for stage in load_plan(None).stages if not stage.aside]
     assert names == [*STAGES, "efficientnet", "best"]
-    published = {s.name: s.published.accuracy for s in load_plan(None).stages if s.published.accuracy}
+    published = {s.name: s.published.accuracy for s in load_plan(None).stages if s.published.accuracy and not s.aside}
     assert published == {"as-published": 0.3176, "baseline": 0.3176, "finetune": 0.7104, "finetune-96": 0.8882}
 
 

@@ -25,7 +25,7 @@ def stage_sentence(row: Mapping[str, Any]) -> str:
     """
     against = row["against"]
     if against is None:
-        return f"This is where the study begins: {percent(row['test']['accuracy'])} on the test split."
+        return f"The first stage that was run: {percent(row['test']['accuracy'])} on the test split."
     if against["same_run"]:
         return "Validation kept what was there before, so nothing changes."
     change = against["accuracy_change"]
@@ -58,11 +58,18 @@ def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     if "accuracy" not in published:
         return f"The published study gives no figure{note}."
     differs = f" Otherwise here: {published['differs']}." if published.get("differs") else ""
-    gap = row["test"]["accuracy"] - published["accuracy"]
-    # Beyond a digit of what is printed.
-    compared = "the same" if abs(gap) < 0.0005 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'}"
+    compared = _compared(row["test"]["accuracy"] - published["accuracy"])
+    on_validation = ""
+    if "val_accuracy" in published:
+        theirs, ours = published["val_accuracy"], row["val"]["accuracy"]
+        on_validation = f" On validation {percent(theirs)} there and {percent(ours)} here, {_compared(ours - theirs)}."
     reported = f"{percent(published['accuracy'])}{note}{_apart(row, study)}"
-    return f"The published study reports {reported}; this is {compared}.{differs}"
+    return f"The published study reports {reported}; this is {compared}.{on_validation}{differs}"
+
+
+def _compared(gap: float) -> str:
+    # Beyond a digit of what is printed.
+    return "the same" if abs(gap) < 0.0005 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'}"
 
 
 def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
@@ -111,11 +118,12 @@ def told_seed(study: Mapping[str, Any]) -> int:
 
 
 def variants_sentence(row: Mapping[str, Any]) -> str:
-    """Return what each variant of a stage reached on validation, what its training took, and which was chosen.
+    """Return what each variant of a stage reached on validation, what its training took, which was chosen or left out.
 
     It follows ``stage_sentence``, which has said so already where validation kept what was there before.
     """
     told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {v['seconds']:,.0f} s" for v in row["variants"])
+    told += "".join(f"; `{name}` was left out: {why}" for name, why in row["left_out"].items())
     name = f"`{row['variant']}`"
     kept = f"{name}, no other being better by more than a standard error" if was_kept(row) else None
     if row["against"] and row["against"]["same_run"]:
@@ -135,10 +143,12 @@ def seeds_sentence(study: Mapping[str, Any], stage: str) -> str:
     if len(rows) == 1:
         return ""
     told: list[str] = []
-    for split, name in (("test", "test"), ("val", "validation")):
+    for split, name, key in (("test", "test", "accuracy"), ("val", "validation", "val_accuracy")):
         accuracies = [row[split]["accuracy"] for row in rows]
         low, middle, high = (percent(of(accuracies)) for of in (min, median, max))
-        told.append(f"{low} to {high} on {name}, median {middle}")
+        published = rows[0]["published"].get(key)
+        beside = f" (published {percent(published)})" if published else ""
+        told.append(f"{low} to {high} on {name}, median {middle}{beside}")
     return f"Over {len(rows)} seeds: {'; '.join(told)}."
 
 
@@ -158,7 +168,11 @@ def weak_class_sentences(row: Mapping[str, Any]) -> list[str]:
 def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
     """Return what the preprocessing alone is worth, from the pairs of runs that differ in nothing else."""
     pairs = [pair for pair in study["lesson"] if pair["seed"] == seed and not pair["same_run"]]
-    told = [_lesson_sentence(pair) for pair in pairs]
+    told: list[str] = []
+    for pair in pairs:
+        wrong = (row for row in study["stages"] if row["aside"] and row["run"] == pair["unit"]["run"])
+        sentences = [_lesson_sentence(pair), *(published_sentence(row, study) for row in wrong)]
+        told.append(" ".join(filter(None, sentences)))
     if len(pairs) > 1:
         first, last = pairs[0]["accuracy_change"]["value"], pairs[-1]["accuracy_change"]["value"]
         if first > 0 and last < first / 2:

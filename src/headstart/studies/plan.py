@@ -25,10 +25,14 @@ _WEAKEST = re.compile(r"\$weakest(\d+)")
 
 
 class Published(BaseModel):
-    """What the published study reports of the step, as shares of 1, and what is done otherwise here."""
+    """What the published study reports of the step, as shares of 1, and what is done otherwise here.
+
+    ``accuracy`` and ``macro_f1`` are of the test split, ``val_accuracy`` is of validation.
+    """
 
     model_config = _STRICT
     accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    val_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     macro_f1: Annotated[float, Field(ge=0, le=1)] | None = None
     note: str = ""
     differs: str = ""

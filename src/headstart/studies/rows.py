@@ -49,9 +49,13 @@ def known_runs(place: Path) -> Iterator[tuple[Path, Recipe]]:
         yield path.parent, load_recipe(str(path.parent / "recipe.yaml"))
 
 
-def same_but_for_words(one: Recipe, other: Recipe) -> bool:
-    """Return whether two recipes lead to the same run."""
-    return one.model_copy(update={"description": ""}) == other.model_copy(update={"description": ""})
+def lead_to_same_run(one: Recipe, other: Recipe) -> bool:
+    """Return whether two recipes of a study lead to the same run.
+
+    Neither the description matters nor how the data were named: that they are the same is told by their hash.
+    """
+    plain = [recipe.model_dump(exclude={"description": True, "data": {"name"}}) for recipe in (one, other)]
+    return plain[0] == plain[1]
 
 
 def weakest_classes(per_class: Mapping[str, Mapping[str, float]], count: int) -> list[str]:

@@ -28,8 +28,8 @@ from headstart.studies.rows import (
     VariantRun,
     chosen_variant,
     known_runs,
+    lead_to_same_run,
     read_variant,
-    same_but_for_words,
     stage_row,
     weakest_classes,
 )
@@ -39,6 +39,7 @@ from headstart.training.progress import Display
 from headstart.training.record import check_same_data
 from headstart.training.run import split_checked
 
+_FROM_PYTHON = "headstart.study"
 _DECIDED_BY = {
     "data": "DATA and --limit. Give those instead",
     "data.name": "DATA. Give that instead",
@@ -86,7 +87,7 @@ def study(
     data_dir: Path | str | None = None,
     threads: int | None = None,
     device: str | None = None,
-    command: str = "headstart.study",
+    command: str = _FROM_PYTHON,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Run a study stage by stage, and write ``study.json`` and ``study.html`` after each.
@@ -233,7 +234,7 @@ def _check_unchanged(where: str, variant: str, recipe: Recipe, row: dict[str, An
     for known in row["variants"] if row else []:
         if known["name"] == variant:
             earlier = load_recipe(str(folder / known["run"] / "recipe.yaml"))
-            if not same_but_for_words(earlier, recipe):
+            if not lead_to_same_run(earlier, recipe):
                 told = differences(earlier, recipe.model_copy(update={"description": earlier.description}))
                 raise RunError(
                     f"{where} is finished in {folder} with another recipe: {told}. Give --set and --plan as they were, "
@@ -244,7 +245,7 @@ def _check_unchanged(where: str, variant: str, recipe: Recipe, row: dict[str, An
 def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> None:
     """Run one stage; a failure is written down beside the finished ones, and raised again with the stage's name."""
     settings.display.say(f"\n[bold]{stage.name}[/bold]: {stage.what} (seed {seed})")
-    command = settings.command if "--resume" in settings.command.split() else f"{settings.command} --resume"
+    command = _to_go_on(settings.command)
     try:
         row = _run_stage(stage, seed, ledger, settings)
     except StoppedError:
@@ -271,6 +272,13 @@ def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) 
         f"{stage.name}: {row['test']['accuracy']:.2%} on test, {row['val']['accuracy']:.2%} on validation"
         + (f"; validation chose {row['variant']}" if row["variant"] else "")
     )
+
+
+def _to_go_on(command: str) -> str:
+    """Return what goes on with a study: the command again with --resume, or the call from Python."""
+    if command == _FROM_PYTHON:
+        return f"{command}(..., resume=True)"
+    return command if "--resume" in command.split() else f"{command} --resume"
 
 
 def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> dict[str, Any]:
@@ -340,11 +348,11 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
     begun = load_recipe(str(own / "recipe.yaml")) if (own / "recipe.yaml").is_file() else None
     if begun is None:
         for path, known in known_runs(place):
-            if same_but_for_words(known, recipe):
+            if lead_to_same_run(known, recipe):
                 check_same_data(RunFolder(path), settings.dataset)
                 settings.display.say(f"{shown}: {path.relative_to(place.parent)} is a run of the same recipe")
                 return read_variant(name, path, reused=True)
-    elif same_but_for_words(begun, recipe):
+    elif lead_to_same_run(begun, recipe):
         # Words may have changed since, in the plan or with a newer headstart.
         recipe = begun
     if begun == recipe and (own / "validation.json").is_file():
