@@ -311,6 +311,22 @@ def test_a_run_that_was_removed_is_made_again(whole, place, sample_dir):
     assert len(again["lesson"]) == len(study["lesson"]) == 1
 
 
+def test_a_stage_that_lacks_a_variant_is_made_whole_again(place, sample_dir):
+    epochs = {"one": {"probe": {"epochs": 1}}, "two": {"probe": {"epochs": 2}}}
+    stage = {"name": "epochs", "title": "Epochs", "what": "how many", "start": "as-published", "variants": epochs}
+    plan = {**PLAN, "stages": [PLAN["stages"][0], stage], "lesson": []}
+    out = place / "without-a-variant"
+    assert main(words(place, sample_dir, out, plan=plan)) == 0
+    study = json.loads((out / "study.json").read_text())
+    last = study["stages"][-1]
+    gone = next(v["run"] for v in last["variants"] if v["run"] != last["run"])
+    shutil.rmtree(out / gone)
+    assert main(words(place, sample_dir, out, "--resume", plan=plan)) == 0
+    assert (out / gone / "validation.json").is_file()
+    again = json.loads((out / "study.json").read_text())
+    assert [row["test"] for row in again["stages"]] == [row["test"] for row in study["stages"]]
+
+
 def test_a_killed_study_goes_on_and_ends_as_if_it_never_had_been(whole, place, sample_dir):
     unbroken, study = whole
     out = place / "killed"
