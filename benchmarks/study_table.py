@@ -38,6 +38,7 @@ Written by `python benchmarks/study_table.py` from the files that `headstart stu
 Within a stage validation chooses, and the test split is opened once for what it chose. What the stages themselves are,
 their sizes, heads and learning rates, was settled beforehand, some of it on training images 10,000 to 16,000, which are
 not among those that a study of 10,000 trains or validates on: see [held-out.json](../benchmarks/results/held-out.json).
+Earlier plans of `best` had been measured on the test split as well; what they reached stands there too.
 
 """
 NOTHING = """\

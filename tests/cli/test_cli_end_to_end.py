@@ -1,6 +1,7 @@
 """The whole story on real pictures: train, evaluate and predict, each in a process of its own, then bad input."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -82,6 +83,9 @@ def test_evaluate_gives_the_same_figures_and_logs_the_opening(trained, place):
     assert again["test"] == before["test"]
     assert again["temperature"] == before["temperature"]
     openings = json.loads((run / "environment.json").read_text())["test_openings"]
+    assert "opened 2 times, each time for the very same weights" in " ".join((run / "report.html").read_text().split())
+    weights = hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+    assert [opening["weights_sha256"] for opening in openings] == [weights] * 2
     assert [opening["command"].split()[:2] for opening in openings] == [
         ["headstart", "train"],
         ["headstart", "evaluate"],

@@ -107,6 +107,17 @@ def test_it_says_how_often_the_test_split_was_opened(make_evaluated_run, count, 
     assert page.words.count("headstart evaluate runs/a-run") == (3 if count == 3 else 0)
 
 
+def test_it_says_when_the_test_split_was_opened_for_one_classifier_alone(make_evaluated_run):
+    run = make_evaluated_run()
+    opening = {"time": "2026-05-04T10:14:22+00:00", "command": "headstart evaluate runs/a-run"}
+    first, second = (opening | {"weights_sha256": letter * 64} for letter in "ab")
+    run.change("environment.json", test_openings=[first, first])
+    assert "opened 2 times, each time for the very same weights." in report(run).words
+    for openings in ([first, second], [first, opening], [opening, opening]):
+        run.change("environment.json", test_openings=openings)
+        assert "opened 2 times; if settings were changed in between" in report(run).words
+
+
 def test_every_chart_has_a_title_a_description_and_a_table(make_evaluated_run):
     page = report(make_evaluated_run())
     drawings = page.all("svg")

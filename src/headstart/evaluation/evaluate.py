@@ -1,6 +1,7 @@
 """From a trained run to its figures: the one place that opens the test split."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.bundle import update_bundle
+from headstart.bundle.config import WEIGHTS_FILE
 from headstart.contracts import ClassNames, EvalResult, Predictions, Split
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest, read_manifest
@@ -71,7 +73,7 @@ def evaluate_run(
     temperature = round(fit_temperature(val_logits, val.labels), 6)
     val_result = measure(val_logits, val.labels, split="val", names=val.class_names, temperature=temperature)
 
-    log_test_opening(run / "environment.json", command)
+    log_test_opening(run, command)
     test = dataset.sealed_test.open()
     test_logits = finite_logits(predictor, test, within(progress, done_before=len(val), in_all=in_all))
     test_result = measure(test_logits, test.labels, split="test", names=test.class_names, temperature=temperature)
@@ -161,14 +163,21 @@ def predictions_table(result: EvalResult, *, rows: NDArray[np.int64], hashes: Se
     return text.getvalue()
 
 
-def log_test_opening(environment: Path, command: str) -> None:
-    """Append time (UTC) and command to the ``test_openings`` of ``environment.json``.
+def log_test_opening(run: Path, command: str) -> None:
+    """Append time (UTC), command and SHA-256 of the classifier's weights to ``test_openings`` of ``environment.json``.
+
+    By the weights a reader sees whether the test split was opened for one classifier or for several.
 
     Raises:
         RunError: The file is missing, damaged or can't be written; then the test split must stay closed.
     """
+    environment = run / "environment.json"
     content = _read_json(environment)
-    opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command}
+    opening = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "weights_sha256": hashlib.sha256((run / "model" / WEIGHTS_FILE).read_bytes()).hexdigest(),
+    }
     content["test_openings"] = [*content.get("test_openings", []), opening]
     try:
         write_json(environment, content)

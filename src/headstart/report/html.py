@@ -38,6 +38,7 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
     """
     files = read_run(run)
     test = files.metrics["test"]
+    openings = files.environment.get("test_openings", [])
     mistakes = most_confident(files.predictions, dataset_thumbnails, count=MISTAKES_SHOWN)
     page = render(
         "report.html.jinja",
@@ -46,7 +47,8 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
         test=test,
         val=files.metrics["val"],
         environment=files.environment,
-        openings=files.environment.get("test_openings", []),
+        openings=openings,
+        same_weights=len({opening.get("weights_sha256") or place for place, opening in enumerate(openings)}) == 1,
         curves=_learning(files),
         confusion=confusions(test["confusion_matrix"], files.class_names, files.predictions, dataset_thumbnails),
         classes=classes(test),
