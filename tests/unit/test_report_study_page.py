@@ -295,7 +295,8 @@ def test_the_lesson_is_told_with_the_numbers():
     accuracies = {"as-published": 0.30, "baseline": 0.60, "finetune": 0.80}
     common = {"seed": 0, "aside": False, "published": {}}
     stages = [common | {"name": n, "run": n, "test": {"accuracy": value}} for n, value in accuracies.items()]
-    stages.append(common | {"name": "wrong", "run": "fine-tuned-unit", "aside": True, "test": {"accuracy": 0.78}})
+    aside = common | {"name": "wrong", "run": "fine-tuned-unit", "aside": True, "test": {"accuracy": 0.78}}
+    stages.append(aside | {"published": {"note": ""}})
     study = {"lesson": [pair("frozen", 0.30, 0.60), pair("fine-tuned", 0.78, 0.80)], "stages": stages}
     told = [sentence.replace("\u00a0", " ") for sentence in lesson_sentences(study, 0)]
     assert told == [

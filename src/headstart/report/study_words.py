@@ -171,8 +171,8 @@ def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
     told: list[str] = []
     for pair in pairs:
         wrong = (row for row in study["stages"] if row["aside"] and row["run"] == pair["unit"]["run"])
-        sentences = [_lesson_sentence(pair), *(published_sentence(row, study) for row in wrong)]
-        told.append(" ".join(filter(None, sentences)))
+        beside = (published_sentence(row, study) for row in wrong if "accuracy" in row["published"])
+        told.append(" ".join([_lesson_sentence(pair), *beside]))
     if len(pairs) > 1:
         first, last = pairs[0]["accuracy_change"]["value"], pairs[-1]["accuracy_change"]["value"]
         if first > 0 and last < first / 2:
