@@ -194,6 +194,17 @@ def test_the_same_data_by_another_name_are_the_same_data(whole, place, sample_di
         assert main(words(place, other, copy, "--resume")) == 0
 
 
+def test_a_stage_that_is_half_trained_on_other_data_is_refused(place, sample_dir, sample, sample_arrays, capsys):
+    out = place / "half-trained-on-other-data"
+    with mock.patch("headstart.experiment.train_network", side_effect=StoppedError("stopped")):
+        assert main(words(place, sample_dir, out, "--stages", "as-published")) == 130
+    other, own = place / "mirrored", sample_arrays
+    mirrored = Arrays(own.train_images[:, :, ::-1], own.train_labels, own.test_images, own.test_labels)
+    write_store(other, mirrored, name="mirrored", class_names=sample.class_names, source="a test")
+    assert main(words(place, other, out, "--stages", "as-published", "--resume")) == 2
+    assert "data.name" in capsys.readouterr().err
+
+
 def test_going_on_with_a_study_that_is_not_there_is_refused(place, sample_dir, capsys):
     assert main(words(place, sample_dir, place / "nowhere", "--resume")) == 2
     assert "holds no study to go on with" in json.loads(capsys.readouterr().out)["error"]
@@ -321,6 +332,8 @@ def test_a_stage_that_lacks_a_variant_is_made_whole_again(place, sample_dir):
     last = study["stages"][-1]
     gone = next(v["run"] for v in last["variants"] if v["run"] != last["run"])
     shutil.rmtree(out / gone)
+    assert main(words(place, sample_dir, out, "--resume", "--stages", "as-published", plan=plan)) == 0
+    assert finished(out) == ["as-published", "epochs"], "what validation chose is known as long as its run is there"
     assert main(words(place, sample_dir, out, "--resume", plan=plan)) == 0
     assert (out / gone / "validation.json").is_file()
     again = json.loads((out / "study.json").read_text())

@@ -63,7 +63,7 @@ STUDY = {
             "same_run": False,
             "accuracy_change": {"value": 0.301, "ci95": [0.289, 0.313]},
             "mcnemar": {"p": 1e-9},
-            "unit": {"test_accuracy": 0.301, "run": "seed-0/as-published"},
+            "unit": {"test_accuracy": 0.301, "stage": "as-published"},
             "weights": {"test_accuracy": 0.602},
         }
     ],

@@ -123,12 +123,12 @@ def variants_sentence(row: Mapping[str, Any]) -> str:
     It follows ``stage_sentence``, which has said so already where validation kept what was there before.
     """
     told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {v['seconds']:,.0f} s" for v in row["variants"])
-    told += "".join(f"; `{name}` was left out: {why}" for name, why in row["left_out"].items())
     name = f"`{row['variant']}`"
     kept = f"{name}, no other being better by more than a standard error" if was_kept(row) else None
+    without = "".join(f" `{missing}` was left out: {why.rstrip('.')}." for missing, why in row["left_out"].items())
     if row["against"] and row["against"]["same_run"]:
-        return f"That was {kept or name}. On validation: {told}."
-    return f"Validation kept {kept}: {told}." if kept else f"Validation chose {name} of {told}."
+        return f"That was {kept or name}. On validation: {told}.{without}"
+    return f"Validation kept {kept}: {told}.{without}" if kept else f"Validation chose {name} of {told}.{without}"
 
 
 def was_kept(row: Mapping[str, Any]) -> bool:
@@ -147,7 +147,7 @@ def seeds_sentence(study: Mapping[str, Any], stage: str) -> str:
         accuracies = [row[split]["accuracy"] for row in rows]
         low, middle, high = (percent(of(accuracies)) for of in (min, median, max))
         published = rows[0]["published"].get(key)
-        beside = f" (published {percent(published)})" if published else ""
+        beside = f" (published {percent(published)})" if published and not _apart(rows[0], study) else ""
         told.append(f"{low} to {high} on {name}, median {middle}{beside}")
     return f"Over {len(rows)} seeds: {'; '.join(told)}."
 
@@ -170,9 +170,11 @@ def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
     pairs = [pair for pair in study["lesson"] if pair["seed"] == seed and not pair["same_run"]]
     told: list[str] = []
     for pair in pairs:
-        wrong = (row for row in study["stages"] if row["aside"] and row["run"] == pair["unit"]["run"])
-        beside = (published_sentence(row, study) for row in wrong if "accuracy" in row["published"])
-        told.append(" ".join([_lesson_sentence(pair), *beside]))
+        told.append(_lesson_sentence(pair))
+        for row in study["stages"]:
+            # The others stand beside the published study among the stages.
+            if (row["name"], row["seed"]) == (pair["unit"]["stage"], seed) and row["aside"]:
+                told[-1] += _published_mistake(row, study)
     if len(pairs) > 1:
         first, last = pairs[0]["accuracy_change"]["value"], pairs[-1]["accuracy_change"]["value"]
         if first > 0 and last < first / 2:
@@ -222,6 +224,19 @@ def _lesson_sentence(pair: Mapping[str, Any]) -> str:
     return (
         f"{pair['what'].capitalize()}: {sides[0]} fed RGB/255, {sides[1]} fed what the weights want, "
         f"{signed(change['value'])} points ({interval(change)}; {p_text(pair['mcnemar']['p'])})."
+    )
+
+
+def _published_mistake(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
+    """Return what the published study reached fed RGB/255, beside what was so reached here; nothing if unknown."""
+    published = row["published"].get("accuracy")
+    if published is None:
+        return ""
+    ours = row["test"]["accuracy"]
+    differs = f" Otherwise here: {row['published']['differs']}." if row["published"].get("differs") else ""
+    return (
+        f" The published study, fed RGB/255 as well, reports {percent(published)}{_apart(row, study)}; "
+        f"the {percent(ours)} here are {_compared(ours - published)}.{differs}"
     )
 
 

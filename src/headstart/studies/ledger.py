@@ -106,7 +106,7 @@ def open_ledger(folder: Path, header: dict[str, Any], *, order: Sequence[str], r
                 "another folder with --out."
             )
         # A run that was removed is trained again, at the same path: what compared it with others must go too.
-        rows = [row for row in known["stages"] if all(_is_there(folder / v["run"]) for v in row["variants"])]
+        rows = [row for row in known["stages"] if _is_there(folder / row["run"])]
         for row in rows:
             if row["against"] and not all(_is_there(folder / run) for run in row["against"]["runs"]):
                 row["against"] = None

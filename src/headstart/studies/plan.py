@@ -37,6 +37,12 @@ class Published(BaseModel):
     note: str = ""
     differs: str = ""
 
+    @model_validator(mode="after")
+    def _on_test_too(self) -> "Published":
+        if self.val_accuracy is not None and self.accuracy is None:
+            raise ValueError("val_accuracy stands beside accuracy, which is missing")
+        return self
+
 
 class FamilyChange(BaseModel):
     """What is different in a stage for one family of backbones."""

@@ -232,8 +232,10 @@ def _refuse_early(stages: Sequence[Stage], ledger: Ledger, settings: _Settings, 
 def _check_unchanged(where: str, variant: str, recipe: Recipe, row: dict[str, Any] | None, folder: Path) -> None:
     """Refuse to go on with a study one of whose finished stages would now be another one."""
     for known in row["variants"] if row else []:
-        if known["name"] == variant:
-            earlier = load_recipe(str(folder / known["run"] / "recipe.yaml"))
+        # A variant whose run was removed is made again, or not asked for.
+        own = folder / known["run"] / "recipe.yaml"
+        if known["name"] == variant and own.is_file():
+            earlier = load_recipe(str(own))
             if not lead_to_same_run(earlier, recipe):
                 told = differences(earlier, recipe.model_copy(update={"description": earlier.description}))
                 raise RunError(
@@ -306,6 +308,7 @@ def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> 
     if not RunFolder(best.path).is_complete:
         evaluate(
             best.path,
+            data=settings.data,
             data_dir=settings.data_dir,
             threads=settings.threads,
             device=settings.device,
@@ -346,6 +349,7 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
     """Train a variant, or recognise it: in its own folder, or as an earlier run of the same recipe."""
     shown = own.relative_to(place.parent)
     begun = load_recipe(str(own / "recipe.yaml")) if (own / "recipe.yaml").is_file() else None
+    is_trained = (own / "validation.json").is_file()
     if begun is None:
         for path, known in known_runs(place):
             if lead_to_same_run(known, recipe):
@@ -353,9 +357,10 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
                 settings.display.say(f"{shown}: {path.relative_to(place.parent)} is a run of the same recipe")
                 return read_variant(name, path, reused=True)
     elif lead_to_same_run(begun, recipe):
-        # Words may have changed since, in the plan or with a newer headstart.
-        recipe = begun
-    if begun == recipe and (own / "validation.json").is_file():
+        # Words may have changed since, in the plan or with a newer headstart. Where the data are matters as long as the
+        # run has to read them.
+        recipe = begun if is_trained else begun.model_copy(update={"data": recipe.data})
+    if begun == recipe and is_trained:
         check_same_data(RunFolder(own), settings.dataset)
         settings.display.say(f"{shown}: finished before")
     else:
