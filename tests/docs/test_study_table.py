@@ -1,15 +1,13 @@
 """docs/study.md says what benchmarks/results/study-*.json say, and the script that writes it can be wrong."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 ROOT = Path(__file__).parents[2]
-_SPEC = importlib.util.spec_from_file_location("study_table", ROOT / "benchmarks" / "study_table.py")
-study_table = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(study_table)
+study_table = load_script("study_table")
 
 
 def row(name, accuracy, *, seed=0, seconds=10.0, before=None, published=None):

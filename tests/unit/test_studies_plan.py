@@ -28,8 +28,9 @@ def recipes(backbone, **options):
 def test_the_stages_are_those_of_the_published_study_and_its_next_steps():
     names = [stage.name for stage in load_plan(None).stages if not stage.aside]
     assert names == [*STAGES, "efficientnet", "best"]
-    published = {s.name: s.published.accuracy for s in load_plan(None).stages if s.published.accuracy and not s.aside}
-    assert published == {"as-published": 0.3176, "baseline": 0.3176, "finetune": 0.7104, "finetune-96": 0.8882}
+    published = {s.name: s.published.accuracy for s in load_plan(None).stages if s.published.accuracy}
+    steps = {"as-published": 0.3176, "baseline": 0.3176, "finetune": 0.7104, "finetune-96": 0.8882}
+    assert published == {**steps, "finetune-as-published": 0.7104}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -39,6 +39,8 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
     files = read_run(run)
     test = files.metrics["test"]
     openings = files.environment.get("test_openings", [])
+    # Openings logged before the weights were tell nothing of them.
+    opened_for = {opening.get("weights_sha256") for opening in openings}
     mistakes = most_confident(files.predictions, dataset_thumbnails, count=MISTAKES_SHOWN)
     page = render(
         "report.html.jinja",
@@ -48,7 +50,7 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
         val=files.metrics["val"],
         environment=files.environment,
         openings=openings,
-        same_weights=len({opening.get("weights_sha256") or place for place, opening in enumerate(openings)}) == 1,
+        same_weights=len(opened_for) == 1 and None not in opened_for,
         curves=_learning(files),
         confusion=confusions(test["confusion_matrix"], files.class_names, files.predictions, dataset_thumbnails),
         classes=classes(test),

@@ -57,19 +57,22 @@ def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     note = f" ({published['note']})" if published.get("note") else ""
     if "accuracy" not in published:
         return f"The published study gives no figure{note}."
-    differs = f" Otherwise here: {published['differs']}." if published.get("differs") else ""
     compared = _compared(row["test"]["accuracy"] - published["accuracy"])
     on_validation = ""
     if "val_accuracy" in published:
         theirs, ours = published["val_accuracy"], row["val"]["accuracy"]
         on_validation = f" On validation {percent(theirs)} there and {percent(ours)} here, {_compared(ours - theirs)}."
     reported = f"{percent(published['accuracy'])}{note}{_apart(row, study)}"
-    return f"The published study reports {reported}; this is {compared}.{on_validation}{differs}"
+    return f"The published study reports {reported}; this is {compared}.{on_validation}{_differs(published)}"
 
 
 def _compared(gap: float) -> str:
     # Beyond a digit of what is printed.
     return "the same" if abs(gap) < 0.0005 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'}"
+
+
+def _differs(published: Mapping[str, Any]) -> str:
+    return f" Otherwise here: {published['differs']}." if published.get("differs") else ""
 
 
 def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
@@ -229,14 +232,13 @@ def _lesson_sentence(pair: Mapping[str, Any]) -> str:
 
 def _published_mistake(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     """Return what the published study reached fed RGB/255, beside what was so reached here; nothing if unknown."""
-    published = row["published"].get("accuracy")
-    if published is None:
+    published = row["published"]
+    if "accuracy" not in published:
         return ""
-    ours = row["test"]["accuracy"]
-    differs = f" Otherwise here: {row['published']['differs']}." if row["published"].get("differs") else ""
+    theirs, ours = published["accuracy"], row["test"]["accuracy"]
     return (
-        f" The published study, fed RGB/255 as well, reports {percent(published)}{_apart(row, study)}; "
-        f"the {percent(ours)} here are {_compared(ours - published)}.{differs}"
+        f" The published study, fed RGB/255 as well, reports {percent(theirs)}{_apart(row, study)}; "
+        f"the {percent(ours)} here are {_compared(ours - theirs)}.{_differs(published)}"
     )
 
 
