@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 import headstart
+from headstart.compute.device import describe_hardware
 from headstart.data.dataset import load_dataset
-from headstart.recipe import load_recipe
-from headstart.training.hardware import describe_hardware
-from headstart.yaml_input import read_overrides
+from headstart.recipe.read import read_overrides
+from headstart.recipe.schema import load_recipe
 
 RESULT = Path(__file__).parent / "results" / "held-out.json"
 HELD_OUT = slice(10_000, 16_000)

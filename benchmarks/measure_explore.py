@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
+from headstart.compute.device import describe_hardware
 from headstart.home import cache_home
-from headstart.training.hardware import describe_hardware
 
 CASES = {"10,000 training images": ["--limit", "10000"], "all 50,000 training images": []}
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from headstart.compute.device import describe_hardware
 from headstart.data.dataset import load_dataset
-from headstart.training.hardware import describe_hardware
 
 COUNT, REPEATS = 1000, 5
 

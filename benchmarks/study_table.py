@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from headstart.report.study_words import (
+from headstart.studies.plan import load_plan
+from headstart.studies.words import (
     lesson_sentences,
     percent,
     published_sentence,
@@ -26,7 +27,6 @@ from headstart.report.study_words import (
     variants_sentence,
     weak_class_sentences,
 )
-from headstart.studies.plan import load_plan
 
 ROOT = Path(__file__).parents[1]
 OPEN, CLOSE = "<!-- study -->", "<!-- /study -->"

@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from headstart.display import result_lines
+from headstart.cli.results import result_lines
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

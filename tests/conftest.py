@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from headstart.data.arrays import Arrays
-from headstart.data.cifar10 import Identity, batch_sha256
 from headstart.data.dataset import load_dataset
-from headstart.data.store import open_store
+from headstart.data.sources.arrays import open_store
+from headstart.data.sources.cifar10 import Identity, batch_sha256
 
 HUB_ORDER = (4, 3, 2, 5, 1)
 """Order of the training batches in the Hub's parquet files."""

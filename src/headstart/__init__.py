@@ -8,15 +8,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.comparing.compare import compare as compare
     from headstart.contracts import Predictions as Predictions
     from headstart.errors import HeadstartError as HeadstartError
-    from headstart.experiment import evaluate as evaluate
-    from headstart.experiment import train as train
-    from headstart.exploration import explore as explore
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
     from headstart.studies.run import study as study
+    from headstart.workflows.compare import compare as compare
+    from headstart.workflows.explore import explore as explore
+    from headstart.workflows.train import evaluate as evaluate
+    from headstart.workflows.train import train as train
 
     __version__: str
 
@@ -24,12 +24,12 @@ _HOMES = {
     "HeadstartError": ("headstart.errors", "HeadstartError"),
     "Predictions": ("headstart.contracts", "Predictions"),
     "Predictor": ("headstart.inference.predictor", "Predictor"),
-    "compare": ("headstart.comparing.compare", "compare"),
-    "evaluate": ("headstart.experiment", "evaluate"),
-    "explore": ("headstart.exploration", "explore"),
+    "compare": ("headstart.workflows.compare", "compare"),
+    "evaluate": ("headstart.workflows.train", "evaluate"),
+    "explore": ("headstart.workflows.explore", "explore"),
     "load": ("headstart.inference.predictor", "load"),
     "study": ("headstart.studies.run", "study"),
-    "train": ("headstart.experiment", "train"),
+    "train": ("headstart.workflows.train", "train"),
 }
 
 __all__ = [

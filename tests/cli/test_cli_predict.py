@@ -112,7 +112,7 @@ def test_odd_file_names_are_printed_escaped(folder, capsys):
 
 
 def test_threads_and_device_are_honoured(folder):
-    with mock.patch("headstart.training.hardware.prepare_process", autospec=True) as prepare:
+    with mock.patch("headstart.compute.device.prepare_process", autospec=True) as prepare:
         assert predict(folder, folder / "photos", "--threads", 3, "--device", "cpu") == 0
     assert prepare.call_args.args == (3,)
 

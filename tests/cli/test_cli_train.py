@@ -29,19 +29,19 @@ METRICS = {
 
 @pytest.fixture
 def train_and_report():
-    with mock.patch("headstart.experiment.train_and_report", autospec=True, return_value=METRICS) as called:
+    with mock.patch("headstart.workflows.train.train_and_report", autospec=True, return_value=METRICS) as called:
         yield called
 
 
 @pytest.fixture
 def resume():
-    with mock.patch("headstart.experiment.resume", autospec=True, return_value=METRICS) as called:
+    with mock.patch("headstart.workflows.train.resume", autospec=True, return_value=METRICS) as called:
         yield called
 
 
 @pytest.fixture
 def evaluate():
-    with mock.patch("headstart.experiment.evaluate", autospec=True, return_value=METRICS) as called:
+    with mock.patch("headstart.workflows.train.evaluate", autospec=True, return_value=METRICS) as called:
         yield called
 
 
@@ -154,7 +154,7 @@ def test_an_unexpected_error_asks_for_debug(train_and_report, capsys):
 def test_a_finished_run_is_shown_again_from_its_files_alone(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS | {"total_seconds": None}))
     shown = subprocess.run(
-        [sys.executable, "-m", "headstart.display", tmp_path], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "headstart.cli.results", tmp_path], capture_output=True, text=True, check=True
     ).stdout
     assert "93.12% accuracy" in shown
     assert "Cost        3 min 7 s of training, peak memory 1.45 GB" in shown

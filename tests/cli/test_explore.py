@@ -10,7 +10,7 @@ import pytest
 import headstart
 from headstart.cli import main
 from headstart.data.arrays import Arrays
-from headstart.data.store import write_store
+from headstart.data.sources.arrays import write_store
 
 PLANTED = {"exact": (3, 20), "near": (5, 31), "constant": 11}
 """(training row, test row) of the copies, and the training row of an image of a single colour."""

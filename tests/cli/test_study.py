@@ -17,7 +17,7 @@ import headstart
 from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
-from headstart.data.store import write_store
+from headstart.data.sources.arrays import write_store
 from headstart.errors import InputError, StoppedError, WeightsError
 from headstart.models.architectures import create_network
 
@@ -196,7 +196,7 @@ def test_the_same_data_by_another_name_are_the_same_data(whole, place, sample_di
 
 def test_a_stage_that_is_half_trained_on_other_data_is_refused(place, sample_dir, sample, sample_arrays, capsys):
     out = place / "half-trained-on-other-data"
-    with mock.patch("headstart.experiment.train_network", side_effect=StoppedError("stopped")):
+    with mock.patch("headstart.workflows.train.train_network", side_effect=StoppedError("stopped")):
         assert main(words(place, sample_dir, out, "--stages", "as-published")) == 130
     other, own = place / "mirrored", sample_arrays
     mirrored = Arrays(own.train_images[:, :, ::-1], own.train_labels, own.test_images, own.test_labels)
@@ -268,7 +268,7 @@ def test_runs_on_data_that_have_changed_meanwhile_are_not_recognised(whole, plac
 
 def test_words_of_the_plan_may_change_while_a_stage_is_half_trained(place, sample_dir):
     out = place / "reworded"
-    with mock.patch("headstart.experiment.train_network", side_effect=StoppedError("stopped")):
+    with mock.patch("headstart.workflows.train.train_network", side_effect=StoppedError("stopped")):
         assert main(words(place, sample_dir, out, "--stages", "as-published")) == 130
     recipe = out / "seed-0" / "as-published" / "recipe.yaml"
     begun = recipe.read_text()
@@ -288,7 +288,7 @@ def test_what_was_published_of_other_images_is_not_held_against_these(place, sam
 
 def test_a_first_stage_that_is_refused_leaves_nothing(place, sample_dir, capsys):
     out = place / "refused"
-    with mock.patch("headstart.experiment.prepare", side_effect=WeightsError("The Hub can't be reached.")):
+    with mock.patch("headstart.workflows.train.prepare", side_effect=WeightsError("The Hub can't be reached.")):
         assert main(words(place, sample_dir, out)) == 2
     assert capsys.readouterr().err.strip().endswith("Stage 'as-published': The Hub can't be reached.")
     assert not out.exists()
@@ -425,7 +425,7 @@ def test_python_gets_the_same_answers(sample_dir, tmp_path, given, told):
 def test_a_study_that_is_stopped_in_python_says_how_python_goes_on(place, sample_dir):
     given = {"plan": write_plan(place, PLAN), "out": place / "stopped-in-python", "stages": ["as-published"]}
     given |= {"overrides": {"weights": str(place / "w.safetensors")}, "progress": False}
-    stopped = mock.patch("headstart.experiment.train_network", side_effect=StoppedError("stopped"))
+    stopped = mock.patch("headstart.workflows.train.train_network", side_effect=StoppedError("stopped"))
     with stopped, pytest.raises(StoppedError, match=r"Go on with: headstart\.study\(\.\.\., resume=True\)"):
         headstart.study(sample_dir, **given)
     assert headstart.study(sample_dir, **given, resume=True)["stages"]

@@ -11,7 +11,7 @@ import typer
 from figures import FIGURE, unbacked
 
 from headstart.cli import app
-from headstart.recipe import load_recipe, shipped_recipes
+from headstart.recipe.schema import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/design.md", "CHANGELOG.md")]

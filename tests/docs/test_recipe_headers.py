@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from figures import FIGURE, unbacked
 
-from headstart.recipe import load_recipe, shipped_recipes
+from headstart.recipe.schema import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 FOLDER = files("headstart.recipes")

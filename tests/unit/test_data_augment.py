@@ -4,8 +4,8 @@ import torch
 
 from headstart.contracts import ImageSpec
 from headstart.data.augment import DRAWS, OPERATIONS, augment, crop_boxes, trivial_augment
+from headstart.data.preprocess import central_square, normalise, preprocess, resample
 from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
-from headstart.data.resample import central_square, normalise, preprocess, resample
 
 SPEC = ImageSpec(size=48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

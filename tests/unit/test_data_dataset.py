@@ -7,7 +7,7 @@ import pytest
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays, image_hashes
 from headstart.data.dataset import load_dataset
-from headstart.data.store import write_store
+from headstart.data.sources.arrays import write_store
 from headstart.errors import DataError
 
 

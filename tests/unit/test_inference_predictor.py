@@ -13,7 +13,7 @@ from PIL import Image
 import headstart
 from headstart.bundle import Bundle, load_bundle, save_bundle
 from headstart.contracts import ClassNames, ImageSpec
-from headstart.data.resample import preprocess
+from headstart.data.preprocess import preprocess
 from headstart.errors import BundleError, InputError
 from headstart.inference.predictor import FilePrediction, Predictor, load
 from headstart.models.heads import empty_classifier, head_of

@@ -3,7 +3,7 @@
 import pytest
 
 from headstart.report.coverage import THRESHOLDS, coverage
-from headstart.report.run_files import PredictionRow
+from headstart.runs.predictions import PredictionRow
 
 
 def rows(*answers):

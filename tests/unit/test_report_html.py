@@ -14,8 +14,8 @@ from headstart.errors import RunError
 from headstart.report.html import write_report
 from headstart.report.mistakes import data_uri, worst
 from headstart.report.page import duration, flat, moment, percent
-from headstart.report.run_files import read_run
 from headstart.report.saliency import layer
+from headstart.runs.predictions import read_run
 
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path"}
 

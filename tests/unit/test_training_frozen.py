@@ -13,7 +13,7 @@ from headstart.data.batches import TrainingBatches
 from headstart.errors import RecipeError, RunError
 from headstart.models.fold import fold_batch_norm
 from headstart.models.freeze import freeze
-from headstart.recipe import load_recipe
+from headstart.recipe.schema import load_recipe
 from headstart.training.frozen import FrozenStages, reuse_frozen
 
 SPEC = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from headstart.bundle.card import model_card
 from headstart.bundle.config import (
     CARD_FILE,
     CONFIG_FILE,
@@ -24,7 +25,6 @@ from headstart.bundle.config import (
 )
 from headstart.errors import BundleError, RunError, WeightsError
 from headstart.files import write_atomically
-from headstart.model_card import model_card
 from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.models.heads import empty_classifier
 

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from headstart.cli.app import Answer, Debug, Json
-from headstart.display import table
 from headstart.errors import InputError
+from headstart.terminal import table
 
 
 def backbones(

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet
-from headstart.display import table
 from headstart.errors import InputError
+from headstart.terminal import table
 from headstart.wording import p_cell
 
 
@@ -26,7 +26,7 @@ def compare(
     """Compare runs on the same test images: is one better, by how much, and is it more than noise?"""
     if not runs or len(runs) < 2:
         raise InputError("A comparison needs two runs or more: headstart compare RUN RUN...")
-    from headstart.comparing.compare import compare as compare_runs
+    from headstart.workflows.compare import compare as compare_runs
 
     result = compare_runs(runs, out=out, data_dir=data_dir, progress=not quiet)
     return Answer(result, "" if as_json else _text(result))

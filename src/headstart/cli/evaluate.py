@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
-from headstart.display import result_lines
+from headstart.cli.results import result_lines
 from headstart.errors import RunError
 
 
@@ -42,7 +42,7 @@ def evaluate(
     check_device(device)
     if not run.is_dir():
         raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
-    from headstart.experiment import evaluate as evaluate_run
+    from headstart.workflows.train import evaluate as evaluate_run
 
     metrics = evaluate_run(
         run,

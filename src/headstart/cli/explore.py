@@ -24,8 +24,8 @@ def explore(
 ) -> Answer:
     """Show what a data set holds before training on it: pixels, classes, quality, duplicates, outliers."""
     check_device(device)
-    from headstart.exploration import default_folder
-    from headstart.exploration import explore as explore_data
+    from headstart.workflows.explore import default_folder
+    from headstart.workflows.explore import explore as explore_data
 
     folder = out or default_folder(data)
     found = explore_data(

@@ -35,8 +35,8 @@ def predict(
     if not model.is_dir():
         raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")
     files = _find_images(inputs)
+    from headstart.compute.device import prepare_process
     from headstart.inference.predictor import load
-    from headstart.training.hardware import prepare_process
 
     prepare_process(threads)
     predictor = load(model, device=device)

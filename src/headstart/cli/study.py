@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
-from headstart.display import table
 from headstart.errors import InputError
+from headstart.terminal import table
 
 
 def study(
@@ -49,8 +49,8 @@ def study(
     names = None if stages is None else [name.strip() for name in stages.split(",") if name.strip()]
     if names == []:
         raise InputError(f"--stages '{stages}' names no stage. Give names with commas between them, or leave it out.")
+    from headstart.recipe.read import read_overrides
     from headstart.studies.run import study as run_study
-    from headstart.yaml_input import read_overrides
 
     found = run_study(
         data,

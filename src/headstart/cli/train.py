@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.app import STARTED, Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
-from headstart.display import result_lines
+from headstart.cli.results import result_lines
 from headstart.errors import InputError
 
 
@@ -57,7 +57,7 @@ def train(
         }
         given |= {"--weights": weights, "--seed": seed, "--set": set_ or None}
         _check_resume([name for name, value in given.items() if value is not None])
-        from headstart.experiment import resume as resume_run
+        from headstart.workflows.train import resume as resume_run
 
         out = resume
         metrics = resume_run(
@@ -72,15 +72,15 @@ def train(
     else:
         if data is None:
             raise InputError("Nothing to train on. Name a data set (headstart train cifar10), or a run to --resume.")
-        from headstart.recipe import load_recipe
-        from headstart.yaml_input import read_overrides
+        from headstart.recipe.read import read_overrides
+        from headstart.recipe.schema import load_recipe
 
         recipe = recipe or "quickstart"
         overrides = read_overrides(set_ or [])
         _check_overrides(overrides, settings)
         resolved = load_recipe(recipe, overrides, **settings)
         out = out or Path("runs") / Path(recipe).stem
-        from headstart.experiment import train_and_report
+        from headstart.workflows.train import train_and_report
 
         metrics = train_and_report(
             resolved,

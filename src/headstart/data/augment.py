@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from headstart.contracts import ImageSpec
-from headstart.data.resample import normalise, resample
+from headstart.data.preprocess import normalise, resample
 
 DRAWS = 7
 """Uniform numbers that ``augment`` consumes per sample."""

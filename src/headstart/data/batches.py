@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 
 from headstart.contracts import ClassNames, ImageSpec, Split
 from headstart.data.augment import DRAWS, augment
+from headstart.data.preprocess import preprocess
 from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
-from headstart.data.resample import preprocess
 from headstart.errors import RecipeError, nearest
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from headstart.contracts import ClassNames, Split
 from headstart.data.arrays import Arrays, image_hashes
-from headstart.data.cifar10 import CIFAR10
-from headstart.data.sources import obtain, open_local, remote_sources
-from headstart.data.store import Stored, is_store, open_store
+from headstart.data.sources.arrays import Stored, is_store, open_store
+from headstart.data.sources.cifar10 import CIFAR10
+from headstart.data.sources.remote import obtain, open_local, remote_sources
 from headstart.errors import DataError, nearest
 from headstart.home import cache_home
 

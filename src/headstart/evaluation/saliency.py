@@ -17,7 +17,7 @@ from torch import Tensor
 from headstart.bundle import Bundle, load_bundle
 from headstart.contracts import UInt8Images
 from headstart.data.dataset import Dataset
-from headstart.data.resample import central_square, preprocess
+from headstart.data.preprocess import central_square, preprocess
 from headstart.errors import InputError, RunError
 from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.files import write_json

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from headstart.bundle import CONFIG_FILE, Bundle, load_bundle
 from headstart.contracts import ClassNames, ImageSpec, Predictions, UInt8Images
-from headstart.data.resample import preprocess
+from headstart.data.decode import decode_file, to_rgb
+from headstart.data.preprocess import preprocess
 from headstart.errors import BundleError, InputError
-from headstart.inference.decode import decode_file, to_rgb
 from headstart.models.fold import fold_batch_norm, pad_in_kernel
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -101,7 +101,7 @@ class Predictor:
 
         Args:
             images: A path, a Pillow image or a uint8 array of shape (height, width, 3), RGB; any iterable of these,
-                of any sizes; or an array of shape (n, height, width, 3). ``headstart.inference.decode`` says how
+                of any sizes; or an array of shape (n, height, width, 3). ``headstart.data.decode`` says how
                 transparency, 16-bit and other kinds of pictures become RGB.
             batch_size: Pictures that the network sees at once; decides speed and memory, not the result. What suits
                 the device when None.

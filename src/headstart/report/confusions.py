@@ -6,7 +6,7 @@ from typing import Any
 
 from headstart.report import charts
 from headstart.report.mistakes import Mistake, Thumbnails, most_confident
-from headstart.report.run_files import PredictionRow
+from headstart.runs.predictions import PredictionRow
 
 PAIRS_LISTED = 20
 PAIRS_PICTURED = 6

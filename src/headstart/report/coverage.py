@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from headstart.report import charts
-from headstart.report.run_files import PredictionRow
+from headstart.runs.predictions import PredictionRow
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TARGETS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)

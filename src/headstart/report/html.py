@@ -16,8 +16,8 @@ from headstart.report.learning import learning_curves
 from headstart.report.mistakes import MISTAKES_SHOWN, Thumbnails, most_confident
 from headstart.report.page import render, write_page
 from headstart.report.robustness import robustness
-from headstart.report.run_files import RunFiles, read_run
 from headstart.report.saliency import looks
+from headstart.runs.predictions import RunFiles, read_run
 
 
 def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:

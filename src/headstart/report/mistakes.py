@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from headstart.contracts import UInt8Images
-from headstart.report.run_files import PredictionRow
+from headstart.runs.predictions import PredictionRow
 
 Thumbnails = Callable[[int], UInt8Images]
 """From an image's row in the data set to its pixels, shape (height, width, 3)."""

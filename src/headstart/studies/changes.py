@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart.comparing.compare import compare
 from headstart.studies.ledger import Ledger
 from headstart.studies.plan import Plan
+from headstart.workflows.compare import compare
 
 
 def compare_with_before(ledger: Ledger, seed: int, plan: Plan, families: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.errors import RecipeError, nearest
-from headstart.recipe import Recipe, parse_recipe
-from headstart.yaml_input import apply_overrides, read_yaml
+from headstart.recipe.read import apply_overrides, read_yaml
+from headstart.recipe.schema import Recipe, parse_recipe
 
 ONLY = "only"
 """The variant of a stage that has no variants."""

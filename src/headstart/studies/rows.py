@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import RunError
-from headstart.recipe import Recipe, load_recipe
+from headstart.recipe.schema import Recipe, load_recipe
 from headstart.studies.plan import ONLY, Stage
 
 _FIGURES = ("accuracy", "accuracy_ci95", "n", "macro_f1", "nll", "ece", "ece_calibrated", "per_class")

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from headstart.compute.device import pick_device
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.data.dataset import Dataset, load_dataset
 from headstart.errors import (
@@ -17,12 +18,13 @@ from headstart.errors import (
     TrainingError,
     WeightsError,
 )
-from headstart.experiment import evaluate, train_only
 from headstart.models.catalogue import full_name
-from headstart.recipe import Recipe, differences, load_recipe
-from headstart.report.study_page import write_study_page
+from headstart.recipe.schema import Recipe, differences, load_recipe
+from headstart.runs.environment import check_same_data
+from headstart.runs.run import RunFolder
 from headstart.studies.changes import compare_with_before, tell_lesson
 from headstart.studies.ledger import Ledger, open_ledger
+from headstart.studies.page import write_study_page
 from headstart.studies.plan import ONLY, Plan, Stage, has_section, load_plan, resolve
 from headstart.studies.rows import (
     VariantRun,
@@ -33,11 +35,9 @@ from headstart.studies.rows import (
     stage_row,
     weakest_classes,
 )
-from headstart.training.folder import RunFolder
-from headstart.training.hardware import pick_device
-from headstart.training.progress import Display
-from headstart.training.record import check_same_data
-from headstart.training.run import split_checked
+from headstart.terminal import Terminal
+from headstart.training.material import split_checked
+from headstart.workflows.train import evaluate, train_only
 
 _FROM_PYTHON = "headstart.study"
 _DECIDED_BY = {
@@ -65,7 +65,7 @@ class _Settings:
     threads: int | None
     device: str | None
     command: str
-    display: Display
+    terminal: Terminal
 
     @property
     def families(self) -> list[str]:
@@ -151,7 +151,7 @@ def study(
         threads=threads,
         device=device,
         command=command,
-        display=Display(enabled=progress),
+        terminal=Terminal(enabled=progress),
     )
     ledger = open_ledger(
         Path(out), _header(settings, plan), order=[stage.name for stage in checked.stages], resume=resume
@@ -246,7 +246,7 @@ def _check_unchanged(where: str, variant: str, recipe: Recipe, row: dict[str, An
 
 def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> None:
     """Run one stage; a failure is written down beside the finished ones, and raised again with the stage's name."""
-    settings.display.say(f"\n[bold]{stage.name}[/bold]: {stage.what} (seed {seed})")
+    settings.terminal.say(f"\n{stage.name}: {stage.what} (seed {seed})")
     command = _to_go_on(settings.command)
     try:
         row = _run_stage(stage, seed, ledger, settings)
@@ -270,7 +270,7 @@ def _finish_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) 
     compare_with_before(ledger, seed, settings.plan, settings.families)
     tell_lesson(ledger, seed, settings.plan)
     _write(ledger)
-    settings.display.say(
+    settings.terminal.say(
         f"{stage.name}: {row['test']['accuracy']:.2%} on test, {row['val']['accuracy']:.2%} on validation"
         + (f"; validation chose {row['variant']}" if row["variant"] else "")
     )
@@ -301,7 +301,7 @@ def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> 
             if not stage.may_lack_weights:
                 raise
             missing[name] = str(error).splitlines()[0]
-            settings.display.say(f"{name} is left out: {missing[name]}")
+            settings.terminal.say(f"{name} is left out: {missing[name]}")
     if not runs:
         raise WeightsError(f"none of its variants has weights here. {' '.join(missing.values())}")
     best = chosen_variant(runs)
@@ -313,7 +313,7 @@ def _run_stage(stage: Stage, seed: int, ledger: Ledger, settings: _Settings) -> 
             threads=settings.threads,
             device=settings.device,
             command=settings.command,
-            progress=settings.display.enabled,
+            progress=settings.terminal.enabled,
         )
     row = stage_row(stage, seed, best, runs, folder=ledger.folder, missing=missing, weakest=weakest)
     # What was published of other images says nothing about these.
@@ -354,7 +354,7 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
         for path, known in known_runs(place):
             if lead_to_same_run(known, recipe):
                 check_same_data(RunFolder(path), settings.dataset)
-                settings.display.say(f"{shown}: {path.relative_to(place.parent)} is a run of the same recipe")
+                settings.terminal.say(f"{shown}: {path.relative_to(place.parent)} is a run of the same recipe")
                 return read_variant(name, path, reused=True)
     elif lead_to_same_run(begun, recipe):
         # Words may have changed since, in the plan or with a newer headstart. Where the data are matters as long as the
@@ -362,7 +362,7 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
         recipe = begun if is_trained else begun.model_copy(update={"data": recipe.data})
     if begun == recipe and is_trained:
         check_same_data(RunFolder(own), settings.dataset)
-        settings.display.say(f"{shown}: finished before")
+        settings.terminal.say(f"{shown}: finished before")
     else:
         val = train_only(
             recipe,
@@ -371,10 +371,10 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
             threads=settings.threads,
             device=settings.device,
             command=settings.command,
-            progress=settings.display.enabled,
+            progress=settings.terminal.enabled,
         )
         if val["n"] < FEW_TO_CHOOSE_BY:
-            settings.display.say(f"Validation has only {val['n']} images, so that what it chooses is mostly chance.")
+            settings.terminal.say(f"Validation has only {val['n']} images, so that what it chooses is mostly chance.")
     # A study makes many runs, and nothing goes on from the checkpoints of a finished one.
     RunFolder(own).drop_checkpoints()
     return read_variant(name, own, reused=False)

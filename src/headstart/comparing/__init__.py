@@ -1,1 +1,0 @@
-"""Runs side by side: read and checked to be comparable, compared in pairs, put into words and onto a page."""

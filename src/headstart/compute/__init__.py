@@ -1,0 +1,1 @@
+"""Device, arithmetic, processes and memory."""

@@ -1,0 +1,68 @@
+"""Threads and device: which there are, and how a process is set up to compute repeatably."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from headstart.compute.memory import keep_freed_memory
+from headstart.errors import InputError
+
+
+def prepare_process(threads: int | None) -> int:
+    """Set the number of threads, make the arithmetic repeatable, and return the number of threads.
+
+    Raises:
+        InputError: ``threads`` is not positive.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise InputError(
+                f"--threads {threads}: expected a positive number; this machine has {os.cpu_count()} cores."
+            )
+        torch.set_num_threads(threads)
+    # cuBLAS needs this set before its first call to be repeatable.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    keep_freed_memory()
+    return torch.get_num_threads()
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device of that name, or the best one when ``name`` is None.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name or best)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name} can't be used here: {reason}. The best device here is '{best}'.") from None
+    return device
+
+
+def describe_hardware(device: torch.device) -> dict[str, Any]:
+    """Return what a reader needs to judge a timing."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "ram_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "platform": platform.platform(),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Downloads: one HTTP client, one npm client."""

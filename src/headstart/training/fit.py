@@ -1,0 +1,331 @@
+"""A training run, top to bottom: data, backbone, probe, fine-tuning, bundle."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from headstart.bundle import Bundle, save_bundle
+from headstart.compute.memory import peak_memory_mb
+from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic
+from headstart.contracts import EpochRecord, Split
+from headstart.data.batches import TrainingBatches, evaluation_batches
+from headstart.data.splits import build_manifest
+from headstart.features.cache import Features, frozen_features
+from headstart.files import write_json
+from headstart.models.fold import unfolded_state_dict
+from headstart.models.freeze import parameter_groups, set_training_mode, suggested_rate
+from headstart.models.heads import empty_classifier, head_of
+from headstart.recipe.schema import FinetuneRecipe, ProbeRecipe, Recipe
+from headstart.runs.environment import record_environment
+from headstart.runs.history import write_history
+from headstart.runs.run import RunFolder
+from headstart.terminal import Terminal
+from headstart.training.class_weights import class_weights
+from headstart.training.frozen import reuse_frozen
+from headstart.training.loop import Progress, Training, fine_tune, moving_average
+from headstart.training.material import Material
+from headstart.training.probe import fit_head, fit_linear
+from headstart.training.schedule import rate_factor
+
+
+def train(
+    recipe: Recipe, material: Material, folder: RunFolder, *, command: str, threads: int, terminal: Terminal
+) -> None:
+    """Train and save the classifier; goes on where an earlier process was stopped.
+
+    Writes everything of the run folder but what evaluation and report add.
+
+    Raises:
+        TrainingError: Training could not go on; the last good checkpoint stays.
+        StoppedError: Stopped by Ctrl-C after saving.
+    """
+    started = time.monotonic()
+    manifest = build_manifest(material.train, material.val, material.dataset.sealed_test)
+    manifest.write(folder.manifest)
+    record_environment(
+        folder,
+        device=material.device,
+        dataset=material.dataset,
+        limit=recipe.data.limit,
+        n_train=len(material.train),
+        n_val=len(material.val),
+        weights=material.backbone.weights,
+        seed=recipe.seed,
+        command=command,
+        threads=threads,
+    )
+    arithmetic = _arithmetic(recipe, material, folder)
+    terminal.say(
+        f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, "
+        f"{arithmetic.memory_format}."
+    )
+    material.classifier.to(memory_format=arithmetic.torch_format)
+    validate = _validator(material, arithmetic)
+    best_epoch, history, cached_seconds = 0, list[EpochRecord](), 0.0
+    if recipe.probe:
+        best_epoch, history, cached_seconds = _train_probe(recipe.probe, material, arithmetic, recipe, terminal)
+    probe_seconds = time.monotonic() - started
+    before = validate(material.classifier)
+    # What the training costs, whichever run has paid for the features.
+    train_seconds = probe_seconds + cached_seconds
+    facts: dict[str, Any] = {"probe_val_accuracy": before[1], "train_images_per_second": 0.0}
+    if recipe.probe:
+        terminal.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
+    if recipe.finetune:
+        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, folder, terminal)
+        material.classifier.load_state_dict(best)
+        best_epoch, history = done.best_epoch, done.history
+        if not best_epoch:
+            terminal.say("No epoch was better on validation than what came before fine-tuning, which is kept.")
+        facts["train_images_per_second"] = round(done.images_per_second, 1)
+        train_seconds += done.total_seconds
+    write_history(folder.history, history)
+    save_bundle(_bundle(recipe, material, manifest.sha256), folder.model)
+    write_json(
+        folder.training,
+        facts
+        | {
+            "best_epoch": best_epoch,
+            "train_seconds": round(train_seconds, 3),
+            "cached_seconds": round(cached_seconds, 3),
+            "backbone": material.backbone.name,
+            "device": material.device.type,
+            "precision": arithmetic.precision,
+            "seed": recipe.seed,
+            "peak_rss_mb": round(peak_memory_mb(), 1),
+        },
+    )
+
+
+def _train_probe(
+    probe: ProbeRecipe, material: Material, arithmetic: Arithmetic, recipe: Recipe, terminal: Terminal
+) -> tuple[int, list[EpochRecord], float]:
+    """Train the head; return the best epoch, the record of each one there is, and the features' ``cached_seconds``."""
+
+    def features_of(split: Split, *, mirror: bool, advance: Callable[[int], None]) -> Features:
+        return frozen_features(
+            material.classifier,
+            np.asarray(split.images),
+            spec=replace(material.spec, size=probe.size),
+            weights_sha256=material.backbone.weights.sha256,
+            memory_format=arithmetic.torch_format,
+            mirror=mirror,
+            advance=advance,
+        )
+
+    mirrors = (False, True) if probe.flip else (False,)
+    with terminal.bar("Features", len(material.train) * len(mirrors)) as advance:
+        found = [features_of(material.train, mirror=m, advance=advance) for m in mirrors]
+    features = np.concatenate([part.values for part in found])
+    cached_seconds = sum(part.cached_seconds for part in found)
+    labels = torch.from_numpy(np.tile(material.train.labels, len(mirrors)))
+    weights = class_weights(recipe.finetune.class_weights, material.train) if recipe.finetune else None
+    if probe.solver == "lbfgs":
+        head = head_of(material.classifier).to("cpu")
+        assert isinstance(head, nn.Linear)
+        fit_linear(torch.from_numpy(features), labels, head, l2=probe.l2, weights=weights)
+        head.to(material.device)
+        return 0, [], cached_seconds
+    with terminal.bar("Validation features", len(material.val)) as advance:
+        val_features = features_of(material.val, mirror=False, advance=advance)
+    head = head_of(material.classifier).to("cpu")
+    with terminal.bar("Head", probe.epochs) as advance:
+        best_epoch, history = fit_head(
+            torch.from_numpy(features),
+            labels,
+            head,
+            val=(torch.from_numpy(np.array(val_features.values)), torch.from_numpy(material.val.labels)),
+            seed=recipe.seed,
+            epochs=probe.epochs,
+            batch_size=probe.batch_size,
+            lr=probe.lr,
+            image_size=probe.size,
+            keep=probe.keep,
+            weights=weights,
+            advance=advance,
+        )
+    head.to(material.device)
+    return best_epoch, history, cached_seconds + val_features.cached_seconds
+
+
+def _fine_tune(
+    tune: FinetuneRecipe,
+    material: Material,
+    arithmetic: Arithmetic,
+    validate: Callable[[nn.Module], tuple[float, float]],
+    before: tuple[float, float],
+    recipe: Recipe,
+    folder: RunFolder,
+    terminal: Terminal,
+) -> tuple[dict[str, Tensor], Progress]:
+    accelerator = _accelerator(material.device, arithmetic)
+    batches = _batches(tune, material, recipe.seed, accelerator)
+    module = material.classifier
+    frozen = reuse_frozen(
+        module,
+        batches,
+        stages=material.frozen_stages,
+        autocast=accelerator.autocast,
+        memory_format=arithmetic.torch_format,
+        folder=folder.checkpoints,
+        required=bool(tune.augment.views),
+        say=terminal.say,
+    )
+    batches, trained = (replace(batches, hidden=frozen.hidden), frozen.rest) if frozen else (batches, module)
+    lr = tune.lr or suggested_rate(module)
+    groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
+    compiled = torch.compile(trained) if recipe.hardware.compile else trained
+    prepared, optimizer = accelerator.prepare(compiled, torch.optim.AdamW(groups))
+    training = Training(
+        accelerator=accelerator,
+        module=module,
+        prepared=prepared,
+        optimizer=optimizer,
+        average=moving_average(module, tune.ema),
+        set_training_mode=lambda network: set_training_mode(network, freeze_batch_norm=tune.freeze.batch_norm),
+        memory_format=arithmetic.torch_format,
+    )
+    weights = class_weights(tune.class_weights, material.train)
+    steps = batches.steps_per_epoch * len(batches.sizes)
+    epochs = len(batches.sizes)
+    with terminal.steps("Fine-tuning", steps) as show:
+
+        def on_step(progress: Progress) -> None:
+            note = f"epoch {progress.epoch + 1}/{epochs}  loss {progress.loss_sum / progress.seen:.3f}"
+            show(progress.epoch * batches.steps_per_epoch + progress.step, note)
+
+        def on_epoch(progress: Progress) -> None:
+            write_history(folder.history, progress.history)
+            terminal.say(_epoch_line(progress.history[-1], epochs))
+
+        best_and_progress = fine_tune(
+            training,
+            batches,
+            lr=lr,
+            rate_factor=lambda step: rate_factor(step, steps=steps, warmup=tune.warmup, decay=tune.decay),
+            validate=validate,
+            before=before,
+            label_smoothing=tune.label_smoothing,
+            class_weights=weights.to(material.device) if weights is not None else None,
+            clip_norm=tune.clip_norm,
+            patience=tune.patience,
+            checkpoints=folder.checkpoints,
+            checkpoint_seconds=recipe.hardware.checkpoint_minutes * 60,
+            on_step=on_step,
+            on_epoch=on_epoch,
+        )
+    if frozen:
+        frozen.remove()
+    return best_and_progress
+
+
+def _epoch_line(last: EpochRecord, epochs: int) -> str:
+    return (
+        f"Epoch {last.epoch}/{epochs}  {last.image_size} px  train loss {last.train_loss:.3f} "
+        f"accuracy {last.train_accuracy:.2%}  validation loss {last.val_loss:.3f} "
+        f"accuracy {last.val_accuracy:.2%}  {last.seconds:.0f} s, {last.images_per_second:.0f} images/s"
+    )
+
+
+def _accelerator(device: torch.device, arithmetic: Arithmetic) -> Accelerator:
+    # The state outlives an Accelerator; a second run in this process may want another precision or device.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if device.index is not None:
+        # Accelerate would otherwise take the first of several GPUs.
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    precision = "no" if arithmetic.precision == "fp32" else arithmetic.precision
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+
+
+def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: Accelerator | None) -> TrainingBatches:
+    augment = tune.augment
+    return TrainingBatches(
+        split=material.train,
+        spec=material.spec,
+        sizes=[step.size for step in tune.schedule for _ in range(step.epochs)],
+        batch_size=tune.batch_size,
+        seed=seed,
+        changes={
+            "flip": augment.flip,
+            "min_scale": augment.min_scale,
+            "max_aspect": augment.max_aspect,
+            "trivial": augment.trivial,
+        },
+        stronger=augment.stronger,
+        views=augment.views,
+        mixup=augment.mixup,
+        cutmix=augment.cutmix,
+        device=material.device,
+        rank=accelerator.process_index if accelerator else 0,
+        processes=accelerator.num_processes if accelerator else 1,
+    )
+
+
+def _arithmetic(recipe: Recipe, material: Material, folder: RunFolder) -> Arithmetic:
+    """Return the run's arithmetic: measured once, then kept; a resumed run must compute as it began."""
+    known = folder.read_environment().get("arithmetic")
+    if known:
+        return Arithmetic(**known)
+    size = recipe.finetune.schedule[-1].size if recipe.finetune else material.spec.size
+    sample = next(
+        evaluation_batches(material.train, replace(material.spec, size=size), batch_size=16, device=material.device)
+    )[0]
+    hardware = recipe.hardware
+    chosen = choose_arithmetic(
+        material.classifier,
+        sample,
+        # Features and heads are computed in full precision, whatever a fine-tuned network is trained in.
+        precision=hardware.precision if recipe.finetune else "fp32",
+        memory_format=hardware.memory_format,
+    )
+    folder.update_environment(arithmetic=asdict(chosen))
+    return chosen
+
+
+def _validator(material: Material, arithmetic: Arithmetic) -> Callable[[nn.Module], tuple[float, float]]:
+    @torch.inference_mode()
+    def validate(module: nn.Module) -> tuple[float, float]:
+        module.eval()
+        loss, correct = 0.0, 0
+        for images, labels in evaluation_batches(material.val, material.spec, batch_size=64, device=material.device):
+            with autocast(material.device, arithmetic.precision):
+                logits = module(images.contiguous(memory_format=arithmetic.torch_format)).float()
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            correct += int((logits.argmax(1) == labels).sum())
+        return loss / len(material.val), correct / len(material.val)
+
+    return validate
+
+
+def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:
+    backbone = material.backbone
+    saved = empty_classifier(
+        backbone.architecture,
+        num_classes=len(material.dataset.class_names),
+        hidden=recipe.head.hidden,
+        dropout=recipe.head.dropout,
+    )
+    saved.load_state_dict(unfolded_state_dict(material.classifier.cpu(), material.folds))
+    record = asdict(backbone.weights)
+    return Bundle(
+        module=saved.eval(),
+        class_names=material.dataset.class_names,
+        spec=material.spec,
+        architecture=backbone.architecture,
+        backbone=backbone.name,
+        hidden=recipe.head.hidden,
+        dropout=recipe.head.dropout,
+        flip=recipe.evaluation.flip,
+        dataset=material.dataset.name,
+        manifest_sha256=manifest_sha256,
+        weights={key: record[key] for key in ("source", "origin", "sha256", "license")},
+    )

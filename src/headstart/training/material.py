@@ -1,0 +1,95 @@
+"""What a run works with, gathered and checked before anything is written."""
+
+import logging
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from headstart.contracts import ImageSpec, Split
+from headstart.data.batches import check_batch_size, check_classes
+from headstart.data.dataset import Dataset
+from headstart.data.splits import split_train
+from headstart.models.backbones import Backbone, fed_unit_range, load_backbone
+from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel
+from headstart.models.freeze import count_stages, freeze
+from headstart.models.heads import build_classifier
+from headstart.recipe.schema import Recipe
+from headstart.training.class_weights import class_weights
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run works with, once everything that can be refused has been.
+
+    Attributes:
+        dataset: Whole.
+        train: What is trained on.
+        val: What selects.
+        backbone: With its weights; its module is the classifier's.
+        classifier: The backbone with a new head, on the training device.
+        folds: Batch norms that were folded.
+        frozen_stages: How many stages fine-tuning leaves as they are.
+        spec: Input of the finished classifier.
+        device: That trains.
+    """
+
+    dataset: Dataset
+    train: Split
+    val: Split
+    backbone: Backbone
+    classifier: nn.Module
+    folds: tuple[Fold, ...]
+    frozen_stages: int
+    spec: ImageSpec
+    device: torch.device
+
+
+def split_checked(recipe: Recipe, dataset: Dataset) -> tuple[Split, Split]:
+    """Return what is trained on and what selects, once the recipe is known to fit them.
+
+    Raises:
+        InputError: It does not.
+    """
+    train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
+    if recipe.finetune:
+        class_weights(recipe.finetune.class_weights, train)
+        check_classes("finetune.augment.stronger", recipe.finetune.augment.stronger, dataset.class_names)
+        check_batch_size(recipe.finetune.batch_size, images=len(train))
+    return train, val
+
+
+def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress: bool) -> Material:
+    """Split the data, load the backbone and graft the head; nothing is written.
+
+    Raises:
+        InputError: The recipe does not fit the data, the backbone or this machine.
+    """
+    train, val = split_checked(recipe, dataset)
+    backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
+    if recipe.preprocessing == "unit":
+        backbone = fed_unit_range(backbone)
+    for line in backbone.weights.unmatched:
+        logger.warning("%s: %s", backbone.weights.origin, line)
+    if recipe.weights == "none":
+        logger.warning("%s starts from scratch: no pretrained weights are used.", backbone.name)
+    classifier = build_classifier(
+        backbone,
+        num_classes=len(dataset.class_names),
+        hidden=recipe.head.hidden,
+        dropout=recipe.head.dropout,
+        seed=recipe.seed,
+    )
+    # Statistics that never change again can be folded away, which makes every pass cheaper.
+    fixed_statistics = recipe.finetune is None or recipe.finetune.freeze.batch_norm
+    folds = fold_batch_norm(classifier, size=backbone.spec.size) if fixed_statistics else ()
+    pad_in_kernel(classifier)
+    frozen_stages = 0
+    if recipe.finetune:
+        frozen_stages = count_stages(classifier, recipe.finetune.freeze.stages)
+        freeze(classifier, stages=frozen_stages, depthwise=recipe.finetune.freeze.depthwise)
+    kernel = backbone.spec.interpolation if recipe.interpolation == "weights" else recipe.interpolation
+    spec = replace(backbone.spec, size=recipe.input_size, crop_pct=1.0, interpolation=kernel)
+    return Material(dataset, train, val, backbone, classifier.eval().to(device), folds, frozen_stages, spec, device)

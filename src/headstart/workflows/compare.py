@@ -1,0 +1,299 @@
+"""From run folders to what can be said of them side by side, and to one page.
+
+``evaluation`` and ``report`` are blind to each other; they meet in the dictionary made here, which ``--json`` prints
+and from which the page is written, so that the two can't disagree. Nothing here needs torch.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from headstart.contracts import UInt8Images
+from headstart.data.arrays import image_hashes
+from headstart.data.dataset import load_dataset
+from headstart.errors import DataError, InputError
+from headstart.evaluation.comparable import ComparedRun, check_comparable, differing_settings, read_runs
+from headstart.evaluation.comparison import (
+    ALPHA,
+    RESAMPLES,
+    Change,
+    ClassChange,
+    PairedComparison,
+    compare_answers,
+    holm,
+)
+from headstart.evaluation.thumbnails import mistake_pixels
+from headstart.evaluation.verdict import decide, sentence
+from headstart.report.compare_page import check_place, write_comparison
+
+EXAMPLES = 12
+"""Images told in full for each pair and side; of the others the rows."""
+
+
+def compare(
+    runs: Sequence[Path | str],
+    *,
+    out: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Compare runs that were measured on the same test images, pair by pair.
+
+    Args:
+        runs: Two run folders or more. Differences are the later minus the earlier in this order.
+        out: Where to write the page, an HTML file; no page when None.
+        data_dir: Local copy of the data set, for the page's pictures.
+        progress: Whether to show a bar on stderr while a data set is fetched for the pictures.
+
+    Returns:
+        ``runs`` with their figures, ``pairs`` with differences, intervals, McNemar's test, agreement, per-class
+        changes and the images that only one gets right, ``same_recipe`` groups, and a ``verdict`` in words.
+        Shares are of 1, rows are those of the first run's test split.
+
+    Raises:
+        InputError: Fewer than two runs, one of them twice, or ``out`` or ``data_dir`` is of no use.
+        RunError: A folder holds no finished run, or the runs are not of the same test images and classes.
+        DataError: ``data_dir`` holds no copy of the data set.
+
+    Example:
+        >>> compare(["runs/quickstart", "runs/mine"])["pairs"][0]["verdict"]  # doctest: +SKIP
+        'noise'
+    """
+    if isinstance(runs, str | Path):
+        raise InputError(f"runs must be a list of run folders, but is {str(runs)!r} alone. Name two or more.")
+    if out is not None:
+        check_place(Path(out))
+    elif data_dir is not None:
+        raise InputError("--data-dir is for the pictures on the page, and no page is asked for. Add --out FILE.html.")
+    compared = read_runs([Path(run) for run in runs])
+    check_comparable(compared)
+    result = _assemble(compared)
+    if out is not None:
+        local = Path(data_dir) if data_dir is not None else None
+        pictures, why_none = _pictures(compared[0], result["pairs"], local, progress)
+        write_comparison(result, Path(out), pictures=pictures, why_no_pictures=why_none)
+        result["page"] = str(out)
+    return result
+
+
+def _assemble(runs: Sequence[ComparedRun]) -> dict[str, Any]:
+    names = runs[0].files.class_names
+    labels, *answers = _indices(runs, names)
+    places = list(combinations(range(len(runs)), 2))
+    comparisons = [compare_answers(labels, answers[i], answers[j], num_classes=len(names)) for i, j in places]
+    p_values = holm([comparison.p_value for comparison in comparisons])
+    pairs = [
+        _pair(runs[i], runs[j], comparison, p_value, names)
+        for (i, j), comparison, p_value in zip(places, comparisons, p_values, strict=True)
+    ]
+    return {
+        "dataset": runs[0].recipe.get("data.name"),
+        "n": len(labels),
+        "classes": names,
+        "verdict": pairs[0]["sentence"] if len(pairs) == 1 else _overall(runs, pairs),
+        "runs": [_figures(run) for run in runs],
+        "pairs": pairs,
+        "same_recipe": _groups(runs),
+        "same_machine": all(run.machine == runs[0].machine for run in runs),
+        "method": {
+            "alpha": ALPHA,
+            "test": "McNemar's exact test, two-sided",
+            "correction": "Holm" if len(pairs) > 1 else None,
+            "interval": "95 % percentile bootstrap over images, paired",
+            "resamples": RESAMPLES,
+            "seed": 0,
+        },
+        "page": None,
+    }
+
+
+def _indices(runs: Sequence[ComparedRun], names: Sequence[str]) -> list[Any]:
+    """Return the labels, then each run's answers, as indices of shape (n,) in one order for all."""
+    index = {name: i for i, name in enumerate(names)}
+    labels = np.array([index[line.label] for line in runs[0].answers], dtype=np.int64)
+    return [labels, *(np.array([index[line.predicted] for line in run.answers], dtype=np.int64) for run in runs)]
+
+
+def _figures(run: ComparedRun) -> dict[str, Any]:
+    metrics, test = run.files.metrics, run.files.metrics["test"]
+    data = run.files.environment.get("data", {})
+    from_test = ("accuracy", "accuracy_ci95", "macro_f1", "nll_calibrated", "ece", "ece_calibrated")
+    from_run = ("backbone", "train_seconds", "total_seconds", "peak_rss_mb", "device", "precision", "seed")
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        **{key: test.get(key) for key in from_test},
+        **{key: metrics.get(key) for key in from_run},
+        "size": _input_size(run.recipe),
+        "train_images": data.get("n_train"),
+    }
+
+
+def _input_size(recipe: dict[str, Any]) -> int | None:
+    """Return the image size in pixels at which the finished classifier works, as ``Recipe.input_size`` has it."""
+    steps = recipe.get("finetune.schedule")
+    size: int | None = recipe.get("evaluation.size") or (steps[-1]["size"] if steps else recipe.get("probe.size"))
+    return size
+
+
+def _pair(
+    first: ComparedRun, second: ComparedRun, comparison: PairedComparison, p_value: float, names: Sequence[str]
+) -> dict[str, Any]:
+    same_recipe = first.recipe_but_for_seed == second.recipe_but_for_seed
+    verdict = decide(comparison, p_value=p_value, same_recipe=same_recipe)
+    ratio = _cost_ratio(first, second)
+    return {
+        "first": first.name,
+        "second": second.name,
+        "verdict": verdict,
+        "sentence": sentence(
+            verdict,
+            comparison,
+            first=first.name,
+            second=second.name,
+            class_names=names,
+            p_value=p_value,
+            cost_ratio=ratio,
+        ),
+        "accuracy_change": _change(comparison.accuracy),
+        "macro_f1_change": _change(comparison.macro_f1),
+        "mcnemar": {
+            "both_right": comparison.both_right,
+            "first_only": comparison.first_only,
+            "second_only": comparison.second_only,
+            "both_wrong": comparison.both_wrong,
+            "p": comparison.p_value,
+            "p_corrected": p_value,
+            "smallest_gap": comparison.smallest_gap,
+        },
+        "agreement": round(comparison.agreement, 6),
+        "kappa": _rounded(comparison.kappa),
+        "train_seconds_ratio": _rounded(ratio),
+        "settings": {key: list(pair) for key, pair in differing_settings(first, second).items()},
+        "per_class": {name: _class(found) for name, found in zip(names, comparison.classes, strict=True)},
+        "first_only": _only_one_right(first, second, winner=first),
+        "second_only": _only_one_right(first, second, winner=second),
+    }
+
+
+def _cost_ratio(first: ComparedRun, second: ComparedRun) -> float | None:
+    """Return the second's training time in units of the first's; None where it says nothing."""
+    before, after = (run.files.metrics.get("train_seconds") for run in (first, second))
+    return after / before if before and after and first.machine == second.machine else None
+
+
+def _change(change: Change | None) -> dict[str, Any] | None:
+    if change is None:
+        return None
+    return {"value": _rounded(change.value), "ci95": [_rounded(change.low), _rounded(change.high)]}
+
+
+def _class(found: ClassChange) -> dict[str, Any]:
+    return {
+        "support": found.support,
+        "recall": [_rounded(value) for value in found.recall],
+        "recall_change": _change(found.recall_change),
+        "f1-score": [_rounded(value) for value in found.f1],
+        "f1_change": _change(found.f1_change),
+        "first_only": found.first_only,
+        "second_only": found.second_only,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return six decimals, as metrics.json has; + 0.0 turns a negative zero into zero."""
+    return None if value is None else round(value, 6) + 0.0
+
+
+def _only_one_right(first: ComparedRun, second: ComparedRun, *, winner: ComparedRun) -> dict[str, Any]:
+    """Return the images that only ``winner`` gets right: all rows, and those in full of which both were surest."""
+    loser = second if winner is first else first
+    found = [
+        (ours.probability + theirs.probability, place.row, place.sha256, ours, theirs)
+        for place, ours, theirs in zip(first.answers, winner.answers, loser.answers, strict=True)
+        if ours.predicted == ours.label != theirs.predicted
+    ]
+    found.sort(key=lambda image: (-image[0], image[1]))
+    return {
+        "rows": sorted(row for _, row, *_ in found),
+        "examples": [
+            {
+                "row": row,
+                "sha256": sha256,
+                "label": ours.label,
+                "right_probability": ours.probability,
+                "wrong": theirs.predicted,
+                "wrong_probability": theirs.probability,
+            }
+            for _, row, sha256, ours, theirs in found[:EXAMPLES]
+        ],
+    }
+
+
+def _overall(runs: Sequence[ComparedRun], pairs: Sequence[dict[str, Any]]) -> str:
+    best = max(runs, key=lambda run: run.files.metrics["test"]["accuracy"])
+    others: dict[str, list[str]] = {"beaten": [], "equal": [], "luck of the seed": []}
+    for pair in pairs:
+        if best.name in (pair["first"], pair["second"]):
+            other = pair["second"] if pair["first"] == best.name else pair["first"]
+            kind = {"noise": "equal", "same answers": "equal", "luck of the seed": "luck of the seed"}
+            others[kind.get(pair["verdict"], "beaten")].append(other)
+    words = (
+        ("beaten", "it is better than {}, beyond what the choice of test images explains"),
+        ("luck of the seed", "it is ahead of {} by the luck of training, since only the seeds differ"),
+        ("equal", "the test images can't tell it from {}"),
+    )
+    told = [text.format(_listed(others[kind])) for kind, text in words if others[kind]]
+    accuracy = best.files.metrics["test"]["accuracy"]
+    return f"{best.name} has the highest accuracy, {100 * accuracy:.2f} %: {'; '.join(told)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _groups(runs: Sequence[ComparedRun]) -> list[dict[str, Any]]:
+    """Return the runs that share a recipe but for the seed: how far the seed alone moves the accuracy."""
+    groups: list[list[ComparedRun]] = []
+    for run in runs:
+        home = next((group for group in groups if group[0].recipe_but_for_seed == run.recipe_but_for_seed), None)
+        groups.append([run]) if home is None else home.append(run)
+    found = []
+    for group in groups:
+        accuracies = [run.files.metrics["test"]["accuracy"] for run in group]
+        if len(group) > 1:
+            spread = {"min": min(accuracies), "median": median(accuracies), "max": max(accuracies)}
+            found.append({"runs": [run.name for run in group], "accuracy": spread})
+    return found
+
+
+def _pictures(
+    run: ComparedRun, pairs: Sequence[dict[str, Any]], data_dir: Path | None, progress: bool
+) -> tuple[Mapping[int, UInt8Images], str | None]:
+    """Return the examples' pixels by row, each checked by its hash, or the reason why there are none."""
+    wanted = {
+        example["row"]: example["sha256"]
+        for pair in pairs
+        for side in ("first_only", "second_only")
+        for example in pair[side]["examples"]
+    }
+    recorded = run.files.environment.get("data_dir")
+    place = data_dir or (Path(recorded) if recorded else None)
+    try:
+        pixels = mistake_pixels(load_dataset(run.recipe["data.name"], data_dir=place, progress=progress))
+        pictures = {row: _checked(pixels(row), sha256) for row, sha256 in wanted.items()}
+    except (DataError, IndexError, KeyError) as error:
+        if data_dir is not None:
+            raise DataError(f"{data_dir} does not hold the pictures of these runs: {error}") from None
+        return {}, str(error)
+    return pictures, None
+
+
+def _checked(picture: UInt8Images, sha256: str) -> UInt8Images:
+    if image_hashes(picture[None])[0] != sha256:
+        raise DataError("the data set at hand holds other test images than those that the runs were measured on.")
+    return picture
