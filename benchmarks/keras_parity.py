@@ -100,7 +100,7 @@ def run_torch(backbone, pictures: np.ndarray) -> np.ndarray:
     import torch
 
     images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(v)[:, None, None] for v in (backbone.spec.mean, backbone.spec.std))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (backbone.preprocess.mean, backbone.preprocess.std))
     with torch.inference_mode():
         return backbone.module((images - mean) / std).numpy()
 

@@ -10,29 +10,12 @@ from numpy.typing import NDArray
 from headstart.errors import DataError, nearest
 
 Interpolation = Literal["bilinear", "bicubic"]
+Fit = Literal["crop", "pad", "stretch"]
+"""How an image that is not square becomes one."""
 FEW_TO_CHOOSE_BY = 100
 """Validation images; with fewer, what validation chooses or calibrates is mostly chance, and that is said."""
 UInt8Images = NDArray[np.uint8]
 """Images as stored: shape (n, height, width, 3), RGB, 0-255."""
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """How weights want their pictures; travels with the weights.
-
-    Attributes:
-        size: Height and width of the square network input, in pixels.
-        mean: Per channel (RGB), in units of [0, 1].
-        std: Per channel (RGB), in units of [0, 1].
-        interpolation: Kernel of the resize to ``size``.
-        crop_pct: Share of the shorter side that the centre crop keeps, in (0, 1].
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Interpolation = "bicubic"
-    crop_pct: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ backbone = load_backbone("tf_efficientnet_lite0", weights="none", progress=False
 classifier = build_classifier(backbone, num_classes=2, seed=0).eval()
 save_bundle(
     Bundle(
-        module=classifier, class_names=ClassNames(("cat", "dog")), spec=backbone.spec, dataset="animals",
+        module=classifier, class_names=ClassNames(("cat", "dog")), preprocess=backbone.preprocess, dataset="animals",
         architecture=backbone.architecture, backbone=backbone.name, hidden=(), dropout=0.0, manifest_sha256="0" * 64,
     ),
     Path("model"),

@@ -33,8 +33,8 @@ def references():
     return np.load(HERE / "keras_resnet50_logits.npz")
 
 
-def normalised(spec):
-    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
+def normalised(preprocess):
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
     return (pictures().float() / 255 - mean) / std
 
 
@@ -48,7 +48,7 @@ def test_logits_equal_those_of_keras_on_real_pictures(name, references):
     # The two differ by more than the tolerance, or one of them would be no test.
     assert relative_error(references["resnet50v1.keras_in1k"], references["resnet50v1.keras3_in1k"]) > 2 * TOLERANCE
     with torch.inference_mode():
-        ours = backbone.module(normalised(backbone.spec)).numpy()
+        ours = backbone.module(normalised(backbone.preprocess)).numpy()
     assert relative_error(ours, keras) < TOLERANCE
     palace, daisy = 698, 985
     assert list(ours.argmax(axis=1)[[0, 1, 7]]) == [palace, palace, daisy]
@@ -63,7 +63,7 @@ def test_timm_s_own_resnet50_takes_the_tensors_and_answers_otherwise(references)
     plain = timm.create_model("resnet50").eval()
     plain.load_state_dict(backbone.module.state_dict(), strict=True)
     with torch.inference_mode():
-        assert relative_error(plain(normalised(backbone.spec)).numpy(), references[name]) > 100 * TOLERANCE
+        assert relative_error(plain(normalised(backbone.preprocess)).numpy(), references[name]) > 100 * TOLERANCE
 
 
 def test_the_committed_measurement_is_within_tolerance():

@@ -8,19 +8,20 @@ import timm
 import torch
 
 from headstart.bundle import Bundle, load_bundle, save_bundle
-from headstart.contracts import ClassNames, ImageSpec
+from headstart.contracts import ClassNames
+from headstart.data.preprocess import Preprocess
 from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier, empty_classifier
 
 NAMES = ClassNames(("airplane", "bird", "cat"))
-SPEC = ImageSpec(96, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9)
+PREPROCESS = Preprocess(96, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9)
 
 
 def save(module, architecture, folder, hidden=()):
     bundle = Bundle(
         module=module.eval(),
         class_names=NAMES,
-        spec=SPEC,
+        preprocess=PREPROCESS,
         architecture=architecture,
         backbone=architecture,
         hidden=hidden,
@@ -39,7 +40,7 @@ def logits(module, images):
 
 @pytest.fixture
 def images():
-    return torch.randn(4, 3, SPEC.size, SPEC.size, generator=torch.Generator().manual_seed(1))
+    return torch.randn(4, 3, PREPROCESS.size, PREPROCESS.size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("architecture", ["test_efficientnet", "test_resnet", "test_convnext", "test_vit"])
@@ -59,9 +60,9 @@ def test_real_weights_names_and_preprocessing_reach_timm(tmp_path, images):
     assert torch.equal(logits(load_bundle(tmp_path / "model").module, images), logits(module, images))
     assert tuple(plain.pretrained_cfg["label_names"]) == NAMES.names
     config = timm.data.resolve_model_data_config(plain)
-    assert tuple(config["input_size"]) == (3, SPEC.size, SPEC.size)
-    assert (tuple(config["mean"]), tuple(config["std"])) == (SPEC.mean, SPEC.std)
-    assert (config["interpolation"], config["crop_pct"]) == (SPEC.interpolation, SPEC.crop_pct)
+    assert tuple(config["input_size"]) == (3, PREPROCESS.size, PREPROCESS.size)
+    assert (tuple(config["mean"]), tuple(config["std"])) == (PREPROCESS.mean, PREPROCESS.std)
+    assert (config["interpolation"], config["crop_pct"]) == (PREPROCESS.interpolation, PREPROCESS.crop_pct)
 
 
 def test_timm_can_put_another_head_on_it(tmp_path, images):

@@ -13,11 +13,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from headstart.bundle import Bundle, load_bundle, save_bundle, update_bundle
-from headstart.contracts import ClassNames, ImageSpec
+from headstart.contracts import ClassNames
+from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, RunError
 from headstart.models.heads import empty_classifier
 
-SPEC = ImageSpec(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9)
+PREPROCESS = Preprocess(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9)
 WEIGHTS = {"source": "package", "origin": "a package 1.0", "sha256": "ab" * 32, "license": "Apache-2.0"}
 
 
@@ -25,7 +26,7 @@ def make(hidden=(), architecture="test_efficientnet", **changes):
     module = empty_classifier(architecture, num_classes=3, hidden=hidden, dropout=0.1)
     values = {
         "class_names": ClassNames(("cat", "dog", "b|rd")),
-        "spec": SPEC,
+        "preprocess": PREPROCESS,
         "backbone": f"{architecture}.r160_in1k",
         "dropout": 0.1,
         "dataset": "animals",
@@ -81,6 +82,15 @@ def test_what_is_saved_comes_back(architecture, hidden, tmp_path):
         assert torch.equal(loaded.module(images), bundle.module(images))
     assert not loaded.module.training
     assert dataclasses.replace(loaded, module=bundle.module) == bundle
+
+
+@pytest.mark.parametrize(("fit", "mode"), [("crop", "center"), ("pad", "border"), ("stretch", "squash")])
+def test_how_images_are_fitted_travels_and_crop_is_written_as_it_always_was(fit, mode, tmp_path):
+    save_bundle(make(preprocess=dataclasses.replace(PREPROCESS, fit=fit)), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["pretrained_cfg"]["crop_mode"] == mode
+    assert config["headstart"].get("fit") == (None if fit == "crop" else fit)
+    assert load_bundle(tmp_path / "model").preprocess.fit == fit
 
 
 def test_only_the_three_files_are_left_and_are_as_readable_as_others(saved):
@@ -183,7 +193,10 @@ def test_a_broken_config_is_refused(folder, text):
         ("num_classes", 4, "num_classes is 4, but label_names has 3 names"),
         ("pretrained_cfg.num_classes", 4, r"pretrained_cfg\.num_classes is 4"),
         ("pretrained_cfg", [], "pretrained_cfg must be a mapping"),
-        ("pretrained_cfg.crop_mode", "squash", "crop_mode must be center"),
+        ("pretrained_cfg.crop_mode", "corner", "crop_mode must be center"),
+        ("pretrained_cfg.crop_mode", "squash", r"headstart\.fit is 'crop'"),
+        ("headstart.fit", "cover", "crop, pad or stretch"),
+        ("headstart.fit", "pad", "crop_mode is 'center'"),
         ("pretrained_cfg.test_input_size", [3, 9, 9], r"unknown key 'pretrained_cfg\.test_input_size'"),
         ("pretrained_cfg.input_size", [3, 64, 32], "input_size must be"),
         ("pretrained_cfg.mean", [0.5, 0.5], "mean must be three numbers"),

@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
     bundle = Bundle(
         module=build_classifier(backbone, num_classes=3, seed=0).eval(),
         class_names=NAMES,
-        spec=backbone.spec.__class__(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        preprocess=backbone.preprocess.__class__(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         architecture=backbone.architecture,
         backbone=backbone.name,
         hidden=(),

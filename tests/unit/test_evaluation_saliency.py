@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from headstart.bundle import Bundle, save_bundle
-from headstart.contracts import ClassNames, ImageSpec, Split
+from headstart.contracts import ClassNames, Split
 from headstart.data.dataset import Dataset, SealedTest
+from headstart.data.preprocess import Preprocess
 from headstart.errors import InputError
 from headstart.evaluation import saliency
 from headstart.evaluation.saliency import class_activation_maps, write_saliency
@@ -39,11 +40,11 @@ class Colours(nn.Module):
 
 
 def made_bundle(module, flip=False):
-    spec = ImageSpec(size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), interpolation="bilinear")
+    preprocess = Preprocess(size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), interpolation="bilinear")
     return Bundle(
         module=module.eval(),
         class_names=NAMES,
-        spec=spec,
+        preprocess=preprocess,
         architecture="tf_efficientnet_lite0",
         backbone="tf_efficientnet_lite0.in1k",
         hidden=(),

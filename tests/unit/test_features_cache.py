@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.contracts import ImageSpec
+from headstart.data.preprocess import Preprocess
 from headstart.features import cache as features
 from headstart.features.cache import frozen_features
 from headstart.models.backbones import load_backbone
 from headstart.models.fold import fold_batch_norm
 from headstart.models.heads import build_classifier
 
-SPEC = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESS = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def classifier():
 
 
 def compute(classifier, images, **options):
-    settings = {"spec": SPEC, "weights_sha256": "abc", "memory_format": torch.contiguous_format} | options
+    settings = {"preprocess": PREPROCESS, "weights_sha256": "abc", "memory_format": torch.contiguous_format} | options
     return frozen_features(classifier, images, **settings)
 
 
@@ -49,7 +49,7 @@ def test_images_weights_and_transform_are_the_key(own_home, classifier, sample, 
     options = {
         "images": {},
         "weights": {"weights_sha256": "abd"},
-        "size": {"spec": ImageSpec(40, SPEC.mean, SPEC.std)},
+        "size": {"preprocess": Preprocess(40, PREPROCESS.mean, PREPROCESS.std)},
         "mirror": {"mirror": True},
         "folded": {},
     }[change]

@@ -12,14 +12,14 @@ from PIL import Image
 
 import headstart
 from headstart.bundle import Bundle, load_bundle, save_bundle
-from headstart.contracts import ClassNames, ImageSpec
-from headstart.data.preprocess import preprocess
+from headstart.contracts import ClassNames
+from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, InputError
 from headstart.inference.predictor import FilePrediction, Predictor, load
 from headstart.models.heads import empty_classifier, head_of
 
 NAMES = ClassNames(("cat", "dog", "bird", "frog"))
-SPEC = ImageSpec(48, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic", 0.9)
+PREPROCESS = Preprocess(48, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic", 0.9)
 
 
 def make_bundle(architecture="test_efficientnet", **changes):
@@ -33,7 +33,7 @@ def make_bundle(architecture="test_efficientnet", **changes):
                 part.running_var.uniform_(0.5, 1.5, generator=generator)
                 part.weight.uniform_(0.5, 1.5, generator=generator)
         head_of(module).weight.normal_(0, 1, generator=generator)
-    values = {"class_names": NAMES, "spec": SPEC, "backbone": architecture, "hidden": (), "dropout": 0.0}
+    values = {"class_names": NAMES, "preprocess": PREPROCESS, "backbone": architecture, "hidden": (), "dropout": 0.0}
     values |= {"dataset": "animals", "manifest_sha256": "", "temperature": 1.7, "flip": True}
     return Bundle(module=module.eval(), architecture=architecture, **(values | changes))
 
@@ -66,7 +66,7 @@ def files(images, tmp_path):
 def reference(bundle, images):
     """Logits by the plain network, without what makes the predictor fast."""
     with torch.inference_mode():
-        inputs = preprocess(torch.from_numpy(np.asarray(images)), bundle.spec)
+        inputs = bundle.preprocess.tensor(torch.from_numpy(bundle.preprocess.squares(np.asarray(images))))
         logits = bundle.module(inputs)
         if bundle.flip:
             logits = (logits + bundle.module(inputs.flip(3))) / 2
@@ -261,7 +261,7 @@ def test_a_saved_classifier_is_loaded_from_its_folder_or_its_run(bundle, images,
     expected = Predictor(bundle, device="cpu").predict(images).probabilities
     for place in (tmp_path / "run" / "model", tmp_path / "run", os.fspath(tmp_path / "run")):
         predictor = headstart.load(place)
-        assert (predictor.class_names, predictor.spec) == (NAMES, SPEC)
+        assert (predictor.class_names, predictor.preprocess) == (NAMES, PREPROCESS)
         np.testing.assert_allclose(predictor.predict(images).probabilities, expected, atol=1e-4)
 
 

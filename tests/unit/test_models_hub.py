@@ -80,7 +80,7 @@ def test_weights_are_fetched_once_and_recorded(hub, published):
     assert backbone.name == NAME
     assert (backbone.weights.source, backbone.weights.license) == ("hub", "apache-2.0")
     assert backbone.weights.origin == f"Hugging Face Hub timm/{NAME} at revision {COMMIT}"
-    assert backbone.spec.size == 160
+    assert backbone.preprocess.size == 160
     fetches = len(hub)
     assert any(line.startswith("GET") for line in hub)
     again = load_backbone("test_resnet", progress=False)

@@ -8,15 +8,15 @@ import pytest
 import timm
 import torch
 
-from headstart.contracts import ImageSpec
 from headstart.data.batches import TrainingBatches
+from headstart.data.preprocess import Preprocess
 from headstart.errors import RecipeError, RunError
 from headstart.models.fold import fold_batch_norm
 from headstart.models.freeze import freeze
 from headstart.recipe.schema import load_recipe
 from headstart.training.frozen import FrozenStages, reuse_frozen
 
-SPEC = ImageSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PREPROCESS = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 RANDOM = {"flip": True, "min_scale": 0.6, "max_aspect": 1.2, "trivial": 0.3}
 STILL = {"flip": False, "min_scale": 1.0, "max_aspect": 1.0, "trivial": 0.0}
 
@@ -110,7 +110,7 @@ def test_files_are_reserved_whole_and_removed(tmp_path):
 
 def batches(sample, **options):
     settings = {"sizes": [32] * 4, "batch_size": 64, "seed": 5, "changes": RANDOM} | options
-    return TrainingBatches(split=sample.train, spec=SPEC, **settings)
+    return TrainingBatches(split=sample.train, preprocess=PREPROCESS, **settings)
 
 
 @pytest.mark.parametrize(

@@ -120,13 +120,20 @@ def _use(config: Mapping[str, Any], *, timm_loads: bool) -> str:
     )
 
 
+_FITS = {
+    "crop": "the central square is kept",
+    "pad": "the whole image, with borders in the mean colour",
+    "stretch": "the whole image, its proportions changed",
+}
+
+
 def _preprocessing(config: Mapping[str, Any]) -> str:
     image, own = config["pretrained_cfg"], config["headstart"]
     size = image["input_size"][1]
     crop = "" if image["crop_pct"] == 1 else f", of which the central {image['crop_pct']:.4g} is kept"
     rows = [
         ("colours", "RGB; transparency is laid on white, the orientation in EXIF is honoured"),
-        ("crop", f"the central square{crop}"),
+        ("square", f"{_FITS[own.get('fit', 'crop')]}{crop}"),
         ("size", f"{size} x {size} pixels, {image['interpolation']}, antialiased"),
         ("mean", ", ".join(f"{value:.6g}" for value in image["mean"])),
         ("standard deviation", ", ".join(f"{value:.6g}" for value in image["std"])),

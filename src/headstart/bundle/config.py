@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from headstart.contracts import ClassNames, ImageSpec
+from headstart.contracts import ClassNames, Fit
+from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, DataError, nearest
 
 FORMAT = 1
@@ -21,6 +22,9 @@ _TOP_KEYS = {"architecture", "num_classes", "label_names", "pretrained_cfg", "he
 _TOP_INFORMATIVE = {"num_features", "global_pool", "model_args"}
 _IMAGE_KEYS = {"num_classes", "input_size", "mean", "std", "interpolation", "crop_pct"}
 _IMAGE_INFORMATIVE = {"crop_mode", "fixed_input_size", "first_conv", "classifier"}
+_OWN_OPTIONAL = {"fit"}
+_CROP_MODES: dict[Fit, str] = {"crop": "center", "pad": "border", "stretch": "squash"}
+"""What timm calls each way to fit an image to a square."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Bundle:
     Attributes:
         module: Maps normalised images (n, 3, size, size) to logits (n, classes); in eval mode.
         class_names: In the order of the logits.
-        spec: How images are prepared; ``size`` is the size the classifier was measured at.
+        preprocess: How images are prepared; ``size`` is the size the classifier was measured at.
         architecture: Name that ``headstart.models`` builds the network by.
         backbone: Name of the pretrained backbone, architecture and weights.
         hidden: Widths of the head's hidden layers; empty for a linear head.
@@ -45,7 +49,7 @@ class Bundle:
 
     module: nn.Module = field(repr=False)
     class_names: ClassNames
-    spec: ImageSpec
+    preprocess: Preprocess
     architecture: str
     backbone: str
     hidden: tuple[int, ...]
@@ -63,7 +67,7 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
     traits = getattr(bundle.module, "pretrained_cfg", {})
     pool = getattr(bundle.module, "global_pool", None)
     pool = getattr(pool, "pool_type", pool)
-    spec = bundle.spec
+    preprocess = bundle.preprocess
     return {
         "architecture": bundle.architecture,
         "num_classes": len(bundle.class_names),
@@ -73,12 +77,12 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
         **_any_size(bundle.module),
         "pretrained_cfg": {
             "num_classes": len(bundle.class_names),
-            "input_size": [3, spec.size, spec.size],
-            "mean": list(spec.mean),
-            "std": list(spec.std),
-            "interpolation": spec.interpolation,
-            "crop_pct": spec.crop_pct,
-            "crop_mode": "center",
+            "input_size": [3, preprocess.size, preprocess.size],
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "interpolation": preprocess.interpolation,
+            "crop_pct": preprocess.crop_pct,
+            "crop_mode": _CROP_MODES[preprocess.fit],
             # With these timm can put yet another head on the network, or adapt it to other channels.
             **{key: traits[key] for key in ("fixed_input_size", "first_conv", "classifier") if key in traits},
         },
@@ -90,6 +94,8 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
             "dropout": bundle.dropout,
             "temperature": bundle.temperature,
             "flip": bundle.flip,
+            # Left out where older versions know no other way.
+            **({"fit": preprocess.fit} if preprocess.fit != "crop" else {}),
             "dataset": bundle.dataset,
             "manifest_sha256": bundle.manifest_sha256,
             "weights": bundle.weights,
@@ -150,7 +156,7 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     image: Any = config.get("pretrained_cfg")
     _check_block(config, _TOP_RULES, _TOP_KEYS, _TOP_INFORMATIVE, path, "")
     _check_block(image, _IMAGE_RULES, _IMAGE_KEYS, _IMAGE_INFORMATIVE, path, "pretrained_cfg.")
-    _check_block(own, _OWN_RULES, set(_OWN_RULES), set(), path, "headstart.")
+    _check_block(own, _OWN_RULES, set(_OWN_RULES) - _OWN_OPTIONAL, _OWN_OPTIONAL, path, "headstart.")
     count = len(config["label_names"])
     for where, value in (
         ("num_classes", config["num_classes"]),
@@ -164,18 +170,31 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: label_names: {error}") from None
     return {
         "class_names": class_names,
-        "spec": ImageSpec(
+        "preprocess": Preprocess(
             size=image["input_size"][1],
             mean=tuple(image["mean"]),
             std=tuple(image["std"]),
             interpolation=image["interpolation"],
             crop_pct=image["crop_pct"],
+            fit=_fit(image, own, path),
         ),
         "architecture": config["architecture"],
         "hidden": tuple(own["hidden"]),
         **{key: own[key] for key in ("backbone", "dropout", "temperature", "flip", "dataset", "manifest_sha256")},
         **{key: own[key] for key in ("weights", "metrics")},
     }
+
+
+def _fit(image: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> Fit:
+    """Return how images are fitted to a square, once the key for timm and our own agree on it."""
+    fit: Fit = own.get("fit", "crop")
+    mode = image.get("crop_mode", _CROP_MODES[fit])
+    if mode != _CROP_MODES[fit]:
+        raise BundleError(
+            f"{path}: pretrained_cfg.crop_mode is '{mode}', but headstart.fit is '{fit}', for which it must be "
+            f"'{_CROP_MODES[fit]}'. Restore the file, or train again."
+        )
+    return fit
 
 
 def _check_block(
@@ -252,7 +271,7 @@ _IMAGE_RULES: dict[str, _Rule] = {
     "std": (lambda v: _is_list_of(v, _number, 3) and min(v) > 0, "three numbers above 0"),
     "interpolation": (lambda v: v in ("bilinear", "bicubic"), "bilinear or bicubic"),
     "crop_pct": (lambda v: _number(v) and 0 < v <= 1, "a number above 0 and up to 1"),
-    "crop_mode": (lambda v: v == "center", "center"),
+    "crop_mode": (lambda v: v in _CROP_MODES.values(), "center, border or squash"),
 }
 _OWN_RULES: dict[str, _Rule] = {
     "format": (_whole, "a whole number"),
@@ -262,6 +281,7 @@ _OWN_RULES: dict[str, _Rule] = {
     "dropout": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
     "temperature": (lambda v: _number(v) and v > 0, "a number above 0"),
     "flip": (lambda v: isinstance(v, bool), "true or false"),
+    "fit": (lambda v: _text(v) and v in _CROP_MODES, "crop, pad or stretch"),
     "dataset": (_text, "a name"),
     "manifest_sha256": (_text, "a SHA-256"),
     "weights": (_plain_data, "a mapping of plain, finite values"),

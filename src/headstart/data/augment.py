@@ -10,8 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from headstart.contracts import ImageSpec
-from headstart.data.preprocess import normalise, resample
+from headstart.data.preprocess import Preprocess, resample
 
 DRAWS = 7
 """Uniform numbers that ``augment`` consumes per sample."""
@@ -20,33 +19,33 @@ DRAWS = 7
 def augment(
     images: Tensor,
     draws: Tensor,
-    spec: ImageSpec,
+    preprocess: Preprocess,
     *,
     flip: bool = True,
     min_scale: float = 1.0,
     max_aspect: float = 1.0,
     trivial: float | Tensor = 0.0,
 ) -> Tensor:
-    """Crop, mirror and distort a batch at random, and normalise it.
+    """Crop, mirror and distort a batch at random, and normalize it.
 
     Args:
         images: uint8, shape (n, height, width, 3).
         draws: Uniform in [0, 1), shape (n, DRAWS).
-        spec: Size and statistics of the network's input.
+        preprocess: Size, kernel and statistics of the network's input.
         flip: Mirror left to right with probability one half.
         min_scale: Smallest share of the area that a crop keeps, in (0, 1].
         max_aspect: Largest ratio of a crop's sides, at least 1.
         trivial: Share of images that get one random operation; one for all, or each image's own, shape (n,).
 
     Returns:
-        float32, shape (n, 3, size, size), normalised.
+        float32, shape (n, 3, size, size), normalized.
     """
     boxes = crop_boxes(draws[:, :4], images.shape[1], images.shape[2], min_scale=min_scale, max_aspect=max_aspect)
     mirror = draws[:, 4] < 0.5 if flip else None
-    result = resample(images, boxes, size=spec.size, interpolation=spec.interpolation, mirror=mirror)
+    result = resample(images, boxes, size=preprocess.size, interpolation=preprocess.interpolation, mirror=mirror)
     if isinstance(trivial, Tensor) or trivial > 0:
         result = trivial_augment(result, draws[:, 5], draws[:, 6], share=trivial)
-    return normalise(result, spec)
+    return preprocess.normalize(result)
 
 
 def crop_boxes(draws: Tensor, height: int, width: int, *, min_scale: float, max_aspect: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
-from headstart.contracts import ClassNames, ImageSpec, Split
+from headstart.contracts import ClassNames, Split
 from headstart.data.augment import DRAWS, augment
-from headstart.data.preprocess import preprocess
+from headstart.data.preprocess import Preprocess
 from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
 from headstart.errors import RecipeError, nearest
 
@@ -70,7 +70,7 @@ class TrainingBatches:
 
     Attributes:
         split: What is trained on.
-        spec: Of the network's input; its size is replaced by each epoch's own.
+        preprocess: Of the network's input; its size is replaced by each epoch's own.
         sizes: Image size of each epoch, in pixels.
         batch_size: Images in an optimiser step, over all processes.
         seed: Decides everything.
@@ -87,7 +87,7 @@ class TrainingBatches:
     """
 
     split: Split
-    spec: ImageSpec
+    preprocess: Preprocess
     sizes: Sequence[int]
     batch_size: int
     seed: int
@@ -148,7 +148,7 @@ class TrainingBatches:
         draws = torch.from_numpy(_draws(self.seed, view, len(self.split))[rows])
         pixels = torch.from_numpy(np.array(self.split.images[rows])).to(self.device)
         changes = {**self.changes, "trivial": self._shares(rows)} if self.stronger else self.changes
-        return augment(pixels, draws.to(self.device), replace(self.spec, size=size), **changes)
+        return augment(pixels, draws.to(self.device), self.preprocess.resized(size), **changes)
 
     def _shares(self, rows: NDArray[np.int64]) -> Tensor:
         """Return how likely each of these images is to get a random operation, shape (len(rows),)."""
@@ -184,10 +184,10 @@ def _draws(seed: int, view: int, n: int) -> NDArray[np.float32]:
 
 
 def evaluation_batches(
-    split: Split, spec: ImageSpec, *, batch_size: int, device: torch.device
+    split: Split, preprocess: Preprocess, *, batch_size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (images, labels) in the split's own order, without any randomness."""
     for start in range(0, len(split), batch_size):
-        pixels = torch.from_numpy(np.array(split.images[start : start + batch_size])).to(device)
+        pixels = torch.from_numpy(np.array(preprocess.squares(split.images[start : start + batch_size]))).to(device)
         labels = torch.from_numpy(np.array(split.labels[start : start + batch_size])).to(device)
-        yield preprocess(pixels, spec), labels
+        yield preprocess.tensor(pixels), labels

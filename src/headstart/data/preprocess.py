@@ -1,38 +1,160 @@
-"""From uint8 pictures to network input: crop, resize, mirror and normalise, in batches, on the device that trains.
+"""From an image of any size to network input, in two halves: one on the host, one on the device that computes.
 
-Training, evaluation and prediction all pass through ``resample``, so that the three can't disagree about a picture. A
-crop is resized by two small matrix products, one for the rows and one for the columns. Each row of such a matrix
+``Preprocess.square`` fits an image to a square and reduces it with Pillow; it never enlarges, so that what is kept and
+what travels to the device is small. ``Preprocess.tensor`` enlarges and normalizes a batch of squares. Training,
+evaluation, prediction and exported models all pass through these two, so that they can't disagree about an image.
+
+A square is resized by two small matrix products, one for the rows and one for the columns. Each row of such a matrix
 holds the weights of one output pixel, so that every image of a batch can have its own crop at the cost of a batched
 matrix product. The weights are those of an antialiased resize, as in Pillow and ``torch.nn.functional.interpolate``
 (Keys 1981, "Cubic convolution interpolation for digital image processing").
 """
 
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from headstart.contracts import ImageSpec, Interpolation
+from headstart.contracts import Fit, Interpolation, UInt8Images
+
+CODE_VERSION = 1
+"""Version of the arithmetic in this module; raised by every change that gives other values, so that no cache survives
+it."""
+_REDUCING_GAP = 3.0
+"""Pillow first averages whole blocks of pixels where an image is reduced by more than this; the result is nearly the
+same, and much faster to compute."""
+_KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def preprocess(images: Tensor, spec: ImageSpec) -> Tensor:
-    """Turn pictures into what a network trained with ``spec`` expects, without any randomness.
+@dataclass(frozen=True)
+class Preprocess:
+    """How weights want their images; travels with the weights.
 
-    The shorter side is resized to ``size / crop_pct`` and the central square is kept.
-
-    Args:
-        images: uint8, shape (n, height, width, 3), RGB.
-        spec: Size and statistics.
-
-    Returns:
-        float32, shape (n, 3, size, size), normalised.
+    Attributes:
+        size: Height and width of the square network input, in pixels.
+        mean: Mean per channel (RGB), in units of [0, 1].
+        std: Standard deviation per channel (RGB), in units of [0, 1].
+        interpolation: Kernel of every resize.
+        crop_pct: Share of the square's side that the network sees, from the centre, in (0, 1].
+        fit: How an image that is not square becomes one: ``crop`` keeps the central square, ``pad`` adds borders in
+            the mean colour, ``stretch`` changes the proportions.
     """
-    boxes = central_square(images.shape[1], images.shape[2], spec.crop_pct).to(images.device)
-    return normalise(resample(images, boxes, size=spec.size, interpolation=spec.interpolation), spec)
 
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation = "bicubic"
+    crop_pct: float = 1.0
+    fit: Fit = "crop"
 
-def central_square(height: int, width: int, crop_pct: float = 1.0) -> Tensor:
-    """Return the box (top, left, height, width), in pixels and shape (1, 4), of the central square."""
-    side = min(height, width) * crop_pct
-    return torch.tensor([[(height - side) / 2, (width - side) / 2, side, side]])
+    @property
+    def side(self) -> int:
+        """Side of the largest square that ``tensor`` makes use of, in pixels."""
+        return round(self.size / self.crop_pct)
+
+    def resized(self, size: int) -> "Preprocess":
+        """Return the same preprocessing for network input of another size, in pixels."""
+        return replace(self, size=size)
+
+    def square(self, image: UInt8Images, *, side: int | None = None) -> UInt8Images:
+        """Fit an image to a square, on the host.
+
+        Args:
+            image: uint8, shape (height, width, 3), RGB.
+            side: Largest side of the square, in pixels, for images that are used at several sizes; ``self.side`` when
+                None.
+
+        Returns:
+            uint8, shape (s, s, 3), s at most ``side``. A square image that is no larger is returned as it is.
+        """
+        limit = side or self.side
+        height, width = image.shape[:2]
+        if height == width <= limit:
+            return image
+        if self.fit == "crop":
+            edge = min(height, width)
+            top, left = (height - edge) // 2, (width - edge) // 2
+            return self._scaled(image[top : top + edge, left : left + edge], min(edge, limit), min(edge, limit))
+        longest = max(height, width)
+        edge = min(longest, limit)
+        if self.fit == "stretch":
+            return self._scaled(image, edge, edge)
+        inner = self._scaled(image, *(max(1, round(length * edge / longest)) for length in (height, width)))
+        top, left = (edge - inner.shape[0]) // 2, (edge - inner.shape[1]) // 2
+        padded = np.empty((edge, edge, 3), np.uint8)
+        padded[:] = [round(255 * value) for value in self.mean]
+        padded[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+        return padded
+
+    def squares(self, images: UInt8Images, *, side: int | None = None) -> UInt8Images:
+        """Fit images of one size to squares, on the host: shapes (n, height, width, 3) and (n, s, s, 3).
+
+        Square images that are no larger than ``side`` are returned as they are; the others are reduced one by one.
+        """
+        if images.shape[1] == images.shape[2] <= (side or self.side):
+            return images
+        return np.stack([self.square(image, side=side) for image in images])
+
+    def tensor(self, squares: Tensor) -> Tensor:
+        """Turn squares into network input, on the device they lie on; works under ``torch.export``.
+
+        Args:
+            squares: uint8, shape (n, s, s, 3), RGB, as ``square`` returns them.
+
+        Returns:
+            float32, shape (n, 3, size, size), normalized.
+        """
+        planes = squares.permute(0, 3, 1, 2).to(torch.float32) / 255
+        if squares.shape[1] != self.size or self.crop_pct != 1:
+            # A tensor that is made while a graph is being traced must not be kept for later.
+            matrix = (_matrix.__wrapped__ if torch.compiler.is_compiling() else _matrix)(
+                squares.shape[1], self.size, self.crop_pct, self.interpolation, squares.device
+            )
+            planes = (matrix @ planes @ matrix.transpose(2, 3)).clamp_(0, 1)
+        return self.normalize(planes)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Subtract the mean and divide by the standard deviation.
+
+        Args:
+            images: float, shape (n, 3, height, width), in [0, 1].
+        """
+        column = _column.__wrapped__ if torch.compiler.is_compiling() else _column
+        normalized: Tensor = (images - column(self.mean, images.device)) / column(self.std, images.device)
+        return normalized
+
+    def box(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return which part of an image the network sees: top, left, height and width, in the image's pixels.
+
+        It reaches beyond the image where that is padded.
+        """
+        tall, wide = float(height), float(width)
+        if self.fit != "stretch":
+            tall = wide = float(min(height, width) if self.fit == "crop" else max(height, width))
+        tall, wide = tall * self.crop_pct, wide * self.crop_pct
+        return (height - tall) / 2, (width - wide) / 2, tall, wide
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all fields and of the code's version: a part of every cache key."""
+        facts = asdict(self) | {"mean": list(map(float, self.mean)), "std": list(map(float, self.std))}
+        facts |= {"crop_pct": float(self.crop_pct), "code": CODE_VERSION}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _scaled(self, image: UInt8Images, height: int, width: int) -> UInt8Images:
+        if image.shape[:2] == (height, width):
+            return image
+        kernel = _KERNELS[self.interpolation]
+        scaled = Image.fromarray(np.ascontiguousarray(image)).resize(
+            (width, height), kernel, reducing_gap=_REDUCING_GAP
+        )
+        pixels: NDArray[np.uint8] = np.array(scaled)
+        return pixels
 
 
 def resample(
@@ -57,27 +179,31 @@ def resample(
     if mirror is not None:
         columns = torch.where(mirror.view(-1, 1, 1), columns.flip(1), columns)
     planes = images.permute(0, 3, 1, 2).to(torch.float32) / 255
-    result = rows.unsqueeze(1) @ planes @ columns.transpose(1, 2).unsqueeze(1)
     # Bicubic weights overshoot at edges; an image file could not hold such values either.
-    return result.clamp_(0, 1)
+    return (rows.unsqueeze(1) @ planes @ columns.transpose(1, 2).unsqueeze(1)).clamp_(0, 1)
 
 
-def normalise(images: Tensor, spec: ImageSpec) -> Tensor:
-    """Subtract the mean and divide by the standard deviation that the weights were trained with.
+@lru_cache(maxsize=64)
+def _matrix(side: int, size: int, crop_pct: float, interpolation: Interpolation, device: torch.device) -> Tensor:
+    """Return what resizes the central part of a square's side to ``size`` pixels: shape (1, 1, size, side)."""
+    # Kept for whoever comes next, who may want gradients to pass through what it is multiplied with.
+    with torch.inference_mode(False):
+        extent = side * crop_pct
+        start, length = torch.tensor([(side - extent) / 2]), torch.tensor([extent])
+        return _weights(start, length, side, size, interpolation).unsqueeze(1).to(device)
 
-    Args:
-        images: float, shape (n, 3, height, width), in [0, 1].
-        spec: Statistics per channel.
-    """
-    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
-    return (images - mean) / std
+
+@lru_cache(maxsize=64)
+def _column(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """Return one value for each channel, shape (1, 3, 1, 1)."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
 
 
 def _weights(start: Tensor, extent: Tensor, length: int, size: int, interpolation: Interpolation) -> Tensor:
     """Return the resize matrices, shape (n, size, length), of n intervals of an axis with ``length`` pixels."""
     scale = (extent / size).view(-1, 1, 1)
-    # A kernel wider than a pixel averages where the picture shrinks.
+    # A kernel wider than a pixel averages where the image shrinks.
     stretch = scale.clamp(min=1)
     centres = start.view(-1, 1, 1) + (torch.arange(size, device=start.device) + 0.5).view(1, -1, 1) * scale
     pixels = torch.arange(length, device=start.device).view(1, 1, -1) + 0.5

@@ -17,7 +17,7 @@ from torch import Tensor
 from headstart.bundle import Bundle, load_bundle
 from headstart.contracts import UInt8Images
 from headstart.data.dataset import Dataset
-from headstart.data.preprocess import central_square, preprocess
+from headstart.data.preprocess import Preprocess
 from headstart.errors import InputError, RunError
 from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.files import write_json
@@ -42,7 +42,7 @@ def check_explainable(model: Path) -> None:
     """
     check_captum()
     bundle = load_bundle(model)
-    last_feature_map(bundle.module.eval(), size=bundle.spec.size)
+    last_feature_map(bundle.module.eval(), size=bundle.preprocess.size)
 
 
 def write_saliency(
@@ -72,7 +72,7 @@ def write_saliency(
     pixels = mistake_pixels(dataset)
     asked = [(row, name) for row, names in wanted.items() for name in dict.fromkeys(names)]
     found: dict[int, dict[str, Any]] = {}
-    layer = last_feature_map(bundle.module, size=bundle.spec.size)[0]
+    layer = last_feature_map(bundle.module, size=bundle.preprocess.size)[0]
     for start in range(0, len(asked), _TOGETHER):
         part = asked[start : start + _TOGETHER]
         targets = np.array([bundle.class_names.index(name) for _, name in part], dtype=np.int64)
@@ -83,9 +83,7 @@ def write_saliency(
         "method": "Grad-CAM",
         "library": f"captum {version('captum')}",
         "layer": layer,
-        "images": [
-            {"row": row, **_place(pixels(row), bundle.spec.crop_pct), "maps": maps} for row, maps in found.items()
-        ],
+        "images": [{"row": row, **_place(pixels(row), bundle.preprocess), "maps": maps} for row, maps in found.items()],
     }
     try:
         write_json(run / "saliency.json", content)
@@ -120,8 +118,9 @@ def class_activation_maps(
     from captum.attr import LayerGradCam
 
     network = bundle.module.to(device or "cpu").eval()
-    gradcam = LayerGradCam(network, last_feature_map(network, size=bundle.spec.size)[1])
-    inputs = preprocess(torch.from_numpy(np.array(images)), bundle.spec).to(device or "cpu")
+    gradcam = LayerGradCam(network, last_feature_map(network, size=bundle.preprocess.size)[1])
+    squares = torch.from_numpy(np.array(bundle.preprocess.squares(images)))
+    inputs = bundle.preprocess.tensor(squares.to(device or "cpu"))
 
     def evidence(pictures: Tensor) -> Tensor:
         pictures = pictures.detach().requires_grad_(True)
@@ -136,6 +135,6 @@ def class_activation_maps(
     return shares
 
 
-def _place(image: UInt8Images, crop_pct: float) -> dict[str, list[float]]:
+def _place(image: UInt8Images, preprocess: Preprocess) -> dict[str, list[float]]:
     height, width = image.shape[:2]
-    return {"size": [height, width], "box": central_square(height, width, crop_pct)[0].tolist()}
+    return {"size": [height, width], "box": list(preprocess.box(height, width))}

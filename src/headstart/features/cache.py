@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headstart.contracts import ImageSpec, UInt8Images
-from headstart.data.preprocess import preprocess
+from headstart.contracts import UInt8Images
+from headstart.data.preprocess import Preprocess
 from headstart.errors import TrainingError
 from headstart.files import write_atomically, write_json
 from headstart.home import cache_home
@@ -42,7 +42,7 @@ def frozen_features(
     module: nn.Module,
     images: UInt8Images,
     *,
-    spec: ImageSpec,
+    preprocess: Preprocess,
     weights_sha256: str,
     memory_format: torch.memory_format,
     mirror: bool = False,
@@ -54,7 +54,7 @@ def frozen_features(
     Args:
         module: Classifier whose backbone is still as its weights were loaded; must be in eval mode.
         images: uint8, shape (n, height, width, 3).
-        spec: Size and statistics of the network's input.
+        preprocess: Size and statistics of the network's input.
         weights_sha256: Hash of the backbone's weights.
         memory_format: Of the images; part of the key, since it decides the last bits of the result.
         mirror: Flip the images left to right.
@@ -64,7 +64,7 @@ def frozen_features(
     Raises:
         TrainingError: The cache folder can't be written.
     """
-    key = _key(module, images, spec, weights_sha256, mirror, str(memory_format))
+    key = _key(module, images, preprocess, weights_sha256, mirror, str(memory_format))
     path = cache_home() / "features" / f"{key}.npy"
     cached_seconds = _cached_seconds(path)
     if cached_seconds is not None:
@@ -74,7 +74,7 @@ def frozen_features(
         advance(len(images))
     else:
         started = time.monotonic()
-        features = _compute(module, images, spec, memory_format, mirror, batch_size, advance)
+        features = _compute(module, images, preprocess, memory_format, mirror, batch_size, advance)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(_facts(path), {"seconds": round(time.monotonic() - started, 3)})
@@ -108,7 +108,7 @@ def _cached_seconds(path: Path) -> float | None:
 def _compute(
     module: nn.Module,
     images: UInt8Images,
-    spec: ImageSpec,
+    preprocess: Preprocess,
     memory_format: torch.memory_format,
     mirror: bool,
     batch_size: int,
@@ -117,8 +117,8 @@ def _compute(
     device = next(module.parameters()).device
     features = torch.empty(0)
     for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
-        prepared = preprocess(batch, spec)
+        batch = torch.from_numpy(np.array(preprocess.squares(images[start : start + batch_size]))).to(device)
+        prepared = preprocess.tensor(batch)
         if mirror:
             prepared = prepared.flip(3)
         found = pooled_features(module, prepared.contiguous(memory_format=memory_format)).float()
@@ -132,13 +132,18 @@ def _compute(
 
 
 def _key(
-    module: nn.Module, images: UInt8Images, spec: ImageSpec, weights_sha256: str, mirror: bool, memory_format: str
+    module: nn.Module,
+    images: UInt8Images,
+    preprocess: Preprocess,
+    weights_sha256: str,
+    mirror: bool,
+    memory_format: str,
 ) -> str:
     """Return what decides the features, to the last bit: batch norms that are folded away round differently."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     device = next(module.parameters()).device.type
     batch_norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
-    described = [asdict(spec), images.shape, weights_sha256, batch_norms, mirror]
+    described = [asdict(preprocess), images.shape, weights_sha256, batch_norms, mirror]
     described += [memory_format, device, torch.__version__]
     digest.update(json.dumps(described).encode())
     return digest.hexdigest()[:32]

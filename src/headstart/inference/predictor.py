@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from headstart.bundle import CONFIG_FILE, Bundle, load_bundle
-from headstart.contracts import ClassNames, ImageSpec, Predictions, UInt8Images
+from headstart.contracts import ClassNames, Predictions, UInt8Images
 from headstart.data.decode import decode_file, to_rgb
-from headstart.data.preprocess import preprocess
+from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, InputError
 from headstart.models.fold import fold_batch_norm, pad_in_kernel
 
@@ -61,7 +61,7 @@ class Predictor:
     Attributes:
         bundle: What it was made from; its module is left as it is.
         class_names: In the order of the outputs.
-        spec: How pictures are prepared.
+        preprocess: How pictures are prepared.
     """
 
     def __init__(self, bundle: Bundle, *, device: str | None = None) -> None:
@@ -77,12 +77,12 @@ class Predictor:
         self.bundle = bundle
         self._device = _device(device)
         network = copy.deepcopy(bundle.module).to("cpu").eval().requires_grad_(False)
-        fold_batch_norm(network, size=bundle.spec.size)
+        fold_batch_norm(network, size=bundle.preprocess.size)
         pad_in_kernel(network)
         self._network = network.to(self._device).to(memory_format=torch.channels_last)
 
     def __repr__(self) -> str:
-        return f"Predictor({self.bundle.architecture}, {len(self.class_names)} classes, {self.spec.size} px)"
+        return f"Predictor({self.bundle.architecture}, {len(self.class_names)} classes, {self.preprocess.size} px)"
 
     @property
     def class_names(self) -> ClassNames:
@@ -90,9 +90,9 @@ class Predictor:
         return self.bundle.class_names
 
     @property
-    def spec(self) -> ImageSpec:
+    def preprocess(self) -> Preprocess:
         """How pictures are prepared."""
-        return self.bundle.spec
+        return self.bundle.preprocess
 
     def predict(
         self, images: Picture | Iterable[Picture] | UInt8Images, *, batch_size: int | None = None
@@ -178,8 +178,8 @@ class Predictor:
         logits = np.empty((len(images), len(self.class_names)), np.float32)
         for start in range(0, len(images), batch_size):
             # A copy, as torch can't share memory that is mapped read-only.
-            batch = torch.from_numpy(np.array(images[start : start + batch_size]))
-            logits[start : start + len(batch)] = self._logits(preprocess(batch.to(self._device), self.spec))
+            batch = torch.from_numpy(np.array(self.preprocess.squares(images[start : start + batch_size])))
+            logits[start : start + len(batch)] = self._logits(self.preprocess.tensor(batch.to(self._device)))
             if progress is not None:
                 progress(start + len(batch), len(images))
         return logits
@@ -221,12 +221,12 @@ class Predictor:
 
         def resize_waiting() -> None:
             if waiting:
-                prepared.extend(preprocess(torch.from_numpy(np.stack(waiting)), self.spec))
+                prepared.extend(self.preprocess.tensor(torch.from_numpy(np.stack(waiting))))
                 waiting.clear()
 
         for picture in pictures:
             try:
-                pixels = _pixels(picture)
+                pixels = self.preprocess.square(_pixels(picture))
             except InputError as error:
                 resize_waiting()
                 prepared.append(str(error))

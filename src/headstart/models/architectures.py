@@ -8,7 +8,8 @@ import timm
 import torch
 from torch import Tensor
 
-from headstart.contracts import ImageSpec, Interpolation
+from headstart.contracts import Interpolation
+from headstart.data.preprocess import Preprocess
 from headstart.errors import WeightsError, nearest
 from headstart.models import keras_resnet50
 
@@ -76,7 +77,7 @@ def adapt_tensors(network: Network, state: dict[str, Tensor]) -> dict[str, Tenso
     return adapted
 
 
-def spec_of(config: dict[str, Any]) -> ImageSpec:
+def preprocess_of(config: dict[str, Any]) -> Preprocess:
     """Return the preprocessing in timm's configuration of pretrained weights.
 
     Raises:
@@ -89,7 +90,7 @@ def spec_of(config: dict[str, Any]) -> ImageSpec:
             f"but headstart feeds square RGB pictures. Choose another backbone."
         )
     interpolation: Interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
-    return ImageSpec(
+    return Preprocess(
         size=height,
         mean=_rgb(config["mean"]),
         std=_rgb(config["std"]),

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from headstart.contracts import ImageSpec
+from headstart.data.preprocess import Preprocess
 from headstart.errors import WeightsError
 from headstart.models import hub, keras_resnet50, npm_weights
-from headstart.models.architectures import Network, create_network, spec_of
+from headstart.models.architectures import Network, create_network, preprocess_of
 from headstart.models.catalogue import (
     BackboneInfo,
     full_name,
@@ -35,14 +35,14 @@ class Backbone:
         name: With tag, e.g. ``tf_efficientnet_lite0.in1k``.
         architecture: timm's or headstart's name without tag.
         module: Normalised images (B, 3, H, W) to pooled features (B, features); in evaluation mode.
-        spec: Preprocessing of the weights; ``size`` is that of pretraining.
+        preprocess: Preprocessing of the weights; ``size`` is that of pretraining.
         weights: Where the weights came from.
     """
 
     name: str
     architecture: str
     module: nn.Module
-    spec: ImageSpec
+    preprocess: Preprocess
     weights: WeightsRecord
 
 
@@ -74,7 +74,7 @@ def load_backbone(
     """
     name = full_name(name)
     config = pretrained_config(name)
-    spec = spec_of(config)
+    preprocess = preprocess_of(config)
     if keep_classifier and weights != "auto":
         raise WeightsError(f"keep_classifier needs weights='auto', but got weights='{weights}'.")
     if weights == "none":
@@ -87,7 +87,7 @@ def load_backbone(
     network = filled.network.eval()
     digest = state_dict_sha256(network.state_dict())
     record = WeightsRecord(filled.source, filled.origin, digest, filled.license, filled.unmatched)
-    return Backbone(name, config["architecture"], network, spec, record)
+    return Backbone(name, config["architecture"], network, preprocess, record)
 
 
 def fed_unit_range(backbone: Backbone) -> Backbone:
@@ -100,14 +100,14 @@ def fed_unit_range(backbone: Backbone) -> Backbone:
         backbone: As loaded; its module is changed in place.
     """
     # Dividing by 255 is part of reading an image; nothing is to follow it.
-    spec = replace(backbone.spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    preprocess = replace(backbone.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     if backbone.architecture != keras_resnet50.ARCHITECTURE:
-        return replace(backbone, spec=spec)
+        return replace(backbone, preprocess=preprocess)
     first = backbone.module.get_parameter("conv1.weight")
     with torch.no_grad():
         first.copy_(first.flip(1) / keras_resnet50.INPUT_UNIT)
     digest = state_dict_sha256(backbone.module.state_dict())
-    return replace(backbone, spec=spec, weights=replace(backbone.weights, sha256=digest))
+    return replace(backbone, preprocess=preprocess, weights=replace(backbone.weights, sha256=digest))
 
 
 def _from_own_source(name: str, config: dict[str, Any], *, progress: bool, keep_classifier: bool) -> _Filled:

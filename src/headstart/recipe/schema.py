@@ -191,6 +191,9 @@ class Recipe(_Section):
     interpolation: Literal["weights", "bilinear", "bicubic"] = "weights"
     """Kernel that resizes pictures to the network's input; ``weights``: the one of pretraining. Travels with the
     classifier as well."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image that is not square becomes one: ``crop`` keeps the central square, ``pad`` adds borders, ``stretch``
+    changes the proportions. Travels with the classifier as well."""
     head: HeadRecipe = HeadRecipe()
     """What is grafted onto the backbone."""
     probe: ProbeRecipe | None = ProbeRecipe()

@@ -115,7 +115,7 @@ def _train_probe(
         return frozen_features(
             material.classifier,
             np.asarray(split.images),
-            spec=replace(material.spec, size=probe.size),
+            preprocess=material.preprocess.resized(probe.size),
             weights_sha256=material.backbone.weights.sha256,
             memory_format=arithmetic.torch_format,
             mirror=mirror,
@@ -250,7 +250,7 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: A
     augment = tune.augment
     return TrainingBatches(
         split=material.train,
-        spec=material.spec,
+        preprocess=material.preprocess,
         sizes=[step.size for step in tune.schedule for _ in range(step.epochs)],
         batch_size=tune.batch_size,
         seed=seed,
@@ -275,9 +275,9 @@ def _arithmetic(recipe: Recipe, material: Material, folder: RunFolder) -> Arithm
     known = folder.read_environment().get("arithmetic")
     if known:
         return Arithmetic(**known)
-    size = recipe.finetune.schedule[-1].size if recipe.finetune else material.spec.size
+    size = recipe.finetune.schedule[-1].size if recipe.finetune else material.preprocess.size
     sample = next(
-        evaluation_batches(material.train, replace(material.spec, size=size), batch_size=16, device=material.device)
+        evaluation_batches(material.train, material.preprocess.resized(size), batch_size=16, device=material.device)
     )[0]
     hardware = recipe.hardware
     chosen = choose_arithmetic(
@@ -296,7 +296,8 @@ def _validator(material: Material, arithmetic: Arithmetic) -> Callable[[nn.Modul
     def validate(module: nn.Module) -> tuple[float, float]:
         module.eval()
         loss, correct = 0.0, 0
-        for images, labels in evaluation_batches(material.val, material.spec, batch_size=64, device=material.device):
+        batches = evaluation_batches(material.val, material.preprocess, batch_size=64, device=material.device)
+        for images, labels in batches:
             with autocast(material.device, arithmetic.precision):
                 logits = module(images.contiguous(memory_format=arithmetic.torch_format)).float()
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
@@ -319,7 +320,7 @@ def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:
     return Bundle(
         module=saved.eval(),
         class_names=material.dataset.class_names,
-        spec=material.spec,
+        preprocess=material.preprocess,
         architecture=backbone.architecture,
         backbone=backbone.name,
         hidden=recipe.head.hidden,

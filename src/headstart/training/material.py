@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from headstart.contracts import ImageSpec, Split
+from headstart.contracts import Split
 from headstart.data.batches import check_batch_size, check_classes
 from headstart.data.dataset import Dataset
+from headstart.data.preprocess import Preprocess
 from headstart.data.splits import split_train
 from headstart.models.backbones import Backbone, fed_unit_range, load_backbone
 from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel
@@ -32,7 +33,7 @@ class Material:
         classifier: The backbone with a new head, on the training device.
         folds: Batch norms that were folded.
         frozen_stages: How many stages fine-tuning leaves as they are.
-        spec: Input of the finished classifier.
+        preprocess: Input of the finished classifier.
         device: That trains.
     """
 
@@ -43,7 +44,7 @@ class Material:
     classifier: nn.Module
     folds: tuple[Fold, ...]
     frozen_stages: int
-    spec: ImageSpec
+    preprocess: Preprocess
     device: torch.device
 
 
@@ -84,12 +85,15 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     )
     # Statistics that never change again can be folded away, which makes every pass cheaper.
     fixed_statistics = recipe.finetune is None or recipe.finetune.freeze.batch_norm
-    folds = fold_batch_norm(classifier, size=backbone.spec.size) if fixed_statistics else ()
+    folds = fold_batch_norm(classifier, size=backbone.preprocess.size) if fixed_statistics else ()
     pad_in_kernel(classifier)
     frozen_stages = 0
     if recipe.finetune:
         frozen_stages = count_stages(classifier, recipe.finetune.freeze.stages)
         freeze(classifier, stages=frozen_stages, depthwise=recipe.finetune.freeze.depthwise)
-    kernel = backbone.spec.interpolation if recipe.interpolation == "weights" else recipe.interpolation
-    spec = replace(backbone.spec, size=recipe.input_size, crop_pct=1.0, interpolation=kernel)
-    return Material(dataset, train, val, backbone, classifier.eval().to(device), folds, frozen_stages, spec, device)
+    kernel = backbone.preprocess.interpolation if recipe.interpolation == "weights" else recipe.interpolation
+    preprocess = replace(
+        backbone.preprocess, size=recipe.input_size, crop_pct=1.0, interpolation=kernel, fit=recipe.fit
+    )
+    classifier = classifier.eval().to(device)
+    return Material(dataset, train, val, backbone, classifier, folds, frozen_stages, preprocess, device)

@@ -178,7 +178,7 @@ def _features(
             frozen_features(
                 classifier,
                 split.images,
-                spec=replace(backbone.spec, size=FEATURE_SIZE, crop_pct=1.0),
+                preprocess=replace(backbone.preprocess, size=FEATURE_SIZE, crop_pct=1.0),
                 weights_sha256=backbone.weights.sha256,
                 memory_format=torch.channels_last,
                 advance=advance,
