@@ -55,7 +55,7 @@ def test_every_import_is_a_declared_dependency(declared):
     always, extras = declared
     allowed = always.union(*extras.values())
     modules = imported_modules()
-    assert {"torch", "timm", "PIL", "yaml", "sklearn", "scipy", "huggingface_hub"} <= modules
+    assert {"torch", "timm", "PIL", "yaml", "scipy", "huggingface_hub"} <= modules
     assert {module: distributions(module) for module in modules if not distributions(module) & allowed} == {}
 
 

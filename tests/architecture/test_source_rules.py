@@ -44,6 +44,7 @@ def test_the_rooms_of_the_design_are_here():
         "inference",
         "bundle",
         "runs",
+        "tasks",
         "models",
         "data",
         "fetch",

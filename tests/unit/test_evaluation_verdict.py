@@ -24,7 +24,7 @@ def say(found, *, same_recipe=False, p_value=None, ratio=None):
     p_value = found.p_value if p_value is None else p_value
     verdict = decide(found, p_value=p_value, same_recipe=same_recipe)
     text = sentence(verdict, found, first="A", second="B", class_names=NAMES, p_value=p_value, cost_ratio=ratio)
-    return verdict, text.replace("\u2212", "-")
+    return verdict, text
 
 
 def test_the_same_answers():

@@ -18,10 +18,9 @@ from headstart.contracts import ClassNames, EvalResult, Predictions, Split
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest, read_manifest
 from headstart.errors import DataError, HeadstartError, RunError
-from headstart.evaluation import metrics
-from headstart.evaluation.calibration import fit_temperature, log_softmax, softmax
 from headstart.files import write_atomically, write_json
 from headstart.inference.predictor import Predictor, Progress, load, within
+from headstart.tasks.single_label import SINGLE_LABEL
 
 TRAINING_FACTS = (
     "train_seconds",
@@ -70,7 +69,7 @@ def evaluate_run(
     val = manifest.select(dataset.train, "val")
     in_all = len(val) + len(dataset.sealed_test)
     val_logits = finite_logits(predictor, val, within(progress, done_before=0, in_all=in_all))
-    temperature = round(fit_temperature(val_logits, val.labels), 6)
+    temperature = SINGLE_LABEL.calibrate(val_logits, val.labels)
     val_result = measure(val_logits, val.labels, split="val", names=val.class_names, temperature=temperature)
 
     log_test_opening(run, command)
@@ -110,38 +109,16 @@ def measure(
 ) -> EvalResult:
     """Measure a classifier on one split.
 
-    ``nll`` and ``ece`` are those of the plain softmax; ``nll_calibrated`` and ``ece_calibrated`` those of the
-    probabilities that the classifier gives out, after temperature scaling.
-
     Args:
         logits: Shape (n, classes), uncalibrated.
         labels: Shape (n,).
         split: Which split this is.
-        names: In the order of the columns.
-        temperature: What the logits are divided by.
+        names: Of the classes, in the order of the columns.
+        temperature: Divides the logits.
     """
-    plain, calibrated = softmax(logits), softmax(logits, temperature=temperature)
-    predictions = Predictions(calibrated.astype(np.float32), names)
-    confusion = metrics.confusion_matrix(labels, predictions.indices, num_classes=len(names))
-    means = metrics.averages(labels, predictions.indices)
-    correct = int(np.trace(confusion))
-    figures = {
-        "accuracy": correct / len(labels),
-        "accuracy_ci95": list(metrics.wilson_interval(correct, len(labels))),
-        "n": len(labels),
-        "macro_f1": means["macro avg"]["f1-score"],
-        "nll": metrics.nll(log_softmax(logits), labels),
-        "nll_calibrated": metrics.nll(log_softmax(logits, temperature=temperature), labels),
-        "ece": metrics.ece(plain, labels),
-        "ece_calibrated": metrics.ece(calibrated, labels),
-        "ece_bins": metrics.ECE_BINS,
-        "per_class": metrics.per_class(labels, predictions.indices, names.names),
-        **means,
-        "confusion_matrix": confusion.tolist(),
-        "reliability": metrics.reliability(plain, labels),
-        "reliability_calibrated": metrics.reliability(calibrated, labels),
-    }
-    return EvalResult(split, labels, predictions, _rounded(figures))
+    calibrated = SINGLE_LABEL.probabilities(logits, temperature=temperature)
+    figures = SINGLE_LABEL.measure(logits, labels, names=names.names, temperature=temperature)
+    return EvalResult(split, labels, Predictions(calibrated.astype(np.float32), names), figures.to_dict())
 
 
 def predictions_table(result: EvalResult, *, rows: NDArray[np.int64], hashes: Sequence[str]) -> str:
@@ -249,12 +226,3 @@ def _scores(*results: EvalResult) -> dict[str, Any]:
     return {
         result.split: {key: value for key, value in result.metrics.items() if key not in left_out} for result in results
     }
-
-
-def _rounded(value: Any) -> Any:
-    """Return nested figures with six decimals: an image in 10,000 moves the fourth."""
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return [_rounded(inner) for inner in value] if isinstance(value, list) else value

@@ -1,9 +1,12 @@
+import math
+
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from headstart.errors import DataError
-from headstart.evaluation.calibration import TEMPERATURE_BOUNDS, fit_temperature, log_softmax, softmax
-from headstart.evaluation.metrics import ece, nll
+from headstart.tasks.calibration import TEMPERATURE_BOUNDS, fit_temperature, log_softmax, softmax
+from headstart.tasks.measures import ece, nll, reliability
 
 
 def drawn(temperature, n=4000, classes=5, seed=0):
@@ -19,7 +22,7 @@ def test_the_temperature_that_spoiled_the_logits_is_found(temperature):
     logits, labels = drawn(temperature)
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(temperature, rel=0.06)
-    assert ece(softmax(logits, temperature=found), labels) < 0.02
+    assert ece(reliability(softmax(logits, temperature=found), labels)) < 0.02
 
 
 def test_no_other_temperature_is_likelier():
@@ -28,6 +31,18 @@ def test_no_other_temperature_is_likelier():
     best = nll(log_softmax(logits, temperature=found), labels)
     for other in (*np.geomspace(*TEMPERATURE_BOUNDS, 50), found * 1.01, found / 1.01):
         assert nll(log_softmax(logits, temperature=float(other)), labels) >= best - 1e-9
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.3, 15.0])
+def test_a_general_minimiser_finds_the_same_temperature(temperature):
+    logits, labels = drawn(temperature, n=300)
+    found = minimize_scalar(
+        lambda x: nll(log_softmax(logits, temperature=math.exp(x)), labels),
+        bounds=[math.log(bound) for bound in TEMPERATURE_BOUNDS],
+        method="bounded",
+        options={"xatol": 1e-10},
+    )
+    assert fit_temperature(logits, labels) == pytest.approx(math.exp(found.x), rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e30])

@@ -1,13 +1,16 @@
-"""Every figure against a number worked out by hand or published."""
+"""Every figure against a number worked out by hand or published, and against scikit-learn and scipy."""
 
 import json
 import math
 
 import numpy as np
 import pytest
+import scipy.special
+import sklearn.metrics
+from scipy.stats import binomtest
 
 from headstart.errors import DataError
-from headstart.evaluation import metrics
+from headstart.tasks import calibration, measures
 
 NAMES = ["cat", "accuracy", "bird", "frog", "newt"]
 """One is the name of a row in scikit-learn's own report."""
@@ -18,8 +21,12 @@ LABELS = np.array([0, 0, 0, 0, 1, 1, 2, 2, 3])
 PREDICTED = np.array([0, 0, 0, 1, 1, 0, 2, 2, 0])
 
 
+def confusion(labels=LABELS, predicted=PREDICTED, num_classes=5):
+    return measures.confusion_matrix(np.array(labels), np.array(predicted), num_classes=num_classes)
+
+
 def test_a_row_of_the_confusion_matrix_is_a_true_class_and_every_class_has_one():
-    assert metrics.confusion_matrix(LABELS, PREDICTED, num_classes=5).tolist() == [
+    assert confusion().tolist() == [
         [3, 1, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [0, 0, 2, 0, 0],
@@ -29,7 +36,7 @@ def test_a_row_of_the_confusion_matrix_is_a_true_class_and_every_class_has_one()
 
 
 def test_the_table_of_a_worked_example():
-    table = metrics.per_class(LABELS, PREDICTED, NAMES)
+    table = measures.per_class(confusion(), NAMES)
     assert list(table) == NAMES
     assert [list(row.values()) for row in table.values()] == [
         pytest.approx([3 / 5, 3 / 4, 2 / 3, 4]),
@@ -42,16 +49,15 @@ def test_the_table_of_a_worked_example():
 
 
 def test_averages_of_a_worked_example_leave_out_a_class_that_is_nowhere():
-    rows = metrics.averages(LABELS, PREDICTED)
-    assert list(rows) == ["macro avg", "weighted avg"]
+    macro, weighted = measures.averages(confusion())
     # Means over the four classes that occur, the frog's zeros among them.
-    assert rows["macro avg"] == {
+    assert macro == {
         "precision": pytest.approx((3 / 5 + 1 / 2 + 1) / 4),
         "recall": pytest.approx((3 / 4 + 1 / 2 + 1) / 4),
         "f1-score": pytest.approx((2 / 3 + 1 / 2 + 1) / 4),
         "support": 9,
     }
-    assert rows["weighted avg"] == {
+    assert weighted == {
         "precision": pytest.approx((4 * 3 / 5 + 2 * 1 / 2 + 2) / 9),
         "recall": pytest.approx(6 / 9),
         "f1-score": pytest.approx((4 * 2 / 3 + 2 * 1 / 2 + 2) / 9),
@@ -60,21 +66,53 @@ def test_averages_of_a_worked_example_leave_out_a_class_that_is_nowhere():
 
 
 def test_a_class_that_is_predicted_but_never_occurs_counts_in_the_macro_average():
-    rows = metrics.averages(np.array([0, 0]), np.array([0, 4]))
-    assert rows["macro avg"]["f1-score"] == pytest.approx((2 / 3 + 0) / 2)
-    assert rows["weighted avg"]["f1-score"] == pytest.approx(2 / 3)
+    macro, weighted = measures.averages(confusion([0, 0], [0, 4]))
+    assert macro["f1-score"] == pytest.approx((2 / 3 + 0) / 2)
+    assert weighted["f1-score"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 40])
+def test_counting_agrees_with_scikit_learn(classes):
+    generator = np.random.default_rng(classes)
+    for n in (1, 7, 300):
+        labels, predicted = generator.integers(0, classes, (2, n))
+        found = measures.confusion_matrix(labels, predicted, num_classes=classes)
+        assert (found == sklearn.metrics.confusion_matrix(labels, predicted, labels=range(classes))).all()
+        theirs = sklearn.metrics.precision_recall_fscore_support(
+            labels, predicted, labels=range(classes), zero_division=0
+        )
+        ours = measures.per_class(found, [str(i) for i in range(classes)])
+        assert np.array([list(row.values()) for row in ours.values()]) == pytest.approx(np.array(theirs).T)
+        for row, average in zip(measures.averages(found), ("macro", "weighted"), strict=True):
+            theirs = sklearn.metrics.precision_recall_fscore_support(
+                labels, predicted, average=average, zero_division=0
+            )
+            assert list(row.values()) == pytest.approx([*theirs[:3], n])
+
+
+def test_intervals_and_softmax_agree_with_scipy():
+    for n in (1, 2, 29, 1000):
+        for correct in {0, 1, n // 3, n}:
+            theirs = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
+            assert measures.wilson_interval(correct, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    logits = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32) * 30
+    exact = logits.astype(np.float64) / 1.7
+    np.testing.assert_allclose(calibration.softmax(logits, temperature=1.7), scipy.special.softmax(exact, axis=1))
+    np.testing.assert_allclose(
+        calibration.log_softmax(logits, temperature=1.7), scipy.special.log_softmax(exact, axis=1)
+    )
 
 
 def test_tables_can_be_written_as_json():
-    tables = [metrics.per_class(LABELS, PREDICTED, NAMES), metrics.averages(LABELS, PREDICTED)]
+    tables = [measures.per_class(confusion(), NAMES), *measures.averages(confusion())]
     assert json.loads(json.dumps(tables)) == tables
 
 
 def test_nll_is_in_nats_and_a_confident_mistake_costs_what_it_should():
-    assert metrics.nll(np.log(np.full((3, 2), 0.5)), np.array([0, 1, 0])) == pytest.approx(math.log(2))
-    assert metrics.nll(np.log([[0.25, 0.75], [0.5, 0.5]]), np.array([0, 1])) == pytest.approx(math.log(8) / 2)
+    assert measures.nll(np.log(np.full((3, 2), 0.5)), np.array([0, 1, 0])) == pytest.approx(math.log(2))
+    assert measures.nll(np.log([[0.25, 0.75], [0.5, 0.5]]), np.array([0, 1])) == pytest.approx(math.log(8) / 2)
     # As a probability this would be 0, and its logarithm minus infinity.
-    assert metrics.nll(np.array([[0.0, -5000.0]]), np.array([1])) == 5000.0
+    assert measures.nll(np.array([[0.0, -5000.0]]), np.array([1])) == 5000.0
 
 
 @pytest.mark.parametrize(
@@ -89,24 +127,28 @@ def test_nll_is_in_nats_and_a_confident_mistake_costs_what_it_should():
     ],
 )
 def test_wilson_interval_gives_the_published_values(correct, n, low, high):
-    assert metrics.wilson_interval(correct, n) == pytest.approx((low, high), abs=6e-5)
+    assert measures.wilson_interval(correct, n) == pytest.approx((low, high), abs=6e-5)
+
+
+def ece(probabilities, labels):
+    return measures.ece(measures.reliability(probabilities, labels))
 
 
 def test_ece_of_a_worked_example():
     # Ten images at 0.9, of which six are right; ten at 0.6, of which six are right: (10 * 0.3 + 10 * 0) / 20.
     probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
     labels = np.array([0] * 6 + [1] * 4 + [0] * 6 + [1] * 4)
-    assert metrics.ece(probabilities, labels) == pytest.approx(0.15)
+    assert ece(probabilities, labels) == pytest.approx(0.15)
 
 
 def test_ece_is_zero_where_confidence_is_deserved_and_one_where_all_of_it_is_wrong():
     sure = np.array([[1.0, 0.0]] * 4)
-    assert metrics.ece(sure, np.zeros(4, int)) == 0.0
-    assert metrics.ece(sure, np.ones(4, int)) == 1.0
+    assert ece(sure, np.zeros(4, int)) == 0.0
+    assert ece(sure, np.ones(4, int)) == 1.0
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():
-    bins = metrics.reliability(np.array([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0]]), np.zeros(3, int), bins=2)
+    bins = measures.reliability(np.array([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0]]), np.zeros(3, int), bins=2)
     assert [(row["upper"], row["n"]) for row in bins] == [(0.5, 1), (1.0, 2)]
 
 
@@ -114,8 +156,8 @@ def test_reliability_has_fifteen_bins_that_hold_every_image_once():
     generator = np.random.default_rng(2)
     probabilities = generator.dirichlet(np.ones(3) * 0.3, size=500)
     labels = generator.integers(0, 3, 500)
-    bins = metrics.reliability(probabilities, labels)
-    assert len(bins) == metrics.ECE_BINS == 15
+    bins = measures.reliability(probabilities, labels)
+    assert len(bins) == measures.ECE_BINS == 15
     assert sum(row["n"] for row in bins) == 500
     for row in bins:
         if row["n"]:
@@ -125,7 +167,7 @@ def test_reliability_has_fifteen_bins_that_hold_every_image_once():
             assert row["accuracy"] is row["confidence"] is row["accuracy_ci95"] is None
     filled = [row for row in bins if row["n"]]
     by_hand = sum(row["n"] / 500 * abs(row["accuracy"] - row["confidence"]) for row in filled)
-    assert metrics.ece(probabilities, labels) == pytest.approx(by_hand)
+    assert ece(probabilities, labels) == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +182,4 @@ def test_reliability_has_fifteen_bins_that_hold_every_image_once():
 def test_what_can_not_be_measured_is_refused(labels, predicted, words):
     labels, predicted = np.array(labels, int), np.array(predicted, int)
     with pytest.raises(DataError, match=words):
-        metrics.confusion_matrix(labels, predicted, num_classes=2)
-    with pytest.raises(DataError, match=words):
-        metrics.per_class(labels, predicted, ["cat", "dog"])
+        measures.confusion_matrix(labels, predicted, num_classes=2)

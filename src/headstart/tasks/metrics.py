@@ -1,0 +1,233 @@
+"""The one list of metrics: what each is called, how it is written and where it is shown; and their values on a split.
+
+The model card, the terminal, the page of a run and the comparison of runs take titles and formats from ``METRICS``.
+Nothing here needs torch.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypedDict
+
+from headstart.wording import Format, number, percent
+
+Place = Literal["card", "terminal", "page", "comparison"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a split.
+
+    Attributes:
+        name: Key in ``metrics.json``.
+        title: What people read.
+        short: Heading of a narrow column.
+        write: How a value is written.
+        higher_is_better: Direction of improvement.
+        shown: Places that show it.
+        interval: Key of its 95% interval; None where there is none.
+    """
+
+    name: str
+    title: str
+    short: str
+    write: Format
+    higher_is_better: bool
+    shown: frozenset[Place]
+    interval: str | None = None
+
+
+def _nats(value: float) -> str:
+    return number(value, 4)
+
+
+_EVERYWHERE: frozenset[Place] = frozenset({"card", "terminal", "page", "comparison"})
+_CARD: frozenset[Place] = frozenset({"card"})
+
+METRICS = (
+    Metric("accuracy", "Accuracy", "accuracy", percent, True, _EVERYWHERE, interval="accuracy_ci95"),
+    Metric("macro_f1", "Macro F1", "macro F1", percent, True, frozenset({"card", "page", "comparison"})),
+    Metric("nll", "Log loss (nats)", "log loss", _nats, False, _CARD),
+    Metric("nll_calibrated", "Log loss after calibration (nats)", "log loss, calibrated", _nats, False, _CARD),
+    Metric(
+        "ece", "Calibration error (ECE) before calibration", "ECE before", percent, False, _EVERYWHERE - {"comparison"}
+    ),
+    Metric("ece_calibrated", "Calibration error (ECE)", "ECE", percent, False, _EVERYWHERE),
+)
+"""In the order in which they are shown."""
+
+
+def shown_in(place: Place) -> tuple[Metric, ...]:
+    """Return the metrics that one place shows, in order."""
+    return tuple(metric for metric in METRICS if place in metric.shown)
+
+
+ClassFigures = TypedDict("ClassFigures", {"precision": float, "recall": float, "f1-score": float, "support": int})
+"""Figures of one class, or of an average over classes; the keys are scikit-learn's."""
+
+
+class Bin(TypedDict):
+    """Images whose confidence lies in (lower, upper]; the means are None where there are none."""
+
+    lower: float
+    upper: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
+    accuracy_ci95: list[float] | None
+
+
+@dataclass(frozen=True, eq=False)
+class SplitMetrics(Mapping[str, Any]):
+    """What was measured on one split: the value of ``val`` or ``test`` in ``metrics.json``.
+
+    It can be read by attribute and, as a mapping, by the keys of the file: ``metrics["accuracy"]``.
+
+    Attributes:
+        accuracy: Share of the images given the right label.
+        accuracy_ci95: Ends of its 95% Wilson interval.
+        n: Images.
+        macro_f1: Mean F1 over the classes that occur or are predicted.
+        nll: Mean negative log-likelihood of the plain softmax, in nats.
+        nll_calibrated: The same after temperature scaling.
+        ece: Expected calibration error of the plain softmax.
+        ece_calibrated: The same after temperature scaling.
+        ece_bins: Bins of the calibration error.
+        per_class: Figures of each class by name, in the order of the classifier's outputs.
+        macro_avg: Mean over classes; ``macro avg`` in the file.
+        weighted_avg: Mean over classes, weighted by their images; ``weighted avg`` in the file.
+        confusion_matrix: Images by true class (row) and predicted class (column).
+        reliability: Bins of confidence of the plain softmax.
+        reliability_calibrated: The same after temperature scaling.
+    """
+
+    accuracy: float
+    accuracy_ci95: list[float]
+    n: int
+    macro_f1: float
+    nll: float
+    nll_calibrated: float
+    ece: float
+    ece_calibrated: float
+    ece_bins: int
+    per_class: dict[str, ClassFigures] = field(repr=False)
+    macro_avg: ClassFigures = field(repr=False)
+    weighted_avg: ClassFigures = field(repr=False)
+    confusion_matrix: list[list[int]] = field(repr=False)
+    reliability: list[Bin] = field(repr=False)
+    reliability_calibrated: list[Bin] = field(repr=False)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the classifier's outputs."""
+        return list(self.per_class)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in _FIELDS:
+            raise KeyError(key)
+        return getattr(self, _FIELDS[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FIELDS)
+
+    def __len__(self) -> int:
+        return len(_FIELDS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``metrics.json`` holds for this split."""
+        return dict(self)
+
+    def headline(self) -> dict[str, Any]:
+        """Return what a bundle holds for this split: everything but the matrix and the bins."""
+        return {key: value for key, value in self.items() if key not in _LONG}
+
+    @classmethod
+    def from_dict(cls, content: object) -> "SplitMetrics":
+        """Read what ``to_dict`` gives; keys of later versions are left out.
+
+        Raises:
+            ValueError: Something is missing or wrong; the message names it, but not the file.
+        """
+        if not isinstance(content, Mapping):
+            raise ValueError(f"the figures of a split must be an object, not {_kind(content)}")
+        if missing := [key for key in _FIELDS if key not in content]:
+            raise ValueError(f"{', '.join(missing)} missing")
+        for key in ("accuracy", "macro_f1", "ece", "ece_calibrated"):
+            _check_number(content[key], key, high=1.0)
+        for key in ("nll", "nll_calibrated"):
+            _check_number(content[key], key)
+        for key in ("n", "ece_bins"):
+            _check_count(content[key], key, least=1)
+        _check_interval(content["accuracy_ci95"], "accuracy_ci95")
+        _check_classes(content["per_class"], content["confusion_matrix"])
+        for key in ("macro avg", "weighted avg"):
+            _check_figures(content[key], key)
+        for key in ("reliability", "reliability_calibrated"):
+            _check_bins(content[key], key)
+        return cls(**{name: content[key] for key, name in _FIELDS.items()})
+
+
+_KEYS = {"macro_avg": "macro avg", "weighted_avg": "weighted avg"}
+_FIELDS = {_KEYS.get(item.name, item.name): item.name for item in fields(SplitMetrics)}
+"""Attribute of each key of the file, in the file's order."""
+
+_LONG = frozenset({"confusion_matrix", "reliability", "reliability_calibrated"})
+
+
+def _kind(value: object) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def _check_number(value: object, where: str, *, high: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where} must be a number, not {_kind(value)}")
+    if not 0 <= value <= high or value == math.inf:
+        raise ValueError(f"{where} must be a number {'of 0 or more' if high == math.inf else 'from 0 to 1'}")
+
+
+def _check_count(value: object, where: str, *, least: int = 0) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{where} must be a whole number of {least} or more")
+
+
+def _check_interval(value: object, where: str) -> None:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"{where} must be a list of two numbers")
+    for end in value:
+        _check_number(end, where, high=1.0)
+
+
+def _check_figures(value: object, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be an object, not {_kind(value)}")
+    for key in ("precision", "recall", "f1-score"):
+        _check_number(value.get(key), f"{where}, {key}", high=1.0)
+    _check_count(value.get("support"), f"{where}, support")
+
+
+def _check_classes(per_class: object, counts: object) -> None:
+    if not isinstance(per_class, Mapping) or not per_class:
+        raise ValueError("per_class must be an object with the figures of each class")
+    for name, figures in per_class.items():
+        _check_figures(figures, f"per_class, {name!r}")
+    rows = counts if isinstance(counts, list) else []
+    if len(rows) != len(per_class) or not all(isinstance(row, list) and len(row) == len(per_class) for row in rows):
+        raise ValueError(f"confusion_matrix must have a row and a column for each of the {len(per_class)} classes")
+    for row in rows:
+        for count in row:
+            _check_count(count, "confusion_matrix")
+
+
+def _check_bins(value: object, where: str) -> None:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} must be a list, not {_kind(value)}")
+    for row in value:
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{where} must be a list of objects")
+        _check_number(row.get("lower"), f"{where}, lower", high=1.0)
+        _check_number(row.get("upper"), f"{where}, upper", high=1.0)
+        _check_count(row.get("n"), f"{where}, n")
+        if row["n"]:
+            _check_number(row.get("confidence"), f"{where}, confidence", high=1.0)
+            _check_number(row.get("accuracy"), f"{where}, accuracy", high=1.0)
+            _check_interval(row.get("accuracy_ci95"), f"{where}, accuracy_ci95")

@@ -1,0 +1,125 @@
+"""The figures of a split: written as metrics.json has them, read back, and refused when something is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from headstart.tasks.metrics import METRICS, SplitMetrics, shown_in
+from headstart.tasks.single_label import SINGLE_LABEL
+
+KEYS = [
+    "accuracy",
+    "accuracy_ci95",
+    "n",
+    "macro_f1",
+    "nll",
+    "nll_calibrated",
+    "ece",
+    "ece_calibrated",
+    "ece_bins",
+    "per_class",
+    "macro avg",
+    "weighted avg",
+    "confusion_matrix",
+    "reliability",
+    "reliability_calibrated",
+]
+
+
+@pytest.fixture
+def measured():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 60)
+    logits = generator.normal(size=(60, 3)).astype(np.float32)
+    logits[np.arange(60), labels] += 2
+    return SINGLE_LABEL.measure(logits, labels, names=("cat", "dog", "a 'b', c"), temperature=0.8)
+
+
+def changed(measured, path, value):
+    content = json.loads(json.dumps(measured.to_dict()))
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return content
+
+
+def test_the_file_holds_the_keys_that_scripts_rely_on(measured):
+    assert list(measured.to_dict()) == KEYS
+    assert list(measured.to_dict()["per_class"]["cat"]) == ["precision", "recall", "f1-score", "support"]
+
+
+def test_what_was_written_is_read_back(measured):
+    again = SplitMetrics.from_dict(json.loads(json.dumps(measured.to_dict())))
+    assert again == measured
+    assert again.to_dict() == measured.to_dict()
+    assert SplitMetrics.from_dict(measured.to_dict() | {"of a later version": 1}) == measured
+
+
+def test_it_is_read_by_key_as_well(measured):
+    assert measured["accuracy"] == measured.accuracy
+    assert measured["macro avg"]["support"] == 60
+    assert measured.get("unknown") is None
+    assert dict(measured) == measured.to_dict() == measured
+    with pytest.raises(KeyError):
+        measured["macro_avg"]
+
+
+def test_a_bundle_keeps_all_but_the_long_tables(measured):
+    assert set(KEYS) - set(measured.headline()) == {"confusion_matrix", "reliability", "reliability_calibrated"}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_missing_figure_is_named(measured, key):
+    content = measured.to_dict()
+    del content[key]
+    with pytest.raises(ValueError, match=key):
+        SplitMetrics.from_dict(content)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (["accuracy"], "0.9", "accuracy.*number"),
+        (["accuracy"], float("nan"), "accuracy.*0 to 1"),
+        (["accuracy"], True, "accuracy"),
+        (["accuracy"], 10**400, "accuracy"),
+        (["macro_f1"], 1.2, "macro_f1"),
+        (["nll"], float("inf"), "nll"),
+        (["n"], 0, "n must be"),
+        (["n"], 3.5, "n must be"),
+        (["accuracy_ci95"], [0.1], "accuracy_ci95"),
+        (["accuracy_ci95"], [0.1, None], "accuracy_ci95"),
+        (["per_class"], {}, "per_class"),
+        (["per_class", "cat"], 3, "per_class, 'cat'"),
+        (["per_class", "cat", "recall"], None, "per_class, 'cat', recall"),
+        (["per_class", "cat", "support"], -1, "support"),
+        (["macro avg"], [], "macro avg"),
+        (["confusion_matrix"], [[1, 2, 3]], "3 classes"),
+        (["confusion_matrix", 0], [1, 2], "3 classes"),
+        (["confusion_matrix", 0, 0], "1", "confusion_matrix"),
+        (["reliability"], {}, "reliability"),
+        (["reliability", 14], 1, "reliability"),
+        (["reliability", 14, "n"], None, "reliability, n"),
+        (["reliability_calibrated", 14, "accuracy"], None, "reliability_calibrated, accuracy"),
+    ],
+)
+def test_a_wrong_figure_is_named(measured, path, value, words):
+    assert min(measured.reliability[14]["n"], measured.reliability_calibrated[14]["n"]) > 0
+    with pytest.raises(ValueError, match=words):
+        SplitMetrics.from_dict(changed(measured, path, value))
+
+
+@pytest.mark.parametrize("content", [None, [], 3, "text"])
+def test_what_is_no_object_is_refused(content):
+    with pytest.raises(ValueError, match="object"):
+        SplitMetrics.from_dict(content)
+
+
+def test_the_list_of_metrics_names_figures_of_a_split(measured):
+    for metric in METRICS:
+        assert metric.write(measured[metric.name])
+        assert metric.interval is None or len(measured[metric.interval]) == 2
+    assert {metric.shown <= {"card", "terminal", "page", "comparison"} for metric in METRICS} == {True}
+    assert [metric.name for metric in shown_in("comparison")] == ["accuracy", "macro_f1", "ece_calibrated"]
