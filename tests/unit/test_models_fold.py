@@ -1,6 +1,9 @@
+import pickle
+
 import pytest
 import timm
 import torch
+from timm.layers import StdConv2d
 from torch import nn
 
 from headstart.errors import RecipeError
@@ -56,6 +59,88 @@ def test_every_batch_norm_of_these_networks_is_folded():
         made = network(name)
         fold_batch_norm(made)
         assert not any(isinstance(part, nn.BatchNorm2d) for part in made.modules())
+
+
+class TwiceUsed(nn.Module):
+    """A network whose convolution feeds a batch norm and something else, and is followed by an ordinary pair."""
+
+    def __init__(self, again):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv2, self.norm2 = nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)
+        self.again = again
+
+    def forward(self, images):
+        found = self.conv(images)
+        found = self.norm(found) + (self.conv(images) if self.again else found)
+        return self.norm2(self.conv2(found.relu()))
+
+
+class SharedNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        return self.norm(self.first(images)) + self.norm(self.second(images))
+
+
+class Standardized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = StdConv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        return self.norm(self.conv(images))
+
+
+class InPlace(nn.Module):
+    """The tensor that the convolution returned is changed before the batch norm sees it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.norm = nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        return self.norm(self.act(self.conv(images)))
+
+
+@pytest.mark.parametrize(
+    ("make", "folded"),
+    [
+        (lambda: TwiceUsed(again=True), ["norm2"]),
+        (lambda: TwiceUsed(again=False), ["norm2"]),
+        (SharedNorm, []),
+        (Standardized, []),
+        (InPlace, []),
+    ],
+    ids=["called twice", "used twice", "shared norm", "standardized", "in place"],
+)
+def test_a_batch_norm_that_can_not_be_folded_stays(make, folded):
+    torch.manual_seed(0)
+    made, images = make().eval(), torch.randn(2, 3, 16, 16)
+    for part in made.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            part.weight.data.uniform_(0.5, 3)
+    with torch.no_grad():
+        expected = made(images)
+        folds = fold_batch_norm(made, size=16)
+        assert [fold.norm for fold in folds] == folded
+        torch.testing.assert_close(made(images), expected, rtol=1e-4, atol=1e-4)
+        again = make().eval()
+        again.load_state_dict(unfolded_state_dict(made, folds))
+        torch.testing.assert_close(again(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_folded_network_pickles_and_computes_the_same():
+    made, images = network("tf_efficientnet_lite0"), torch.randn(2, 3, 64, 64)
+    fold_batch_norm(made)
+    pad_in_kernel(made)
+    again = pickle.loads(pickle.dumps(made))
+    with torch.no_grad():
+        assert torch.equal(again(images), made(images))
 
 
 def test_padding_in_the_kernel_trains_the_same_kernel():
