@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +15,17 @@ from torch import Tensor, nn
 from headstart.bundle import Bundle, save_bundle
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic
+from headstart.compute.session import Session
 from headstart.contracts import EpochRecord, Split
 from headstart.data.batches import TrainingBatches, evaluation_batches
 from headstart.data.splits import build_manifest
 from headstart.features.cache import Features, frozen_features
-from headstart.files import write_json
 from headstart.models.fold import unfolded_state_dict
 from headstart.models.freeze import parameter_groups, set_training_mode, suggested_rate
 from headstart.models.heads import empty_classifier, head_of
 from headstart.recipe.schema import FinetuneRecipe, ProbeRecipe, Recipe
-from headstart.runs.environment import record_environment
-from headstart.runs.history import write_history
-from headstart.runs.run import RunFolder
+from headstart.runs.records import TrainingFacts
+from headstart.runs.run import Run
 from headstart.terminal import Terminal
 from headstart.training.class_weights import class_weights
 from headstart.training.frozen import reuse_frozen
@@ -37,33 +35,19 @@ from headstart.training.probe import fit_head, fit_linear
 from headstart.training.schedule import rate_factor
 
 
-def train(
-    recipe: Recipe, material: Material, folder: RunFolder, *, command: str, threads: int, terminal: Terminal
-) -> None:
-    """Train and save the classifier; goes on where an earlier process was stopped.
+def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
+    """Train and save the classifier; continues where an earlier process was stopped.
 
     Writes everything of the run folder but what evaluation and report add.
 
     Raises:
-        TrainingError: Training could not go on; the last good checkpoint stays.
+        TrainingError: Training failed; the last good checkpoint stays.
         StoppedError: Stopped by Ctrl-C after saving.
     """
-    started = time.monotonic()
+    started, terminal = time.monotonic(), session.terminal
     manifest = build_manifest(material.train, material.val, material.dataset.sealed_test)
-    manifest.write(folder.manifest)
-    record_environment(
-        folder,
-        device=material.device,
-        dataset=material.dataset,
-        limit=recipe.data.limit,
-        n_train=len(material.train),
-        n_val=len(material.val),
-        weights=material.backbone.weights,
-        seed=recipe.seed,
-        command=command,
-        threads=threads,
-    )
-    arithmetic = _arithmetic(recipe, material, folder)
+    run.write_manifest(manifest)
+    arithmetic = _arithmetic(recipe, material, run)
     terminal.say(
         f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, "
         f"{arithmetic.memory_format}."
@@ -76,33 +60,32 @@ def train(
     probe_seconds = time.monotonic() - started
     before = validate(material.classifier)
     # What the training costs, whichever run has paid for the features.
-    train_seconds = probe_seconds + cached_seconds
-    facts: dict[str, Any] = {"probe_val_accuracy": before[1], "train_images_per_second": 0.0}
+    train_seconds, images_per_second = probe_seconds + cached_seconds, 0.0
     if recipe.probe:
         terminal.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
     if recipe.finetune:
-        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, folder, terminal)
+        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, run, terminal)
         material.classifier.load_state_dict(best)
         best_epoch, history = done.best_epoch, done.history
         if not best_epoch:
             terminal.say("No epoch was better on validation than what came before fine-tuning, which is kept.")
-        facts["train_images_per_second"] = round(done.images_per_second, 1)
+        images_per_second = done.images_per_second
         train_seconds += done.total_seconds
-    write_history(folder.history, history)
-    save_bundle(_bundle(recipe, material, manifest.sha256), folder.model)
-    write_json(
-        folder.training,
-        facts
-        | {
-            "best_epoch": best_epoch,
-            "train_seconds": round(train_seconds, 3),
-            "cached_seconds": round(cached_seconds, 3),
-            "backbone": material.backbone.name,
-            "device": material.device.type,
-            "precision": arithmetic.precision,
-            "seed": recipe.seed,
-            "peak_rss_mb": round(peak_memory_mb(), 1),
-        },
+    run.write_history(history)
+    save_bundle(_bundle(recipe, material, manifest.sha256), run.model)
+    run.write_training(
+        TrainingFacts(
+            train_seconds=round(train_seconds, 3),
+            train_images_per_second=round(images_per_second, 1),
+            backbone=material.backbone.name,
+            device=str(material.device),
+            precision=arithmetic.precision,
+            seed=recipe.seed,
+            peak_rss_mb=round(peak_memory_mb(), 1),
+            best_epoch=best_epoch,
+            cached_seconds=round(cached_seconds, 3),
+            probe_val_accuracy=before[1],
+        )
     )
 
 
@@ -164,7 +147,7 @@ def _fine_tune(
     validate: Callable[[nn.Module], tuple[float, float]],
     before: tuple[float, float],
     recipe: Recipe,
-    folder: RunFolder,
+    run: Run,
     terminal: Terminal,
 ) -> tuple[dict[str, Tensor], Progress]:
     accelerator = _accelerator(material.device, arithmetic)
@@ -176,7 +159,7 @@ def _fine_tune(
         stages=material.frozen_stages,
         autocast=accelerator.autocast,
         memory_format=arithmetic.torch_format,
-        folder=folder.checkpoints,
+        folder=run.checkpoints,
         required=bool(tune.augment.views),
         say=terminal.say,
     )
@@ -204,7 +187,7 @@ def _fine_tune(
             show(progress.epoch * batches.steps_per_epoch + progress.step, note)
 
         def on_epoch(progress: Progress) -> None:
-            write_history(folder.history, progress.history)
+            run.write_history(progress.history)
             terminal.say(_epoch_line(progress.history[-1], epochs))
 
         best_and_progress = fine_tune(
@@ -218,7 +201,7 @@ def _fine_tune(
             class_weights=weights.to(material.device) if weights is not None else None,
             clip_norm=tune.clip_norm,
             patience=tune.patience,
-            checkpoints=folder.checkpoints,
+            checkpoints=run.checkpoints,
             checkpoint_seconds=recipe.hardware.checkpoint_minutes * 60,
             on_step=on_step,
             on_epoch=on_epoch,
@@ -270,9 +253,9 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: A
     )
 
 
-def _arithmetic(recipe: Recipe, material: Material, folder: RunFolder) -> Arithmetic:
+def _arithmetic(recipe: Recipe, material: Material, run: Run) -> Arithmetic:
     """Return the run's arithmetic: measured once, then kept; a resumed run must compute as it began."""
-    known = folder.read_environment().get("arithmetic")
+    known = run.environment().arithmetic
     if known:
         return Arithmetic(**known)
     size = recipe.finetune.schedule[-1].size if recipe.finetune else material.preprocess.size
@@ -287,7 +270,7 @@ def _arithmetic(recipe: Recipe, material: Material, folder: RunFolder) -> Arithm
         precision=hardware.precision if recipe.finetune else "fp32",
         memory_format=hardware.memory_format,
     )
-    folder.update_environment(arithmetic=asdict(chosen))
+    run.update_environment(arithmetic=asdict(chosen))
     return chosen
 
 
