@@ -4,7 +4,6 @@ import gc
 import sys
 
 from headstart.cli import main
-from headstart.compute.startup import keep_freed_memory
 
 
 def run() -> None:
@@ -12,7 +11,6 @@ def run() -> None:
     # Importing torch and timm makes very many objects that stay; looking for garbage among them again and again took a
     # fifth of a short command's time.
     gc.set_threshold(20_000)
-    keep_freed_memory()
     sys.exit(main())
 
 
