@@ -8,15 +8,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.api import check as check
+    from headstart.api import compare as compare
+    from headstart.api import evaluate as evaluate
+    from headstart.api import explore as explore
+    from headstart.api import resume as resume
+    from headstart.api import train as train
     from headstart.contracts import Predictions as Predictions
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
     from headstart.studies.run import study as study
-    from headstart.workflows.compare import compare as compare
-    from headstart.workflows.explore import explore as explore
-    from headstart.workflows.train import evaluate as evaluate
-    from headstart.workflows.train import train as train
 
     __version__: str
 
@@ -24,12 +26,14 @@ _HOMES = {
     "HeadstartError": ("headstart.errors", "HeadstartError"),
     "Predictions": ("headstart.contracts", "Predictions"),
     "Predictor": ("headstart.inference.predictor", "Predictor"),
-    "compare": ("headstart.workflows.compare", "compare"),
-    "evaluate": ("headstart.workflows.train", "evaluate"),
-    "explore": ("headstart.workflows.explore", "explore"),
+    "check": ("headstart.api", "check"),
+    "compare": ("headstart.api", "compare"),
+    "evaluate": ("headstart.api", "evaluate"),
+    "explore": ("headstart.api", "explore"),
     "load": ("headstart.inference.predictor", "load"),
+    "resume": ("headstart.api", "resume"),
     "study": ("headstart.studies.run", "study"),
-    "train": ("headstart.workflows.train", "train"),
+    "train": ("headstart.api", "train"),
 }
 
 __all__ = [
@@ -37,10 +41,12 @@ __all__ = [
     "Predictions",
     "Predictor",
     "__version__",
+    "check",
     "compare",
     "evaluate",
     "explore",
     "load",
+    "resume",
     "study",
     "train",
 ]

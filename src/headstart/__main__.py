@@ -4,6 +4,7 @@ import gc
 import sys
 
 from headstart.cli import main
+from headstart.compute.startup import keep_freed_memory
 
 
 def run() -> None:
@@ -11,6 +12,7 @@ def run() -> None:
     # Importing torch and timm makes very many objects that stay; looking for garbage among them again and again took a
     # fifth of a short command's time.
     gc.set_threshold(20_000)
+    keep_freed_memory()
     sys.exit(main())
 
 

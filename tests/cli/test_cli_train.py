@@ -27,38 +27,44 @@ METRICS = {
 }
 
 
+FOUND = mock.Mock(to_dict=lambda: METRICS)
+
+
 @pytest.fixture
-def train_and_report():
-    with mock.patch("headstart.workflows.train.train_and_report", autospec=True, return_value=METRICS) as called:
+def trained():
+    with mock.patch("headstart.api.train", autospec=True, return_value=FOUND) as called:
         yield called
 
 
 @pytest.fixture
 def resume():
-    with mock.patch("headstart.workflows.train.resume", autospec=True, return_value=METRICS) as called:
+    with mock.patch("headstart.api.resume", autospec=True, return_value=FOUND) as called:
         yield called
 
 
 @pytest.fixture
 def evaluate():
-    with mock.patch("headstart.workflows.train.evaluate", autospec=True, return_value=METRICS) as called:
+    with mock.patch("headstart.api.evaluate", autospec=True, return_value=FOUND) as called:
         yield called
 
 
-def test_train_hands_every_option_on(train_and_report, tmp_path, capsys):
+def test_train_hands_every_option_on(trained, tmp_path, capsys):
     words = ["train", "cifar10", "--recipe", "quickstart", "--limit", "500", "--out", str(tmp_path / "r")]
     words += ["--backbone", "resnet50v1.keras_in1k", "--weights", "w.h5", "--seed", "7", "--threads", "2"]
     words += ["--device", "cuda:1", "--set", "finetune.lr=1e-4", "--set", "head.dropout=0.25"]
     words += ["--data-dir", str(tmp_path), "--quiet"]
     assert main(words) == 0
-    (recipe,), options = train_and_report.call_args
-    assert (recipe.data.name, recipe.data.limit, recipe.seed) == ("cifar10", 500, 7)
-    assert (recipe.backbone, recipe.weights) == ("resnet50v1.keras_in1k", "w.h5")
-    assert (recipe.finetune.lr, recipe.head.dropout) == (1e-4, 0.25)
+    assert trained.call_args.args == ("cifar10", "quickstart")
+    options = trained.call_args.kwargs
     assert time.time() - 600 < options.pop("started") < time.time()
     assert options.pop("command").startswith("headstart train cifar10 --recipe quickstart --limit 500")
     assert options == {
         "out": tmp_path / "r",
+        "overrides": {"finetune.lr": 1e-4, "head.dropout": 0.25},
+        "limit": 500,
+        "backbone": "resnet50v1.keras_in1k",
+        "weights": "w.h5",
+        "seed": 7,
         "data_dir": tmp_path,
         "threads": 2,
         "device": "cuda:1",
@@ -66,15 +72,15 @@ def test_train_hands_every_option_on(train_and_report, tmp_path, capsys):
     }
 
 
-def test_train_without_options_uses_quickstart_and_a_folder_of_its_name(train_and_report):
+def test_train_without_options_uses_quickstart_and_a_folder_of_its_name(trained):
     assert main(["train", "cifar10"]) == 0
-    options = train_and_report.call_args.kwargs
+    options = trained.call_args.kwargs
     assert options["out"] == Path("runs/quickstart")
     assert options["progress"] is True
     assert options["threads"] is options["device"] is options["data_dir"] is None
 
 
-def test_train_prints_the_result_and_what_to_try_next(train_and_report, capsys):
+def test_train_prints_the_result_and_what_to_try_next(trained, capsys):
     assert main(["train", "cifar10", "--out", "runs/x"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "Test        93.12% accuracy on 10,000 images (95 % interval 92.60% to 93.60%)",
@@ -82,12 +88,12 @@ def test_train_prints_the_result_and_what_to_try_next(train_and_report, capsys):
         "Cost        3 min 51 s in all, 3 min 7 s of training, peak memory 1.45 GB",
         "Report      runs/x/report.html",
         "Model       runs/x/model",
-        "Next        headstart predict runs/x/model PICTURE...",
+        "Next        headstart predict runs/x/model IMAGE...",
     ]
 
 
-def test_json_keeps_stdout_free_of_what_libraries_print(train_and_report, capsys):
-    train_and_report.side_effect = lambda *_, **__: print("noise of a library") or METRICS
+def test_json_keeps_stdout_free_of_what_libraries_print(trained, capsys):
+    trained.side_effect = lambda *_, **__: print("noise of a library") or FOUND
     assert main(["train", "cifar10", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == METRICS
@@ -124,8 +130,8 @@ def test_evaluate_hands_run_and_data_on(evaluate, tmp_path, capsys):
         (KeyboardInterrupt("Stopped at step 3. Go on: headstart train --resume runs/x"), 130),
     ],
 )
-def test_errors_become_message_and_status(train_and_report, capsys, error, status):
-    train_and_report.side_effect = error
+def test_errors_become_message_and_status(trained, capsys, error, status):
+    trained.side_effect = error
     assert main(["train", "cifar10"]) == status
     out, err = capsys.readouterr()
     assert out == ""
@@ -134,14 +140,14 @@ def test_errors_become_message_and_status(train_and_report, capsys, error, statu
     assert json.loads(capsys.readouterr().out) == {"error": str(error)}
 
 
-def test_a_bare_ctrl_c_is_said(train_and_report, capsys):
-    train_and_report.side_effect = KeyboardInterrupt
+def test_a_bare_ctrl_c_is_said(trained, capsys):
+    trained.side_effect = KeyboardInterrupt
     assert main(["train", "cifar10"]) == 130
     assert capsys.readouterr().err == "Stopped.\n"
 
 
-def test_an_unexpected_error_asks_for_debug(train_and_report, capsys):
-    train_and_report.side_effect = ZeroDivisionError("oops")
+def test_an_unexpected_error_asks_for_debug(trained, capsys):
+    trained.side_effect = ZeroDivisionError("oops")
     assert main(["train", "cifar10"]) == 1
     err = capsys.readouterr().err
     assert "ZeroDivisionError: oops" in err

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from headstart.compute.device import pick_device, prepare_process
+from headstart.compute.device import pick_device
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import choose_arithmetic
 from headstart.errors import InputError, RecipeError
@@ -37,11 +37,6 @@ def test_fp16_on_a_cpu_is_refused(network):
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="best device here"):
         pick_device("cuda:99")
-
-
-def test_threads_must_be_positive():
-    with pytest.raises(InputError, match="positive"):
-        prepare_process(0)
 
 
 def test_peak_memory_grows_with_use():

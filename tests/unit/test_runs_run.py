@@ -1,42 +1,115 @@
+"""Reading and writing the files of a run, and what is said of damaged ones."""
+
+import json
+
 import pytest
 
+from headstart.contracts import EpochRecord
 from headstart.errors import RunError
 from headstart.recipe.schema import Recipe
-from headstart.runs.run import check_free, claim_folder, reopen_folder
+from headstart.runs.records import Environment, Opening, Surroundings, TrainingFacts
+from headstart.runs.run import Run
+
+EPOCH = EpochRecord(
+    epoch=1,
+    train_loss=0.5,
+    train_accuracy=0.25,
+    val_loss=0.4,
+    val_accuracy=0.75,
+    learning_rate=1e-4,
+    image_size=64,
+    seconds=1.5,
+    images_per_second=200.0,
+)
+FACTS = TrainingFacts(
+    train_seconds=1.0,
+    train_images_per_second=2.0,
+    backbone="b",
+    device="cuda:1",
+    precision="bf16",
+    seed=0,
+    peak_rss_mb=3.0,
+    best_epoch=1,
+)
 
 
-def test_a_claimed_folder_can_be_reopened_with_the_same_recipe(tmp_path):
-    recipe = Recipe(seed=7)
-    claim_folder(tmp_path / "run", recipe)
-    folder, read = reopen_folder(tmp_path / "run")
-    assert read == recipe
-    assert not folder.is_trained
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path)
+    run.write_environment(Environment(versions={"headstart": "0"}, threads=2, seed=1, command="x"))
+    run.write_recipe(Recipe())
+    return run
 
 
-def test_a_folder_is_claimed_once(tmp_path):
-    claim_folder(tmp_path, Recipe())
-    with pytest.raises(RunError, match=r"already holds a run.*--resume"):
-        claim_folder(tmp_path, Recipe())
+def test_what_is_written_is_read_back_equal(run):
+    run.write_history([EPOCH])
+    run.write_training(FACTS)
+    assert run.history() == [EPOCH]
+    assert run.training() == FACTS
+    assert run.environment() == Environment(versions={"headstart": "0"}, threads=2, seed=1, command="x")
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match="not an empty folder"):
-        check_free(tmp_path)
+def test_facts_are_added_to_the_environment_and_what_a_later_version_wrote_stays(run):
+    path = run.path / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"from_the_future": 1}))
+    run.update_environment(arithmetic={"precision": "fp32"})
+    process = Surroundings(command="y", started="now", threads=4, device="cpu", versions={"torch": "3"}, hardware={})
+    run.note_resumed(process)
+    run.note_opening(Opening(time="now", command="y", weights_sha256="ab"))
+    known = json.loads(path.read_text())
+    assert known["from_the_future"] == 1
+    assert known["resumed"][0]["versions"] == {"torch": "3"}
+    assert known["test_openings"] == [{"time": "now", "command": "y", "weights_sha256": "ab"}]
+    assert run.environment().arithmetic == {"precision": "fp32"}
 
 
-def test_what_a_killed_process_left_does_not_block_the_folder(tmp_path):
-    (tmp_path / ".recipe.yaml-0a1b2c3d").write_text("half")
-    claim_folder(tmp_path, Recipe())
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"threads": "many"}',
+        b'{"test_openings": 3}',
+        b'{"data": {"name": 1}}',
+        b'{"versions": []}',
+        b'{"arithmetic": 1}',
+        b'{"hardware": null}',
+        b"[" * 100_000,
+        b'{"threads": 1e999}',
+    ],
+)
+def test_a_damaged_environment_is_named_before_anything_is_done(run, damage):
+    (run.path / "environment.json").write_bytes(damage)
+    for work in (run.environment, lambda: run.note_opening(Opening("t", "c")), lambda: run.update_environment(seed=2)):
+        with pytest.raises(RunError, match=r"environment\.json"):
+            work()
+    assert (run.path / "environment.json").read_bytes() == damage
 
 
-def test_a_folder_that_holds_no_run_can_not_be_resumed(tmp_path):
-    with pytest.raises(RunError, match="holds no run"):
-        reopen_folder(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("training.json", '{"seed": 1}', Run.training),
+        ("metrics.json", '{"test": {}}', Run.metrics),
+        ("metrics.json", '{"val": 1}', Run.metrics),
+        ("validation.json", '{"accuracy": 2}', Run.validation),
+        ("history.csv", "epoch,train_loss\n1,x\n", Run.history),
+        ("history.csv", "epoch\n\x00\n", Run.history),
+        ("predictions.csv", "row,label\n1,2\n", Run.predictions),
+        ("recipe.yaml", "finetune: {lr: -1}", Run.recipe),
+        ("recipe.yaml", "a: [", Run.recipe),
+        ("corruptions.json", "nonsense", Run.corruptions),
+    ],
+)
+def test_a_damaged_file_is_named(run, name, content, read):
+    (run.path / name).write_text(content)
+    with pytest.raises(RunError, match=name.replace(".", r"\.")):
+        read(run)
 
 
-def test_facts_are_added_to_the_environment(tmp_path):
-    folder = claim_folder(tmp_path / "run", Recipe())
-    folder.update_environment(seed=1)
-    folder.update_environment(command="x")
-    assert folder.read_environment() == {"seed": 1, "command": "x"}
+def test_a_class_name_with_a_line_separator_does_not_split_a_row(run):
+    row = '7,ab,"sea\u2028ice",dog,0.5'
+    (run.path / "predictions.csv").write_text(f"row,sha256,label,predicted,probability\n{row}\n", encoding="utf-8")
+    assert run.predictions()[0].label == "sea\u2028ice"

@@ -27,13 +27,21 @@ def resolved(tmp_path):
     """Returns the recipe that a call leads to; the work itself is replaced."""
 
     def call(*words, **options):
-        with mock.patch("headstart.workflows.train._run", autospec=True, return_value={}) as run:
-            headstart.train(*words, out=tmp_path / "run", **options)
+        with mock.patch("headstart.workflows.train.train_new", autospec=True) as run:
+            headstart.train(*words, out=tmp_path / "run", progress=False, **options)
         recipe, out = run.call_args.args[:2]
         assert out == tmp_path / "run"
         return recipe
 
     return call
+
+
+def test_paths_are_recorded_so_that_they_hold_in_any_folder(resolved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    recipe = resolved("data", weights="w.safetensors")
+    assert (recipe.data.name, recipe.weights) == (str(tmp_path / "data"), str(tmp_path / "w.safetensors"))
+    assert resolved(load_recipe("quickstart", data__name="data")).data.name == str(tmp_path / "data")
 
 
 def test_the_shortest_call_is_quickstart(resolved):
@@ -95,7 +103,7 @@ def test_a_folder_with_a_run_is_refused_unless_it_may_be_resumed(own_home, sampl
     with pytest.raises(RunError, match=r"another recipe: probe\.epochs is 2 there and 3 here"):
         headstart.train(sample_dir, TINY, overrides={"probe.epochs": 3}, resume=True, **options)
 
-    with mock.patch("headstart.workflows.train.train_network", side_effect=AssertionError("trained again")):
+    with mock.patch("headstart.workflows.train.fit", side_effect=AssertionError("trained again")):
         found = headstart.train(sample_dir, TINY, resume=True, **options)
         assert found["val"]["accuracy"] == sealed["val"]["accuracy"]
         assert found["test"]["n"] == 100
@@ -123,7 +131,7 @@ def test_a_run_is_not_gone_on_with_on_other_data(own_home, sample, sample_arrays
         source="a test",
     )
     manifest = (tmp_path / "run" / "split_manifest.csv").read_bytes()
-    with pytest.raises(DataError, match="was begun on other images or labels than few holds now"):
+    with pytest.raises(DataError, match="other images or labels than few"):
         headstart.train(data, TINY, **options)
     assert (tmp_path / "run" / "split_manifest.csv").read_bytes() == manifest
 

@@ -26,9 +26,9 @@ def compare(
     """Compare runs on the same test images: is one better, by how much, and is it more than noise?"""
     if not runs or len(runs) < 2:
         raise InputError("A comparison needs two runs or more: headstart compare RUN RUN...")
-    from headstart.workflows.compare import compare as compare_runs
+    from headstart import api
 
-    result = compare_runs(runs, out=out, data_dir=data_dir, progress=not quiet)
+    result = api.compare(runs, out=out, data_dir=data_dir, progress=not quiet).to_dict()
     return Answer(result, "" if as_json else _text(result))
 
 

@@ -22,7 +22,7 @@ def evaluate(
     device: Device = None,
     saliency: Annotated[
         bool,
-        typer.Option("--saliency", help="Show where in the worst mistakes the evidence was (needs captum)."),
+        typer.Option("--saliency", help="Explain the worst mistakes by class-activation maps (needs captum)."),
     ] = False,
     corruptions: Annotated[
         bool,
@@ -31,7 +31,7 @@ def evaluate(
     corruption_images: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many test images to spoil, of each class its share; 1,000 by default.", show_default=False
+            min=1, help="Number of test images to corrupt, stratified by class. Default: 1,000.", show_default=False
         ),
     ] = None,
     quiet: Quiet = False,
@@ -42,9 +42,9 @@ def evaluate(
     check_device(device)
     if not run.is_dir():
         raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
-    from headstart.workflows.train import evaluate as evaluate_run
+    from headstart import api
 
-    metrics = evaluate_run(
+    metrics = api.evaluate(
         run,
         data=data,
         data_dir=data_dir,
@@ -56,11 +56,12 @@ def evaluate(
         command=context.obj,
         progress=not quiet,
     )
-    lines = result_lines(metrics, run.parent if run.name == "model" else run)
+    found = metrics.to_dict()
+    lines = result_lines(found, run.parent if run.name == "model" else run)
     if corruptions:
-        spoilt = metrics["corruptions"]
+        spoilt = found["corruptions"]
         lines += (
-            f"\nSpoilt      {spoilt['accuracy']:.2%} accuracy on {spoilt['n']:,} images with noise, blur, weather and "
+            f"\nCorrupted   {spoilt['accuracy']:.2%} accuracy on {spoilt['n']:,} images with noise, blur, weather and "
             f"compression ({spoilt['clean_accuracy']:.2%} on them as they are)"
         )
-    return Answer(metrics, lines)
+    return Answer(found, lines)

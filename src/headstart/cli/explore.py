@@ -24,11 +24,11 @@ def explore(
 ) -> Answer:
     """Show what a data set holds before training on it: pixels, classes, quality, duplicates, outliers."""
     check_device(device)
+    from headstart import api
     from headstart.workflows.explore import default_folder
-    from headstart.workflows.explore import explore as explore_data
 
     folder = out or default_folder(data)
-    found = explore_data(
+    found = api.explore(
         data,
         limit=limit,
         out=folder,
@@ -38,7 +38,7 @@ def explore(
         command=context.obj,
         progress=not quiet,
     )
-    return Answer(found, _text(found, folder))
+    return Answer(found.to_dict(), _text(found.to_dict(), folder))
 
 
 def _text(found: dict[str, Any], folder: Path) -> str:

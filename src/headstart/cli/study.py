@@ -78,6 +78,8 @@ def study(
             "test": f"{row['test']['accuracy']:.2%}",
             "seconds": round(row["seconds"]),
         }
-        for row in found["stages"]
+        for row in found.stages
     ]
-    return Answer(found, f"{table(rows)}\n\nPage        {out / 'study.html'}\nFigures     {out / 'study.json'}")
+    return Answer(
+        found.to_dict(), f"{table(rows)}\n\nPage        {out / 'study.html'}\nFigures     {out / 'study.json'}"
+    )

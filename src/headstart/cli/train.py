@@ -1,6 +1,5 @@
 """``headstart train``: parsing, and one call."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/RECIPE by default.")] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with a stopped run, exactly as it was set up.")
+        Path | None, typer.Option(metavar="RUN", help="Resume a stopped run with its original settings.")
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Keep the first N training images.")] = None,
     backbone: Annotated[str | None, typer.Option(help="A name that `headstart backbones` lists.")] = None,
@@ -39,13 +38,6 @@ def train(
     debug: Debug = False,
 ) -> Answer:
     """Train a classifier, evaluate it on the sealed test set and write the report."""
-    settings = {
-        "data__name": data,
-        "data__limit": limit,
-        "backbone": backbone,
-        "weights": weights,
-        "seed": seed,
-    }
     check_device(device)
     if resume is not None:
         given: dict[str, Any] = {
@@ -54,14 +46,20 @@ def train(
             "--out": out,
             "--limit": limit,
             "--backbone": backbone,
+            "--weights": weights,
+            "--seed": seed,
+            "--set": set_ or None,
         }
-        given |= {"--weights": weights, "--seed": seed, "--set": set_ or None}
         _check_resume([name for name, value in given.items() if value is not None])
-        from headstart.workflows.train import resume as resume_run
+    elif data is None:
+        raise InputError("Nothing to train on. Name a data set (headstart train cifar10), or a run to --resume.")
+    from headstart import api
+    from headstart.recipe.read import read_overrides
 
-        out = resume
-        metrics = resume_run(
-            resume,
+    if resume is not None:
+        folder = resume
+        metrics = api.resume(
+            folder,
             data_dir=data_dir,
             threads=threads,
             device=device,
@@ -70,21 +68,17 @@ def train(
             started=STARTED,
         )
     else:
-        if data is None:
-            raise InputError("Nothing to train on. Name a data set (headstart train cifar10), or a run to --resume.")
-        from headstart.recipe.read import read_overrides
-        from headstart.recipe.schema import load_recipe
-
-        recipe = recipe or "quickstart"
-        overrides = read_overrides(set_ or [])
-        _check_overrides(overrides, settings)
-        resolved = load_recipe(recipe, overrides, **settings)
-        out = out or Path("runs") / Path(recipe).stem
-        from headstart.workflows.train import train_and_report
-
-        metrics = train_and_report(
-            resolved,
-            out=out,
+        assert data is not None
+        folder = out or Path("runs") / Path(recipe or "quickstart").stem
+        metrics = api.train(
+            data,
+            recipe,
+            out=folder,
+            overrides=read_overrides(set_ or []),
+            limit=limit,
+            backbone=backbone,
+            weights=weights,
+            seed=seed,
             data_dir=data_dir,
             threads=threads,
             device=device,
@@ -92,21 +86,14 @@ def train(
             progress=not quiet,
             started=STARTED,
         )
-    return Answer(metrics, result_lines(metrics, out) + f"\nNext        headstart predict {out / 'model'} PICTURE...")
+    found = metrics.to_dict()
+    return Answer(found, result_lines(found, folder) + f"\nNext        headstart predict {folder / 'model'} IMAGE...")
 
 
 def _check_resume(ignored: list[str]) -> None:
-    """Refuse settings that a resumed run, which goes on exactly as it was set up, would ignore."""
+    """Refuse settings that a resumed run would ignore."""
     if ignored:
         raise InputError(
-            f"--resume goes on with the run's own recipe, so {', '.join(ignored)} would be ignored. "
+            f"--resume takes the run's own recipe, so {', '.join(ignored)} would be ignored. "
             "Leave that out, or start another run with --out."
         )
-
-
-def _check_overrides(overrides: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Refuse a recipe key that has been given as an option already, since one of the two values would be ignored."""
-    taken = {name.replace("__", ".") for name, value in settings.items() if value is not None}
-    for key in overrides:
-        if key in taken:
-            raise InputError(f"--set {key}: {key} is given twice. Keep one of the two.")

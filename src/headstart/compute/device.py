@@ -1,4 +1,4 @@
-"""Threads and device: which there are, and how a process is set up to compute repeatably."""
+"""The device to compute on, and the hardware of this machine."""
 
 import os
 import platform
@@ -8,27 +8,13 @@ from typing import Any
 import psutil
 import torch
 
-from headstart.compute.memory import keep_freed_memory
 from headstart.errors import InputError
 
 
 def prepare_process(threads: int | None) -> int:
-    """Set the number of threads, make the arithmetic repeatable, and return the number of threads.
-
-    Raises:
-        InputError: ``threads`` is not positive.
-    """
+    """Set the number of threads of this process, and return it."""
     if threads is not None:
-        if threads < 1:
-            raise InputError(
-                f"--threads {threads}: expected a positive number; this machine has {os.cpu_count()} cores."
-            )
         torch.set_num_threads(threads)
-    # cuBLAS needs this set before its first call to be repeatable.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    keep_freed_memory()
     return torch.get_num_threads()
 
 

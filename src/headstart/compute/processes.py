@@ -79,10 +79,6 @@ class Processes:
             ) from None
 
 
-ALONE = Processes()
-"""A single process."""
-
-
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
     """Join the processes that torchrun started with this one; a process started otherwise is alone.
@@ -91,7 +87,7 @@ def joined_processes() -> Iterator[Processes]:
         InputError: What torchrun says of this process makes no sense, or the others can't be reached.
     """
     if not all(os.environ.get(name) for name in _VARIABLES):
-        yield ALONE
+        yield Processes()
         return
     processes = _own_number()
     if processes.world == 1:

@@ -1,6 +1,7 @@
 """What a run folder tells the report, read and checked."""
 
 import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +103,25 @@ def _history(path: Path) -> list[dict[str, float]]:
         raise RunError(f"{path} holds something that is not a number: {error}. Restore it.") from None
 
 
-def _predictions(path: Path) -> list[PredictionRow]:
+def parse_predictions(text: str) -> list[PredictionRow]:
+    """Return the rows of the content of ``predictions.csv``.
+
+    Raises:
+        ValueError: A column is missing, or a value is none of its kind.
+    """
     try:
         return [
             PredictionRow(
                 int(line["row"]), line["sha256"], line["label"], line["predicted"], float(line["probability"])
             )
-            for line in csv.DictReader(_text(path).splitlines())
+            for line in csv.DictReader(io.StringIO(text, newline=""))
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, csv.Error) as error:
+        raise ValueError(f"a row lacks a value ({error})") from None
+
+
+def _predictions(path: Path) -> list[PredictionRow]:
+    try:
+        return parse_predictions(_text(path))
+    except ValueError as error:
         raise RunError(f"{path} is damaged ({error}). Write it anew with `headstart evaluate {path.parent}`.") from None

@@ -1,132 +1,307 @@
-"""A run's folder: who may write to it, and what lies where."""
+"""A run: the one object that knows the files of a run's folder, and reads and writes each of them."""
 
+import csv
+import io
 import json
-import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from headstart.errors import RunError
+from headstart.contracts import EpochRecord
+from headstart.data.splits import Manifest, read_manifest
+from headstart.errors import DataError, RecipeError, RunError
 from headstart.files import write_atomically, write_json
 from headstart.recipe.schema import Recipe, dump_recipe, load_recipe
+from headstart.runs.predictions import PredictionRow, parse_predictions
+from headstart.runs.records import Environment, Metrics, Opening, Surroundings, TrainingFacts, read_record
+from headstart.tasks.metrics import SplitMetrics
+
+_T = TypeVar("_T")
+_EPOCH_COLUMNS = [field.name for field in fields(EpochRecord)]
+
+
+class _Identified(Protocol):
+    """A data set as far as its identity goes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """Paths inside ``OUT/``."""
+class Run:
+    """A run's folder.
+
+    Every reader raises RunError where its file is missing or damaged, and every writer where it can't be written; a
+    file is there whole or not at all.
+
+    Attributes:
+        path: Folder of the run.
+    """
 
     path: Path
 
     @property
-    def recipe(self) -> Path:
-        """The resolved recipe."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def history(self) -> Path:
-        """One row an epoch."""
-        return self.path / "history.csv"
-
-    @property
-    def environment(self) -> Path:
-        """Versions, hardware, hashes, and every opening of the test split."""
-        return self.path / "environment.json"
-
-    @property
-    def training(self) -> Path:
-        """Facts about the training; its presence says that training is complete."""
-        return self.path / "training.json"
-
-    @property
-    def manifest(self) -> Path:
-        """Hash, split and label of every image."""
-        return self.path / "split_manifest.csv"
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
 
     @property
     def model(self) -> Path:
-        """The bundle."""
+        """Folder of the trained classifier."""
         return self.path / "model"
 
     @property
     def checkpoints(self) -> Path:
-        """Checkpoints, and what frozen stages computed."""
+        """Folder of the checkpoints and of what frozen stages computed."""
         return self.path / "checkpoints"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "recipe.yaml").is_file()
 
     @property
     def is_trained(self) -> bool:
         """Whether training is complete."""
-        return self.training.is_file() and self.model.is_dir()
+        return (self.path / "training.json").is_file() and self.model.is_dir()
+
+    @property
+    def is_validated(self) -> bool:
+        """Whether the run has been measured on validation alone."""
+        return (self.path / "validation.json").is_file()
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the run has been measured on the test split."""
+        return all((self.path / name).is_file() for name in ("metrics.json", "predictions.csv"))
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do: trained, measured and reported."""
-        return self.is_trained and all((self.path / name).is_file() for name in ("metrics.json", "report.html"))
+        """Whether the run is trained, measured and reported."""
+        return self.is_trained and self.is_measured and (self.path / "report.html").is_file()
+
+    def recipe(self) -> Recipe:
+        """Return the resolved recipe."""
+        self._require("recipe.yaml", "Give the --out folder of a training.")
+        try:
+            return load_recipe(str(self.path / "recipe.yaml"))
+        except RecipeError as error:
+            raise RunError(f"{self.path / 'recipe.yaml'} can't be used by this version of headstart. {error}") from None
+
+    def recipe_text(self) -> str:
+        """Return the resolved recipe as it stands in the file."""
+        return self._text("recipe.yaml")
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the resolved recipe; with it the folder counts as a run."""
+        self._write("recipe.yaml", dump_recipe(recipe))
+
+    def manifest(self) -> Manifest:
+        """Return the split and the label of every image."""
+        return read_manifest(self.path / "split_manifest.csv")
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write the split and the label of every image."""
+        manifest.write(self.path / "split_manifest.csv")
+
+    def environment(self) -> Environment:
+        """Return versions, hardware, hashes and every opening of the test split."""
+        return self._read("environment.json", Environment)
+
+    def write_environment(self, environment: Environment) -> None:
+        """Write ``environment.json``."""
+        self._write_json("environment.json", environment.to_dict())
+
+    def update_environment(self, **facts: Any) -> None:
+        """Replace single facts of ``environment.json``; what else it holds stays."""
+        self.environment()
+        self._write_json("environment.json", self._json("environment.json") | facts)
+
+    def note_resumed(self, process: Surroundings) -> None:
+        """Record that another process works on the run."""
+        known = self._list_in_environment("resumed")
+        self.update_environment(resumed=[*known, asdict(process)])
+
+    def note_opening(self, opening: Opening) -> None:
+        """Record an opening of the test split, before its first label is read."""
+        known = self._list_in_environment("test_openings")
+        self.update_environment(test_openings=[*known, asdict(opening)])
+
+    def check_same_data(self, dataset: _Identified) -> None:
+        """Check that the run started from this data set, before resuming or reusing it.
+
+        Raises:
+            DataError: It started from another one.
+        """
+        begun = self.environment().data
+        if begun is not None and begun.sha256 != dataset.sha256:
+            raise DataError(
+                f"{self.path} started from other images or labels than {dataset.name} holds now: SHA-256 "
+                f"{begun.sha256[:12]}... then, {dataset.sha256[:12]}... now. Restore the data, or give another folder "
+                "with --out."
+            )
+
+    def history(self) -> list[EpochRecord]:
+        """Return one record per epoch; none where nothing was trained in epochs."""
+        if not (self.path / "history.csv").is_file():
+            return []
+        try:
+            return [
+                read_record(EpochRecord, {name: row[name] for name in _EPOCH_COLUMNS})
+                for row in csv.DictReader(io.StringIO(self._text("history.csv")))
+            ]
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise self._damaged("history.csv", f"{type(error).__name__}: {error}") from None
+
+    def write_history(self, records: Sequence[EpochRecord]) -> None:
+        """Write all records, replacing what was there; a run without epochs has the heading alone."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_EPOCH_COLUMNS)
+        writer.writerows([_short(getattr(record, name)) for name in _EPOCH_COLUMNS] for record in records)
+        self._write("history.csv", text.getvalue())
+
+    def training(self) -> TrainingFacts:
+        """Return facts about the finished training."""
+        return self._read("training.json", TrainingFacts)
+
+    def write_training(self, facts: TrainingFacts) -> None:
+        """Write facts about the training, which is complete then."""
+        self._write_json("training.json", facts.to_dict())
+
+    def metrics(self) -> Metrics:
+        """Return the figures on validation and on the test split."""
+        content = self._json("metrics.json")
+        if not isinstance(content.get("test"), dict):
+            raise RunError(
+                f"{self.path / 'metrics.json'} has no test figures. Get them with `headstart evaluate {self.path}`."
+            )
+        return self._parsed("metrics.json", content, Metrics.from_dict)
+
+    def write_metrics(self, metrics: Metrics) -> None:
+        """Write the figures on validation and on the test split."""
+        self._write_json("metrics.json", metrics.to_dict())
+
+    def validation(self) -> SplitMetrics:
+        """Return the figures on validation of a run whose test split is sealed."""
+        return self._parsed("validation.json", self._json("validation.json"), SplitMetrics.from_dict)
+
+    def write_validation(self, figures: SplitMetrics) -> None:
+        """Write the figures on validation."""
+        self._write_json("validation.json", figures.to_dict())
+
+    def predictions(self) -> list[PredictionRow]:
+        """Return the prediction for each test image, in the test split's own order."""
+        try:
+            return parse_predictions(self._text("predictions.csv"))
+        except ValueError as error:
+            raise self._damaged("predictions.csv", str(error)) from None
+
+    def write_predictions(self, text: str) -> None:
+        """Write ``predictions.csv``."""
+        self._write("predictions.csv", text)
+
+    def corruptions(self) -> dict[str, Any] | None:
+        """Return the accuracy on corrupted images; None where that was not measured."""
+        return self._optional_json("corruptions.json")
+
+    def write_corruptions(self, figures: Mapping[str, Any], sheet: bytes) -> None:
+        """Write the accuracy on corrupted images, and a PNG that shows the corruptions."""
+        self._write_json("corruptions.json", figures)
+        self._write("corruptions.png", sheet)
+
+    @property
+    def corruption_sheet(self) -> Path:
+        """PNG that shows the corruptions: a row for each corruption, a column for each severity."""
+        return self.path / "corruptions.png"
+
+    def saliency(self) -> dict[str, Any] | None:
+        """Return the class-activation maps of mistakes; None where none was explained."""
+        return self._optional_json("saliency.json")
+
+    def write_saliency(self, content: Mapping[str, Any]) -> None:
+        """Write the class-activation maps of mistakes."""
+        self._write_json("saliency.json", content)
+
+    def write_report(self, page: str) -> Path:
+        """Write the page and return its path."""
+        self._write("report.html", page)
+        return self.path / "report.html"
 
     def drop_checkpoints(self) -> None:
         """Remove what only an unfinished training needs: most of a run's bytes."""
         for file in self.checkpoints.glob("*"):
-            file.unlink()
+            file.unlink(missing_ok=True)
 
-    def read_environment(self) -> dict[str, Any]:
-        """Return what is recorded so far; empty in a run that has just begun."""
-        known: dict[str, Any] = json.loads(self.environment.read_text()) if self.environment.is_file() else {}
-        return known
+    def _require(self, name: str, remedy: str) -> None:
+        if not (self.path / name).is_file():
+            raise RunError(f"{self.path} holds no run: there is no {name} in it. {remedy}")
 
-    def update_environment(self, **facts: Any) -> None:
-        """Merge ``facts`` into environment.json."""
-        write_json(self.environment, self.read_environment() | facts)
+    def _text(self, name: str) -> str:
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(
+                f"There is no {name} in {self.path}. Finish the run with `headstart train --resume {self.path}`, or "
+                f"measure a trained one with `headstart evaluate {self.path}`."
+            )
+        try:
+            # As it stands: a class name may hold what Python takes for the end of a line.
+            return path.read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise RunError(f"{path} can't be read: {reason}. Restore it, or train again.") from None
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads(self._text(name))
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(name, f"it is not valid JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise self._damaged(name, "it must hold a JSON object")
+        return content
+
+    def _optional_json(self, name: str) -> dict[str, Any] | None:
+        return self._json(name) if (self.path / name).is_file() else None
+
+    def _read(self, name: str, kind: type[_T]) -> _T:
+        return self._parsed(name, self._json(name), lambda content: read_record(kind, content))
+
+    def _parsed(self, name: str, content: dict[str, Any], parse: Callable[[dict[str, Any]], _T]) -> _T:
+        try:
+            return parse(content)
+        except ValueError as error:
+            raise self._damaged(name, str(error)) from None
+
+    def _list_in_environment(self, key: str) -> list[Any]:
+        self.environment()
+        return list(self._json("environment.json").get(key, []))
+
+    def _damaged(self, name: str, what: str) -> RunError:
+        path = self.path / name
+        return RunError(
+            f"{path} is damaged: {what}. Restore it, measure the run again with `headstart evaluate {self.path}`, or "
+            "train again."
+        )
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        try:
+            write_atomically(self.path / name, content)
+        except OSError as error:
+            raise self._unwritable(name, error) from None
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        try:
+            write_json(self.path / name, dict(content))
+        except OSError as error:
+            raise self._unwritable(name, error) from None
+
+    def _unwritable(self, name: str, error: OSError) -> RunError:
+        return RunError(f"{self.path / name} can't be written ({error.strerror}). Check space and permissions.")
 
 
-def check_free(path: Path) -> None:
-    """Raise RunError where ``path`` can't become a new run's folder, before any work is done."""
-    if (path / "recipe.yaml").is_file():
-        finished = RunFolder(path).is_complete
-        what = "a finished run. Measure it again" if finished else "a run. Go on with it"
-        how = f"headstart evaluate {path}" if finished else f"headstart train --resume {path}"
-        raise RunError(f"{path} already holds {what} ({how}), or give another folder with --out.")
-    if path.is_file() or (path.is_dir() and any(not _is_left_over(file) for file in path.iterdir())):
-        raise RunError(f"{path} is not an empty folder. Give another folder with --out.")
-    check_writable(path)
-
-
-def check_writable(path: Path) -> None:
-    """Raise RunError where no folder can be made at ``path``, or nothing be written to the one there is."""
-    parent = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise RunError(f"{path} can't be written: {parent} is no folder you may write to. Give another with --out.")
-
-
-def _is_left_over(file: Path) -> bool:
-    """Return whether a process that was killed while it claimed the folder left this file."""
-    return file.name.startswith(".recipe.yaml-")
-
-
-def claim_folder(path: Path, recipe: Recipe) -> RunFolder:
-    """Make a new run's folder and write its recipe.
-
-    Raises:
-        RunError: The folder holds something already, or can't be written.
-    """
-    check_free(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "recipe.yaml", dump_recipe(recipe))
-        (path / "checkpoints").mkdir()
-    except OSError as error:
-        raise RunError(f"{path} can't be written ({error.strerror}). Give another folder with --out.") from None
-    return RunFolder(path)
-
-
-def reopen_folder(path: Path) -> tuple[RunFolder, Recipe]:
-    """Return the folder and the recipe of a run that was begun.
-
-    Raises:
-        RunError: The folder holds no run, or can't be written.
-    """
-    folder = RunFolder(path)
-    if not folder.recipe.is_file():
-        raise RunError(f"{path} holds no run: there is no recipe.yaml in it. Give the --out folder of a training.")
-    if not os.access(path, os.W_OK):
-        raise RunError(f"{path} can't be written. Resume as a user who may write there.")
-    folder.checkpoints.mkdir(exist_ok=True)
-    return folder, load_recipe(str(folder.recipe))
+def _short(value: float) -> float | str:
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,112 +1,91 @@
 """A training run, top to bottom: data, backbone, probe, fine-tuning, bundle."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from headstart.bundle import Bundle, save_bundle
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic
-from headstart.compute.processes import ALONE, Processes
+from headstart.compute.session import Session
 from headstart.contracts import EpochRecord, Split
 from headstart.data.batches import TrainingBatches, evaluation_batches
 from headstart.data.splits import build_manifest
 from headstart.features.cache import Features, frozen_features
-from headstart.files import write_json
 from headstart.models.fold import unfolded_state_dict
-from headstart.models.freeze import parameter_groups, suggested_rate
+from headstart.models.freeze import parameter_groups, set_training_mode, suggested_rate
 from headstart.models.heads import empty_classifier, head_of
 from headstart.recipe.schema import FinetuneRecipe, ProbeRecipe, Recipe
-from headstart.runs.environment import record_environment
-from headstart.runs.history import write_history
-from headstart.runs.run import RunFolder
+from headstart.runs.records import TrainingFacts
+from headstart.runs.run import Run
 from headstart.terminal import Terminal
-from headstart.training.average import MovingAverage
 from headstart.training.class_weights import class_weights
 from headstart.training.frozen import reuse_frozen
-from headstart.training.learner import Learner
-from headstart.training.loop import Checkpoints, Selection, fine_tune
+from headstart.training.loop import Progress, Training, fine_tune, moving_average
 from headstart.training.material import Material
-from headstart.training.objective import Objective
-from headstart.training.optimization import adamw
 from headstart.training.probe import fit_head, fit_linear
-from headstart.training.progress import Progress
-from headstart.training.schedule import Schedule
-from headstart.training.validation import validator
+from headstart.training.schedule import rate_factor
 
 
-def train(
-    recipe: Recipe, material: Material, folder: RunFolder, *, command: str, threads: int, terminal: Terminal
-) -> None:
-    """Train and save the classifier; goes on where an earlier process was stopped.
+def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
+    """Train and save the classifier; continues where an earlier process was stopped.
 
     Writes everything of the run folder but what evaluation and report add.
 
     Raises:
-        TrainingError: Training could not go on; the last good checkpoint stays.
+        TrainingError: Training failed; the last good checkpoint stays.
         StoppedError: Stopped by Ctrl-C after saving.
     """
-    started = time.monotonic()
+    started, terminal = time.monotonic(), session.terminal
     manifest = build_manifest(material.train, material.val, material.dataset.sealed_test)
-    manifest.write(folder.manifest)
-    record_environment(
-        folder,
-        device=material.device,
-        dataset=material.dataset,
-        limit=recipe.data.limit,
-        n_train=len(material.train),
-        n_val=len(material.val),
-        weights=material.backbone.weights,
-        seed=recipe.seed,
-        command=command,
-        threads=threads,
-    )
-    arithmetic = _arithmetic(recipe, material, folder)
+    run.write_manifest(manifest)
+    arithmetic = _arithmetic(recipe, material, run)
     terminal.say(
         f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, "
         f"{arithmetic.memory_format}."
     )
     material.classifier.to(memory_format=arithmetic.torch_format)
-    validate = validator(material, arithmetic, ALONE)
+    validate = _validator(material, arithmetic)
     best_epoch, history, cached_seconds = 0, list[EpochRecord](), 0.0
     if recipe.probe:
         best_epoch, history, cached_seconds = _train_probe(recipe.probe, material, arithmetic, recipe, terminal)
     probe_seconds = time.monotonic() - started
     before = validate(material.classifier)
     # What the training costs, whichever run has paid for the features.
-    train_seconds = probe_seconds + cached_seconds
-    facts: dict[str, Any] = {"probe_val_accuracy": before[1], "train_images_per_second": 0.0}
+    train_seconds, images_per_second = probe_seconds + cached_seconds, 0.0
     if recipe.probe:
         terminal.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
     if recipe.finetune:
-        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, folder, terminal)
+        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, run, terminal)
         material.classifier.load_state_dict(best)
         best_epoch, history = done.best_epoch, done.history
         if not best_epoch:
             terminal.say("No epoch was better on validation than what came before fine-tuning, which is kept.")
-        facts["train_images_per_second"] = round(done.images_per_second, 1)
+        images_per_second = done.images_per_second
         train_seconds += done.total_seconds
-    write_history(folder.history, history)
-    save_bundle(_bundle(recipe, material, manifest.sha256), folder.model)
-    write_json(
-        folder.training,
-        facts
-        | {
-            "best_epoch": best_epoch,
-            "train_seconds": round(train_seconds, 3),
-            "cached_seconds": round(cached_seconds, 3),
-            "backbone": material.backbone.name,
-            "device": material.device.type,
-            "precision": arithmetic.precision,
-            "seed": recipe.seed,
-            "peak_rss_mb": round(peak_memory_mb(), 1),
-        },
+    run.write_history(history)
+    save_bundle(_bundle(recipe, material, manifest.sha256), run.model)
+    run.write_training(
+        TrainingFacts(
+            train_seconds=round(train_seconds, 3),
+            train_images_per_second=round(images_per_second, 1),
+            backbone=material.backbone.name,
+            device=str(material.device),
+            precision=arithmetic.precision,
+            seed=recipe.seed,
+            peak_rss_mb=round(peak_memory_mb(), 1),
+            best_epoch=best_epoch,
+            cached_seconds=round(cached_seconds, 3),
+            probe_val_accuracy=before[1],
+        )
     )
 
 
@@ -168,45 +147,39 @@ def _fine_tune(
     validate: Callable[[nn.Module], tuple[float, float]],
     before: tuple[float, float],
     recipe: Recipe,
-    folder: RunFolder,
+    run: Run,
     terminal: Terminal,
 ) -> tuple[dict[str, Tensor], Progress]:
-    processes = ALONE
-    batches = _batches(tune, material, recipe.seed, processes)
+    accelerator = _accelerator(material.device, arithmetic)
+    batches = _batches(tune, material, recipe.seed, accelerator)
     module = material.classifier
     frozen = reuse_frozen(
         module,
         batches,
         stages=material.frozen_stages,
-        autocast=lambda: autocast(material.device, arithmetic.precision),
+        autocast=accelerator.autocast,
         memory_format=arithmetic.torch_format,
-        folder=folder.checkpoints,
+        folder=run.checkpoints,
         required=bool(tune.augment.views),
         say=terminal.say,
     )
     batches, trained = (replace(batches, hidden=frozen.hidden), frozen.rest) if frozen else (batches, module)
-    epochs, steps = len(batches.sizes), batches.steps_per_epoch * len(batches.sizes)
     lr = tune.lr or suggested_rate(module)
     groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
-    weights = class_weights(tune.class_weights, material.train)
-    learner = Learner(
+    compiled = torch.compile(trained) if recipe.hardware.compile else trained
+    prepared, optimizer = accelerator.prepare(compiled, torch.optim.AdamW(groups))
+    training = Training(
+        accelerator=accelerator,
         module=module,
-        trained=_wrapped(trained, compiled=recipe.hardware.compile, processes=processes),
-        objective=Objective(
-            tune.label_smoothing, None if weights is None else weights.to(material.device), processes=processes
-        ),
-        optimization=adamw(
-            groups,
-            Schedule(lr, steps, tune.warmup, tune.decay),
-            clip_norm=tune.clip_norm,
-            precision=arithmetic.precision,
-            device=material.device,
-        ),
-        average=MovingAverage(module, tune.ema) if tune.ema else None,
-        arithmetic=arithmetic,
-        freeze_batch_norm=tune.freeze.batch_norm,
-        processes=processes,
+        prepared=prepared,
+        optimizer=optimizer,
+        average=moving_average(module, tune.ema),
+        set_training_mode=lambda network: set_training_mode(network, freeze_batch_norm=tune.freeze.batch_norm),
+        memory_format=arithmetic.torch_format,
     )
+    weights = class_weights(tune.class_weights, material.train)
+    steps = batches.steps_per_epoch * len(batches.sizes)
+    epochs = len(batches.sizes)
     with terminal.steps("Fine-tuning", steps) as show:
 
         def on_step(progress: Progress) -> None:
@@ -214,29 +187,28 @@ def _fine_tune(
             show(progress.epoch * batches.steps_per_epoch + progress.step, note)
 
         def on_epoch(progress: Progress) -> None:
-            write_history(folder.history, progress.history)
+            run.write_history(progress.history)
             terminal.say(_epoch_line(progress.history[-1], epochs))
 
         best_and_progress = fine_tune(
-            learner,
+            training,
             batches,
-            Selection(validate, before, tune.patience),
-            Checkpoints(folder.checkpoints, recipe.hardware.checkpoint_minutes * 60),
+            lr=lr,
+            rate_factor=lambda step: rate_factor(step, steps=steps, warmup=tune.warmup, decay=tune.decay),
+            validate=validate,
+            before=before,
+            label_smoothing=tune.label_smoothing,
+            class_weights=weights.to(material.device) if weights is not None else None,
+            clip_norm=tune.clip_norm,
+            patience=tune.patience,
+            checkpoints=run.checkpoints,
+            checkpoint_seconds=recipe.hardware.checkpoint_minutes * 60,
             on_step=on_step,
             on_epoch=on_epoch,
         )
     if frozen:
         frozen.remove()
     return best_and_progress
-
-
-def _wrapped(module: nn.Module, *, compiled: bool, processes: Processes) -> nn.Module:
-    """Return a network that is compiled where asked for, and trained by all processes with the main one's weights."""
-    wrapped = cast(nn.Module, torch.compile(module)) if compiled else module
-    if processes.world == 1:
-        return wrapped
-    device = next(module.parameters()).device
-    return DistributedDataParallel(wrapped, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _epoch_line(last: EpochRecord, epochs: int) -> str:
@@ -247,7 +219,17 @@ def _epoch_line(last: EpochRecord, epochs: int) -> str:
     )
 
 
-def _batches(tune: FinetuneRecipe, material: Material, seed: int, processes: Processes) -> TrainingBatches:
+def _accelerator(device: torch.device, arithmetic: Arithmetic) -> Accelerator:
+    # The state outlives an Accelerator; a second run in this process may want another precision or device.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if device.index is not None:
+        # Accelerate would otherwise take the first of several GPUs.
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    precision = "no" if arithmetic.precision == "fp32" else arithmetic.precision
+    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+
+
+def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: Accelerator | None) -> TrainingBatches:
     augment = tune.augment
     return TrainingBatches(
         split=material.train,
@@ -266,14 +248,14 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, processes: Pro
         mixup=augment.mixup,
         cutmix=augment.cutmix,
         device=material.device,
-        rank=processes.rank,
-        processes=processes.world,
+        rank=accelerator.process_index if accelerator else 0,
+        processes=accelerator.num_processes if accelerator else 1,
     )
 
 
-def _arithmetic(recipe: Recipe, material: Material, folder: RunFolder) -> Arithmetic:
+def _arithmetic(recipe: Recipe, material: Material, run: Run) -> Arithmetic:
     """Return the run's arithmetic: measured once, then kept; a resumed run must compute as it began."""
-    known = folder.read_environment().get("arithmetic")
+    known = run.environment().arithmetic
     if known:
         return Arithmetic(**known)
     size = recipe.finetune.schedule[-1].size if recipe.finetune else material.preprocess.size
@@ -288,8 +270,24 @@ def _arithmetic(recipe: Recipe, material: Material, folder: RunFolder) -> Arithm
         precision=hardware.precision if recipe.finetune else "fp32",
         memory_format=hardware.memory_format,
     )
-    folder.update_environment(arithmetic=asdict(chosen))
+    run.update_environment(arithmetic=asdict(chosen))
     return chosen
+
+
+def _validator(material: Material, arithmetic: Arithmetic) -> Callable[[nn.Module], tuple[float, float]]:
+    @torch.inference_mode()
+    def validate(module: nn.Module) -> tuple[float, float]:
+        module.eval()
+        loss, correct = 0.0, 0
+        batches = evaluation_batches(material.val, material.preprocess, batch_size=64, device=material.device)
+        for images, labels in batches:
+            with autocast(material.device, arithmetic.precision):
+                logits = module(images.contiguous(memory_format=arithmetic.torch_format)).float()
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            correct += int((logits.argmax(1) == labels).sum())
+        return loss / len(material.val), correct / len(material.val)
+
+    return validate
 
 
 def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:

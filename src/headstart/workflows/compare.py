@@ -4,7 +4,8 @@
 and from which the page is written, so that the two can't disagree. Nothing here needs torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -34,35 +35,52 @@ EXAMPLES = 12
 """Images told in full for each pair and side; of the others the rows."""
 
 
-def compare(
-    runs: Sequence[Path | str],
-    *,
-    out: Path | str | None = None,
-    data_dir: Path | str | None = None,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Compare runs that were measured on the same test images, pair by pair.
+@dataclass(frozen=True, eq=False)
+class Comparison(Mapping[str, Any]):
+    """Runs side by side: what ``headstart compare --json`` prints, which can be read by key too.
 
-    Args:
-        runs: Two run folders or more. Differences are the later minus the earlier in this order.
-        out: Where to write the page, an HTML file; no page when None.
-        data_dir: Local copy of the data set, for the page's pictures.
-        progress: Whether to show a bar on stderr while a data set is fetched for the pictures.
-
-    Returns:
-        ``runs`` with their figures, ``pairs`` with differences, intervals, McNemar's test, agreement, per-class
-        changes and the images that only one gets right, ``same_recipe`` groups, and a ``verdict`` in words.
-        Shares are of 1, rows are those of the first run's test split.
-
-    Raises:
-        InputError: Fewer than two runs, one of them twice, or ``out`` or ``data_dir`` is of no use.
-        RunError: A folder holds no finished run, or the runs are not of the same test images and classes.
-        DataError: ``data_dir`` holds no copy of the data set.
-
-    Example:
-        >>> compare(["runs/quickstart", "runs/mine"])["pairs"][0]["verdict"]  # doctest: +SKIP
-        'noise'
+    Attributes:
+        dataset: Name of the data set.
+        n: Test images.
+        classes: Names of the classes, in index order.
+        verdict: What may be concluded, in a sentence.
+        runs: Figures of each run.
+        pairs: Differences of each pair of runs.
+        same_recipe: Groups of runs that share a recipe but for the seed.
+        same_machine: Whether all runs were made on one kind of machine, so that their times can be compared.
+        method: Tests, intervals and corrections.
+        page: Path of the page; None where none was asked for.
     """
+
+    dataset: str | None
+    n: int
+    classes: list[str]
+    verdict: str
+    runs: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
+    same_recipe: list[dict[str, Any]]
+    same_machine: bool
+    method: dict[str, Any]
+    page: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+
+def compare(
+    runs: Sequence[Path | str], *, out: Path | str | None, data_dir: Path | str | None, progress: bool
+) -> Comparison:
+    """Compare runs pair by pair, and write the page if one is asked for; see ``headstart.compare``."""
     if isinstance(runs, str | Path):
         raise InputError(f"runs must be a list of run folders, but is {str(runs)!r} alone. Name two or more.")
     if out is not None:
@@ -74,13 +92,13 @@ def compare(
     result = _assemble(compared)
     if out is not None:
         local = Path(data_dir) if data_dir is not None else None
-        pictures, why_none = _pictures(compared[0], result["pairs"], local, progress)
-        write_comparison(result, Path(out), pictures=pictures, why_no_pictures=why_none)
-        result["page"] = str(out)
+        pictures, why_none = _pictures(compared[0], result.pairs, local, progress)
+        write_comparison(result.to_dict(), Path(out), pictures=pictures, why_no_pictures=why_none)
+        result = replace(result, page=str(out))
     return result
 
 
-def _assemble(runs: Sequence[ComparedRun]) -> dict[str, Any]:
+def _assemble(runs: Sequence[ComparedRun]) -> Comparison:
     names = runs[0].files.class_names
     labels, *answers = _indices(runs, names)
     places = list(combinations(range(len(runs)), 2))
@@ -90,16 +108,16 @@ def _assemble(runs: Sequence[ComparedRun]) -> dict[str, Any]:
         _pair(runs[i], runs[j], comparison, p_value, names)
         for (i, j), comparison, p_value in zip(places, comparisons, p_values, strict=True)
     ]
-    return {
-        "dataset": runs[0].recipe.get("data.name"),
-        "n": len(labels),
-        "classes": names,
-        "verdict": pairs[0]["sentence"] if len(pairs) == 1 else _overall(runs, pairs),
-        "runs": [_figures(run) for run in runs],
-        "pairs": pairs,
-        "same_recipe": _groups(runs),
-        "same_machine": all(run.machine == runs[0].machine for run in runs),
-        "method": {
+    return Comparison(
+        dataset=runs[0].recipe.get("data.name"),
+        n=len(labels),
+        classes=names,
+        verdict=pairs[0]["sentence"] if len(pairs) == 1 else _overall(runs, pairs),
+        runs=[_figures(run) for run in runs],
+        pairs=pairs,
+        same_recipe=_groups(runs),
+        same_machine=all(run.machine == runs[0].machine for run in runs),
+        method={
             "alpha": ALPHA,
             "test": "McNemar's exact test, two-sided",
             "correction": "Holm" if len(pairs) > 1 else None,
@@ -107,8 +125,8 @@ def _assemble(runs: Sequence[ComparedRun]) -> dict[str, Any]:
             "resamples": RESAMPLES,
             "seed": 0,
         },
-        "page": None,
-    }
+        page=None,
+    )
 
 
 def _indices(runs: Sequence[ComparedRun], names: Sequence[str]) -> list[Any]:

@@ -1,13 +1,12 @@
 """What a data set holds, before anything is trained: from its name to figures and a page.
 
-Like ``experiment``, this stands above the rooms it calls: counting is in ``data``, features in ``training``, the test
-split in ``evaluation``, the page in ``report``.
+Counting is in ``inspection``, features in ``features``, the test split in ``evaluation``, the page in ``report``.
 """
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from itertools import combinations_with_replacement
@@ -18,8 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headstart.compute.device import describe_hardware, pick_device, prepare_process
+from headstart.compute.device import describe_hardware
 from headstart.compute.memory import peak_memory_mb
+from headstart.compute.session import Session
 from headstart.contracts import Split, UInt8Images
 from headstart.data.arrays import blocks, image_hashes
 from headstart.data.dataset import load_dataset
@@ -33,7 +33,7 @@ from headstart.models.backbones import Backbone, load_backbone
 from headstart.models.fold import fold_batch_norm, pad_in_kernel
 from headstart.models.heads import build_classifier
 from headstart.report.explore_page import MADE_BY, explore_page
-from headstart.runs.run import check_writable
+from headstart.runs.folder import check_writable
 from headstart.terminal import Terminal
 
 BACKBONE = "tf_efficientnet_lite0.in1k"
@@ -47,83 +47,95 @@ OUTLIERS_OF_A_CLASS = 5
 PAGE, FIGURES = "explore.html", "explore.json"
 
 
-def explore(
-    data: str | Path,
-    *,
-    limit: int | None = None,
-    out: Path | str | None = None,
-    data_dir: Path | str | None = None,
-    threads: int | None = None,
-    device: str | None = None,
-    command: str = "headstart.explore",
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Describe a data set: pixels, classes, quality, duplicates and outliers. Nothing is trained.
+@dataclass(frozen=True, eq=False)
+class Exploration(Mapping[str, Any]):
+    """What a data set holds: the content of ``explore.json``, which can be read by key too.
 
-    Writes ``OUT/explore.json``, and ``OUT/explore.html`` for people.
+    Attributes:
+        made_by: Mark by which headstart recognises its own file.
+        data: Name, SHA-256, source and limit.
+        class_names: In index order.
+        train: Statistics of the training images.
+        test: Statistics of the test images.
+        duplicates: Exact and near duplicates, within and across splits.
+        outliers: Training images that are least like the rest of their class, by class.
+        test_opening: When and why the test split was opened.
+        features: Backbone, weights and image size of the features.
+        versions: Versions of the packages that affect the figures.
+        hardware: What a reader needs to judge a timing.
+        threads: CPU threads.
+        peak_rss_mb: Largest resident memory, in MB (1e6 bytes).
+        seconds: Seconds of each part, and of all together.
+    """
 
-    Args:
-        data: ``cifar10``, or the path of a folder in headstart's own format.
-        limit: Keep only the first so many training images; the test split stays whole.
-        out: Folder for the two files; ``explore-NAME`` when None.
-        data_dir: Local copy of the data set, instead of a download.
-        threads: CPU threads; torch's default when None.
-        device: ``cpu``, ``cuda`` or ``mps``; the best one here when None.
-        command: What the user typed, for the record.
-        progress: Show progress on stderr.
+    made_by: str
+    data: dict[str, Any]
+    class_names: list[str]
+    train: dict[str, Any]
+    test: dict[str, Any]
+    duplicates: dict[str, Any]
+    outliers: dict[str, list[dict[str, Any]]]
+    test_opening: dict[str, str]
+    features: dict[str, Any]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    threads: int
+    peak_rss_mb: float
+    seconds: dict[str, float]
 
-    Returns:
-        The content of ``explore.json``.
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``explore.json``."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+
+def explore(data: str, session: Session, *, limit: int | None, folder: Path, data_dir: Path | None) -> Exploration:
+    """Describe a data set and write ``explore.json`` and ``explore.html`` into ``folder``.
 
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
-        RunError: ``out`` holds something else under these names, or can't be written.
-
-    Example:
-        >>> explore("cifar10", limit=10_000)["train"]["shape"]  # doctest: +SKIP
-        [32, 32, 3]
+        RunError: The folder can't be written.
     """
-    clock = _Clock()
-    data, data_dir = str(data), Path(data_dir) if data_dir is not None else None
-    folder = Path(out) if out is not None else default_folder(data)
-    _check_free(folder)
-    terminal = Terminal(enabled=progress)
-    prepare_process(threads)
-    torch_device = pick_device(device)
-    dataset = load_dataset(data, limit=limit, data_dir=data_dir, progress=progress)
-    opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": command}
+    clock, terminal = _Clock(), session.terminal
+    dataset = load_dataset(data, limit=limit, data_dir=data_dir, progress=terminal.enabled)
+    opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": session.command}
     splits = (dataset.train, look_at_test(dataset))
     clock.lap("loading")
     statistics: dict[str, Statistics] = {split.name: _describe(split) for split in splits}
     clock.lap("statistics")
-    backbone = load_backbone(BACKBONE, progress=progress)
-    features = _features(backbone, splits, torch_device, terminal)
+    backbone = load_backbone(BACKBONE, progress=terminal.enabled)
+    features = _features(backbone, splits, session.device, terminal)
     clock.lap("features")
     directions = duplicates.feature_directions(features)
     del features
-    found: dict[str, Any] = {
-        "made_by": MADE_BY,
-        "data": {"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source, "limit": limit},
-        "class_names": list(dataset.class_names),
-        **{name: described.as_dict() for name, described in statistics.items()},
-        "duplicates": _duplicates(splits, directions, terminal),
-        "outliers": _outliers(dataset.train, directions[: len(dataset.train)]),
-    }
+    copies = _duplicates(splits, directions, terminal)
+    outliers = _outliers(dataset.train, directions[: len(dataset.train)])
     clock.lap("duplicates")
-    found |= {
-        "test_opening": opening | {"purpose": "description only: nothing was fitted to it or chosen by it"},
-        "features": {
-            "backbone": backbone.name,
-            "weights_sha256": backbone.weights.sha256,
-            "size": FEATURE_SIZE,
-        },
-        "versions": {name: version(name) for name in ("headstart", "numpy", "torch")},
-        "hardware": describe_hardware(torch_device),
-        "threads": torch.get_num_threads(),
-        "peak_rss_mb": round(peak_memory_mb(), 1),
-        "seconds": clock.seconds,
-    }
-    _write(folder, found, statistics, splits)
+    found = Exploration(
+        made_by=MADE_BY,
+        data={"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source, "limit": limit},
+        class_names=list(dataset.class_names),
+        train=statistics["train"].as_dict(),
+        test=statistics["test"].as_dict(),
+        duplicates=copies,
+        outliers=outliers,
+        test_opening=opening | {"purpose": "description only: nothing was fitted to it or chosen by it"},
+        features={"backbone": backbone.name, "weights_sha256": backbone.weights.sha256, "size": FEATURE_SIZE},
+        versions={name: version(name) for name in ("headstart", "numpy", "torch")},
+        hardware=describe_hardware(session.device),
+        threads=session.threads,
+        peak_rss_mb=round(peak_memory_mb(), 1),
+        seconds=clock.seconds,
+    )
+    _write(folder, found.to_dict(), statistics, splits)
     return found
 
 
@@ -146,8 +158,8 @@ class _Clock:
         self._last = now
 
 
-def _check_free(folder: Path) -> None:
-    """Refuse to overwrite what exploring has not written."""
+def check_place(folder: Path) -> None:
+    """Raise RunError where ``folder`` can't take the page without overwriting what exploring has not written."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, so it can't hold a page. Name a folder with --out.")
     check_writable(folder)

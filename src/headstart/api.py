@@ -1,0 +1,329 @@
+"""The functions that Python callers and the command line share: each opens a session and calls one workflow.
+
+What needs torch is imported inside the functions, so that a wrong recipe or a taken folder is answered at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import RunError
+from headstart.recipe.schema import Recipe
+from headstart.runs.folder import check_free, reopen_run
+from headstart.runs.records import Metrics
+from headstart.runs.run import Run
+from headstart.workflows.resolve import absolute_data, absolute_path, resolve_recipe
+
+if TYPE_CHECKING:
+    from headstart.models.catalogue import BackboneInfo
+    from headstart.workflows.check import DataFacts
+    from headstart.workflows.compare import Comparison
+    from headstart.workflows.explore import Exploration
+
+
+def train(
+    data: str | Path | Recipe,
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    *,
+    out: Path | str,
+    overrides: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    backbone: str | None = None,
+    weights: str | Path | None = None,
+    seed: int | None = None,
+    sealed: bool = False,
+    resume: bool = False,
+    data_dir: Path | str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.train",
+    progress: bool = True,
+    started: float | None = None,
+) -> Metrics:
+    """Train a classifier, measure it on the sealed test set and write a run folder.
+
+    Args:
+        data: ``cifar10``, or the path of a data set. A ready ``Recipe`` is taken as well; it names its own data.
+        recipe: A shipped recipe's name, the path of a YAML file (every run leaves its own as ``recipe.yaml``), or what
+            such a file would hold, as nested dicts, with headstart's defaults for missing keys; ``quickstart`` when
+            None.
+        out: Folder for the run.
+        overrides: Dotted keys of the recipe with their values, e.g. ``{"finetune.lr": 1e-4, "probe": None}``.
+        limit: Number of training images to keep, from the first; as the recipe has it when None, like the next three.
+        backbone: A name that ``headstart backbones`` lists.
+        weights: ``auto``, ``none`` (from scratch) or a weights file.
+        seed: Decides split, order, augmentation and new weights.
+        sealed: Measure on validation only and leave the test split sealed, for choosing among several runs;
+            ``evaluate`` measures the chosen one.
+        resume: Where ``out`` holds a run of the same recipe and data already, resume it, or return its figures when it
+            is complete; without this, such a folder is refused.
+        data_dir: Local copy of the data set, instead of a download. Where a run is resumed, this and the next two are
+            as it started when None.
+        threads: CPU threads; torch's own number when None.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; the best one here when None.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+        started: Unix time from which ``total_seconds`` counts; the time of the call when None.
+
+    Returns:
+        The figures, as ``metrics.json`` holds them; with ``sealed`` those of validation alone.
+
+    Raises:
+        InputError: Something given is wrong, or given twice; nothing was written.
+        RunError: ``out`` is taken, is in use by another process, or holds a run of another recipe.
+        TrainingError: Training failed; the run can be resumed from its last checkpoint.
+        StoppedError: Stopped by Ctrl-C after saving.
+
+    Example:
+        >>> found = train("cifar10", "quickstart", limit=10_000, out="runs/a")  # doctest: +SKIP
+        >>> warmer = {"finetune.lr": 1e-3}
+        >>> train("cifar10", "runs/a/recipe.yaml", overrides=warmer, out="runs/b").test.accuracy  # doctest: +SKIP
+        0.91...
+    """
+    settings = {"data.limit": limit, "backbone": backbone, "weights": weights and str(weights), "seed": seed}
+    given = {key: value for key, value in settings.items() if value is not None}
+    resolved = resolve_recipe(data, recipe, overrides or {}, given)
+    folder, copy = Path(out), absolute_path(data_dir)
+    if not resume:
+        check_free(folder)
+    from headstart.compute.session import open_session
+    from headstart.workflows.train import go_on, train_new
+
+    if resume and Run(folder).is_started:
+        with reopen_run(folder) as run:
+            begun = run.environment()
+            with open_session(
+                command=command,
+                device=device or begun.device,
+                threads=threads or begun.threads,
+                progress=progress,
+                started=started,
+            ) as session:
+                return go_on(run, session, data_dir=copy, sealed=sealed, recipe=resolved)
+    with open_session(command=command, device=device, threads=threads, progress=progress, started=started) as session:
+        return train_new(resolved, folder, session, data_dir=copy, sealed=sealed)
+
+
+def resume(
+    out: Path | str,
+    *,
+    data_dir: Path | str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.resume",
+    progress: bool = True,
+    started: float | None = None,
+) -> Metrics:
+    """Resume a stopped run with its original settings; with the same number of threads it ends as if never stopped.
+
+    Args:
+        out: Folder of the run.
+        data_dir: Local copy of the data set; the one the run started with when None.
+        threads: CPU threads; as many as the run started with when None.
+        device: As for ``train``; the one the run started with when None.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+        started: Unix time from which ``total_seconds`` counts; the time of the call when None. What earlier processes
+            of the run took is in ``train_seconds`` only.
+
+    Raises:
+        RunError: The folder holds no run, or a complete one, or another process works in it.
+        DataError: The data changed since the run started.
+    """
+    with reopen_run(Path(out)) as run:
+        if run.is_complete:
+            raise RunError(
+                f"{out} is complete, so there is nothing to resume. Measure it again with: headstart evaluate {out}"
+            )
+        begun = run.environment()
+        from headstart.compute.session import open_session
+        from headstart.workflows.train import go_on
+
+        with open_session(
+            command=command,
+            device=device or begun.device,
+            threads=threads or begun.threads,
+            progress=progress,
+            started=started,
+        ) as session:
+            return go_on(run, session, data_dir=absolute_path(data_dir))
+
+
+def evaluate(
+    run: Path | str,
+    *,
+    data: str | Path | None = None,
+    data_dir: Path | str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    saliency: bool = False,
+    corruptions: bool = False,
+    corruption_images: int | None = None,
+    command: str = "headstart.evaluate",
+    progress: bool = True,
+) -> Metrics:
+    """Measure a trained run again and rewrite its figures and its page; the opening of the test split is logged.
+
+    What ``saliency`` and ``corruptions`` find stays in the run's folder, and on its page, when it is measured again
+    without them.
+
+    Args:
+        run: Folder of the run, or the ``model`` folder in it.
+        data: Data set; must be the run's own.
+        data_dir: Local copy of the data set, instead of a download.
+        threads: CPU threads; torch's own number when None.
+        device: As for ``train``.
+        saliency: Explain the mistakes on the page by class-activation maps; needs the extra ``explain``.
+        corruptions: Measure on test images with noise, blur, weather and compression too.
+        corruption_images: Number of test images to corrupt, stratified by class; 1,000, or as many as there are, when
+            None.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+
+    Returns:
+        The figures, as ``metrics.json`` holds them.
+
+    Raises:
+        RunError: The folder holds no trained run, or another process works in it.
+        DataError: The data are not those that the run was split on.
+        InputError: captum is not installed, the network can't be explained by it, or there are fewer test images;
+            nothing was measured.
+
+    Example:
+        >>> evaluate("runs/quickstart", corruptions=True).corruptions  # doctest: +SKIP
+        {'accuracy': ..., ...}
+    """
+    from headstart.compute.session import open_session
+    from headstart.workflows.evaluate import Extras
+    from headstart.workflows.evaluate import evaluate as measure
+
+    extras = Extras(saliency, corruptions, corruption_images)
+    path = Path(run)
+    path = path.parent if (path / "config.json").is_file() else path
+    with (
+        reopen_run(path) as opened,
+        open_session(command=command, device=device, threads=threads, progress=progress) as session,
+    ):
+        named = None if data is None else absolute_data(data)
+        return measure(opened, session, extras, data=named, data_dir=absolute_path(data_dir))
+
+
+def explore(
+    data: str | Path,
+    *,
+    limit: int | None = None,
+    out: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.explore",
+    progress: bool = True,
+) -> "Exploration":
+    """Describe a data set: pixels, classes, quality, duplicates and outliers. Nothing is trained.
+
+    Writes ``OUT/explore.json``, and ``OUT/explore.html`` for people.
+
+    Args:
+        data: ``cifar10``, or the path of a folder in headstart's own format.
+        limit: Number of training images to keep, from the first; the test split stays whole.
+        out: Folder for the two files; ``explore-NAME`` when None.
+        data_dir: Local copy of the data set, instead of a download.
+        threads: CPU threads; torch's own number when None.
+        device: As for ``train``.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+
+    Returns:
+        The content of ``explore.json``.
+
+    Raises:
+        DataError: The data set can't be had, or the limit does not fit it.
+        RunError: ``out`` holds something else under these names, or can't be written.
+
+    Example:
+        >>> explore("cifar10", limit=10_000).train["shape"]  # doctest: +SKIP
+        [32, 32, 3]
+    """
+    from headstart.compute.session import open_session
+    from headstart.workflows.explore import check_place, default_folder
+    from headstart.workflows.explore import explore as describe
+
+    folder = Path(out) if out is not None else default_folder(str(data))
+    check_place(folder)
+    with open_session(command=command, device=device, threads=threads, progress=progress) as session:
+        return describe(absolute_data(data), session, limit=limit, folder=folder, data_dir=absolute_path(data_dir))
+
+
+def compare(
+    runs: Sequence[Path | str],
+    *,
+    out: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    progress: bool = True,
+) -> "Comparison":
+    """Compare runs that were measured on the same test images, pair by pair.
+
+    Args:
+        runs: Two run folders or more. Differences are the later minus the earlier in this order.
+        out: HTML file to write the page to; no page when None.
+        data_dir: Local copy of the data set, for the page's images.
+        progress: Show a bar on stderr while a data set is fetched for the images.
+
+    Returns:
+        Figures of the runs, and for each pair differences, intervals, McNemar's test, agreement, changes per class, the
+        images that only one gets right and a verdict in words. Shares are of 1, rows are those of the first run's test
+        split.
+
+    Raises:
+        InputError: Fewer than two runs, one of them twice, or ``out`` or ``data_dir`` is of no use.
+        RunError: A folder holds no finished run, or the runs are not of the same test images and classes.
+        DataError: ``data_dir`` holds no copy of the data set.
+
+    Example:
+        >>> compare(["runs/quickstart", "runs/mine"]).pairs[0]["verdict"]  # doctest: +SKIP
+        'noise'
+    """
+    from headstart.workflows.compare import compare as compare_pairs
+
+    return compare_pairs(runs, out=out, data_dir=data_dir, progress=progress)
+
+
+def check(recipe: Recipe, *, data_dir: Path | str | None = None, progress: bool = True) -> "DataFacts":
+    """Check a recipe against its data before anything is trained.
+
+    Args:
+        recipe: Names the data.
+        data_dir: Local copy of the data set, instead of a download.
+        progress: Show a bar on stderr while a data set is fetched.
+
+    Returns:
+        Name, hash, classes and sizes of the data set.
+
+    Raises:
+        InputError: The data can't be had, or the recipe does not fit them.
+    """
+    from headstart.workflows.check import check_recipe
+
+    return check_recipe(recipe, data_dir=absolute_path(data_dir), progress=progress)
+
+
+def backbones(pattern: str | None = None) -> "list[BackboneInfo]":
+    """List backbones and where their weights come from, without fetching anything.
+
+    Args:
+        pattern: Part of a name, or a pattern with ``*`` and ``?``; those at hand when None.
+    """
+    from headstart.models.catalogue import list_backbones
+
+    return list_backbones(pattern)
+
+
+def backbone_name(name: str) -> str:
+    """Return a backbone's name with the tag of its weights.
+
+    Raises:
+        WeightsError: There is no such backbone; the message has the nearest name.
+    """
+    from headstart.models.catalogue import full_name
+
+    return full_name(name)

@@ -1,0 +1,109 @@
+"""Where and how work is done: device, threads, terminal and command, in one object."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from headstart.compute.device import describe_hardware, pick_device
+from headstart.errors import InputError
+from headstart.terminal import Terminal
+
+_MOST_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where and how work is done, never what: nothing here decides a result but for the last bits.
+
+    Attributes:
+        device: Device to compute on.
+        threads: CPU threads.
+        terminal: Messages and progress bars.
+        command: What the user typed, for the record.
+        started: Unix time from which the cost of the work counts.
+    """
+
+    device: torch.device
+    threads: int
+    terminal: Terminal
+    command: str
+    started: float
+
+    def surroundings(self, packages: tuple[str, ...]) -> dict[str, Any]:
+        """Return what a run records of this process: command, time, threads, device, versions, hardware."""
+        return {
+            "command": self.command,
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "threads": self.threads,
+            "device": str(self.device),
+            "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
+            "hardware": describe_hardware(self.device),
+        }
+
+
+@contextmanager
+def open_session(
+    *,
+    command: str,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+    started: float | None = None,
+) -> Iterator[Session]:
+    """Set this process up for repeatable work, and put everything back afterwards.
+
+    Number of threads, flags of cuDNN, random state and environment are the whole process's: a notebook must find them
+    as they were.
+
+    Args:
+        command: What the user typed.
+        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; the best one here when None.
+        threads: CPU threads; torch's own number when None.
+        progress: Show progress on stderr.
+        started: Unix time from which the cost counts; now when None.
+
+    Raises:
+        InputError: There is no such device, or no such number of threads.
+    """
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise InputError(
+            f"--threads {threads}: expected a number from 1 to {_MOST_THREADS}; this machine has {os.cpu_count()} "
+            "cores."
+        )
+    chosen = pick_device(device)
+    with _process_settings(), torch.random.fork_rng(_seeded(chosen)):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        # cuBLAS needs this before its first call to be repeatable.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        terminal = Terminal(enabled=progress)
+        yield Session(chosen, torch.get_num_threads(), terminal, command, started or time.time())
+
+
+def _seeded(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+@contextmanager
+def _process_settings() -> Iterator[None]:
+    """Restore what a session changes for the whole process."""
+    cudnn = torch.backends.cudnn
+    threads, benchmark, deterministic = torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.benchmark, cudnn.deterministic = benchmark, deterministic
+        if workspace is None:
+            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)

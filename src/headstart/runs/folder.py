@@ -1,0 +1,150 @@
+"""Who may write to a run's folder: claiming a new one, reopening an old one, and the lock held meanwhile."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from headstart.errors import RunError
+from headstart.recipe.schema import Recipe
+from headstart.runs.records import Environment
+from headstart.runs.run import Run
+
+LOCK = ".lock"
+"""File that a process holds open while it works in a run; it stays, since removing a lock file would break the lock."""
+
+
+def check_free(path: Path) -> None:
+    """Raise RunError where ``path`` can't become a new run's folder, before any work is done."""
+    _check_path(path)
+    run = Run(path)
+    if run.is_started:
+        what = "a finished run. Measure it again" if run.is_complete else "a run. Resume it"
+        how = f"headstart evaluate {path}" if run.is_complete else f"headstart train --resume {path}"
+        raise RunError(f"{path} already holds {what} ({how}), or give another folder with --out.")
+    if path.is_file() or (path.is_dir() and not all(_is_left_over(file) for file in path.iterdir())):
+        raise RunError(f"{path} is not an empty folder. Give another folder with --out.")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise RunError where no folder can be made at ``path``, or nothing can be written to the one there is."""
+    parent = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise RunError(
+            f"{path} can't be written: {parent} is not a folder you may write to. Give another one with --out."
+        )
+
+
+@contextmanager
+def claim_run(path: Path, recipe: Recipe, environment: Environment) -> Iterator[Run]:
+    """Make a new run's folder and keep other processes out of it.
+
+    What a resumed process needs is written before the recipe, with which the folder counts as a run.
+
+    Args:
+        path: Folder of the run; empty, or not there yet.
+        recipe: Resolved recipe.
+        environment: Where and from what the run starts.
+
+    Raises:
+        RunError: The folder holds something already, can't be written, or another process works in it.
+    """
+    check_free(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path} can't be written ({error.strerror}). Give another folder with --out.") from None
+    with _alone(path):
+        check_free(path)
+        _sweep(path)
+        run = Run(path)
+        run.write_environment(environment)
+        run.checkpoints.mkdir(exist_ok=True)
+        run.write_recipe(recipe)
+        yield run
+
+
+@contextmanager
+def reopen_run(path: Path) -> Iterator[Run]:
+    """Open a run that was started, and keep other processes out of it.
+
+    Raises:
+        RunError: The folder holds no run, can't be written, or another process works in it.
+    """
+    _check_path(path)
+    run = Run(path)
+    if not run.is_started:
+        raise RunError(f"{path} holds no run: there is no recipe.yaml in it. Give the --out folder of a training.")
+    if not os.access(path, os.W_OK):
+        raise RunError(f"{path} can't be written. Work on it as a user who may write there.")
+    with _alone(path):
+        _sweep(path)
+        run.checkpoints.mkdir(exist_ok=True)
+        yield run
+
+
+def _check_path(path: Path) -> None:
+    """Raise RunError for a path that can't be used: too long, a loop of links, a folder that can't be entered."""
+    try:
+        (path / "recipe.yaml").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{str(path)[:200]} can't be a run's folder ({reason}). Give another one.") from None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder; it ends with the process, however that ends."""
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RunError(
+            f"Another process works in {path}{_owner(path)}. Wait until it has finished, or stop it; it saves a "
+            "checkpoint first."
+        ) from None
+    except OSError as error:
+        raise RunError(f"{path} can't be locked ({error.strerror}). Check space and permissions.") from None
+    try:
+        # For people only; the lock does not depend on it.
+        with suppress(OSError):
+            (path / LOCK).write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):
+            (path / LOCK).write_text("", encoding="utf-8")
+        lock.release()
+
+
+def _owner(path: Path) -> str:
+    with suppress(OSError, ValueError):
+        process, _, host = (path / LOCK).read_text(encoding="utf-8").strip().partition(" ")
+        if process and host:
+            return f": process {process} on {host}"
+    return ""
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files that killed processes left; under the lock nobody else is writing one."""
+    for folder in (path, path / "checkpoints"):
+        for file in folder.glob(".*-????????"):
+            with suppress(OSError):
+                file.unlink()
+
+
+def _is_left_over(file: Path) -> bool:
+    """Return whether a process that was killed while it claimed the folder left this file."""
+    if file.name == "environment.json":
+        with suppress(OSError, ValueError, AttributeError):
+            return "headstart" in json.loads(file.read_text(encoding="utf-8")).get("versions", {})
+        return False
+    if file.name == "checkpoints":
+        return file.is_dir() and not any(file.iterdir())
+    return file.name == LOCK or file.name.startswith((".recipe.yaml-", ".environment.json-"))

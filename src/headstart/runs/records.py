@@ -1,0 +1,235 @@
+"""The JSON files of a run as dataclasses: what each holds, checked when it is read.
+
+A key that a later version has added is ignored when a file is read, and kept when it is changed.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from headstart.tasks.metrics import SplitMetrics
+
+PACKAGES = ("headstart", "torch", "torchvision", "timm", "numpy")
+"""Packages whose versions affect a run's figures."""
+_T = TypeVar("_T")
+_READABLE = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
+
+
+@dataclass(frozen=True, config=_READABLE)
+class DataRecord:
+    """The data set that a run started from.
+
+    Attributes:
+        name: Name of the data set.
+        sha256: SHA-256 of the whole data set, whatever the limit.
+        source: Where the images came from, for people.
+        limit: Training images that the run may use; None for all.
+        n_train: Images trained on.
+        n_val: Images in the validation split.
+        n_test: Images in the test split.
+    """
+
+    name: str
+    sha256: str
+    source: str = ""
+    limit: int | None = None
+    n_train: int | None = None
+    n_val: int | None = None
+    n_test: int | None = None
+
+
+@dataclass(frozen=True, config=_READABLE)
+class Surroundings:
+    """Where a process of a run worked.
+
+    Attributes:
+        command: What the user typed.
+        started: Time at which the process joined the run, ISO 8601 in UTC.
+        threads: CPU threads.
+        device: Name of the torch device.
+        versions: Version of Python and of each package that affects figures.
+        hardware: What a reader needs to judge a timing.
+    """
+
+    command: str
+    started: str
+    threads: int
+    device: str
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+
+
+@dataclass(frozen=True, config=_READABLE)
+class Opening:
+    """One opening of the test split.
+
+    Attributes:
+        time: Time of the opening, ISO 8601 in UTC.
+        command: What the user typed.
+        weights_sha256: SHA-256 of the weights file that was measured; None in runs of early versions.
+    """
+
+    time: str
+    command: str
+    weights_sha256: str | None = None
+
+
+@dataclass(frozen=True, config=_READABLE)
+class Environment:
+    """What ``environment.json`` holds: what a stranger needs to judge a run and to repeat it.
+
+    Attributes:
+        versions: Of the process that started the run, as in ``Surroundings``; so are the next five.
+        hardware: Its hardware.
+        threads: Its CPU threads.
+        device: Its torch device.
+        command: What the user typed to start the run.
+        started: Time at which the run started.
+        seed: Seed of the recipe.
+        data: Data set that the run started from.
+        data_dir: Absolute path of the local copy of the data set, where one was given.
+        weights: Record of the pretrained weights.
+        arithmetic: Precision and memory format of the training, once they are chosen.
+        resumed: Later processes of the run, in order.
+        test_openings: Every opening of the test split.
+    """
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    threads: int | None = None
+    device: str | None = None
+    command: str = ""
+    started: str = ""
+    seed: int | None = None
+    data: DataRecord | None = None
+    data_dir: str | None = None
+    weights: dict[str, Any] = Field(default_factory=dict)
+    arithmetic: dict[str, Any] | None = None
+    resumed: list[Surroundings] = Field(default_factory=list)
+    test_openings: list[Opening] = Field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``environment.json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, config=_READABLE)
+class TrainingFacts:
+    """What ``training.json`` holds: facts about a finished training; the file exists once training is complete.
+
+    Attributes:
+        train_seconds: Seconds of training, those that cached features took an earlier run included.
+        train_images_per_second: Training images per second of fine-tuning; 0 without fine-tuning.
+        backbone: Name of the backbone.
+        device: Name of the torch device.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        seed: Seed of the recipe.
+        peak_rss_mb: Largest resident memory, in MB (1e6 bytes).
+        best_epoch: Epoch whose weights are kept, counted from 1; 0 for those from before fine-tuning.
+        cached_seconds: Seconds an earlier run spent computing features that were found on disk.
+        probe_val_accuracy: Accuracy on validation before fine-tuning.
+    """
+
+    train_seconds: float
+    train_images_per_second: float
+    backbone: str
+    device: str
+    precision: str
+    seed: int
+    peak_rss_mb: float
+    best_epoch: int
+    cached_seconds: float = 0.0
+    probe_val_accuracy: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``training.json``."""
+        return asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Metrics(Mapping[str, Any]):
+    """Figures of a run: what ``train`` and ``evaluate`` return, and what ``metrics.json`` holds.
+
+    They can be read by key too, in the words of ``metrics.json``: ``metrics["test"]["accuracy"]``.
+
+    Attributes:
+        val: Figures on validation, which selects.
+        test: Figures on the test split, which reports; None while that is sealed.
+        temperature: What the logits are divided by before the softmax; None while the test split is sealed.
+        straddling: Images that lie in both of two splits, for ``train+val``, ``train+test`` and ``val+test``.
+        training: Facts about the training; None while the test split is sealed.
+        total_seconds: Seconds of the whole command; None where the run was measured by another process.
+        corruptions: Accuracy on corrupted test images, where that was measured.
+    """
+
+    val: SplitMetrics
+    test: SplitMetrics | None = None
+    temperature: float | None = None
+    straddling: dict[str, int] = dataclasses.field(default_factory=dict)
+    training: TrainingFacts | None = None
+    total_seconds: float | None = None
+    corruptions: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``metrics.json``; of a run whose test split is sealed, ``val`` alone."""
+        if self.test is None or self.training is None:
+            return {"val": self.val.to_dict()}
+        return {
+            "val": self.val.to_dict(),
+            "test": self.test.to_dict(),
+            "temperature": self.temperature,
+            "straddling": self.straddling,
+            **self.training.to_dict(),
+            "total_seconds": self.total_seconds,
+            **({"corruptions": self.corruptions} if self.corruptions is not None else {}),
+        }
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Metrics":
+        """Read what ``to_dict`` gives; keys of later versions are left out.
+
+        Raises:
+            ValueError: Something is missing or wrong; the message names it, but not the file.
+        """
+        if missing := [key for key in ("val", "test", "temperature") if key not in content]:
+            raise ValueError(f"{', '.join(missing)} missing")
+        return cls(
+            val=SplitMetrics.from_dict(content["val"]),
+            test=SplitMetrics.from_dict(content["test"]),
+            temperature=read_record(float, content["temperature"]),
+            straddling=read_record(dict[str, int], content.get("straddling", {})),
+            training=read_record(TrainingFacts, content),
+            total_seconds=None
+            if content.get("total_seconds") is None
+            else read_record(float, content["total_seconds"]),
+            corruptions=read_record(dict[str, Any], content["corruptions"]) if "corruptions" in content else None,
+        )
+
+
+def read_record(kind: type[_T], content: object) -> _T:
+    """Return a record of this kind, checked.
+
+    Raises:
+        ValueError: Something is missing or wrong; the message names it, but not the file.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors()[:3]:
+            where = ".".join(str(part) for part in problem["loc"]) or "it"
+            problems.append(f"{where} {'is missing' if problem['type'] == 'missing' else problem['msg'].lower()}")
+        raise ValueError("; ".join(problems)) from None

@@ -1,0 +1,81 @@
+"""Measure a finished run again: its figures, what was asked beyond them, and its page."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headstart.compute.session import Session
+from headstart.data.dataset import load_dataset
+from headstart.errors import InputError, RunError
+from headstart.evaluation.evaluate import evaluate_run
+from headstart.evaluation.robustness import headline, measure_corruptions, sample_size
+from headstart.evaluation.saliency import check_explainable, write_saliency
+from headstart.evaluation.thumbnails import mistake_pixels
+from headstart.report.html import write_report
+from headstart.report.mistakes import MISTAKES_SHOWN, worst
+from headstart.runs.records import Metrics
+from headstart.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is measured beyond the figures.
+
+    Attributes:
+        saliency: Whether to explain the mistakes on the page by class-activation maps.
+        corruptions: Whether to measure on corrupted test images too.
+        corruption_images: Number of test images to corrupt; the default number, or all there are, when None.
+    """
+
+    saliency: bool = False
+    corruptions: bool = False
+    corruption_images: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a number of images that would be ignored."""
+        if self.corruption_images is not None and not self.corruptions:
+            raise InputError(
+                "A number of images to corrupt was given, but no corruptions are to be measured. "
+                "Ask for them as well (--corruptions), or leave the number out."
+            )
+
+
+def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, data_dir: Path | None) -> Metrics:
+    """Measure a trained run and rewrite its figures and its page; the opening of the test split is logged.
+
+    Args:
+        run: Reopened.
+        session: Where and how.
+        extras: What is measured beyond the figures.
+        data: Data set; must be the run's own, which is also what None means.
+        data_dir: Local copy of the data set; the one the run started with when None and ``data`` is None.
+
+    Raises:
+        RunError: The run is not trained to the end.
+        DataError: The data set is not the one that the run was split on.
+        InputError: captum is not installed, the network can't be explained by it, or there are fewer test images.
+    """
+    if not run.is_trained:
+        raise RunError(f"{run.path} is not trained to the end. Resume it: headstart train --resume {run.path}")
+    recipe, environment = run.recipe(), run.environment()
+    if extras.saliency:
+        check_explainable(run.model)
+    if data_dir is None and data is None and environment.data_dir:
+        data_dir = Path(environment.data_dir)
+    dataset = load_dataset(
+        data or recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=session.terminal.enabled
+    )
+    images = sample_size(extras.corruption_images, dataset) if extras.corruptions else 0
+    device = str(session.device)
+    with session.terminal.share("Measuring") as show:
+        evaluate_run(run.path, dataset, device=device, command=session.command, progress=show)
+    metrics = run.metrics()
+    if images:
+        with session.terminal.share("Measuring corrupted images") as show:
+            found = measure_corruptions(run.path, dataset, images=images, device=device, progress=show)
+        metrics = replace(metrics, corruptions=headline(found))
+        run.write_metrics(metrics)
+    if extras.saliency:
+        wanted = {p.row: (p.predicted, p.label) for p in worst(run.predictions(), count=MISTAKES_SHOWN)}
+        write_saliency(run.path, dataset, wanted=wanted, device=device)
+    write_report(run.path, mistake_pixels(dataset))
+    return metrics

@@ -1,0 +1,60 @@
+"""The recipe that a call asks for: resolved in one place, for Python and the command line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headstart.data.dataset import KNOWN
+from headstart.errors import InputError
+from headstart.recipe.schema import Recipe, load_recipe
+
+
+def resolve_recipe(
+    data: str | Path | Recipe,
+    recipe: str | Path | Mapping[str, Any] | None,
+    overrides: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> Recipe:
+    """Return the checked recipe that a call asks for, with absolute paths.
+
+    Args:
+        data: As for ``train``, like the next two.
+        recipe: Name, path or content of a recipe.
+        overrides: Dotted keys with their values.
+        given: Dotted keys that have arguments of their own, with the values given.
+
+    Raises:
+        InputError: A key is given twice, or there are two recipes.
+        RecipeError: The recipe is unknown, or any number of keys and values are wrong; all of them are named.
+    """
+    given = dict(given)
+    if isinstance(data, Recipe):
+        if recipe is not None:
+            raise InputError("Two recipes were given. Name the data set first, or give the one Recipe alone.")
+        base: str | Mapping[str, Any] = data.model_dump(mode="json")
+    else:
+        given["data.name"] = str(data)
+        base = "quickstart" if recipe is None else recipe if isinstance(recipe, Mapping) else str(recipe)
+    if twice := sorted(given.keys() & overrides.keys()):
+        raise InputError(
+            f"{', '.join(twice)} is given twice: as an argument of its own and among the overrides (--set). Keep one."
+        )
+    return absolute_paths(load_recipe(base, {**overrides, **given}))
+
+
+def absolute_paths(recipe: Recipe) -> Recipe:
+    """Return a recipe whose paths of data and weights hold in any working folder."""
+    weights = recipe.weights if recipe.weights in ("auto", "none") else str(absolute_path(recipe.weights))
+    data = recipe.data.model_copy(update={"name": absolute_data(recipe.data.name)})
+    return recipe.model_copy(update={"data": data, "weights": weights})
+
+
+def absolute_data(data: str | Path) -> str:
+    """Return the name of a known data set as it is, and a path so that it holds in any working folder."""
+    path = Path(data).expanduser()
+    return str(path.resolve()) if str(data) not in KNOWN and path.exists() else str(data)
+
+
+def absolute_path(path: Path | str | None) -> Path | None:
+    """Return a path so that it holds in any working folder; None stays None."""
+    return None if path is None else Path(path).expanduser().resolve()

@@ -1,0 +1,113 @@
+"""Claiming, reopening and locking a run's folder."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headstart.errors import RunError
+from headstart.recipe.schema import Recipe
+from headstart.runs.folder import check_free, claim_run, reopen_run
+from headstart.runs.records import Environment
+
+STARTED = Environment(
+    versions={"headstart": "0"}, threads=3, device="cpu", command="headstart train x", data_dir="/data"
+)
+
+
+def test_a_claimed_folder_can_be_reopened_with_the_same_recipe(tmp_path):
+    recipe = Recipe(seed=7)
+    with claim_run(tmp_path / "run", recipe, STARTED):
+        pass
+    with reopen_run(tmp_path / "run") as run:
+        assert run.recipe() == recipe
+        assert not run.is_trained
+
+
+def test_what_a_resumed_process_needs_is_there_before_the_folder_counts_as_a_run(tmp_path, monkeypatch):
+    def killed(self, _recipe):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("headstart.runs.run.Run.write_recipe", killed)
+    with pytest.raises(KeyboardInterrupt), claim_run(tmp_path / "run", Recipe(), STARTED):
+        pass
+    monkeypatch.undo()
+    known = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert (known["threads"], known["data_dir"], known["command"]) == (3, "/data", "headstart train x")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+    with claim_run(tmp_path / "run", Recipe(seed=1), STARTED) as run:
+        assert run.recipe().seed == 1
+
+
+def test_a_folder_is_claimed_once(tmp_path):
+    with claim_run(tmp_path, Recipe(), STARTED):
+        pass
+    with pytest.raises(RunError, match=r"already holds a run.*--resume"), claim_run(tmp_path, Recipe(), STARTED):
+        pass
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "environment.json"])
+def test_a_folder_with_other_files_is_left_alone(tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(RunError, match="not an empty folder"):
+        check_free(tmp_path)
+
+
+def test_what_a_killed_process_left_does_not_block_the_folder_and_is_swept(tmp_path):
+    left = tmp_path / ".recipe.yaml-0a1b2c3d"
+    left.write_text("half")
+    with claim_run(tmp_path, Recipe(), STARTED):
+        assert not left.exists()
+
+
+def test_a_folder_that_holds_no_run_can_not_be_resumed(tmp_path):
+    with pytest.raises(RunError, match="holds no run"), reopen_run(tmp_path):
+        pass
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from headstart.runs.folder import reopen_run
+with reopen_run(Path(sys.argv[1])):
+    print("holding", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_and_told_the_first_and_a_killed_one_holds_nothing(tmp_path):
+    with claim_run(tmp_path / "run", Recipe(), STARTED):
+        pass
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "holding\n"
+        with pytest.raises(RunError) as told, reopen_run(tmp_path / "run"):
+            pass
+        assert f"process {holder.pid} on {socket.gethostname()}" in str(told.value)
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    with reopen_run(tmp_path / "run"):
+        assert str(os.getpid()) in (tmp_path / "run" / ".lock").read_text()
+
+
+def test_one_process_can_not_work_on_a_run_twice_at_once(tmp_path):
+    with (
+        claim_run(tmp_path, Recipe(), STARTED),
+        pytest.raises(RunError, match="Another process works in"),
+        reopen_run(tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a/" * 2100])
+def test_a_path_that_is_too_long_is_refused(tmp_path, path):
+    with pytest.raises(RunError, match="too long"):
+        check_free(Path(tmp_path / path))
