@@ -1,12 +1,16 @@
-"""What several tests need: the bundled sample, the whole of CIFAR-10, and small copies of how it is published."""
+"""What several tests need: the bundled sample, all of CIFAR-10, small copies of how it is published, and a Hub."""
 
+import hashlib
 import io
 import json
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from headstart.data.arrays import Arrays
@@ -14,6 +18,8 @@ from headstart.data.dataset import load_dataset
 from headstart.data.sources.arrays import open_store
 from headstart.data.sources.cifar10 import Identity, batch_sha256
 
+COMMIT = "c0ffee" + "0" * 34
+"""The only revision on the Hub that ``hub`` plays."""
 HUB_ORDER = (4, 3, 2, 5, 1)
 """Order of the training batches in the Hub's parquet files."""
 
@@ -49,10 +55,68 @@ def own_home(tmp_path, monkeypatch):
     """A cache folder that is empty and goes away with the test, and none of the user's own settings."""
     home = tmp_path / "home"
     monkeypatch.setenv("HEADSTART_HOME", str(home))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
-    for name in ("HEADSTART_CIFAR10", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("HEADSTART_CIFAR10", raising=False)
+    # The Hub's client read its variables when it was imported.
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     return home
+
+
+class Hub(ThreadingHTTPServer):
+    """A Hugging Face Hub with the files that a test puts into ``files``, by path, as ``/owner/name/resolve/main/x``."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _HubHandler)
+        self.files, self.asked = {}, []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.announced = None
+        """Size of every file in the headers; its own when None."""
+
+
+class _HubHandler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_HEAD(self):
+        self.answer(with_body=False)
+
+    def do_GET(self):
+        self.answer(with_body=True)
+
+    def answer(self, *, with_body):
+        self.server.asked.append(f"{self.command} {self.path}")
+        content = self.server.files.get(self.path.replace(COMMIT, "main"))
+        self.send_response(404 if content is None else 200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha256(content or b"").hexdigest()}"')
+        self.send_header("Content-Length", str(self.server.announced or len(content or b"")))
+        if content is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.end_headers()
+        if content and with_body:
+            self.wfile.write(content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def hub(own_home, monkeypatch):
+    """A Hub on this machine that the Hub's client talks to, and an empty cache of that client."""
+    with Hub() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition("/{")[2]
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{{{template}")
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def no_hub(own_home, monkeypatch):
+    """A Hub that is out of reach: port 9 discards, and nothing listens there."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="session")

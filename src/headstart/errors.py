@@ -2,19 +2,33 @@
 
     HeadstartError               exit status 1: the work failed
     ├── TrainingError            the loss is no longer finite, a checkpoint could not be written, ...
+    ├── WriteError               a file can't be written: the disk is full, permission is missing, ...
     ├── StoppedError             exit status 130: stopped by Ctrl-C, after saving
     └── InputError               exit status 2: something the user gave is wrong
         ├── RecipeError          an unknown key, a value out of range, an impossible combination
         ├── DataError            a data set that can't be had, a class without images, a bad split
         ├── WeightsError         an unknown backbone, weights that do not fit or can't be reached
+        ├── DownloadError        a file that can't be fetched; who asked for it says what it was for
         ├── BundleError          a saved classifier that is damaged, incomplete or of an unknown kind
         └── RunError             a run folder that is taken, missing or can't be written
 
 A message says what is wrong, where, what is allowed, and what to do next.
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+_REMEDIES = {
+    errno.ENOSPC: "Free some space on that disk, then try again.",
+    errno.EDQUOT: "Your disk quota is used up; free some space, then try again.",
+    errno.EFBIG: "The file system takes no file of that size.",
+    errno.EACCES: "Ask for permission to write there, or choose another place.",
+    errno.EPERM: "Ask for permission to write there, or choose another place.",
+    errno.EROFS: "That disk is read-only; choose another place.",
+}
+"""What to do, by the system's reason for not writing a file."""
 
 
 class HeadstartError(Exception):
@@ -25,6 +39,20 @@ class HeadstartError(Exception):
 
 class TrainingError(HeadstartError):
     """Training could not go on; the message names the step and the cause."""
+
+
+class WriteError(HeadstartError, OSError):
+    """A file or folder can't be written. ``errno``, ``strerror`` and ``filename`` are those of the system's error."""
+
+    def __init__(self, path: Path | str, cause: OSError, advice: str = "") -> None:
+        """Say what can't be written and why; ``advice`` comes after what the reason itself suggests."""
+        reason = cause.strerror or str(cause) or type(cause).__name__
+        remedy = _REMEDIES.get(cause.errno or 0, "")
+        super().__init__(" ".join(part for part in (f"{path} can't be written: {reason}.", remedy, advice) if part))
+        self.errno, self.strerror, self.filename = cause.errno, reason, str(path)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StoppedError(HeadstartError):
@@ -49,6 +77,10 @@ class DataError(InputError):
 
 class WeightsError(InputError):
     """A backbone is unknown, or its weights do not fit or can't be reached."""
+
+
+class DownloadError(InputError):
+    """A file can't be fetched; the message is the reason alone."""
 
 
 class BundleError(InputError):

@@ -1,31 +1,149 @@
-"""Files that are there whole or not at all, even when the power fails."""
+"""Files that are there whole or not at all, locks between processes, and leftovers of killed processes."""
 
+import errno
 import json
 import os
+import re
 import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from headstart.errors import WriteError
+
+DAY = 86_400.0
+"""Seconds after which a temporary file belongs to no process that still writes it."""
+_LONGEST_NAME = 255
+"""Bytes that a file name may have on the file systems in use."""
+_TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}")
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
+"""How file systems say that they flush files only."""
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file beside ``path``, flush it to the disk and rename it over ``path``.
 
     Raises:
-        OSError: The disk is full or the folder can't be written; ``path`` is then as it was.
+        WriteError: The disk is full or the folder can't be written; ``path`` is then as it was.
     """
     data = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    beside = path.with_name(_temporary_name(path.name))
     try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise WriteError(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, on systems that can; Windows and some network disks can't.
+
+    Raises:
+        WriteError: The disk failed.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise WriteError(folder, error) from error
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """Yield a new folder on the disk of ``beside``, since /tmp is often small; it is removed afterwards.
+
+    Raises:
+        WriteError: The folder can't be made.
+    """
+    folder = beside.with_name(_temporary_name(beside.name))
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise WriteError(folder, error) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_leftovers(folder: Path, *, older_than: float = DAY) -> list[Path]:
+    """Remove what ``write_atomically`` and ``scratch_folder`` left in a folder when their process was killed.
+
+    Args:
+        folder: It need not exist.
+        older_than: Seconds since the last change. A caller that holds the lock of everything that is written to the
+            folder may give 0.
+
+    Returns:
+        What was removed.
+    """
+    newest = time.time() - older_than
+    removed = []
+    for path in folder.glob(".*"):
+        # Another process may sweep at the same time, and a file that can't be removed does no harm.
+        with suppress(OSError):
+            if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime <= newest:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                removed.append(path)
+    return removed
+
+
+@contextmanager
+def alone(path: Path, *, waiting: Callable[[], None], advice: str = "") -> Iterator[None]:
+    """Keep other processes out while the body runs; the lock ends with the process, however it ends.
+
+    Args:
+        path: Lock file; it stays, since removing it would let two processes in.
+        waiting: Called once if another process holds the lock.
+        advice: What else to do when the lock file can't be made, for the error.
+
+    Raises:
+        WriteError: The lock file can't be made, or its file system has no locks.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    except NotImplementedError as error:
+        raise WriteError(path, OSError(errno.ENOTSUP, "its file system has no locks"), advice) from error
+    except OSError as error:
+        raise WriteError(path, error, advice) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _temporary_name(name: str) -> str:
+    suffix = f"-{secrets.token_hex(4)}"
+    while len(os.fsencode(name)) > _LONGEST_NAME - len(suffix) - 1:
+        name = name[:-1]
+    return f".{name}{suffix}"

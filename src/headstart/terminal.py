@@ -6,7 +6,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +36,10 @@ class Terminal:
     def say(self, message: str) -> None:
         """Print one line."""
         self._console.print(message)
+
+    def warn(self, message: str) -> None:
+        """Print one line that a user must see, even when messages are switched off."""
+        Console(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -49,11 +62,23 @@ class Terminal:
             task = bars.add_task(title, total=total, note="")
             yield lambda done, note: bars.update(task, completed=done, note=note)
 
-    def _bars(self) -> Bars:
+    @contextmanager
+    def transfer(self, title: str, size: int | None) -> Iterator[Callable[[int], None]]:
+        """Show a bar of a download of ``size`` bytes; yields what is told how many bytes are there.
+
+        Where there is no terminal, one line with title and size takes the bar's place.
+        """
+        if not self._console.is_terminal:
+            self.say(f"{title}, {size / 1e6:,.0f} MB." if size else f"{title}.")
+        with self._bars(DownloadColumn(), TransferSpeedColumn()) as bars:
+            task = bars.add_task(title, total=size, note="")
+            yield lambda arrived: bars.update(task, completed=arrived)
+
+    def _bars(self, *amounts: ProgressColumn) -> Bars:
         return Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            *(amounts or (MofNCompleteColumn(),)),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),

@@ -1,10 +1,12 @@
 import json
 import shutil
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from headstart.contracts import ClassNames
+from headstart.data.arrays import Arrays
 from headstart.data.dataset import load_dataset
 from headstart.data.sources.arrays import open_store, write_store
 from headstart.errors import DataError
@@ -63,7 +65,8 @@ def test_pickles_are_refused(copy):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"format": 2}, "format 1"),
+        ({"format": 3}, "format 1 or 2"),
+        ({"format": 2}, "whole_sha256"),
         ({"class_names": ["a", "b"]}, "labels from 0 to 9"),
         ({"class_names": ["a"] * 10}, "unique"),
         ({"class_names": "ten"}, "class_names"),
@@ -77,7 +80,70 @@ def test_a_wrong_description_is_refused(copy, changes, told):
         load_dataset(str(copy))
 
 
-def test_a_description_that_is_no_json_is_refused(copy):
-    (copy / "dataset.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"format": ' + "1" * 5000 + "}"])
+def test_a_description_that_is_no_json_is_refused(copy, content):
+    (copy / "dataset.json").write_text(content)
     with pytest.raises(DataError, match=r"dataset\.json can't be read"):
         open_store(copy)
+
+
+def test_a_description_of_absurd_size_is_refused_unread(copy):
+    with (copy / "dataset.json").open("r+b") as file:
+        file.truncate(10**10)
+    with pytest.raises(DataError, match=r"10,000 MB"):
+        open_store(copy)
+
+
+def test_a_long_wrong_value_is_cut(copy):
+    edit(copy, class_names=["x", 5] * 10**6)
+    with pytest.raises(DataError, match=r"class_names.*\.\.\.") as caught:
+        open_store(copy)
+    assert len(str(caught.value)) < 500
+
+
+def test_names_that_were_swapped_are_noticed(sample_arrays, tmp_path):
+    names = ClassNames(("cat", "dog", *"cdefghij"))
+    write_store(tmp_path / "new", sample_arrays, name="ten", class_names=names, source="a test")
+    assert open_store(tmp_path / "new").class_names == names
+    edit(tmp_path / "new", class_names=["dog", "cat", *"cdefghij"])
+    with pytest.raises(DataError, match=r"class names .* are not those that were written"):
+        open_store(tmp_path / "new")
+
+
+def test_a_store_of_format_1_is_read(copy, sample_dir):
+    assert json.loads((sample_dir / "dataset.json").read_text())["format"] == 1
+    assert open_store(copy).name == "cifar10-sample"
+
+
+@pytest.mark.parametrize("file", ["train_images", "test_labels"])
+def test_every_flipped_bit_of_a_header_is_noticed_as_damage(sample_arrays, tmp_path, file, recwarn):
+    few = Arrays(*(getattr(sample_arrays, part.name)[:20] for part in fields(Arrays)))
+    copy = tmp_path / "copy"
+    write_store(copy, few, name="ten", class_names=ClassNames(tuple("abcdefghij")), source="a test")
+    path = copy / f"{file}.npy"
+    content = path.read_bytes()
+    for bit in range(0, 8 * 128, 3):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{file}.npy"):
+            open_store(copy)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "shape", ["(10, 32, 32, 3)", "(99999999999999, 32, 32, 3)", "(0, 0, 0, 3)", "(" + "9" * 60 + ",)"]
+)
+def test_a_header_with_an_absurd_shape_is_refused(copy, shape):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    (copy / "test_images.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    with pytest.raises(DataError, match=r"test_images\.npy"):
+        open_store(copy)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_numpys_format_is_read(copy, version):
+    labels = np.load(copy / "train_labels.npy")
+    with (copy / "train_labels.npy").open("wb") as file:
+        np.lib.format.write_array(file, labels, version=version)
+    assert np.array_equal(open_store(copy).arrays.train_labels, labels)

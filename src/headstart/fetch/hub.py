@@ -1,0 +1,137 @@
+"""Single files of the Hugging Face Hub, through its own client, with a quick answer when it can't be reached.
+
+The client's settings hold: ``HF_HOME`` and ``HF_HUB_CACHE`` (its cache folder), ``HF_ENDPOINT`` (a mirror),
+``HF_HUB_OFFLINE`` and ``HF_TOKEN``. It reads them once, when it is imported.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+
+from headstart.errors import DownloadError, WriteError
+from headstart.fetch.http import CONNECT_SECONDS, too_large
+from headstart.terminal import Terminal
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository on the Hub.
+
+    Attributes:
+        repository: ``owner/name``.
+        path: Path inside the repository.
+        kind: Whether the repository holds a model or a data set.
+    """
+
+    repository: str
+    path: str
+    kind: Literal["model", "dataset"] = "model"
+
+
+def endpoint() -> str:
+    """Return the address of the Hub, or of the mirror that ``HF_ENDPOINT`` names."""
+    return constants.ENDPOINT.rstrip("/")
+
+
+def cache_folder() -> Path:
+    """Return the folder in which the Hub's client keeps what it has fetched."""
+    return Path(constants.HF_HUB_CACHE)
+
+
+def cached_file(file: HubFile) -> Path | None:
+    """Return where the Hub's client keeps a file that it has fetched before; None if it has not."""
+    found = try_to_load_from_cache(file.repository, file.path, cache_dir=cache_folder(), repo_type=file.kind)
+    return Path(found) if isinstance(found, str) else None
+
+
+def fetch_hub_file(file: HubFile, *, max_bytes: int, terminal: Terminal, folder: Path | None = None) -> Path:
+    """Return a file of the Hub: from the client's cache or, where it is not there or goes elsewhere, by a download.
+
+    Args:
+        file: What to fetch.
+        max_bytes: Largest size that makes sense; a larger file is refused before it is downloaded.
+        terminal: Whether the client shows its bar on stderr.
+        folder: Where to put the file, under its own path; the client's cache, where it stays, when None.
+
+    Raises:
+        DownloadError: ``HF_HUB_OFFLINE`` is set, the Hub does not answer within seconds, or it lacks the file.
+        WriteError: The disk is full, or the folder can't be written.
+    """
+    if folder is None and (found := cached_file(file)):
+        return found
+    require_answer(endpoint(), file.repository)
+    try:
+        url = hf_hub_url(file.repository, file.path, repo_type=file.kind, endpoint=endpoint())
+        size = get_hf_file_metadata(url).size or 0
+        if size > max_bytes:
+            raise too_large(url, size, max_bytes)
+        with _progress_bars(terminal.enabled):
+            path = hf_hub_download(
+                file.repository,
+                file.path,
+                repo_type=file.kind,
+                endpoint=endpoint(),
+                cache_dir=cache_folder(),
+                local_dir=folder,
+            )
+        return Path(path)
+    except DownloadError:
+        raise
+    except LocalEntryNotFoundError as error:  # what the client makes of a connection that broke
+        raise _failed(file, error.__cause__ or error) from error
+    except (RepositoryNotFoundError, GatedRepoError, EntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DownloadError(f"{endpoint()} does not give {file.path} of {file.repository}: {reason}") from error
+    except OSError as error:
+        # The client's errors of HTTP are OSErrors too, but without a number of the system's.
+        raise WriteError(folder or cache_folder(), error) if error.errno else _failed(file, error) from error
+    except Exception as error:  # the client's HTTP library, and so its errors, changes between versions
+        raise _failed(file, error) from error
+
+
+def require_answer(address: str, wanted: str) -> None:
+    """Ask once, briefly: the Hub's own client tries for half a minute before it gives up.
+
+    Raises:
+        DownloadError: There is no answer, or ``HF_HUB_OFFLINE`` forbids to ask.
+    """
+    if constants.HF_HUB_OFFLINE:
+        raise DownloadError(
+            f"{wanted} is not in the Hugging Face cache at {cache_folder()}, and HF_HUB_OFFLINE forbids a download."
+        )
+    try:
+        httpx.head(address, timeout=CONNECT_SECONDS, follow_redirects=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise DownloadError(f"{httpx.URL(address).host} can't be reached for {wanted}: {error}") from error
+
+
+def _failed(file: HubFile, error: BaseException) -> DownloadError:
+    return DownloadError(f"The download of {file.repository} from {endpoint()} failed: {error}")
+
+
+@contextmanager
+def _progress_bars(wanted: bool) -> Iterator[None]:
+    before = are_progress_bars_disabled()
+    if not wanted:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not wanted and not before:
+            enable_progress_bars()

@@ -1,0 +1,181 @@
+"""Files are there whole or not at all, and what killed processes leave behind goes away."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from headstart.errors import WriteError
+from headstart.files import alone, scratch_folder, sweep_leftovers, sync_folder, write_atomically, write_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
+    write_atomically(tmp_path / "a.txt", "one")
+    write_atomically(tmp_path / "a.txt", b"two")
+    assert (tmp_path / "a.txt").read_text() == "two"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "図" * 85], ids=["ascii", "two bytes", "three bytes"])
+def test_the_longest_names_can_be_written(tmp_path, name):
+    write_atomically(tmp_path / name, "content")
+    assert names(tmp_path) == [name]
+
+
+def full(*_args, **_options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_fails_the_work_and_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match=r"a\.txt can't be written: No space left.*Free some space") as caught:
+        write_atomically(path, "after")
+    assert (caught.value.exit_status, caught.value.errno) == (1, errno.ENOSPC)
+    assert isinstance(caught.value, OSError)
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("path", ["gone/a.txt", "x" * 300])
+def test_what_cant_be_written_is_named(tmp_path, path):
+    with pytest.raises(WriteError, match="can't be written") as caught:
+        write_atomically(tmp_path / path, "content")
+    assert caught.value.filename == str(tmp_path / path)
+
+
+def test_infinity_is_no_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"a": float("inf")})
+    assert names(tmp_path) == []
+
+
+def test_a_folder_is_flushed_where_that_is_possible(tmp_path, monkeypatch):
+    sync_folder(tmp_path)
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
+    sync_folder(tmp_path)
+    assert flushed == [tmp_path.stat().st_ino]
+
+
+def test_where_folders_cant_be_flushed_nothing_happens(tmp_path, monkeypatch):
+    def refuse(*_args):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    sync_folder(tmp_path)
+
+    def as_on_windows(path, _flags):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", as_on_windows)
+    sync_folder(tmp_path)
+
+
+def test_a_failing_disk_is_told(tmp_path, monkeypatch):
+    def fail(*_args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WriteError, match="Input/output error"):
+        sync_folder(tmp_path)
+
+
+WRITERS = {
+    "file": "from headstart.files import write_atomically as w; w(Path('a.json'), 'content')",
+    "folder": "from headstart.files import scratch_folder\nwith scratch_folder(Path('a')): os.fsync(0)",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_a_killed_process_left_is_swept(tmp_path, writer):
+    script = "import os, signal\nfrom pathlib import Path\nos.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+    killed = subprocess.run([sys.executable, "-c", script + WRITERS[writer]], cwd=tmp_path)
+    assert killed.returncode == -9
+    (left,) = tmp_path.iterdir()
+    if left.is_dir():
+        (left / "inside").touch()
+    assert sweep_leftovers(tmp_path) == []
+    assert left.exists(), "a process may be writing it still"
+    yesterday = time.time() - 90_000
+    os.utime(left, (yesterday, yesterday))
+    assert sweep_leftovers(tmp_path) == [left]
+    assert names(tmp_path) == []
+
+
+def test_only_temporary_files_are_swept(tmp_path):
+    kept = [".gitignore", ".a-0123456", ".a-0123456789", "a-01234567", ".-01234567", ".a-0123456X", ".a-01234567.txt"]
+    for name in [*kept, ".a-01234567", ".b.json-89abcdef"]:
+        (tmp_path / name).touch()
+    sweep_leftovers(tmp_path, older_than=0)
+    assert names(tmp_path) == sorted(kept)
+    assert sweep_leftovers(tmp_path / "gone") == []
+
+
+def test_a_link_is_swept_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    (tmp_path / ".a-01234567").symlink_to("precious")
+    sweep_leftovers(tmp_path, older_than=0)
+    assert names(tmp_path) == ["precious"]
+    assert names(tmp_path / "precious") == ["file"]
+
+
+def test_a_scratch_folder_goes_with_all_it_holds(tmp_path):
+    with scratch_folder(tmp_path / "deep" / "target") as scratch:
+        (scratch / "inside").mkdir()
+        assert scratch.parent == tmp_path / "deep"
+    assert names(tmp_path / "deep") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="can't be written"), scratch_folder(tmp_path / "file" / "target"):
+        pass
+
+
+def test_the_second_waits_for_the_first(tmp_path):
+    lock, order, told = tmp_path / "deep" / "a.lock", [], []
+
+    def second():
+        with alone(lock, waiting=lambda: told.append("waiting")):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with alone(lock, waiting=lambda: told.append("first")):
+        thread.start()
+        while not told:
+            time.sleep(0.01)
+        order.append("first")
+    thread.join(timeout=10)
+    assert order == ["first", "second"]
+    assert told == ["waiting"]
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    script = f"""
+import os, signal
+from pathlib import Path
+from headstart.files import alone
+with alone(Path({str(tmp_path / "a.lock")!r}), waiting=lambda: None):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+    told = []
+    with alone(tmp_path / "a.lock", waiting=lambda: told.append("waiting")):
+        assert told == []
+
+
+def test_a_lock_that_cant_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(WriteError, match=r"a\.lock can't be written.*Choose another"),
+        alone(tmp_path / "file" / "a.lock", waiting=lambda: None, advice="Choose another."),
+    ):
+        pass
