@@ -48,7 +48,6 @@ def spoil(copy, file, line):
         ("data/intruder.py", "import headstart.models.heads", "Data flows one way"),
         ("errors.py", "import headstart.contracts", "Data flows one way"),
         ("training/intruder.py", "import timm", "timm only in models"),
-        ("models/intruder.py", "import accelerate", "accelerate only in training"),
         ("inference/intruder.py", "import jinja2", "jinja2 only in report"),
         ("training/intruder.py", "import scipy.stats", "scipy only in evaluation"),
         ("wording.py", "import typer", "typer only in cli"),

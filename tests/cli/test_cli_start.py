@@ -12,7 +12,7 @@ import sys
 from headstart.cli import main
 status = main(sys.argv[1:])
 sys.stdout.flush()
-heavy = sorted({"torch", "timm", "torchvision", "accelerate", "sklearn", "scipy"} & set(sys.modules))
+heavy = sorted({"torch", "timm", "torchvision", "sklearn", "scipy"} & set(sys.modules))
 print("heavy:", *heavy, file=sys.stderr)
 sys.exit(status)
 """

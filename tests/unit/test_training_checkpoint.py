@@ -1,5 +1,7 @@
 import errno
+import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,8 @@ from headstart.errors import TrainingError
 from headstart.training.checkpoint import (
     KEEP,
     newest_checkpoint,
-    read_checkpoint,
+    read_checkpoints,
+    sweep,
     under_prefix,
     with_prefix,
     write_checkpoint,
@@ -23,18 +26,30 @@ def tensors():
 def test_what_is_read_is_what_was_written(tmp_path):
     numbers = {"loss_sum": 0.1 + 0.2, "history": [{"epoch": 1}]}
     path = write_checkpoint(tmp_path, step=5, tensors=tensors(), numbers=numbers)
-    read, read_numbers = read_checkpoint(path)
+    [(read_path, read, read_numbers)] = read_checkpoints(tmp_path)
+    assert read_path == path
     assert read_numbers == numbers
     assert read.keys() == tensors().keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors().items())
 
 
 def test_only_the_newest_are_kept(tmp_path):
-    for step in (1, 2, 10, 9):
+    for step in (1, 2, 9, 10):
         write_checkpoint(tmp_path, step=step, tensors=tensors(), numbers={})
-    kept = sorted(path.name.split("-")[1] for path in tmp_path.iterdir())
-    assert len(kept) == KEEP
-    assert newest_checkpoint(tmp_path).name.startswith("step-000000010")
+    assert sorted(int(path.name.split("-")[1]) for path in tmp_path.iterdir()) == [9, 10]
+    assert KEEP == 2
+
+
+def test_a_later_one_that_was_passed_over_makes_room(tmp_path):
+    """Two damaged ones of later steps must not count as the newest two, or every good one would go at once."""
+    for step in (3, 90, 91):
+        write_checkpoint(tmp_path, step=step, tensors=tensors(), numbers={})
+    for path in tmp_path.glob("step-00000009*"):
+        path.write_bytes(b"")
+    write_checkpoint(tmp_path, step=4, tensors=tensors(), numbers={"good": True})
+    write_checkpoint(tmp_path, step=5, tensors=tensors(), numbers={"good": True})
+    assert [checkpoint.numbers for checkpoint in read_checkpoints(tmp_path)] == [{"good": True}] * 2
+    assert len(list(tmp_path.iterdir())) == KEEP
 
 
 @pytest.mark.parametrize("damage", ["flip a bit", "cut short", "empty"])
@@ -46,11 +61,74 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, caplog, damage)
         content[-1] ^= 1
     bad.write_bytes(b"" if damage == "empty" else content[: len(content) // 2] if damage == "cut short" else content)
     assert newest_checkpoint(tmp_path) == good
+    assert [checkpoint.path for checkpoint in read_checkpoints(tmp_path)] == [good]
     assert bad.name in caplog.text
+
+
+def raw(folder, content, step=2):
+    """Write a file whose name has the hash of its content, as only a checkpoint should have."""
+    path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    path.write_bytes(content)
+    return path
+
+
+def header(content):
+    return len(content).to_bytes(8, "little") + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff" * 40,
+        header(b"{"),
+        header(b"\xff\xfe"),
+        header(b"{}"),
+        header(b'{"__metadata__": null}'),
+        header(b'{"__metadata__": {"numbers": "[1]"}}'),
+        header(b'{"__metadata__": {"numbers": "{"}}'),
+        header(b'{"__metadata__": {"numbers": 3}}'),
+        header(b'{"__metadata__": {"numbers": "' + b"[" * 100_000 + b'"}}'),
+        header(b'{"__metadata__": {"numbers": "{}"}, "a": {"dtype": "F9", "shape": [2], "data_offsets": [0, 8]}}'),
+        header(b'{"__metadata__": {"numbers": "{}"}, "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'),
+    ],
+)
+def test_an_odd_file_with_the_right_hash_is_passed_over_and_named(tmp_path, caplog, content):
+    good = write_checkpoint(tmp_path, step=1, tensors=tensors(), numbers={})
+    odd = raw(tmp_path, content)
+    assert [checkpoint.path for checkpoint in read_checkpoints(tmp_path)] == [good]
+    assert odd.name in caplog.text
+
+
+def test_a_file_that_can_not_be_read_is_passed_over_and_named(tmp_path, caplog, monkeypatch):
+    good = write_checkpoint(tmp_path, step=1, tensors=tensors(), numbers={})
+    forbidden = write_checkpoint(tmp_path, step=2, tensors=tensors(), numbers={})
+    (tmp_path / "step-000000003-0.safetensors").mkdir()
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert [checkpoint.path for checkpoint in read_checkpoints(tmp_path)] == [good]
+    assert newest_checkpoint(tmp_path) == good
+    assert forbidden.name in caplog.text
+    assert "Permission denied" in caplog.text
 
 
 def test_no_checkpoint(tmp_path):
     assert newest_checkpoint(tmp_path) is None
+    assert list(read_checkpoints(tmp_path)) == []
+
+
+def test_what_killed_processes_left_is_swept(tmp_path):
+    good = write_checkpoint(tmp_path, step=1, tensors=tensors(), numbers={})
+    for name in (".step-000000002-a.safetensors-1f", ".step-000000003-b.safetensors-2f"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "frozen-view0-32px.bin").write_bytes(b"kept")
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frozen-view0-32px.bin", good.name]
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
@@ -73,4 +151,6 @@ def test_prefixes_are_taken_off_again():
 def test_numbers_survive_to_the_last_bit(tmp_path):
     numbers = {"value": 1 / 3}
     path = write_checkpoint(tmp_path, step=1, tensors=tensors(), numbers=numbers)
-    assert json.dumps(read_checkpoint(path)[1]) == json.dumps(numbers)
+    [checkpoint] = read_checkpoints(tmp_path)
+    assert checkpoint.path == path
+    assert json.dumps(checkpoint.numbers) == json.dumps(numbers)

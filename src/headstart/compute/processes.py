@@ -79,6 +79,10 @@ class Processes:
             ) from None
 
 
+ALONE = Processes()
+"""A single process."""
+
+
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
     """Join the processes that torchrun started with this one; a process started otherwise is alone.
@@ -87,7 +91,7 @@ def joined_processes() -> Iterator[Processes]:
         InputError: What torchrun says of this process makes no sense, or the others can't be reached.
     """
     if not all(os.environ.get(name) for name in _VARIABLES):
-        yield Processes()
+        yield ALONE
         return
     processes = _own_number()
     if processes.world == 1:

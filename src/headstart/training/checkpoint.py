@@ -1,17 +1,18 @@
-"""Whole states of a training, on disk: written beside, flushed, renamed, hashed; the newest good one counts.
+"""Checkpoint files: written beside, flushed, renamed, hashed; the newest good one counts.
 
-A checkpoint is one safetensors file. Its name ends in the SHA-256 of its content, so that a single rename makes it
-valid, and any later damage shows. Tensors are named ``model.*``, ``ema.*``, ``best.*`` and
-``optimizer.<parameter>.*``; all numbers stand as JSON in the metadata.
+A checkpoint is one safetensors file of named tensors; all numbers are JSON in its metadata. Its name ends in the
+SHA-256 of its content, so that a single rename makes it valid, and any later damage shows.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -23,13 +24,27 @@ logger = logging.getLogger(__name__)
 KEEP = 2
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint as it was read.
+
+    Attributes:
+        path: File it was read from.
+        tensors: Tensors by name, on the CPU.
+        numbers: Everything else.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
 def write_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Path:
-    """Write a checkpoint and remove all but the newest two.
+    """Write a checkpoint, and remove all but this one and the newest before it.
 
     Args:
-        folder: Of the checkpoints.
-        step: Optimiser steps taken, for the order.
-        tensors: By name.
+        folder: Folder of the checkpoints.
+        step: Optimizer steps taken, for the order.
+        tensors: Tensors by name.
         numbers: JSON-able; floats survive to the last bit.
 
     Returns:
@@ -40,35 +55,63 @@ def write_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Tensor], 
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save_tensors(contiguous, metadata={"numbers": json.dumps(numbers)})
-    path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    path = folder / f"step-{step:09d}-{_digest(content)}.safetensors"
     try:
         write_atomically(path, content)
     except OSError as error:
-        kept = newest_checkpoint(folder)
         raise TrainingError(
-            f"Checkpoint {path} could not be written ({error.strerror}). "
-            + (f"The last good one is {kept.name}. " if kept else "There is no earlier one. ")
-            + f"Make room, then: headstart train --resume {folder.parent}"
+            f"Checkpoint {path} could not be written ({error.strerror}). {describe_newest(folder)} "
+            f"Make room, then: headstart train --resume {folder.parent}"
         ) from None
-    for old in _by_age(folder)[KEEP:]:
-        old.unlink()
+    earlier = [other for other in _newest_first(folder) if other.name < path.name]
+    for other in _newest_first(folder):
+        # Later ones were passed over as damaged when the training came back to this step.
+        if other not in (path, *earlier[: KEEP - 1]):
+            with suppress(OSError):
+                other.unlink()
     return path
 
 
+def read_checkpoints(folder: Path) -> Iterator[Checkpoint]:
+    """Yield the checkpoints, the newest first; damaged ones are named in a warning and passed over."""
+    for path in _newest_first(folder):
+        try:
+            content = path.read_bytes()
+            if not _has_its_name(path, content):
+                raise ValueError("its content does not have the hash in its name")
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            numbers = json.loads(header["__metadata__"]["numbers"])
+            if not isinstance(numbers, dict):
+                raise ValueError("its numbers are not a JSON object")
+            checkpoint = Checkpoint(path, load_tensors(content), numbers)
+        except OSError as error:
+            logger.warning("Checkpoint %s can't be read (%s) and is passed over.", path, error.strerror)
+        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+            logger.warning("Checkpoint %s is damaged and is passed over: %s", path, error)
+        else:
+            yield checkpoint
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint whose content has the hash in its name; damaged ones are named and passed over."""
-    for path in _by_age(folder):
-        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] == path.stem.rpartition("-")[2]:
-            return path
-        logger.warning("Checkpoint %s is damaged and is passed over.", path)
+    """Return the newest checkpoint whose content has the hash in its name; None where there is none."""
+    for path in _newest_first(folder):
+        with suppress(OSError):
+            if _has_its_name(path, path.read_bytes()):
+                return path
     return None
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and numbers of a checkpoint; safetensors holds no code, so none is run."""
-    content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return load_tensors(content), json.loads(header["__metadata__"]["numbers"])
+def describe_newest(folder: Path) -> str:
+    """Return a sentence for an error message: which checkpoint a training can be resumed from, if any."""
+    newest = newest_checkpoint(folder)
+    return f"The last good checkpoint is {newest.name}." if newest else "There is no checkpoint yet."
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote a checkpoint."""
+    for file in folder.glob(".step-*"):
+        with suppress(OSError):
+            file.unlink()
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,5 +124,13 @@ def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def _by_age(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*.safetensors") if path.is_file()), reverse=True)
+
+
+def _has_its_name(path: Path, content: bytes) -> bool:
+    return _digest(content) == path.stem.rpartition("-")[2]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,38 +1,43 @@
 """A training run, top to bottom: data, backbone, probe, fine-tuning, bundle."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from headstart.bundle import Bundle, save_bundle
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic
+from headstart.compute.processes import ALONE, Processes
 from headstart.compute.session import Session
 from headstart.contracts import EpochRecord, Split
 from headstart.data.batches import TrainingBatches, evaluation_batches
 from headstart.data.splits import build_manifest
 from headstart.features.cache import Features, frozen_features
 from headstart.models.fold import unfolded_state_dict
-from headstart.models.freeze import parameter_groups, set_training_mode, suggested_rate
+from headstart.models.freeze import parameter_groups, suggested_rate
 from headstart.models.heads import empty_classifier, head_of
 from headstart.recipe.schema import FinetuneRecipe, ProbeRecipe, Recipe
 from headstart.runs.records import TrainingFacts
 from headstart.runs.run import Run
 from headstart.terminal import Terminal
+from headstart.training.average import MovingAverage
 from headstart.training.class_weights import class_weights
 from headstart.training.frozen import reuse_frozen
-from headstart.training.loop import Progress, Training, fine_tune, moving_average
+from headstart.training.learner import Learner
+from headstart.training.loop import Checkpoints, Selection, fine_tune
 from headstart.training.material import Material
+from headstart.training.objective import Objective
+from headstart.training.optimization import adamw
 from headstart.training.probe import fit_head, fit_linear
-from headstart.training.schedule import rate_factor
+from headstart.training.progress import Progress
+from headstart.training.schedule import Schedule
+from headstart.training.validation import validator
 
 
 def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
@@ -53,7 +58,7 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
         f"{arithmetic.memory_format}."
     )
     material.classifier.to(memory_format=arithmetic.torch_format)
-    validate = _validator(material, arithmetic)
+    validate = validator(material, arithmetic, ALONE)
     best_epoch, history, cached_seconds = 0, list[EpochRecord](), 0.0
     if recipe.probe:
         best_epoch, history, cached_seconds = _train_probe(recipe.probe, material, arithmetic, recipe, terminal)
@@ -150,36 +155,42 @@ def _fine_tune(
     run: Run,
     terminal: Terminal,
 ) -> tuple[dict[str, Tensor], Progress]:
-    accelerator = _accelerator(material.device, arithmetic)
-    batches = _batches(tune, material, recipe.seed, accelerator)
+    processes = ALONE
+    batches = _batches(tune, material, recipe.seed, processes)
     module = material.classifier
     frozen = reuse_frozen(
         module,
         batches,
         stages=material.frozen_stages,
-        autocast=accelerator.autocast,
+        autocast=lambda: autocast(material.device, arithmetic.precision),
         memory_format=arithmetic.torch_format,
         folder=run.checkpoints,
         required=bool(tune.augment.views),
         say=terminal.say,
     )
     batches, trained = (replace(batches, hidden=frozen.hidden), frozen.rest) if frozen else (batches, module)
+    epochs, steps = len(batches.sizes), batches.steps_per_epoch * len(batches.sizes)
     lr = tune.lr or suggested_rate(module)
     groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
-    compiled = torch.compile(trained) if recipe.hardware.compile else trained
-    prepared, optimizer = accelerator.prepare(compiled, torch.optim.AdamW(groups))
-    training = Training(
-        accelerator=accelerator,
-        module=module,
-        prepared=prepared,
-        optimizer=optimizer,
-        average=moving_average(module, tune.ema),
-        set_training_mode=lambda network: set_training_mode(network, freeze_batch_norm=tune.freeze.batch_norm),
-        memory_format=arithmetic.torch_format,
-    )
     weights = class_weights(tune.class_weights, material.train)
-    steps = batches.steps_per_epoch * len(batches.sizes)
-    epochs = len(batches.sizes)
+    learner = Learner(
+        module=module,
+        trained=_wrapped(trained, compiled=recipe.hardware.compile, processes=processes),
+        objective=Objective(
+            tune.label_smoothing, None if weights is None else weights.to(material.device), processes=processes
+        ),
+        optimization=adamw(
+            groups,
+            Schedule(lr, steps, tune.warmup, tune.decay),
+            clip_norm=tune.clip_norm,
+            precision=arithmetic.precision,
+            device=material.device,
+        ),
+        average=MovingAverage(module, tune.ema) if tune.ema else None,
+        arithmetic=arithmetic,
+        freeze_batch_norm=tune.freeze.batch_norm,
+        processes=processes,
+    )
     with terminal.steps("Fine-tuning", steps) as show:
 
         def on_step(progress: Progress) -> None:
@@ -191,24 +202,25 @@ def _fine_tune(
             terminal.say(_epoch_line(progress.history[-1], epochs))
 
         best_and_progress = fine_tune(
-            training,
+            learner,
             batches,
-            lr=lr,
-            rate_factor=lambda step: rate_factor(step, steps=steps, warmup=tune.warmup, decay=tune.decay),
-            validate=validate,
-            before=before,
-            label_smoothing=tune.label_smoothing,
-            class_weights=weights.to(material.device) if weights is not None else None,
-            clip_norm=tune.clip_norm,
-            patience=tune.patience,
-            checkpoints=run.checkpoints,
-            checkpoint_seconds=recipe.hardware.checkpoint_minutes * 60,
+            Selection(validate, before, tune.patience),
+            Checkpoints(run.checkpoints, recipe.hardware.checkpoint_minutes * 60),
             on_step=on_step,
             on_epoch=on_epoch,
         )
     if frozen:
         frozen.remove()
     return best_and_progress
+
+
+def _wrapped(module: nn.Module, *, compiled: bool, processes: Processes) -> nn.Module:
+    """Return a network that is compiled where asked for, and trained by all processes with the main one's weights."""
+    wrapped = cast(nn.Module, torch.compile(module)) if compiled else module
+    if processes.world == 1:
+        return wrapped
+    device = next(module.parameters()).device
+    return DistributedDataParallel(wrapped, device_ids=[device] if device.type == "cuda" else None)
 
 
 def _epoch_line(last: EpochRecord, epochs: int) -> str:
@@ -219,17 +231,7 @@ def _epoch_line(last: EpochRecord, epochs: int) -> str:
     )
 
 
-def _accelerator(device: torch.device, arithmetic: Arithmetic) -> Accelerator:
-    # The state outlives an Accelerator; a second run in this process may want another precision or device.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    if device.index is not None:
-        # Accelerate would otherwise take the first of several GPUs.
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-    precision = "no" if arithmetic.precision == "fp32" else arithmetic.precision
-    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
-
-
-def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: Accelerator | None) -> TrainingBatches:
+def _batches(tune: FinetuneRecipe, material: Material, seed: int, processes: Processes) -> TrainingBatches:
     augment = tune.augment
     return TrainingBatches(
         split=material.train,
@@ -248,8 +250,8 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, accelerator: A
         mixup=augment.mixup,
         cutmix=augment.cutmix,
         device=material.device,
-        rank=accelerator.process_index if accelerator else 0,
-        processes=accelerator.num_processes if accelerator else 1,
+        rank=processes.rank,
+        processes=processes.world,
     )
 
 
@@ -272,22 +274,6 @@ def _arithmetic(recipe: Recipe, material: Material, run: Run) -> Arithmetic:
     )
     run.update_environment(arithmetic=asdict(chosen))
     return chosen
-
-
-def _validator(material: Material, arithmetic: Arithmetic) -> Callable[[nn.Module], tuple[float, float]]:
-    @torch.inference_mode()
-    def validate(module: nn.Module) -> tuple[float, float]:
-        module.eval()
-        loss, correct = 0.0, 0
-        batches = evaluation_batches(material.val, material.preprocess, batch_size=64, device=material.device)
-        for images, labels in batches:
-            with autocast(material.device, arithmetic.precision):
-                logits = module(images.contiguous(memory_format=arithmetic.torch_format)).float()
-            loss += F.cross_entropy(logits, labels, reduction="sum").item()
-            correct += int((logits.argmax(1) == labels).sum())
-        return loss / len(material.val), correct / len(material.val)
-
-    return validate
 
 
 def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:

@@ -1,310 +1,213 @@
 """The fine-tuning loop: step, record, validate, save; nothing in it is hidden."""
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import torch
-import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from headstart.contracts import EpochRecord
-from headstart.data.batches import Batch, TrainingBatches
+from headstart.data.batches import TrainingBatches
 from headstart.errors import StoppedError, TrainingError
-from headstart.training.checkpoint import (
-    newest_checkpoint,
-    read_checkpoint,
-    under_prefix,
-    with_prefix,
-    write_checkpoint,
-)
+from headstart.training.checkpoint import describe_newest
+from headstart.training.learner import Learner, Step
+from headstart.training.progress import Progress
+from headstart.training.state import restore_state, save_state
 
-
-@dataclass
-class Progress:
-    """Every number that a fine-tuning remembers from step to step."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    epoch_seconds: float = 0.0
-    total_seconds: float = 0.0
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-    best_loss: float = float("inf")
-    history: list[EpochRecord] = field(default_factory=list)
-
-    def start_epoch(self) -> None:
-        """Go on to the next epoch."""
-        self.epoch += 1
-        self.step, self.loss_sum, self.correct, self.seen, self.epoch_seconds = 0, 0.0, 0, 0, 0.0
-
-    def improves(self, accuracy: float, loss: float) -> bool:
-        """Return whether a validation result beats the best so far; equal accuracies are settled by the loss."""
-        return (accuracy, -loss) > (self.best_accuracy, -self.best_loss)
-
-    @property
-    def images_per_second(self) -> float:
-        """Training images that passed through the network, over all epochs."""
-        images = sum(record.images_per_second * record.seconds for record in self.history)
-        return images / max(self.total_seconds, 1e-9)
+READ_EVERY = 20
+"""Steps between two looks at what a GPU has computed. Each look waits for it; in between it works ahead."""
 
 
 @dataclass(frozen=True)
-class Training:
-    """What is trained, and with what; ``accelerator.prepare`` has been called.
+class Selection:
+    """How the epoch to keep is chosen.
 
     Attributes:
-        accelerator: Device, precision and processes.
-        module: The classifier itself.
-        prepared: The same, or what follows its frozen stages, as the accelerator wraps it.
-        optimizer: As the accelerator wraps it; each group holds ``lr_scale``.
-        average: Moving average of the weights, or None.
-        set_training_mode: Puts the module into training mode, but for what is frozen.
-        memory_format: Of the images.
+        validate: Returns (loss, accuracy) of a network on the validation split, the same in every process.
+        before: What ``validate`` says of the network as it comes in, which is kept if no epoch does better.
+        patience: Epochs without a better validation result before training stops early; 0 never stops.
     """
 
-    accelerator: Accelerator
-    module: nn.Module
-    prepared: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: AveragedModel | None
-    set_training_mode: Callable[[nn.Module], None]
-    memory_format: torch.memory_format
-
-    @property
-    def result(self) -> nn.Module:
-        """The weights that are validated and kept."""
-        return self.average.module if self.average is not None else self.module
+    validate: Callable[[nn.Module], tuple[float, float]]
+    before: tuple[float, float]
+    patience: int = 0
 
 
-def moving_average(module: nn.Module, decay: float) -> AveragedModel | None:
-    """Return an exponential moving average of weights and buffers, or None where ``decay`` is 0."""
-    if not decay:
-        return None
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and when the state of a training is saved.
+
+    Attributes:
+        folder: Folder of the checkpoints, inside the run's.
+        seconds: Seconds between checkpoints inside an epoch; one is written after every epoch as well.
+    """
+
+    folder: Path
+    seconds: float
 
 
 def fine_tune(
-    training: Training,
+    learner: Learner,
     batches: TrainingBatches,
+    selection: Selection,
+    checkpoints: Checkpoints,
     *,
-    lr: float,
-    rate_factor: Callable[[int], float],
-    validate: Callable[[nn.Module], tuple[float, float]],
-    before: tuple[float, float],
-    label_smoothing: float,
-    class_weights: Tensor | None,
-    clip_norm: float,
-    patience: int,
-    checkpoints: Path,
-    checkpoint_seconds: float,
-    on_step: Callable[[Progress], None],
-    on_epoch: Callable[[Progress], None],
+    on_step: Callable[[Progress], None] = lambda _: None,
+    on_epoch: Callable[[Progress], None] = lambda _: None,
 ) -> tuple[dict[str, Tensor], Progress]:
-    """Train to the end, going on from the newest good checkpoint where there is one.
+    """Train to the end, from the newest good checkpoint on where there is one.
 
     Args:
-        training: Network, optimiser, average.
-        batches: Of every epoch.
-        lr: Peak learning rate.
-        rate_factor: Factor on ``lr`` at a step.
-        validate: Returns (loss, accuracy) of a network on the validation split.
-        before: What ``validate`` says of the network as it comes in, which is kept if no epoch does better.
-        label_smoothing: Share of each target that is spread over all classes.
-        class_weights: Loss weight of each class, shape (classes,), or None.
-        clip_norm: Largest norm of the gradient; 0 for any.
-        patience: Epochs without a better validation result before stopping early; 0 never stops.
-        checkpoints: Folder.
-        checkpoint_seconds: Between checkpoints inside an epoch.
-        on_step: Called after every step.
+        learner: Network, loss, optimizer, average.
+        batches: Batches of every epoch.
+        selection: How the epoch to keep is chosen.
+        checkpoints: Where and when the state is saved.
+        on_step: Called with the numbers so far, after every step on a CPU and every ``READ_EVERY`` steps elsewhere.
         on_epoch: Called after every epoch, once its record is in the history.
 
     Returns:
-        The best epoch's state dict by validation, on the CPU, and the numbers of the whole training. Epoch 0 is
-        the network as it came in.
+        The best epoch's state dict by validation, on the CPU, and the numbers of the whole training. Epoch 0 is the
+        network as it came in.
 
     Raises:
-        TrainingError: The loss is no longer finite, or a checkpoint could not be written.
-        StoppedError: Ctrl-C or SIGTERM; a checkpoint was written first.
+        TrainingError: The loss is no longer finite, a checkpoint could not be written, or another process failed.
+        StoppedError: Ctrl-C or SIGTERM reached one of the processes; a checkpoint was written first.
     """
-    progress, best = _restore(training, checkpoints) or _start(training, before)
-    epochs = len(batches.sizes)
+    progress, best = restore_state(learner, checkpoints.folder) or _start(learner, selection.before)
+    _check_same_start(learner, progress, batches, checkpoints)
     with _stop_requests() as stop_requested:
-        while progress.epoch < epochs and not _is_stale(progress, patience):
-            training.set_training_mode(training.prepared)
-            saved = started = time.monotonic()
-            for batch in batches.epoch(progress.epoch, start=progress.step):
-                global_step = progress.epoch * batches.steps_per_epoch + batch.step
-                _set_rate(training.optimizer, lr * rate_factor(global_step))
-                loss, correct = _step(training, batch, label_smoothing, class_weights, clip_norm, progress.epoch)
-                progress.step = batch.step + 1
-                progress.loss_sum += loss * len(batch.rows)
-                progress.correct += correct
-                progress.seen += len(batch.rows)
-                now = time.monotonic()
-                progress.epoch_seconds += now - started
-                started = now
+        while progress.epoch < len(batches.sizes) and not progress.is_stale(selection.patience):
+            for due in _train_epoch(learner, batches, progress, checkpoints, stop_requested):
                 on_step(progress)
-                if stop_requested() or now - saved > checkpoint_seconds:
-                    _save(training, progress, best, checkpoints, batches.steps_per_epoch)
-                    saved = time.monotonic()
-                if stop_requested():
-                    raise _stopped(progress, checkpoints)
-            last_rate = lr * rate_factor((progress.epoch + 1) * batches.steps_per_epoch - 1)
-            best = _finish_epoch(training, batches, progress, best, validate, last_rate)
+                if due:
+                    _save(learner, progress, best, batches, checkpoints)
+                    _stop_if(stop_requested, learner, progress, checkpoints)
+            if _finish_epoch(learner, batches, progress, selection):
+                best = _snapshot(learner.result)
             on_epoch(progress)
             progress.start_epoch()
-            _save(training, progress, best, checkpoints, batches.steps_per_epoch)
+            _save(learner, progress, best, batches, checkpoints)
             # During validation too somebody may have asked for it.
-            if stop_requested():
-                raise _stopped(progress, checkpoints)
+            _stop_if(stop_requested, learner, progress, checkpoints)
     return best, progress
 
 
-def _stopped(progress: Progress, checkpoints: Path) -> StoppedError:
-    where = f"epoch {progress.epoch + 1}, step {progress.step}" if progress.step else f"epoch {progress.epoch}"
-    return StoppedError(
-        f"Stopped after {where}; nothing is lost. Go on with: headstart train --resume {checkpoints.parent}"
-    )
+def _train_epoch(
+    learner: Learner,
+    batches: TrainingBatches,
+    progress: Progress,
+    checkpoints: Checkpoints,
+    stop_requested: Callable[[], bool],
+) -> Iterator[bool]:
+    """Take the epoch's remaining steps; yield whenever their numbers were read, and whether a checkpoint is due."""
+    learner.start()
+    read_every = 1 if batches.device.type == "cpu" else READ_EVERY
+    pending: list[Tensor] = []
+    saved = started = time.monotonic()
+    for batch in batches.epoch(progress.epoch, start=progress.step):
+        learner.optimization.set_rate(progress.epoch * batches.steps_per_epoch + batch.step)
+        pending.append(learner.step(batch))
+        due = learner.processes.any(stop_requested() or time.monotonic() - saved > checkpoints.seconds)
+        if due or len(pending) == read_every or batch.step + 1 == batches.steps_per_epoch:
+            _read(pending, learner, batches, progress, checkpoints)
+            pending = []
+            now = time.monotonic()
+            progress.epoch_seconds += now - started
+            started = now
+            yield due
+            saved = time.monotonic() if due else saved
 
 
-def _step(
-    training: Training,
-    batch: Batch,
-    label_smoothing: float,
-    class_weights: Tensor | None,
-    clip_norm: float,
-    epoch: int,
-) -> tuple[float, int]:
-    accelerator, images = training.accelerator, batch.images
-    # Frozen stages may end after pooling, where there is no memory format to choose.
-    laid_out = images.contiguous(memory_format=training.memory_format) if images.dim() == 4 else images
-    with accelerator.autocast():
-        logits = training.prepared(laid_out)
-    # The loss is computed in full precision whatever the network's is.
-    loss = F.cross_entropy(logits.float(), batch.targets, weight=class_weights, label_smoothing=label_smoothing)
-    value = loss.item()
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"The loss is {value} at epoch {epoch + 1}, step {batch.step + 1}: {_cause(batch, logits)}. "
-            "The last checkpoint is good."
-        )
-    accelerator.backward(loss)
-    if clip_norm:
-        accelerator.clip_grad_norm_(training.prepared.parameters(), clip_norm)
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
-    if training.average is not None:
-        training.average.update_parameters(training.module)
-    return value, int((logits.argmax(1) == batch.labels).sum())
+def _read(
+    pending: list[Tensor], learner: Learner, batches: TrainingBatches, progress: Progress, checkpoints: Checkpoints
+) -> None:
+    """Add the numbers of the steps since the last look to ``progress``; waits for the device.
+
+    Raises:
+        TrainingError: A loss was not finite; ``progress`` is then as it was before that step.
+    """
+    for numbers in learner.processes.sum(torch.stack(pending)).tolist():
+        step = Step(*numbers)
+        if not math.isfinite(step.loss):
+            raise TrainingError(
+                f"The loss is {step.loss} at epoch {progress.epoch + 1}, step {progress.step + 1}: "
+                f"{_cause(step, learner, batches, progress)}. {describe_newest(checkpoints.folder)}"
+            )
+        share = batches.batch_size // learner.processes.world
+        progress.step += 1
+        progress.loss_sum += step.plain_loss * share
+        progress.correct += int(step.correct)
+        progress.seen += batches.batch_size
 
 
-def _cause(batch: Batch, logits: Tensor) -> str:
-    if not torch.isfinite(batch.images).all():
+def _cause(step: Step, learner: Learner, batches: TrainingBatches, progress: Progress) -> str:
+    # The batch itself is gone by now; made again it is the same.
+    batch = next(batches.epoch(progress.epoch, start=progress.step))
+    if learner.processes.any(not bool(torch.isfinite(batch.images).all())):
         return "what the network was given holds values that are not finite"
-    if not torch.isfinite(logits).all():
+    if step.finite_outputs < learner.processes.world:
         return "the network's outputs are no longer finite; a smaller finetune.lr or a longer finetune.warmup helps"
     return "the loss itself overflows; check finetune.class_weights"
 
 
-def _finish_epoch(
-    training: Training,
-    batches: TrainingBatches,
-    progress: Progress,
-    best: dict[str, Tensor],
-    validate: Callable[[nn.Module], tuple[float, float]],
-    learning_rate: float,
-) -> dict[str, Tensor]:
-    val_loss, val_accuracy = validate(training.result)
-    images_per_second = progress.seen * batches.processes / max(progress.epoch_seconds, 1e-9)
-    progress.total_seconds += progress.epoch_seconds
-    progress.history.append(
-        EpochRecord(
-            epoch=progress.epoch + 1,
-            train_loss=progress.loss_sum / progress.seen,
-            train_accuracy=progress.correct / progress.seen,
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            # Not as the optimiser has it: resumed after the epoch's last step, that has not been set yet.
-            learning_rate=learning_rate * max(group["lr_scale"] for group in training.optimizer.param_groups),
-            image_size=batches.sizes[progress.epoch],
-            seconds=progress.epoch_seconds,
-            images_per_second=images_per_second,
-        )
+def _finish_epoch(learner: Learner, batches: TrainingBatches, progress: Progress, selection: Selection) -> bool:
+    """Validate, record the epoch, and return whether it is the best so far."""
+    last_step = (progress.epoch + 1) * batches.steps_per_epoch - 1
+    return progress.finish_epoch(
+        val=selection.validate(learner.result),
+        learning_rate=learner.optimization.largest_rate(last_step),
+        image_size=batches.sizes[progress.epoch],
     )
-    if not progress.improves(val_accuracy, val_loss):
-        return best
-    progress.best_epoch, progress.best_accuracy, progress.best_loss = (
-        progress.epoch + 1,
-        val_accuracy,
-        val_loss,
-    )
-    return _snapshot(training.result)
 
 
-def _start(training: Training, before: tuple[float, float]) -> tuple[Progress, dict[str, Tensor]]:
+def _start(learner: Learner, before: tuple[float, float]) -> tuple[Progress, dict[str, Tensor]]:
     loss, accuracy = before
-    return Progress(best_epoch=0, best_loss=loss, best_accuracy=accuracy), _snapshot(training.module)
+    return Progress(best_loss=loss, best_accuracy=accuracy), _snapshot(learner.module)
+
+
+def _check_same_start(learner: Learner, progress: Progress, batches: TrainingBatches, checkpoints: Checkpoints) -> None:
+    """Raise TrainingError where the processes would start from different steps."""
+    step = torch.tensor(progress.epoch * batches.steps_per_epoch + progress.step)
+    # Equal numbers have no variance.
+    total, squares = learner.processes.sum(torch.stack([step, step * step])).tolist()
+    if total * total != squares * learner.processes.world:
+        raise TrainingError(
+            f"The processes do not find the same checkpoint in {checkpoints.folder}. Put the run on a file system that "
+            "all of them share."
+        )
 
 
 def _snapshot(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
-def _is_stale(progress: Progress, patience: int) -> bool:
-    return bool(patience) and progress.epoch - progress.best_epoch >= patience
+def _save(
+    learner: Learner,
+    progress: Progress,
+    best: dict[str, Tensor],
+    batches: TrainingBatches,
+    checkpoints: Checkpoints,
+) -> None:
+    step = progress.epoch * batches.steps_per_epoch + progress.step
+    save_state(learner, progress, best, checkpoints.folder, step=step)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
-
-
-def _save(training: Training, progress: Progress, best: dict[str, Tensor], folder: Path, steps_per_epoch: int) -> None:
-    if not training.accelerator.is_main_process:
+def _stop_if(
+    stop_requested: Callable[[], bool], learner: Learner, progress: Progress, checkpoints: Checkpoints
+) -> None:
+    """Raise StoppedError where any process was asked to stop."""
+    if not learner.processes.any(stop_requested()):
         return
-    tensors = with_prefix("model", training.module.state_dict()) | with_prefix("best", best)
-    if training.average is not None:
-        tensors |= with_prefix("ema", training.average.state_dict())
-    for number, slots in training.optimizer.state_dict()["state"].items():
-        tensors |= with_prefix(f"optimizer.{number}", slots)
-    step = progress.epoch * steps_per_epoch + progress.step
-    write_checkpoint(folder, step=step, tensors=tensors, numbers=asdict(progress))
-
-
-def _restore(training: Training, folder: Path) -> tuple[Progress, dict[str, Tensor]] | None:
-    path = newest_checkpoint(folder)
-    if path is None:
-        return None
-    tensors, numbers = read_checkpoint(path)
-    training.module.load_state_dict(under_prefix("model", tensors))
-    if training.average is not None:
-        training.average.load_state_dict(under_prefix("ema", tensors))
-    _restore_optimizer(training.optimizer, under_prefix("optimizer", tensors))
-    numbers["history"] = [EpochRecord(**row) for row in numbers["history"]]
-    return Progress(**numbers), under_prefix("best", tensors)
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, slot = name.partition(".")
-        like = parameters[int(number)]
-        # The moments must lie in memory as their parameter does, or later sums round differently.
-        moved = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
-        state.setdefault(int(number), {})[slot] = moved
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    where = f"epoch {progress.epoch + 1}, step {progress.step}" if progress.step else f"epoch {progress.epoch}"
+    raise StoppedError(
+        f"Stopped after {where}; nothing is lost. Resume with: headstart train --resume {checkpoints.folder.parent}"
+    )
 
 
 @contextmanager
