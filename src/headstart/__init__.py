@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
-    from headstart.studies.run import study as study
+    from headstart.studies.api import study as study
 
     __version__: str
 
@@ -32,7 +32,7 @@ _HOMES = {
     "explore": ("headstart.api", "explore"),
     "load": ("headstart.inference.predictor", "load"),
     "resume": ("headstart.api", "resume"),
-    "study": ("headstart.studies.run", "study"),
+    "study": ("headstart.studies.api", "study"),
     "train": ("headstart.api", "train"),
 }
 

@@ -87,6 +87,16 @@ class Terminal:
         )
 
 
+def visible(text: str) -> str:
+    r"""Return a line whose control characters show as escapes, so that a file's name can't command the terminal.
+
+    Example:
+        >>> visible('cat\x1b[2J.png')
+        'cat\\x1b[2J.png'
+    """
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows with equal keys as an aligned table with the keys as heading."""
     grid = Table(box=None, pad_edge=False, header_style="bold")

@@ -1,11 +1,16 @@
 """The command answers at once where torch is not needed, and says what to do when it is used wrongly."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from unittest import mock
 
 import pytest
+
+from headstart.cli import main
 
 PROBE = """
 import sys
@@ -113,3 +118,70 @@ def test_words_after_a_double_dash_are_not_options(tmp_path):
     done = call(["predict", "nowhere", "--", "--json"], tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
+
+
+def shell(line, cwd, **variables):
+    """Run a line of shell in which ``$H`` is the command."""
+    script = f'H="{sys.executable} -m headstart"; {line}'
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_"))}
+    return subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, cwd=cwd, timeout=120, env=environment | variables
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("words", ["backbones", "backbones --json"])
+def test_a_full_disk_is_said_without_a_traceback(tmp_path, words):
+    done = shell(f"$H {words} > /dev/full", tmp_path)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(tmp_path, closed):
+    done = shell(f"$H backbones {closed}", tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path):
+    done = shell("$H predict $'runs/\\x1b[2Jx' y.png", tmp_path)
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr
+    assert "runs/\\x1b[2Jx" in done.stderr
+
+
+def test_no_color_is_honoured(capfd, monkeypatch):
+    coloured = mock.Mock()
+    monkeypatch.setattr("typer.secho", coloured)
+    for variables in ({}, {"NO_COLOR": "1"}):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        main(["train"])
+    assert [call.kwargs["fg"] is None for call in coloured.call_args_list] == [False, True]
+
+
+SPIN = """
+import os, sys
+from unittest import mock
+from headstart import __main__
+with mock.patch("headstart.cli.main", lambda: print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules) or 0):
+    __main__.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "spin"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")],
+)
+def test_the_command_limits_spinning_before_torch_is_loaded_unless_the_user_has(tmp_path, variables, spin):
+    (tmp_path / "spin.py").write_text(SPIN)
+    done = shell(f"{sys.executable} spin.py", tmp_path, **variables)
+    assert done.stdout.split() == [spin, "False"], done.stderr
+
+
+def test_importing_headstart_leaves_the_environment_alone(tmp_path):
+    done = shell(f"{sys.executable} -c 'import headstart, os; print(os.environ.get(\"GOMP_SPINCOUNT\"))'", tmp_path)
+    assert done.stdout == "None\n"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import sys
@@ -14,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.errors import HeadstartError, InputError
+from headstart.errors import HeadstartError, InputError, WriteError
+from headstart.terminal import visible
 
 STARTED = time.time()
 """Unix time at which the command began; what a run costs counts from here."""
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = words[: words.index("--")] if "--" in words else words
     as_json, debug = "--json" in options, "--debug" in options
-    _tolerate_odd_file_names()
+    _prepare_streams()
     stdout = sys.stdout
     # What libraries print must not mix with the JSON object.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -77,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stdout.flush()
     except BrokenPipeError:
         return _reader_left()
+    except OSError as error:
+        _reader_left()
+        return _tell(str(WriteError("The output", error)), 1, debug)[0]
     return status
 
 
@@ -108,12 +113,34 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
 def _tell(message: str, status: int, debug: bool) -> tuple[int, dict[str, Any], str]:
     if debug:
         traceback.print_exc()
-    typer.secho(message, err=True, fg=typer.colors.RED if status != 130 else None)
+    colour = None if status == 130 or os.environ.get("NO_COLOR") else typer.colors.RED
+    # Whoever closed stderr does not want to know.
+    with contextlib.suppress(OSError):
+        typer.secho("\n".join(visible(line) for line in message.split("\n")), err=True, fg=colour)
     return status, {"error": message}, ""
 
 
-def _tolerate_odd_file_names() -> None:
-    """Let file names that are not valid in the terminal's encoding be printed, escaped."""
+def print_line(text: str) -> None:
+    """Print a line of results on stdout.
+
+    Raises:
+        WriteError: stdout can't be written, e.g. because the disk is full.
+    """
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _reader_left()
+        raise WriteError("The output", error) from None
+
+
+def _prepare_streams() -> None:
+    """Give a process without stdout or stderr one that leads nowhere, and escape what a terminal can't show."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
@@ -122,7 +149,7 @@ def _tolerate_odd_file_names() -> None:
 def _reader_left() -> int:
     """Answer a closed pipe (``headstart predict ... | head``) without a second complaint at exit."""
     with contextlib.suppress(OSError):
-        sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
     return 1
 
 

@@ -50,7 +50,7 @@ def study(
     if names == []:
         raise InputError(f"--stages '{stages}' names no stage. Give names with commas between them, or leave it out.")
     from headstart.recipe.read import read_overrides
-    from headstart.studies.run import study as run_study
+    from headstart.studies.api import study as run_study
 
     found = run_study(
         data,

@@ -1,10 +1,25 @@
 """What the ``headstart`` command sets for its own process, and importing headstart does not."""
 
 import ctypes
+import os
 import platform
 
+SPIN_COUNT = 1000
+"""Turns that an OpenMP thread waits at a barrier before it sleeps.
 
-def keep_freed_memory() -> None:
+By default it waits for as long as it takes. On a machine that other processes use as well, that keeps the cores from
+the very threads that it waits for, and the network is 15 to 30 times slower. benchmarks/results/spin.json has figures.
+"""
+
+
+def prepare_command() -> None:
+    """Set the process up before torch is loaded; what the user has set stays."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
     """Let glibc keep what is freed: asking the kernel for fresh pages for every activation costs about a tenth."""
     if platform.libc_ver()[0] != "glibc":
         return

@@ -116,4 +116,6 @@ def _measure(run: Run, dataset: Dataset, session: Session, *, sealed: bool) -> M
     )
     run.write_metrics(metrics)
     write_report(run.path, mistake_pixels(dataset))
+    # Nothing goes on from the checkpoints of a complete run, and they are most of its bytes.
+    run.drop_checkpoints()
     return metrics
