@@ -35,8 +35,8 @@ class _Identified(Protocol):
 class Run:
     """A run's folder.
 
-    Every reader raises RunError where its file is missing or damaged, and every writer where it can't be written; a
-    file is there whole or not at all.
+    Every reader raises RunError where its file is missing or damaged, and every writer WriteError where it can't be
+    written; a file is there whole or not at all.
 
     Attributes:
         path: Folder of the run.
@@ -288,19 +288,10 @@ class Run:
         )
 
     def _write(self, name: str, content: str | bytes) -> None:
-        try:
-            write_atomically(self.path / name, content)
-        except OSError as error:
-            raise self._unwritable(name, error) from None
+        write_atomically(self.path / name, content)
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        try:
-            write_json(self.path / name, dict(content))
-        except OSError as error:
-            raise self._unwritable(name, error) from None
-
-    def _unwritable(self, name: str, error: OSError) -> RunError:
-        return RunError(f"{self.path / name} can't be written ({error.strerror}). Check space and permissions.")
+        write_json(self.path / name, dict(content))
 
 
 def _short(value: float) -> float | str:
