@@ -1,10 +1,12 @@
 """Bundles on disk: what is written comes back; what is damaged or unknown is refused by name."""
 
 import dataclasses
+import errno
 import json
 import pickle
 import shutil
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from headstart.bundle import Bundle, load_bundle, save_bundle, update_bundle
+from headstart.compute.memory import peak_memory_mb
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, RunError
@@ -185,7 +188,13 @@ def test_a_broken_config_is_refused(folder, text):
         ("architecture", "test_efficientne", "Unknown architecture 'test_efficientne'"),
         ("architecture", "hf-hub:someone/else", "must be a plain architecture name"),
         ("architecture", ..., "architecture missing"),
-        ("model_args", {"num_classes": 7}, "model_args must be"),
+        ("model_args", {"num_classes": 7}, r"unknown key 'model_args\.num_classes'"),
+        ("model_args", {"dynamic_img_size": False, "img_size": [9, 9]}, r"model_args\.dynamic_img_size must be true"),
+        ("headstart.temperature", float("inf"), r"headstart\.temperature must be a number above 0, but is inf"),
+        ("headstart.metrics", {"accuracy": float("nan")}, r"headstart\.metrics must be a mapping of plain"),
+        ("headstart.dropout", True, r"headstart\.dropout must be a number"),
+        ("headstart.hidden", [2**40], r"headstart\.hidden must be a list of layer widths"),
+        ("pretrained_cfg.input_size", [3, 10**6, 10**6], "input_size must be .* at most 4096"),
         ("surprise", 1, "unknown key 'surprise'"),
         ("label_names", ["cat", "dog"], "num_classes is 3, but label_names has 2 names"),
         ("label_names", ["cat", "dog", "dog"], "must be unique"),
@@ -234,6 +243,76 @@ def test_weights_cut_short_are_refused(folder, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(BundleError, match="damaged or is not a safetensors file"):
         load_bundle(folder)
+
+
+def test_a_key_that_is_there_twice_is_refused(folder):
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"flip": true', '"flip": true, "flip": false'))
+    with pytest.raises(BundleError, match="'flip' is there twice"):
+        load_bundle(folder)
+
+
+def test_several_wrong_keys_are_told_at_once_and_long_values_are_cut(folder):
+    change_config(folder, "headstart.flip", "x" * 1_000_000)
+    change_config(folder, "pretrained_cfg.crop_pct", 7)
+    with pytest.raises(BundleError, match=r"crop_pct .* but is 7.*headstart\.flip .* but is 'xxx") as error:
+        load_bundle(folder)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        # 40 TB of weights, were the network built before its file is looked at.
+        ({"headstart.hidden": [2**20] * 9}, r"headstart.*unknown: classifier\.weight|missing: classifier\."),
+        ({"headstart.hidden": [8] * 100_000}, "hidden has 100,000 layers"),
+        ({"architecture": "vit_giant_patch14_clip_224"}, "missing: blocks"),
+    ],
+)
+def test_a_network_far_larger_than_its_file_is_never_built(folder, changes, told):
+    for path, value in changes.items():
+        change_config(folder, path, value)
+    before, start = peak_memory_mb(), time.process_time()
+    with pytest.raises(BundleError, match=told):
+        load_bundle(folder)
+    assert peak_memory_mb() - before < 100
+    assert time.process_time() - start < 20
+
+
+def test_a_config_that_is_far_too_large_is_not_read(folder, monkeypatch):
+    monkeypatch.setattr("headstart.bundle.config._LARGEST_CONFIG", 500)
+    with pytest.raises(BundleError, match="no classifier needs"):
+        load_bundle(folder)
+
+
+def test_constants_that_no_file_holds_are_computed(tmp_path):
+    """This network blurs with a fixed kernel, which is not among its weights."""
+    bundle = make(architecture="resnetblur18")
+    assert {name for name, _ in bundle.module.named_buffers()} - bundle.module.state_dict().keys()
+    save_bundle(bundle, tmp_path / "model")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(load_bundle(tmp_path / "model").module(images), bundle.module(images))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(folder, name, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / name))
+
+    where = "headstart.bundle.folder.safe_open" if name == "model.safetensors" else "pathlib.Path.read_bytes"
+    monkeypatch.setattr(where, refuse)
+    with pytest.raises(BundleError, match=rf"{name} can't be read: Permission denied"):
+        load_bundle(folder)
+
+
+def test_the_path_of_a_users_own_weights_is_not_published(tmp_path):
+    weights = WEIGHTS | {"source": "file", "origin": "/data/someone/secret project/weights.pth"}
+    save_bundle(make(weights=weights), tmp_path / "model")
+    text = "".join(path.read_text() for path in (tmp_path / "model").iterdir() if path.suffix != ".safetensors")
+    assert "weights.pth" in text
+    assert "someone" not in text
+    assert load_bundle(tmp_path / "model").weights == weights | {"origin": "weights.pth"}
 
 
 class Malicious:

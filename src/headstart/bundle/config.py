@@ -1,30 +1,29 @@
 """What ``config.json`` of a saved classifier says: written from a Bundle, and checked key by key when read."""
 
 import json
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from pydantic import ValidationError
 from torch import nn
 
+from headstart.bundle.schema import ConfigFile, cut, explain
 from headstart.contracts import ClassNames, Fit
 from headstart.data.preprocess import Preprocess
-from headstart.errors import BundleError, DataError, nearest
+from headstart.errors import BundleError, DataError
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 
-_TOP_KEYS = {"architecture", "num_classes", "label_names", "pretrained_cfg", "headstart"}
-_TOP_INFORMATIVE = {"num_features", "global_pool", "model_args"}
-_IMAGE_KEYS = {"num_classes", "input_size", "mean", "std", "interpolation", "crop_pct"}
-_IMAGE_INFORMATIVE = {"crop_mode", "fixed_input_size", "first_conv", "classifier"}
-_OWN_OPTIONAL = {"fit"}
 _CROP_MODES: dict[Fit, str] = {"crop": "center", "pad": "border", "stretch": "squash"}
 """What timm calls each way to fit an image to a square."""
+_LARGEST_CONFIG = 64 * 2**20
+"""Bytes that the file of a classifier with very many classes stays far below."""
+_MOST_PROBLEMS = 4
+"""How many wrong keys a message tells."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
             **({"fit": preprocess.fit} if preprocess.fit != "crop" else {}),
             "dataset": bundle.dataset,
             "manifest_sha256": bundle.manifest_sha256,
-            "weights": bundle.weights,
+            "weights": _published(bundle.weights),
             "metrics": bundle.metrics,
         },
     }
@@ -119,19 +118,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return ``config.json`` as it is, of a folder that also has weights.
 
     Raises:
-        BundleError: A file is missing, or is no JSON, or was not written by headstart.
+        BundleError: A file is missing or can't be read, or is no JSON, or was not written by headstart.
     """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise BundleError(
-                f"{folder} holds no saved classifier: {name} is missing. Give the folder `model` that a "
-                "finished `headstart train` leaves in its output folder."
-            )
     path = folder / CONFIG_FILE
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is damaged: it is not readable as JSON ({error}).") from None
+        _check_there(folder)
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{error.filename or path} can't be read: {error.strerror or error}.") from None
+    try:
+        config = json.loads(content.decode(), object_pairs_hook=_each_once)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is damaged: it is not readable as JSON ({cut(str(error))}).") from None
     if not isinstance(config, dict) or not isinstance(config.get("headstart"), dict):
         raise BundleError(f"{path} was not written by headstart: it lacks the block 'headstart'.")
     return config
@@ -150,140 +148,88 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     own = config["headstart"]
     if own.get("format") != FORMAT:
         raise BundleError(
-            f"{path}: format {own.get('format')!r} is unknown; this version reads format {FORMAT}. The classifier "
-            f"was saved by headstart {own.get('version', '(not said)')}: install that version or a later one."
+            f"{path}: format {cut(repr(own.get('format')))} is unknown; this version reads format {FORMAT}. The "
+            f"classifier was saved by headstart {cut(str(own.get('version', '(not said)')))}: install that version or "
+            "a later one."
         )
-    image: Any = config.get("pretrained_cfg")
-    _check_block(config, _TOP_RULES, _TOP_KEYS, _TOP_INFORMATIVE, path, "")
-    _check_block(image, _IMAGE_RULES, _IMAGE_KEYS, _IMAGE_INFORMATIVE, path, "pretrained_cfg.")
-    _check_block(own, _OWN_RULES, set(_OWN_RULES) - _OWN_OPTIONAL, _OWN_OPTIONAL, path, "headstart.")
-    count = len(config["label_names"])
-    for where, value in (
-        ("num_classes", config["num_classes"]),
-        ("pretrained_cfg.num_classes", image["num_classes"]),
-    ):
-        if value != count:
-            raise BundleError(f"{path}: {where} is {value}, but label_names has {count} names; they must agree.")
     try:
-        class_names = ClassNames(tuple(config["label_names"]))
+        checked = ConfigFile.model_validate(config)
+        names = ClassNames(tuple(checked.label_names))
+    except ValidationError as error:
+        problems = explain(error, config)
+        more = f" And {len(problems) - _MOST_PROBLEMS} more." if len(problems) > _MOST_PROBLEMS else ""
+        raise BundleError(f"{path}: {' '.join(problems[:_MOST_PROBLEMS])}{more}") from None
     except DataError as error:
         raise BundleError(f"{path}: label_names: {error}") from None
+    _check_agreement(checked, path)
+    image, mine = checked.pretrained_cfg, checked.headstart
     return {
-        "class_names": class_names,
+        "class_names": names,
         "preprocess": Preprocess(
-            size=image["input_size"][1],
-            mean=tuple(image["mean"]),
-            std=tuple(image["std"]),
-            interpolation=image["interpolation"],
-            crop_pct=image["crop_pct"],
-            fit=_fit(image, own, path),
+            size=image.input_size[1],
+            mean=_rgb(image.mean),
+            std=_rgb(image.std),
+            interpolation=image.interpolation,
+            crop_pct=image.crop_pct,
+            fit=mine.fit,
         ),
-        "architecture": config["architecture"],
-        "hidden": tuple(own["hidden"]),
-        **{key: own[key] for key in ("backbone", "dropout", "temperature", "flip", "dataset", "manifest_sha256")},
-        **{key: own[key] for key in ("weights", "metrics")},
+        "architecture": checked.architecture,
+        "hidden": tuple(mine.hidden),
+        **{key: getattr(mine, key) for key in ("backbone", "dropout", "temperature", "flip", "dataset")},
+        **{key: getattr(mine, key) for key in ("manifest_sha256", "weights", "metrics")},
     }
 
 
-def _fit(image: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> Fit:
-    """Return how images are fitted to a square, once the key for timm and our own agree on it."""
-    fit: Fit = own.get("fit", "crop")
-    mode = image.get("crop_mode", _CROP_MODES[fit])
-    if mode != _CROP_MODES[fit]:
-        raise BundleError(
-            f"{path}: pretrained_cfg.crop_mode is '{mode}', but headstart.fit is '{fit}', for which it must be "
-            f"'{_CROP_MODES[fit]}'. Restore the file, or train again."
-        )
-    return fit
-
-
-def _check_block(
-    block: Any,
-    rules: Mapping[str, "_Rule"],
-    required: set[str],
-    informative: set[str],
-    path: Path,
-    prefix: str,
-) -> None:
-    missing = sorted(required - block.keys())
-    if missing:
-        raise BundleError(f"{path}: {', '.join(prefix + key for key in missing)} missing.")
-    known = required | informative
-    for key in block:
-        if key not in known:
+def _check_there(folder: Path) -> None:
+    """Tell which file is missing, and refuse one that no classifier needs."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        path = folder / name
+        try:
+            size, regular = path.stat().st_size, path.is_file()
+        except FileNotFoundError:
+            size, regular = 0, False
+        if not regular:
             raise BundleError(
-                f"{path}: unknown key '{prefix}{key}', which may change what the classifier does."
-                f"{nearest(key, known)} Known: {', '.join(sorted(known))}."
+                f"{folder} holds no saved classifier: {name} is missing. Give the folder `model` that a "
+                "finished `headstart train` leaves in its output folder."
             )
-    for key, (fits, wanted) in rules.items():
-        if key in block and not fits(block[key]):
-            raise BundleError(f"{path}: {prefix}{key} must be {wanted}, but is {block[key]!r}.")
+        if name == CONFIG_FILE and size > _LARGEST_CONFIG:
+            raise BundleError(
+                f"{path} has {size / 1e6:,.0f} MB, which no classifier needs. Restore the file, or train again."
+            )
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _check_agreement(checked: ConfigFile, path: Path) -> None:
+    """Check that keys which say the same thing to timm and to us agree."""
+    count, image, fit = len(checked.label_names), checked.pretrained_cfg, checked.headstart.fit
+    for where, value in (
+        ("num_classes", checked.num_classes),
+        ("pretrained_cfg.num_classes", image.num_classes),
+    ):
+        if value != count:
+            raise BundleError(f"{path}: {where} is {value}, but label_names has {count} names; they must agree.")
+    if image.crop_mode not in (None, _CROP_MODES[fit]):
+        raise BundleError(
+            f"{path}: pretrained_cfg.crop_mode is '{image.crop_mode}', but headstart.fit is '{fit}', for which it must "
+            f"be '{_CROP_MODES[fit]}'. Restore the file, or train again."
+        )
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _published(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of the weights without the path of a user's own file, which its hash identifies anyway."""
+    if weights.get("source") != "file":
+        return dict(weights)
+    return {**weights, "origin": PurePath(str(weights.get("origin"))).name}
 
 
-def _is_list_of(value: Any, fits: Callable[[Any], bool], length: int | None = None) -> bool:
-    return isinstance(value, list) and all(map(fits, value)) and length in (None, len(value))
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    block = dict(pairs)
+    if len(block) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return block
 
 
-def _square(value: Any) -> bool:
-    return _is_list_of(value, _whole, 3) and value[0] == 3 and value[1] == value[2]
-
-
-def _is_any_size(value: Any) -> bool:
-    if not isinstance(value, dict) or value.keys() != {"dynamic_img_size", "img_size"}:
-        return False
-    return value["dynamic_img_size"] is True and _is_list_of(value["img_size"], _whole, 2)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _plain_data(value: Any) -> bool:
-    """Whether a dict holds only what JSON can hold; NaN is no JSON."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, dict)
-
-
-_Rule = tuple[Callable[[Any], bool], str]
-_TOP_RULES: dict[str, _Rule] = {
-    # A name with a colon or a slash would send timm to the network or to another folder.
-    "architecture": (lambda v: _text(v) and re.fullmatch(r"\w+", v) is not None, "a plain architecture name"),
-    "num_classes": (_whole, "a whole number"),
-    "label_names": (lambda v: _is_list_of(v, _text), "a list of names"),
-    "model_args": (_is_any_size, '{"dynamic_img_size": true, "img_size": [height, width]}'),
-    "pretrained_cfg": (lambda v: isinstance(v, dict), "a mapping"),
-}
-_IMAGE_RULES: dict[str, _Rule] = {
-    "num_classes": (_whole, "a whole number"),
-    "input_size": (_square, "[3, size, size]"),
-    "mean": (lambda v: _is_list_of(v, _number, 3), "three numbers"),
-    "std": (lambda v: _is_list_of(v, _number, 3) and min(v) > 0, "three numbers above 0"),
-    "interpolation": (lambda v: v in ("bilinear", "bicubic"), "bilinear or bicubic"),
-    "crop_pct": (lambda v: _number(v) and 0 < v <= 1, "a number above 0 and up to 1"),
-    "crop_mode": (lambda v: v in _CROP_MODES.values(), "center, border or squash"),
-}
-_OWN_RULES: dict[str, _Rule] = {
-    "format": (_whole, "a whole number"),
-    "version": (_text, "a text"),
-    "backbone": (_text, "a name"),
-    "hidden": (lambda v: _is_list_of(v, _whole), "a list of layer widths"),
-    "dropout": (lambda v: _number(v) and 0 <= v < 1, "a number from 0 to below 1"),
-    "temperature": (lambda v: _number(v) and v > 0, "a number above 0"),
-    "flip": (lambda v: isinstance(v, bool), "true or false"),
-    "fit": (lambda v: _text(v) and v in _CROP_MODES, "crop, pad or stretch"),
-    "dataset": (_text, "a name"),
-    "manifest_sha256": (_text, "a SHA-256"),
-    "weights": (_plain_data, "a mapping of plain, finite values"),
-    "metrics": (_plain_data, "a mapping of plain, finite values"),
-}
+def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue

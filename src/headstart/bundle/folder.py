@@ -4,12 +4,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -23,10 +24,17 @@ from headstart.bundle.config import (
     read_config,
     to_config,
 )
+from headstart.bundle.schema import cut
 from headstart.errors import BundleError, RunError, WeightsError
 from headstart.files import write_atomically
 from headstart.models.architectures import OWN_ARCHITECTURES
-from headstart.models.heads import empty_classifier
+from headstart.models.heads import classifier_outline, empty_classifier, fill
+
+_TYPES = {
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"},
+}
+"""How safetensors and torch call the types of numbers."""
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
@@ -72,16 +80,23 @@ def load_bundle(folder: Path) -> Bundle:
     """
     folder = Path(folder)
     facts = check_config(read_config(folder), folder)
-    try:
-        module = empty_classifier(
-            facts["architecture"],
-            num_classes=len(facts["class_names"]),
-            hidden=facts["hidden"],
-            dropout=facts["dropout"],
+    path = folder / WEIGHTS_FILE
+    shape = {"num_classes": len(facts["class_names"]), "hidden": facts["hidden"], "dropout": facts["dropout"]}
+    stored = _stored_kinds(path)
+    if len(facts["hidden"]) > len(stored):
+        raise BundleError(
+            f"{folder / CONFIG_FILE}: headstart.hidden has {len(facts['hidden']):,} layers, but {WEIGHTS_FILE} holds "
+            f"only {len(stored)} tensors; they must belong to one classifier."
         )
+    try:
+        module = classifier_outline(facts["architecture"], **shape)
+        _check_fit(stored, module, path)
+        tensors = _read_tensors(path)
+        if not fill(module, tensors):
+            module = empty_classifier(facts["architecture"], **shape)
+            module.load_state_dict(tensors)
     except WeightsError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
-    _fill(module, folder / WEIGHTS_FILE)
     return Bundle(module=module.eval(), **facts)
 
 
@@ -104,30 +119,53 @@ def update_bundle(folder: Path, *, temperature: float, metrics: Mapping[str, Any
         raise RunError(f"{folder} can't be written: {error}.") from error
 
 
-def _fill(module: nn.Module, path: Path) -> None:
-    """Copy the stored tensors into ``module``; every single one must fit."""
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(f"{path} is damaged or is not a safetensors file ({error}).") from None
-    wanted = module.state_dict()
+def _stored_kinds(path: Path) -> dict[str, str]:
+    """Return type and shape of each tensor, by name, as the head of the file lists them; no tensor is read."""
+    with _naming_damage(path), safe_open(path, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        return {name: _kind(_TYPES.get(s.get_dtype(), s.get_dtype()), s.get_shape()) for name, s in slices.items()}
+
+
+def _check_fit(stored: Mapping[str, str], module: nn.Module, path: Path) -> None:
+    """Compare the file with what the network needs, before memory is taken for either."""
+    wanted = {
+        name: _kind(str(tensor.dtype).removeprefix("torch."), tensor.shape)
+        for name, tensor in module.state_dict().items()
+    }
     problems = [f"missing: {name}" for name in sorted(wanted.keys() - stored.keys())]
-    problems += [f"unknown: {name}" for name in sorted(stored.keys() - wanted.keys())]
-    for name in sorted(wanted.keys() & stored.keys()):
-        have, want = _kind(stored[name]), _kind(wanted[name])
-        if have != want:
-            problems.append(f"{name}: {have} instead of {want}")
+    problems += [f"unknown: {cut(name)}" for name in sorted(stored.keys() - wanted.keys())]
+    problems += [
+        f"{name}: {stored[name]} instead of {wanted[name]}"
+        for name in sorted(wanted.keys() & stored.keys())
+        if stored[name] != wanted[name]
+    ]
     if problems:
         more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise BundleError(
             f"{path} does not fit the network that {CONFIG_FILE} describes. {'; '.join(problems[:8])}{more}."
         )
-    _check_finite(stored, path)
-    module.load_state_dict(stored)
 
 
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    # A copy, as the tensors would otherwise be views of the file, which may be replaced while they are in use.
+    with _naming_damage(path):
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    _check_finite(tensors, path)
+    return tensors
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        raise BundleError(f"{path} is damaged or is not a safetensors file ({cut(str(error))}).") from None
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}.") from None
+
+
+def _kind(dtype: str, shape: Sequence[int]) -> str:
+    return f"{dtype} {tuple(shape)}"
 
 
 def _check_finite(tensors: Mapping[str, Tensor], where: Path) -> None:

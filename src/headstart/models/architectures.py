@@ -1,12 +1,15 @@
 """Networks by name, without weights: timm's own, and the one that headstart adds."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 import timm
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from headstart.contracts import Interpolation
 from headstart.data.preprocess import Preprocess
@@ -17,6 +20,11 @@ Network: TypeAlias = Any
 """A timm network: an ``nn.Module`` with more methods and attributes than that type knows."""
 
 OWN_ARCHITECTURES = (keras_resnet50.ARCHITECTURE,)
+_VALUES_ONLY = {
+    *("normal_", "uniform_", "erfinv_", "zero_", "fill_", "copy_"),
+    *("add_", "sub_", "mul_", "div_", "clamp_"),
+}
+"""Methods of tensors that change their values and nothing else."""
 
 
 def create_network(architecture: str, *, num_classes: int = 0, seed: int = 0) -> Network:
@@ -50,8 +58,34 @@ def architectures() -> frozenset[str]:
 @lru_cache(maxsize=64)
 def outline(architecture: str) -> Network:
     """Return a network without memory for its weights, to read its attributes and count its parameters."""
-    with torch.device("meta"):
+    with weightless():
         return timm.create_model(architecture, pretrained=False, num_classes=0)
+
+
+@contextmanager
+def weightless() -> Iterator[None]:
+    """Build networks without memory for their weights, which therefore have no values: on torch's meta device."""
+    with torch.device("meta"), _Valueless():
+        yield
+
+
+class _Valueless(TorchFunctionMode):
+    """Skips what would only change values that tensors without memory do not have.
+
+    Some of these operations make torch import its compiler first, which takes longer than building the network.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensor = args[0] if args else kwargs.get("tensor")
+        if isinstance(tensor, Tensor) and tensor.is_meta:
+            name = getattr(func, "__name__", "")
+            scaled = name in {"mul", "div"} and tensor.is_floating_point() and isinstance(args[1], int | float)
+            if name in _VALUES_ONLY or scaled or getattr(func, "__module__", "") == "torch.nn.init":
+                return tensor
+        return func(*args, **kwargs)
 
 
 def creation_options(architecture: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is grafted onto a backbone: timm's own linear classifier, or an MLP in its place."""
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
-from headstart.models.architectures import Network, create_network
+from headstart.models.architectures import Network, create_network, weightless
 from headstart.models.backbones import Backbone
 
 
@@ -50,6 +51,31 @@ def empty_classifier(
     """
     network = create_network(architecture)
     return _graft(network, architecture, num_classes=num_classes, hidden=hidden, dropout=dropout, seed=0)
+
+
+def classifier_outline(
+    architecture: str, *, num_classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0
+) -> nn.Module:
+    """Build a classifier without memory for its weights, for ``fill``; its tensors have names, shapes and types.
+
+    Raises:
+        WeightsError: Unknown architecture.
+    """
+    with weightless():
+        return empty_classifier(architecture, num_classes=num_classes, hidden=hidden, dropout=dropout)
+
+
+def fill(outline: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Give an outline its tensors, one for each of its state dict; they are used as they are, not copied.
+
+    Returns:
+        Whether the classifier is complete. Some networks hold constants that no file of weights has; only
+        ``empty_classifier`` computes those.
+    """
+    outline.load_state_dict(dict(tensors), assign=True)
+    kept = [*outline.parameters(), *outline.buffers()]
+    kept += [value for part in outline.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    return not any(tensor.is_meta for tensor in kept)
 
 
 def head_of(module: nn.Module) -> nn.Module:
