@@ -34,7 +34,7 @@ def measured(base: str, words: Sequence[str]) -> dict[str, Any]:
         run = Path(scratch) / "run"
         headstart.train(recipe, out=run, sealed=True)
         train = load_dataset(recipe.data.name).train
-        predictions = headstart.load(run / "model").predict(train.images[HELD_OUT])
+        predictions = headstart.load(run / "model").predict(train.source.array[HELD_OUT])
     right = int((predictions.indices == train.labels[HELD_OUT]).sum())
     return {
         "accuracy": round(right / len(predictions), 4),

@@ -22,7 +22,7 @@ COUNT, REPEATS = 1000, 5
 
 
 def main(model: Path) -> None:
-    images = load_dataset("cifar10").train.images[:COUNT]
+    images = load_dataset("cifar10").train.source.array[:COUNT]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for number, image in enumerate(images):

@@ -31,9 +31,12 @@ def sample_dir():
 
 
 @pytest.fixture(scope="session")
-def sample(sample_dir):
+def sample(sample_dir, tmp_path_factory):
     """500 training and 100 test images, 10 classes."""
-    return load_dataset(str(sample_dir))
+    with pytest.MonkeyPatch.context() as patch:
+        # What is kept of the images for the next run must not lie among the user's own files.
+        patch.setenv("HEADSTART_HOME", str(tmp_path_factory.mktemp("home")))
+        return load_dataset(str(sample_dir))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """What the rooms exchange: small frozen dataclasses without behaviour of their own beyond checking."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,23 +16,50 @@ Fit = Literal["crop", "pad", "stretch"]
 """How an image that is not square becomes one."""
 FEW_TO_CHOOSE_BY = 100
 """Validation images; with fewer, what validation chooses or calibrates is mostly chance, and that is said."""
+SplitName = Literal["train", "val", "test"]
+UInt8Image = NDArray[np.uint8]
+"""One image: shape (height, width, 3), RGB, 0-255."""
 UInt8Images = NDArray[np.uint8]
-"""Images as stored: shape (n, height, width, 3), RGB, 0-255."""
+"""Images of one size: shape (n, height, width, 3), RGB, 0-255."""
+
+
+_LISTED, _LONGEST = 10, 80
+"""Names in one error message, and characters of each."""
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode categories that no class name may contain: control characters, lone surrogates, line separators."""
+
+
+def listed(names: Iterable[str], *, most: int = _LISTED) -> str:
+    """Return names in quotes for an error message, cut where there are many or a name is long.
+
+    Example:
+        >>> listed(["cat", "dog", "bird", "frog"], most=2)
+        "'cat', 'dog' and 2 more"
+    """
+    quoted = [f"'{name}'" if len(name) <= _LONGEST else f"'{name[:_LONGEST]}...'" for name in names]
+    return ", ".join(quoted[:most]) + (f" and {len(quoted) - most:,} more" if len(quoted) > most else "")
 
 
 @dataclass(frozen=True)
 class ClassNames:
-    """The classes of a classifier, in the order of its outputs; names are unique and non-empty."""
+    """The classes of a classifier, in the order of its outputs: unique, not empty, and each fit to stand in a line."""
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Raise DataError for fewer than two names, duplicates or empty names."""
+        """Raise DataError for fewer than two names, and for names that are repeated, empty or not printable."""
         if len(self.names) < 2:
             there = f"only '{self.names[0]}'" if self.names else "none"
             raise DataError(f"A classifier needs images of at least two classes, but there is {there}. Add another.")
-        if len(set(self.names)) != len(self.names) or not all(self.names):
-            raise DataError(f"Class names must be unique and non-empty, but got {list(self.names)}.")
+        if not all(self.names):
+            raise DataError(f"A class name is empty, at index {self.names.index('')}. Give every class a name.")
+        if repeated := [name for name, count in Counter(self.names).items() if count > 1]:
+            raise DataError(f"Class names must be unique, but these occur more than once: {listed(repeated)}.")
+        if odd := [name for name in self.names if {unicodedata.category(mark) for mark in name} & _UNPRINTABLE]:
+            raise DataError(
+                f"Class names can't contain control characters or line separators, but these do: "
+                f"{listed(ascii(name)[1:-1] for name in odd)}. Rename the classes."
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,7 +73,7 @@ class ClassNames:
     def index(self, name: str) -> int:
         """Return the output index of ``name``; raise DataError naming the nearest match."""
         if name not in self.names:
-            raise DataError(f"Unknown class '{name}'. Classes: {', '.join(self.names)}.{nearest(name, self.names)}")
+            raise DataError(f"Unknown class '{name}'. Classes: {listed(self.names)}.{nearest(name, self.names)}")
         return self.names.index(name)
 
 
@@ -112,25 +141,3 @@ class EvalResult:
     labels: NDArray[np.int64]
     predictions: Predictions
     metrics: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images with labels.
-
-    Attributes:
-        images: Shape (n, height, width, 3), uint8 RGB; may be memory-mapped.
-        labels: Shape (n,), int64 indices into ``class_names``.
-        class_names: In index order.
-        name: ``train``, ``val`` or ``test``.
-        rows: Shape (n,), the position of each image in the data set's own order, for the manifest.
-    """
-
-    images: UInt8Images
-    labels: NDArray[np.int64]
-    class_names: ClassNames
-    name: Literal["train", "val", "test"]
-    rows: NDArray[np.int64] = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.labels)

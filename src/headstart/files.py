@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -31,12 +31,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         WriteError: The disk is full or the folder can't be written; ``path`` is then as it was.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with new_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file beside ``path`` to write to; at the end it is flushed to the disk and renamed over ``path``.
+
+    Raises:
+        WriteError: The disk is full or the folder can't be written; ``path`` is then as it was.
+    """
     beside = path.with_name(_temporary_name(path.name))
     try:
         try:
             with beside.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)

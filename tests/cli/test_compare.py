@@ -13,7 +13,6 @@ import pytest
 
 import headstart
 from headstart.cli import main
-from headstart.data.arrays import image_hashes
 from headstart.data.splits import Manifest, ManifestRow
 from headstart.evaluation.evaluate import measure, predictions_table
 
@@ -26,7 +25,7 @@ class Runs:
     def __init__(self, place, sample, sample_dir):
         split = sample.sealed_test.open()
         self.place, self.names, self.labels = place, split.class_names, np.array(split.labels)
-        self.images, self.hashes, self.data = split.images, image_hashes(split.images), str(sample_dir)
+        self.images, self.hashes, self.data = split.source.array, list(split.identities), str(sample_dir)
 
     def make(self, name, *, right, keep=slice(None), labels=None, seed=0, hardware=MACHINE, seconds=100.0, **recipe):
         """Write a run that gets the images right whose row is in ``right``; ``keep`` are those it is tested on."""
@@ -309,7 +308,7 @@ def test_other_classes(runs, capsys):
     for name in ("predictions.csv", "split_manifest.csv", "metrics.json"):
         rewrite(other / name, lambda text: text.replace("cat", "lynx"))
     said = refused(capsys, run, other)
-    assert "do not name the same classes: only a knows cat; only b knows lynx" in said
+    assert "do not name the same classes: only a knows 'cat'; only b knows 'lynx'" in said
 
 
 def test_figures_of_another_evaluation(runs, capsys):

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.contracts import ClassNames, EvalResult, Split
+from headstart.contracts import ClassNames, EvalResult
 from headstart.data.arrays import image_hashes
 from headstart.data.dataset import SealedTest
+from headstart.data.sources.memory import ArraySource
 from headstart.data.splits import build_manifest
+from headstart.data.subset import Subset
 from headstart.evaluation.evaluate import measure, predictions_table
 
 ANIMALS = ("cat", "dog", "bird", "frog")
@@ -49,11 +51,9 @@ def make_evaluated_run(tmp_path):
         logits = generator.normal(size=(2 * n, len(names)))
         logits[np.arange(2 * n), labels] += 2 * strength
         logits = (3 * logits).astype(np.float32)
-        splits = [
-            Split(images[part], labels[part], classes, split, np.arange(2 * n)[part] % n)
-            for split, part in (("train", slice(n // 4, n)), ("val", slice(0, n // 4)), ("test", slice(n, None)))
-        ]
-        manifest = build_manifest(splits[0], splits[1], SealedTest(splits[2]))
+        source, test_source = (ArraySource(images[p], labels[p], classes) for p in (slice(0, n), slice(n, None)))
+        train, val = Subset(source, np.arange(n // 4, n), "train"), Subset(source, np.arange(n // 4), "val")
+        manifest = build_manifest(train, val, SealedTest(Subset.whole(test_source, "test")))
         manifest.write(run / "split_manifest.csv")
         val = measure(logits[: n // 4], labels[: n // 4], split="val", names=classes, temperature=1.5)
         test = measure(logits[n:], labels[n:], split="test", names=classes, temperature=1.5)

@@ -198,6 +198,7 @@ def test_a_broken_config_is_refused(folder, text):
         ("surprise", 1, "unknown key 'surprise'"),
         ("label_names", ["cat", "dog"], "num_classes is 3, but label_names has 2 names"),
         ("label_names", ["cat", "dog", "dog"], "must be unique"),
+        ("label_names", ["cat", "dog", "b\u2028d"], r"label_names.*b\\u2028d"),
         ("label_names", "cat", "label_names must be a list of names"),
         ("num_classes", 4, "num_classes is 4, but label_names has 3 names"),
         ("pretrained_cfg.num_classes", 4, r"pretrained_cfg\.num_classes is 4"),

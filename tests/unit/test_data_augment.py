@@ -11,7 +11,7 @@ PREPROCESS = Preprocess(size=48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 @pytest.fixture(scope="module")
 def pictures(sample):
-    return torch.from_numpy(np.array(sample.train.images[:16]))
+    return torch.from_numpy(np.array(sample.train.source.array[:16]))
 
 
 @pytest.mark.parametrize("size", [20, 32, 96])

@@ -4,6 +4,7 @@ import torch
 
 from headstart.data.batches import TrainingBatches, check_classes, evaluation_batches
 from headstart.data.preprocess import Preprocess
+from headstart.data.working_copy import working_copy
 from headstart.errors import RecipeError
 
 PREPROCESS = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -12,7 +13,7 @@ CHANGES = {"flip": True, "min_scale": 0.5, "max_aspect": 1.2, "trivial": 0.3}
 
 def batches(sample, **options):
     settings = {"sizes": [32, 40], "batch_size": 64, "seed": 5, "changes": CHANGES} | options
-    return TrainingBatches(split=sample.train, preprocess=PREPROCESS, **settings)
+    return TrainingBatches(squares=working_copy(sample.train, PREPROCESS), preprocess=PREPROCESS, **settings)
 
 
 def test_an_epoch_shows_each_image_at_most_once_at_its_own_size(sample):
@@ -72,7 +73,9 @@ def test_a_batch_that_does_not_fit_is_refused(sample, options, message):
 
 
 def test_evaluation_keeps_the_order(sample):
-    batches = evaluation_batches(sample.train, PREPROCESS, batch_size=64, device=torch.device("cpu"))
+    batches = evaluation_batches(
+        working_copy(sample.train, PREPROCESS), PREPROCESS, batch_size=64, device=torch.device("cpu")
+    )
     labels = torch.cat([labels for _, labels in batches])
     assert np.array_equal(labels.numpy(), sample.train.labels)
 

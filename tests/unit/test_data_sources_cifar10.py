@@ -207,7 +207,7 @@ def test_a_folder_with_something_else_says_what_it_could_be(tmp_path):
 
 @pytest.mark.full_data
 def test_the_real_images_are_the_canonical_ones(cifar10):
-    images, labels = cifar10.train.images, cifar10.train.labels
+    images, labels = cifar10.train.source.array, cifar10.train.labels
     assert (cifar10.sha256, images.shape) == (CIFAR10.sha256, (50_000, 32, 32, 3))
     # Mean and standard deviation per channel as the field knows them, and the figures of the study's first batch.
     means = [images[..., c].mean() / 255 for c in range(3)]
@@ -224,6 +224,6 @@ def test_the_real_images_are_the_canonical_ones(cifar10):
 @pytest.mark.full_data
 def test_the_sample_is_a_part_of_the_real_set(cifar10, sample):
     rows = np.sort(np.concatenate([np.flatnonzero(cifar10.train.labels == c)[:50] for c in range(10)]))
-    assert np.array_equal(cifar10.train.images[rows], sample.train.images)
+    assert np.array_equal(cifar10.train.source.array[rows], sample.train.source.array)
     assert np.array_equal(cifar10.train.labels[rows], sample.train.labels)
     assert set(sample.sealed_test.image_hashes()) <= set(cifar10.sealed_test.image_hashes())

@@ -6,19 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headstart.contracts import ClassNames, Split
+from headstart.contracts import ClassNames
 from headstart.data.arrays import image_hashes
 from headstart.data.dataset import Dataset, SealedTest, load_dataset
+from headstart.data.sources.memory import ArraySource
 from headstart.data.splits import Manifest, build_manifest, read_manifest, split_train
+from headstart.data.subset import Subset
 from headstart.errors import DataError
 
 NAMES = ClassNames(("a", "b", "c"))
 
 
-def made(labels, *, name="train", seed=0, side=4):
+def made(labels, *, name="train", seed=0, side=4, names=NAMES):
     """Random images with the given labels."""
     images = np.random.default_rng(seed).integers(0, 256, (len(labels), side, side, 3), dtype=np.uint8)
-    return Split(images, np.array(labels, dtype=np.int64), NAMES, name, np.arange(len(labels), dtype=np.int64))
+    return Subset.whole(ArraySource(images, np.array(labels, dtype=np.int64), names), name)
 
 
 @pytest.fixture
@@ -26,11 +28,12 @@ def manifest(sample):
     return build_manifest(*split_train(sample.train, val_fraction=0.1, seed=0), sample.sealed_test)
 
 
-def changed(dataset, *, images=None, labels=None, rows=None):
+def changed(dataset, *, images=None, labels=None):
     """A copy of ``dataset`` with other training data."""
-    train = dataset.train
-    fields = {"images": images, "labels": labels, "rows": rows}
-    return replace(dataset, train=replace(train, **{k: v for k, v in fields.items() if v is not None}))
+    source = dataset.train.source
+    images = source.array if images is None else images
+    train = Subset.whole(ArraySource(images, source.targets if labels is None else labels, source.classes), "train")
+    return replace(dataset, train=train)
 
 
 def test_every_image_is_on_one_side_with_its_own_label(sample):
@@ -38,8 +41,8 @@ def test_every_image_is_on_one_side_with_its_own_label(sample):
     assert sorted([*train.rows, *val.rows]) == list(range(500))
     for split, name in ((train, "train"), (val, "val")):
         assert split.name == name
-        assert split.images.dtype == np.uint8
-        assert np.array_equal(split.images, sample.train.images[split.rows])
+        assert split.source is sample.train.source, "nothing is copied"
+        assert np.array_equal(split.image(3), sample.train.source.array[split.rows[3]])
         assert np.array_equal(split.labels, sample.train.labels[split.rows])
         assert (np.diff(split.rows) > 0).all()
     assert np.bincount(val.labels).tolist() == [5] * 10
@@ -80,25 +83,25 @@ def test_the_draw_is_pinned(sample):
 def test_the_order_of_the_images_does_not_matter(sample):
     order = np.random.default_rng(0).permutation(500)
     train = sample.train
-    shuffled = replace(train, images=train.images[order], labels=train.labels[order], rows=train.rows[order])
+    shuffled = replace(train, rows=train.rows[order])
     original, other = (split_train(s, val_fraction=0.1, seed=0)[1] for s in (train, shuffled))
     assert set(original.rows) == set(other.rows)
 
 
 def test_copies_of_an_image_stay_together():
-    split = made(np.arange(300) % 3)
-    images = split.images.copy()
+    labels = np.arange(300) % 3
+    images = made(labels).source.array
     # Sixty images have from one to three copies, some of them under another label.
     for row in range(60):
         for copy in range(1 + row % 3):
             images[60 + 3 * row + copy] = images[row]
-    split = replace(split, images=images)
+    split = Subset.whole(ArraySource(images, labels, NAMES), "train")
     sides = 0
     for seed in range(20):
         train, val = split_train(split, val_fraction=0.2, seed=seed)
-        assert not set(image_hashes(train.images)) & set(image_hashes(val.images))
+        assert not set(train.identities) & set(val.identities)
         assert np.bincount(val.labels).tolist() == [20, 20, 20]
-        sides += sum(n > 1 for n in Counter(image_hashes(val.images)).values())
+        sides += sum(n > 1 for n in Counter(val.identities).values())
     assert sides > 0, "copies are never drawn for validation"
 
 
@@ -113,10 +116,9 @@ def test_a_class_too_small_to_split_is_named(labels, told):
 
 def test_a_class_of_copies_only_is_named():
     split = made([0, 0, 1, 1, 2, 2])
-    images = split.images.copy()
-    images[5] = images[4]
+    split.source.array[5] = split.source.array[4]
     with pytest.raises(DataError, match="'c' can't be split: its 2 images are copies"):
-        split_train(replace(split, images=images), val_fraction=0.5, seed=0)
+        split_train(split, val_fraction=0.5, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
@@ -127,7 +129,7 @@ def test_fractions_out_of_range(sample, fraction):
 
 def test_the_manifest_holds_every_image(manifest, sample):
     assert Counter(row.split for row in manifest.rows) == {"train": 450, "val": 50, "test": 100}
-    hashes = image_hashes(sample.train.images)
+    hashes = image_hashes(sample.train.source.array)
     for row in manifest.rows[:500]:
         assert row.sha256 == hashes[row.row]
         assert row.label == sample.class_names[sample.train.labels[row.row]]
@@ -145,11 +147,9 @@ def test_the_manifest_survives_a_file(manifest, tmp_path):
     assert hashlib.sha256(path.read_bytes()).hexdigest() == manifest.sha256
 
 
-def test_class_names_may_hold_anything(tmp_path):
-    names = ClassNames(('a, "b"', "c\nd", "é"))
-    splits = [
-        replace(made([0, 1, 2], name=n, seed=s), class_names=names) for s, n in enumerate(("train", "val", "test"))
-    ]
+def test_class_names_may_hold_what_csv_must_quote(tmp_path):
+    names = ClassNames(('a, "b"', "c;d, 'e'", "é"))
+    splits = [made([0, 1, 2], name=n, seed=s, names=names) for s, n in enumerate(("train", "val", "test"))]
     manifest = build_manifest(splits[0], splits[1], SealedTest(splits[2]))
     manifest.write(tmp_path / "m.csv")
     assert read_manifest(tmp_path / "m.csv") == manifest
@@ -187,7 +187,7 @@ def test_the_right_data_passes(manifest, sample):
 
 
 def test_changed_images_are_counted_and_named(manifest, sample):
-    images = np.array(sample.train.images)
+    images = np.array(sample.train.source.array)
     images[[7, 8, 9, 400], 0, 0, 0] ^= 1
     with pytest.raises(
         DataError, match=r"4 changed \(train row \d+, train row \d+, train row \d+, \.\.\.\).*train again"
@@ -196,7 +196,7 @@ def test_changed_images_are_counted_and_named(manifest, sample):
 
 
 def test_swapped_images_are_found(manifest, sample):
-    images = np.array(sample.train.images)
+    images = np.array(sample.train.source.array)
     images[[0, 1]] = images[[1, 0]]
     with pytest.raises(DataError, match=r"2 changed \(train row \d, train row \d\)"):
         manifest.check(changed(sample, images=images))
@@ -214,7 +214,7 @@ def test_images_that_went_from_test_to_train_are_named(manifest, sample, sample_
     a = sample_arrays
     train_images, test_images = a.train_images.copy(), a.test_images.copy()
     train_images[5], test_images[6] = a.test_images[6], a.train_images[5]
-    test = Split(test_images, a.test_labels, sample.class_names, "test", np.arange(100))
+    test = Subset.whole(ArraySource(test_images, a.test_labels, sample.class_names), "test")
     swapped = replace(changed(sample, images=train_images), sealed_test=SealedTest(test))
     with pytest.raises(DataError, match=r"moved from train to test \(train row 5\)") as error:
         manifest.check(swapped)
@@ -248,9 +248,10 @@ def test_a_manifest_with_an_image_in_train_and_val_does_not_pass(manifest, sampl
 
 def test_copies_between_train_and_test_are_counted():
     train, val, test = (made([0, 1, 2], name=n, seed=s) for s, n in enumerate(("train", "val", "test")))
-    test = replace(test, images=np.concatenate([train.images[:2], val.images[:1]]))
+    copies = [train.image(0), train.image(1), train.image(0), val.image(0)]
+    test = Subset.whole(ArraySource(np.stack(copies), np.array([0, 1, 0, 2]), NAMES), "test")
     manifest = build_manifest(train, val, SealedTest(test))
-    assert manifest.straddling() == {"train+val": 0, "train+test": 2, "val+test": 1}
+    assert manifest.straddling() == {"train+val": 0, "train+test": 3, "val+test": 1}, "each copy counts"
 
 
 def test_a_split_is_got_back_from_the_manifest(manifest, sample):
@@ -259,7 +260,7 @@ def test_a_split_is_got_back_from_the_manifest(manifest, sample):
         again = manifest.select(sample.train, split.name)
         assert again.name == split.name
         assert np.array_equal(again.rows, split.rows)
-        assert np.array_equal(again.images, split.images)
+        assert again.source is split.source
         assert np.array_equal(again.labels, split.labels)
 
 

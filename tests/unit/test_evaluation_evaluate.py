@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from headstart.bundle import Bundle, load_bundle, save_bundle
-from headstart.contracts import ClassNames, Split
+from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
+from headstart.data.sources.memory import ArraySource
 from headstart.data.splits import build_manifest, split_train
+from headstart.data.subset import Subset
 from headstart.errors import DataError, HeadstartError, RunError
 from headstart.evaluation.evaluate import evaluate_run, measure
 from headstart.inference.predictor import Predictor, load
@@ -36,8 +38,8 @@ def made_dataset(seed=0):
     images = generator.integers(0, 256, (90, 32, 32, 3), dtype=np.uint8)
     images[60] = images[0]  # as some data sets have it: a test image that is also a training image
     labels = np.arange(90, dtype=np.int64) % 3
-    train = Split(images[:60], labels[:60], NAMES, "train", np.arange(60))
-    test = Split(images[60:], labels[60:], NAMES, "test", np.arange(30))
+    train = Subset.whole(ArraySource(images[:60], labels[:60], NAMES), "train")
+    test = Subset.whole(ArraySource(images[60:], labels[60:], NAMES), "test")
     return Dataset("animals", train, SealedTest(test), NAMES, "ab" * 32, "a test")
 
 
@@ -116,7 +118,7 @@ def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
     with (run / "predictions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     test = dataset.sealed_test.open()
-    shipped = load(run).predict(test.images)
+    shipped = load(run).predict(test.source.array)
 
     assert list(lines[0]) == ["row", "sha256", "label", "predicted", "probability", "p_cat", "p_dog", "p_bird"]
     assert [line["sha256"] for line in lines] == dataset.sealed_test.image_hashes()
@@ -168,7 +170,7 @@ def test_evaluating_again_gives_the_same_figures_and_keeps_the_times_of_the_whol
 
 def test_images_that_moved_between_the_splits_are_refused(run, sealed):
     dataset = made_dataset()
-    dataset.train.images[[1, 2]] = dataset.sealed_test._split.images[[1, 2]]
+    dataset.train.source.array[[1, 2]] = dataset.sealed_test._subset.source.array[[1, 2]]
     with pytest.raises(DataError, match="2 "):
         evaluate_run(run, dataset, command="c")
     assert openings(run) == []
@@ -193,7 +195,9 @@ def test_another_runs_manifest_is_refused(run, sealed):
 def test_classes_in_another_order_are_refused(run, sealed):
     dataset = made_dataset()
     swapped = Dataset("animals", dataset.train, dataset.sealed_test, ClassNames(("dog", "cat", "bird")), "ab", "")
-    with pytest.raises(DataError, match="knows the classes cat, dog, bird, but data set 'animals' has dog, cat"):
+    with pytest.raises(
+        DataError, match="knows the classes 'cat', 'dog', 'bird', but data set 'animals' has 'dog', 'cat'"
+    ):
         evaluate_run(run, swapped, command="c")
     assert openings(run) == []
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from headstart.contracts import ClassNames, Split
+from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
+from headstart.data.sources.memory import ArraySource
+from headstart.data.subset import Subset
 from headstart.errors import InputError
 from headstart.evaluation.corruptions import CORRUPTIONS
 from headstart.evaluation.robustness import contact_sheet, headline, sample_size, stratified_rows, summary
@@ -12,7 +14,7 @@ from headstart.evaluation.robustness import contact_sheet, headline, sample_size
 
 def made_dataset(n):
     names = ClassNames(("cat", "dog"))
-    split = Split(np.zeros((n, 8, 8, 3), np.uint8), np.arange(n) % 2, names, "test", np.arange(n))
+    split = Subset.whole(ArraySource(np.zeros((n, 8, 8, 3), np.uint8), np.arange(n) % 2, names), "test")
     return Dataset("animals", split, SealedTest(split), names, "ab" * 32, "a test")
 
 

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from headstart.bundle import Bundle, save_bundle
-from headstart.contracts import ClassNames, Split
+from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.preprocess import Preprocess
+from headstart.data.sources.memory import ArraySource
+from headstart.data.subset import Subset
 from headstart.errors import InputError
 from headstart.evaluation import saliency
 from headstart.evaluation.saliency import class_activation_maps, write_saliency
@@ -83,7 +85,7 @@ def test_a_real_network_is_explained_and_the_file_says_how(tmp_path):
     bundle = made_bundle(build_classifier(backbone, num_classes=2, seed=0))
     save_bundle(bundle, tmp_path / "model")
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), dtype=np.uint8)
-    split = Split(images, np.arange(12) % 2, NAMES, "test", np.arange(12))
+    split = Subset.whole(ArraySource(images, np.arange(12) % 2, NAMES), "test")
     dataset = Dataset("colours", split, SealedTest(split), NAMES, "ab" * 32, "a test")
     wanted = {7: ("red", "blue"), 3: ("blue", "blue"), **dict.fromkeys((0, 1, 2), ("red", "blue"))}
     content = write_saliency(tmp_path, dataset, wanted=wanted)

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
+from headstart.data.sources.memory import ArraySource
+from headstart.data.subset import Subset
+from headstart.data.working_copy import working_copy
 from headstart.features import cache as features
 from headstart.features.cache import frozen_features
 from headstart.models.backbones import load_backbone
@@ -22,12 +26,14 @@ def classifier():
 
 
 def compute(classifier, images, **options):
+    source = ArraySource(images, np.zeros(len(images), np.int64), ClassNames(("a", "b")))
     settings = {"preprocess": PREPROCESS, "weights_sha256": "abc", "memory_format": torch.contiguous_format} | options
-    return frozen_features(classifier, images, **settings)
+    squares = working_copy(Subset.whole(source, "train"), settings["preprocess"])
+    return frozen_features(classifier, squares, **settings)
 
 
 def test_a_second_pass_is_read_from_the_disk(own_home, classifier, sample, monkeypatch):
-    images = np.asarray(sample.train.images[:100])
+    images = np.asarray(sample.train.source.array[:100])
     counts = []
     first = compute(classifier, images, advance=counts.append)
     assert first.values.shape[0] == 100
@@ -42,7 +48,7 @@ def test_a_second_pass_is_read_from_the_disk(own_home, classifier, sample, monke
 
 @pytest.mark.parametrize("change", ["images", "weights", "size", "mirror", "folded"])
 def test_images_weights_and_transform_are_the_key(own_home, classifier, sample, change):
-    images = np.array(sample.train.images[:8])
+    images = np.array(sample.train.source.array[:8])
     compute(classifier, images)
     if change == "images":
         images[3, 5, 5, 0] ^= 1
@@ -60,7 +66,7 @@ def test_images_weights_and_transform_are_the_key(own_home, classifier, sample, 
 
 
 def test_features_whose_cost_is_not_known_are_computed_again(own_home, classifier, sample):
-    images = np.asarray(sample.train.images[:8])
+    images = np.asarray(sample.train.source.array[:8])
     compute(classifier, images)
     (facts,) = (own_home / "features").glob("*.json")
     facts.unlink()
@@ -69,13 +75,13 @@ def test_features_whose_cost_is_not_known_are_computed_again(own_home, classifie
 
 
 def test_mirrored_features_are_those_of_mirrored_images(own_home, classifier, sample):
-    images = np.array(sample.train.images[:8])
+    images = np.array(sample.train.source.array[:8])
     mirrored = compute(classifier, images, mirror=True).values
     assert np.allclose(mirrored, compute(classifier, np.ascontiguousarray(images[:, :, ::-1])).values, atol=1e-5)
 
 
 def test_a_full_cache_forgets_what_was_not_used_for_longest(own_home, classifier, sample, monkeypatch):
-    parts = [np.array(sample.train.images[start : start + 8]) for start in (0, 8, 16)]
+    parts = [np.array(sample.train.source.array[start : start + 8]) for start in (0, 8, 16)]
     compute(classifier, parts[0])
     (first,) = (own_home / "features").glob("*.npy")
     compute(classifier, parts[1])

@@ -23,7 +23,7 @@ from headstart.inspection.duplicates import (
 def pictures(sample):
     """60 different real pictures, six of each class."""
     rows = np.concatenate([np.flatnonzero(sample.train.labels == label)[:6] for label in range(10)])
-    return np.array(sample.train.images[rows])
+    return np.array(sample.train.source.array[rows])
 
 
 def altered(pixels, how):

@@ -16,11 +16,11 @@ def random_images(n, side=8, seed=0):
 
 @pytest.fixture(scope="module")
 def described(sample):
-    return describe(blocks(sample.train.images), sample.train.labels, sample.class_names)
+    return describe(blocks(sample.train.source.array), sample.train.labels, sample.class_names)
 
 
 def test_moments_equal_those_of_a_floating_point_copy(sample, described):
-    images = np.asarray(sample.train.images, dtype=np.float64)
+    images = np.asarray(sample.train.source.array, dtype=np.float64)
     found = described.as_dict()
     assert (found["mean"], found["std"]) == (round(images.mean(), 2), round(images.std(), 2))
     assert (found["min"], found["max"]) == (images.min(), images.max())
@@ -33,7 +33,7 @@ def test_moments_equal_those_of_a_floating_point_copy(sample, described):
 
 
 def test_shares_and_histograms_count_every_value(sample, described):
-    images, found = np.asarray(sample.train.images), described.as_dict()
+    images, found = np.asarray(sample.train.source.array), described.as_dict()
     assert found["near_black_share"] == round(float((images <= 10).mean()), 6)
     assert found["near_white_share"] == round(float((images >= 245).mean()), 6)
     assert sum(found["histograms"]["overall"]) == images.size
@@ -51,12 +51,12 @@ def test_shape_labels_and_classes_are_told(sample, described):
 
 
 def test_a_mean_image_is_that_of_its_class(sample, described):
-    of_ships = np.asarray(sample.train.images)[sample.train.labels == sample.class_names.index("ship")]
+    of_ships = np.asarray(sample.train.source.array)[sample.train.labels == sample.class_names.index("ship")]
     assert np.allclose(described.mean_images[sample.class_names.index("ship")], of_ships.mean(axis=0))
 
 
 def test_brightness_and_contrast_are_those_of_each_image(sample, described):
-    luma = np.asarray(sample.train.images[7], dtype=np.float64) @ (0.299, 0.587, 0.114)
+    luma = np.asarray(sample.train.source.array[7], dtype=np.float64) @ (0.299, 0.587, 0.114)
     assert described.brightness[7] == pytest.approx(luma.mean(), abs=1e-2)
     assert described.contrast[7] == pytest.approx(luma.std(), abs=1e-2)
     found = described.as_dict()
@@ -65,7 +65,7 @@ def test_brightness_and_contrast_are_those_of_each_image(sample, described):
 
 
 def test_the_size_of_the_blocks_makes_no_difference(sample):
-    images, labels = np.asarray(sample.train.images[:50]), sample.train.labels[:50]
+    images, labels = np.asarray(sample.train.source.array[:50]), sample.train.labels[:50]
     whole = describe([images], labels, sample.class_names).as_dict()
     parts = describe(np.split(images, [1, 20]), labels, sample.class_names).as_dict()
     assert parts == whole

@@ -10,7 +10,7 @@ from headstart.training.class_weights import class_weights
 
 
 def test_balanced_weights_are_scikit_learns(sample):
-    uneven = replace(sample.train, labels=sample.train.labels[:77])
+    uneven = replace(sample.train, rows=sample.train.rows[:77])
     expected = compute_class_weight("balanced", classes=np.arange(10), y=uneven.labels)
     assert class_weights("balanced", uneven).tolist() == pytest.approx(expected.tolist())
 

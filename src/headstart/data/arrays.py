@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Images
 
-_BLOCK = 2000
+BLOCK = 2000
 """Images that are looked at together: 6 MB for CIFAR-10."""
 
 
@@ -57,36 +57,34 @@ def _shape(array: NDArray[Any]) -> bytes:
     return str(tuple(int(n) for n in array.shape)).encode()
 
 
-def image_hashes(images: UInt8Images) -> list[str]:
-    """Return the SHA-256 of each image: its shape as text, e.g. ``32x32x3``, then its pixels row by row."""
+def image_digests(images: UInt8Images) -> NDArray[np.uint8]:
+    """Return the SHA-256 of each image as bytes, shape (n, 32).
+
+    Hashed is the image's shape as text, e.g. ``32x32x3``, then its pixels row by row.
+    """
     shape = "x".join(str(n) for n in images.shape[1:]).encode()
-    hashes = []
+    digests = bytearray()
     for block in blocks(images):
         for image in np.ascontiguousarray(block):
             digest = hashlib.sha256(shape)
             digest.update(image.data)
-            hashes.append(digest.hexdigest())
-    return hashes
+            digests += digest.digest()
+    return np.frombuffer(digests, np.uint8).reshape(-1, 32)
 
 
-def gather(images: UInt8Images, rows: NDArray[np.int64]) -> UInt8Images:
-    """Return a uint8 copy of the chosen images in the order of ``rows``; the source's pages are released."""
-    chosen = np.empty((len(rows), *images.shape[1:]), dtype=np.uint8)
-    for start in range(0, len(rows), _BLOCK):
-        part = rows[start : start + _BLOCK]
-        np.take(images, part, axis=0, out=chosen[start : start + len(part)])
-        _release(images)
-    return chosen
+def image_hashes(images: UInt8Images) -> list[str]:
+    """Return the SHA-256 of each image in hexadecimal, as ``image_digests`` defines it."""
+    return [digest.tobytes().hex() for digest in image_digests(images)]
 
 
 def blocks(images: UInt8Images) -> Iterator[UInt8Images]:
     """Yield all images in order, a few thousand at a time; the pages of a block are given back after it."""
-    for start in range(0, len(images), _BLOCK):
-        yield images[start : start + _BLOCK]
-        _release(images)
+    for start in range(0, len(images), BLOCK):
+        yield images[start : start + BLOCK]
+        release(images)
 
 
-def _release(images: UInt8Images) -> None:
+def release(images: UInt8Images) -> None:
     """Drop a memory-mapped array's pages from this process; they are read again from the file when needed."""
     base: Any = images
     while isinstance(base, np.ndarray):

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
-from headstart.contracts import ClassNames, Split
+from headstart.contracts import ClassNames, UInt8Images, listed
 from headstart.data.augment import DRAWS, augment
 from headstart.data.preprocess import Preprocess
 from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
+from headstart.data.working_copy import Places, Squares
 from headstart.errors import RecipeError, nearest
 
 
@@ -59,8 +60,7 @@ def check_classes(key: str, named: Iterable[str], class_names: ClassNames) -> No
     if unknown:
         guess = nearest(unknown[0], class_names)
         raise RecipeError(
-            f"{key} names {', '.join(map(repr, unknown))}, which the data does not have.{guess} "
-            f"Classes: {', '.join(class_names)}."
+            f"{key} names {listed(unknown)}, which the data does not have.{guess} Classes: {listed(class_names)}."
         )
 
 
@@ -69,7 +69,7 @@ class TrainingBatches:
     """The batches of every epoch.
 
     Attributes:
-        split: What is trained on.
+        squares: What is trained on.
         preprocess: Of the network's input; its size is replaced by each epoch's own.
         sizes: Image size of each epoch, in pixels.
         batch_size: Images in an optimiser step, over all processes.
@@ -86,7 +86,7 @@ class TrainingBatches:
         processes: Sharing each batch.
     """
 
-    split: Split
+    squares: Squares
     preprocess: Preprocess
     sizes: Sequence[int]
     batch_size: int
@@ -103,21 +103,19 @@ class TrainingBatches:
 
     def __post_init__(self) -> None:
         """Raise RecipeError for a batch that does not fit the data or the processes."""
-        check_batch_size(self.batch_size, images=len(self.split), processes=self.processes)
+        check_batch_size(self.batch_size, images=len(self.squares), processes=self.processes)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch; the rest of the images wait for another epoch's order."""
-        return len(self.split) // self.batch_size
+        return len(self.squares) // self.batch_size
 
     @property
     def views_in_all(self) -> int:
         """Different views of an image in the whole training; 0 where every epoch draws a new one."""
-        height, width = self.split.images.shape[1:3]
-        # A crop of full size still has a place to draw in an image that is not square.
         operations = self.changes.get("trivial", 0.0) or self.stronger
         draws = self.mixup or self.cutmix or self.changes.get("flip", True) or operations
-        crops = height != width or self.changes.get("min_scale", 1.0) < 1 or self.changes.get("max_aspect", 1.0) > 1
+        crops = self.changes.get("min_scale", 1.0) < 1 or self.changes.get("max_aspect", 1.0) > 1
         return self.views if draws or crops else 1
 
     @property
@@ -130,7 +128,7 @@ class TrainingBatches:
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step ``start`` on."""
-        order = epoch_order(seed=self.seed, epoch=epoch, n=len(self.split))
+        order = epoch_order(seed=self.seed, epoch=epoch, n=len(self.squares))
         view = epoch % self.views_in_all if self.views_in_all else epoch
         share = self.batch_size // self.processes
         for step in range(start, self.steps_per_epoch):
@@ -145,26 +143,33 @@ class TrainingBatches:
 
     def images(self, rows: NDArray[np.int64], *, view: int, size: int) -> Tensor:
         """Return images as one view shows them: normalised, shape (len(rows), 3, size, size)."""
-        draws = torch.from_numpy(_draws(self.seed, view, len(self.split))[rows])
-        pixels = torch.from_numpy(np.array(self.split.images[rows])).to(self.device)
-        changes = {**self.changes, "trivial": self._shares(rows)} if self.stronger else self.changes
-        return augment(pixels, draws.to(self.device), self.preprocess.resized(size), **changes)
+        draws = torch.from_numpy(_draws(self.seed, view, len(self.squares))[rows]).to(self.device)
+        shares = self._shares(rows) if self.stronger else None
+        preprocess = self.preprocess.resized(size)
+
+        def changed(pixels: UInt8Images, places: Places) -> Tensor:
+            own = {} if shares is None else {"trivial": shares[places]}
+            return augment(
+                torch.from_numpy(pixels).to(self.device), draws[places], preprocess, **{**self.changes, **own}
+            )
+
+        return self.squares.tensor(rows, changed)
 
     def _shares(self, rows: NDArray[np.int64]) -> Tensor:
         """Return how likely each of these images is to get a random operation, shape (len(rows),)."""
         common = float(self.changes.get("trivial", 0.0))
-        of_class = np.array([self.stronger.get(name, common) for name in self.split.class_names], np.float32)
-        return torch.from_numpy(of_class[self.split.labels[rows]]).to(self.device)
+        of_class = np.array([self.stronger.get(name, common) for name in self.squares.subset.class_names], np.float32)
+        return torch.from_numpy(of_class[self.squares.labels[rows]]).to(self.device)
 
     def _batch(self, step: int, rows: NDArray[np.int64], view: int, size: int) -> Batch:
-        labels = torch.from_numpy(self.split.labels[rows]).to(self.device)
+        labels = torch.from_numpy(self.squares.labels[rows]).to(self.device)
         if self.hidden:
             return Batch(step, rows, view, self.hidden(rows, view, size), labels, labels)
         images, targets = self._mix(self.images(rows, view=view, size=size), labels)
         return Batch(step, rows, view, images, labels, targets)
 
     def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        classes = len(self.split.class_names)
+        classes = len(self.squares.subset.class_names)
         kinds = [
             kind(alpha=alpha, num_classes=classes)
             for kind, alpha in ((v2.MixUp, self.mixup), (v2.CutMix, self.cutmix))
@@ -184,10 +189,13 @@ def _draws(seed: int, view: int, n: int) -> NDArray[np.float32]:
 
 
 def evaluation_batches(
-    split: Split, preprocess: Preprocess, *, batch_size: int, device: torch.device
+    squares: Squares, preprocess: Preprocess, *, batch_size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (images, labels) in the split's own order, without any randomness."""
-    for start in range(0, len(split), batch_size):
-        pixels = torch.from_numpy(np.array(preprocess.squares(split.images[start : start + batch_size]))).to(device)
-        labels = torch.from_numpy(np.array(split.labels[start : start + batch_size])).to(device)
-        yield preprocess.tensor(pixels), labels
+    """Yield (images, labels) in the subset's own order, without any randomness."""
+
+    def prepared(pixels: UInt8Images, _: Places) -> Tensor:
+        return preprocess.tensor(torch.from_numpy(pixels).to(device))
+
+    for start in range(0, len(squares), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(squares)))
+        yield squares.tensor(positions, prepared), torch.from_numpy(squares.labels[positions]).to(device)

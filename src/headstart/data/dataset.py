@@ -2,16 +2,18 @@
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from headstart.contracts import ClassNames, Split
-from headstart.data.arrays import Arrays, image_hashes
+from headstart.contracts import ClassNames, listed
+from headstart.data.arrays import Arrays
 from headstart.data.sources.arrays import Stored, is_store, open_store
 from headstart.data.sources.cifar10 import CIFAR10
+from headstart.data.sources.memory import ArraySource
 from headstart.data.sources.remote import obtain, open_local, remote_sources
+from headstart.data.subset import Subset
 from headstart.errors import DataError, nearest
 from headstart.home import cache_home
 from headstart.terminal import Terminal
@@ -23,27 +25,23 @@ KNOWN = ("cifar10",)
 class SealedTest:
     """The test split, of which everything but the evaluation sees only hashes and label names."""
 
-    def __init__(self, split: Split) -> None:
-        self._split = split
+    def __init__(self, subset: Subset) -> None:
+        self._subset = subset
 
     def __len__(self) -> int:
-        return len(self._split)
+        return len(self._subset)
 
     def image_hashes(self) -> list[str]:
         """Return the SHA-256 of each image, in the data set's own order."""
-        return list(self._hashes)
+        return list(self._subset.identities)
 
     def label_names(self) -> list[str]:
         """Return the class of each image by name, for the split manifest only."""
-        return [self._split.class_names[int(label)] for label in self._split.labels]
+        return [self._subset.class_names[int(label)] for label in self._subset.labels]
 
-    def open(self) -> Split:
+    def open(self) -> Subset:
         """Return the test split. Only ``evaluation`` calls this, and logs each call in the run."""
-        return self._split
-
-    @cached_property
-    def _hashes(self) -> tuple[str, ...]:
-        return tuple(image_hashes(self._split.images))
+        return self._subset
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Dataset:
 
     Attributes:
         name: ``cifar10``, or what the folder's dataset.json says.
-        train: All training images, or the first ``limit`` of them; memory-mapped.
+        train: All training images, or the first ``limit`` of them.
         sealed_test: All test images.
         class_names: In index order.
         sha256: Of the whole data set, whatever the limit; see ``Arrays.sha256``.
@@ -60,7 +58,7 @@ class Dataset:
     """
 
     name: str
-    train: Split
+    train: Subset
     sealed_test: SealedTest
     class_names: ClassNames
     sha256: str
@@ -89,10 +87,19 @@ def load_dataset(
     if not len(stored.arrays.test_labels):
         raise DataError(f"{stored.name} holds no test images, and a classifier is measured on some. Add a test split.")
     train = _training_split(stored, limit)
-    arrays, names = stored.arrays, stored.class_names
-    rows = np.arange(len(arrays.test_labels), dtype=np.int64)
-    sealed_test = SealedTest(Split(arrays.test_images, arrays.test_labels, names, "test", rows))
-    return Dataset(stored.name, train, sealed_test, names, stored.sha256, stored.source)
+    sealed_test = SealedTest(Subset.whole(_source(stored, "test"), "test"))
+    return Dataset(stored.name, train, sealed_test, stored.class_names, stored.sha256, stored.source)
+
+
+def _source(stored: Stored, part: Literal["train", "test"]) -> ArraySource:
+    """Return one part of a data set; the hashes of its images are kept for the next run."""
+    arrays, digest = stored.arrays, stored.sha256
+    images, labels = {
+        "train": (arrays.train_images, arrays.train_labels),
+        "test": (arrays.test_images, arrays.test_labels),
+    }[part]
+    index = cache_home() / "identities" / f"{digest[:32]}-{part}.npy"
+    return ArraySource(images, labels, stored.class_names, index, digest)
 
 
 def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
@@ -122,7 +129,7 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
     return open_store(path)
 
 
-def _training_split(stored: Stored, limit: int | None) -> Split:
+def _training_split(stored: Stored, limit: int | None) -> Subset:
     arrays, names = stored.arrays, stored.class_names
     available = len(arrays.train_labels)
     if limit is not None and limit > available:
@@ -134,10 +141,10 @@ def _training_split(stored: Stored, limit: int | None) -> Split:
     labels = arrays.train_labels[:count]
     if missing := [class_name for i, class_name in enumerate(names) if not (labels == i).any()]:
         remedy = _smallest_limit(arrays, names)
-        absent = ", ".join(f"'{class_name}'" for class_name in missing)
+        absent = listed(missing)
         where = "the training set" if limit is None else f"the first {limit:,} training images"
         raise DataError(f"No image of {absent} is in {where} of {stored.name}. {remedy}")
-    return Split(arrays.train_images[:count], labels, names, "train", np.arange(count, dtype=np.int64))
+    return Subset(_source(stored, "train"), np.arange(count, dtype=np.int64), "train")
 
 
 def _smallest_limit(arrays: Arrays, names: ClassNames) -> str:

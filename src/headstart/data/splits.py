@@ -14,18 +14,17 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import ClassNames, Split
-from headstart.data.arrays import gather, image_hashes
+from headstart.contracts import SplitName
 from headstart.data.dataset import Dataset, SealedTest
+from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.files import write_atomically
 
-SplitName = Literal["train", "val", "test"]
 _SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 _HEADER = ["sha256", "split", "label", "row"]
 
 
-def split_train(train: Split, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
+def split_train(train: Subset, *, val_fraction: float, seed: int) -> tuple[Subset, Subset]:
     """Draw a validation split out of the training images, with every class's share kept.
 
     An image's place in the draw is the SHA-256 of the seed and of its pixels: it depends on no random
@@ -39,7 +38,7 @@ def split_train(train: Split, *, val_fraction: float, seed: int) -> tuple[Split,
         seed: Decides the draw.
 
     Returns:
-        The smaller training split and the validation split, each a uint8 copy in the order of ``train``.
+        The smaller training split and the validation split, each in the order of ``train``.
 
     Raises:
         DataError: A class has no image, only one, or only copies of one.
@@ -54,9 +53,9 @@ def split_train(train: Split, *, val_fraction: float, seed: int) -> tuple[Split,
                 " two: one to train on and one to validate on. Add images, raise the limit, or take it out."
             )
     quotas = _quotas(counts, val_fraction)
-    held_out = _draw(image_hashes(train.images), train.labels, quotas, seed)
+    held_out = _draw(train.identities, train.labels, quotas, seed)
     _check_both_sides(train, held_out)
-    return _part(train, ~held_out, "train"), _part(train, held_out, "val")
+    return Subset(train.source, train.rows[~held_out], "train"), Subset(train.source, train.rows[held_out], "val")
 
 
 def _quotas(counts: NDArray[np.int64], val_fraction: float) -> NDArray[np.int64]:
@@ -89,7 +88,7 @@ def _draw(hashes: Sequence[str], labels: NDArray[np.int64], quotas: NDArray[np.i
     return held_out
 
 
-def _check_both_sides(train: Split, held_out: NDArray[np.bool_]) -> None:
+def _check_both_sides(train: Subset, held_out: NDArray[np.bool_]) -> None:
     for index, name in enumerate(train.class_names):
         of_class = held_out[train.labels == index]
         if of_class.all() or not of_class.any():
@@ -97,11 +96,6 @@ def _check_both_sides(train: Split, held_out: NDArray[np.bool_]) -> None:
                 f"Class '{name}' can't be split: its {len(of_class)} images are copies of one another, which"
                 " must stay on one side. Add different images, or take the class out."
             )
-
-
-def _part(whole: Split, mask: NDArray[np.bool_], name: Literal["train", "val"]) -> Split:
-    chosen = np.flatnonzero(mask)
-    return Split(gather(whole.images, chosen), whole.labels[chosen], whole.class_names, name, whole.rows[chosen])
 
 
 class ManifestRow(NamedTuple):
@@ -150,22 +144,27 @@ class Manifest:
         except OSError as error:
             raise DataError(f"The split manifest can't be written to {path}: {error.strerror or error}.") from None
 
-    def select(self, train: Split, split: Literal["train", "val"]) -> Split:
-        """Return the images of a data set's training part that are in ``split``, as a uint8 copy.
+    def select(self, train: Subset, split: Literal["train", "val"]) -> Subset:
+        """Return the images of a data set's training part that are in ``split``.
 
         Call ``check`` first; this looks only at the places of the images.
         """
         rows = [row.row for row in self.rows if row.split == split]
-        return _part(train, np.isin(train.rows, rows), split)
+        return Subset(train.source, train.rows[np.isin(train.rows, rows)], split)
 
     def straddling(self) -> dict[str, int]:
-        """Return how many images lie in two splits: for ``train+val``, ``train+test`` and ``val+test``.
+        """Return how many images of one split lie in another too: for ``train+val``, ``train+test`` and ``val+test``.
 
-        The first is 0 for every split that ``split_train`` makes. The others say that the data set itself has
-        test images among its training images, which flatters the test score.
+        Counted are the images of the split that is named second, each copy of an image for itself. The first number is
+        0 for every split that ``split_train`` makes. The others say that the data set itself has test images among its
+        training images, which flatters the test score.
         """
-        images = {split: {row.sha256 for row in self.rows if row.split == split} for split in _SPLITS}
-        return {f"{one}+{other}": len(images[one] & images[other]) for one, other in combinations(_SPLITS, 2)}
+        images = {split: [row.sha256 for row in self.rows if row.split == split] for split in _SPLITS}
+        different = {split: set(hashes) for split, hashes in images.items()}
+        return {
+            f"{one}+{other}": sum(image in different[one] for image in images[other])
+            for one, other in combinations(_SPLITS, 2)
+        }
 
     def check(self, dataset: Dataset) -> None:
         """Check that the images and labels of ``dataset`` are those of the manifest, each in its split.
@@ -193,7 +192,7 @@ class Manifest:
                 problems["relabelled"].append(f"{part} row {place} from '{row.label}' to '{label}'")
         problems["new"] = [f"{part} row {place}" for part, place in actual if (part, place) not in expected]
         if straddling := self.straddling()["train+val"]:
-            problems["both in train and in val"] = [f"{straddling} different ones"]
+            problems["both in train and in val"] = [f"{straddling} of the validation images"]
         self._refuse(dataset, {kind: where for kind, where in problems.items() if where})
 
     def _refuse(self, dataset: Dataset, problems: dict[str, list[str]]) -> None:
@@ -212,13 +211,12 @@ class Manifest:
         )
 
 
-def build_manifest(train: Split, val: Split, sealed_test: SealedTest) -> Manifest:
-    """Return the manifest of a split; it looks at the pixels of every image once."""
+def build_manifest(train: Subset, val: Subset, sealed_test: SealedTest) -> Manifest:
+    """Return the manifest of a split."""
     rows: list[ManifestRow] = []
-    for split, name in ((train, "train"), (val, "val")):
-        labels = _names(split.labels, split.class_names)
-        places = split.rows.tolist()
-        rows += map(ManifestRow, image_hashes(split.images), [cast(SplitName, name)] * len(split), labels, places)
+    for subset, name in ((train, "train"), (val, "val")):
+        split: list[SplitName] = [cast(SplitName, name)] * len(subset)
+        rows += map(ManifestRow, subset.identities, split, _label_names(subset), subset.rows.tolist())
     test: list[SplitName] = ["test"] * len(sealed_test)
     rows += map(ManifestRow, sealed_test.image_hashes(), test, sealed_test.label_names(), range(len(sealed_test)))
     return Manifest(tuple(rows))
@@ -249,16 +247,13 @@ def read_manifest(path: Path) -> Manifest:
 def _content(dataset: Dataset) -> dict[tuple[str, int], tuple[str, str]]:
     """Return hash and label name of every image of ``dataset`` by its part (train or test) and place."""
     train, test = dataset.train, dataset.sealed_test
-    labels = _names(train.labels, train.class_names)
-    content = {
-        ("train", row): found
-        for row, found in zip(train.rows.tolist(), zip(image_hashes(train.images), labels, strict=True), strict=True)
-    }
+    found_in_train = zip(train.identities, _label_names(train), strict=True)
+    content = {("train", row): found for row, found in zip(train.rows.tolist(), found_in_train, strict=True)}
     content |= {
         ("test", row): found for row, found in enumerate(zip(test.image_hashes(), test.label_names(), strict=True))
     }
     return content
 
 
-def _names(labels: NDArray[np.int64], class_names: ClassNames) -> list[str]:
-    return [class_names[int(label)] for label in labels]
+def _label_names(subset: Subset) -> list[str]:
+    return [subset.class_names[label] for label in subset.labels.tolist()]

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from headstart.contracts import listed
 from headstart.data.splits import read_manifest
 from headstart.errors import InputError, RecipeError, RunError
 from headstart.recipe.schema import parse_recipe
@@ -177,7 +178,7 @@ def _check_classes(first: ComparedRun, other: ComparedRun) -> None:
     ours, theirs = set(first.files.class_names), set(other.files.class_names)
     if ours != theirs:
         told = [
-            f"only {run.name} knows {', '.join(sorted(extra)[:5])}{', ...' if len(extra) > 5 else ''}"
+            f"only {run.name} knows {listed(sorted(extra))}"
             for run, extra in ((first, ours - theirs), (other, theirs - ours))
             if extra
         ]

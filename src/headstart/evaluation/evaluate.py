@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from headstart.bundle import update_bundle
 from headstart.bundle.config import WEIGHTS_FILE
-from headstart.contracts import ClassNames, EvalResult, Predictions, Split
+from headstart.contracts import ClassNames, EvalResult, Predictions, listed
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest, read_manifest
+from headstart.data.subset import Subset
+from headstart.data.working_copy import working_copy
 from headstart.errors import DataError, HeadstartError, RunError
 from headstart.files import write_atomically, write_json
 from headstart.inference.predictor import Predictor, Progress, load, within
@@ -180,21 +182,21 @@ def checked_manifest(run: Path, dataset: Dataset, predictor: Predictor) -> Manif
         )
     if predictor.class_names != dataset.class_names:
         raise DataError(
-            f"{run / 'model'} knows the classes {', '.join(predictor.class_names)}, but data set "
-            f"'{dataset.name}' has {', '.join(dataset.class_names)}. "
+            f"{run / 'model'} knows the classes {listed(predictor.class_names)}, but data set "
+            f"'{dataset.name}' has {listed(dataset.class_names)}. "
             "Evaluate on the data set that the run was trained on."
         )
     manifest.check(dataset)
     return manifest
 
 
-def finite_logits(predictor: Predictor, split: Split, progress: Progress | None = None) -> NDArray[np.float32]:
+def finite_logits(predictor: Predictor, split: Subset, progress: Progress | None = None) -> NDArray[np.float32]:
     """Return the classifier's outputs for a split, shape (n, classes).
 
     Raises:
         HeadstartError: Some are not finite.
     """
-    logits = predictor.logits(split.images, progress=progress)
+    logits = predictor.logits(working_copy(split, predictor.preprocess), progress=progress)
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
         raise HeadstartError(

@@ -1,10 +1,10 @@
 """A look at the test split before anything is trained: for people, who can't judge a score on pictures unseen."""
 
-from headstart.contracts import Split
 from headstart.data.dataset import Dataset
+from headstart.data.subset import Subset
 
 
-def look_at_test(dataset: Dataset) -> Split:
+def look_at_test(dataset: Dataset) -> Subset:
     """Return the test split for description: its pixels, class counts and copies of training images.
 
     Nothing may be fitted to it or chosen by it; the caller records that it was opened, and for what.

@@ -62,7 +62,7 @@ def measure_corruptions(
     """
     test = dataset.sealed_test.open()
     rows = stratified_rows(test.labels, images, seed=_SEED)
-    pictures, labels = test.images[rows], test.labels[rows]
+    pictures, labels = np.stack([test.image(row) for row in rows.tolist()]), test.labels[rows]
     predictor = load(run / "model", device=device)
     rounds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
     in_all = images * (1 + len(rounds))

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from headstart.contracts import UInt8Images
 from headstart.data.preprocess import Preprocess
+from headstart.data.working_copy import Places, Squares
 from headstart.errors import TrainingError
 from headstart.files import write_atomically, write_json
 from headstart.home import cache_home
@@ -40,7 +40,7 @@ class Features(NamedTuple):
 
 def frozen_features(
     module: nn.Module,
-    images: UInt8Images,
+    squares: Squares,
     *,
     preprocess: Preprocess,
     weights_sha256: str,
@@ -53,7 +53,7 @@ def frozen_features(
 
     Args:
         module: Classifier whose backbone is still as its weights were loaded; must be in eval mode.
-        images: uint8, shape (n, height, width, 3).
+        squares: Of which images.
         preprocess: Size and statistics of the network's input.
         weights_sha256: Hash of the backbone's weights.
         memory_format: Of the images; part of the key, since it decides the last bits of the result.
@@ -64,17 +64,17 @@ def frozen_features(
     Raises:
         TrainingError: The cache folder can't be written.
     """
-    key = _key(module, images, preprocess, weights_sha256, mirror, str(memory_format))
+    key = _key(module, squares, preprocess, weights_sha256, mirror, str(memory_format))
     path = cache_home() / "features" / f"{key}.npy"
     cached_seconds = _cached_seconds(path)
     if cached_seconds is not None:
         # The age decides what goes when the cache is full; a cache that is only read keeps its ages.
         with suppress(OSError):
             path.touch()
-        advance(len(images))
+        advance(len(squares))
     else:
         started = time.monotonic()
-        features = _compute(module, images, preprocess, memory_format, mirror, batch_size, advance)
+        features = _compute(module, squares, preprocess, memory_format, mirror, batch_size, advance)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(_facts(path), {"seconds": round(time.monotonic() - started, 3)})
@@ -107,7 +107,7 @@ def _cached_seconds(path: Path) -> float | None:
 @torch.inference_mode()
 def _compute(
     module: nn.Module,
-    images: UInt8Images,
+    squares: Squares,
     preprocess: Preprocess,
     memory_format: torch.memory_format,
     mirror: bool,
@@ -116,37 +116,39 @@ def _compute(
 ) -> Tensor:
     device = next(module.parameters()).device
     features = torch.empty(0)
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(preprocess.squares(images[start : start + batch_size]))).to(device)
-        prepared = preprocess.tensor(batch)
+
+    def prepare(pixels: UInt8Images, _: Places) -> Tensor:
+        return preprocess.tensor(torch.from_numpy(pixels).to(device))
+
+    for start in range(0, len(squares), batch_size):
+        positions = np.arange(start, min(start + batch_size, len(squares)))
+        prepared = squares.tensor(positions, prepare)
         if mirror:
             prepared = prepared.flip(3)
         found = pooled_features(module, prepared.contiguous(memory_format=memory_format)).float()
         if start == 0:
             # In one piece: kept batch by batch, they would lie scattered between the feature maps that come and go, and
             # hold on to many times their own memory.
-            features = torch.empty(len(images), found.shape[1])
-        features[start : start + len(batch)] = found
-        advance(len(batch))
+            features = torch.empty(len(squares), found.shape[1])
+        features[start : start + len(positions)] = found
+        advance(len(positions))
     return features
 
 
 def _key(
     module: nn.Module,
-    images: UInt8Images,
+    squares: Squares,
     preprocess: Preprocess,
     weights_sha256: str,
     mirror: bool,
     memory_format: str,
 ) -> str:
     """Return what decides the features, to the last bit: batch norms that are folded away round differently."""
-    digest = hashlib.sha256(np.ascontiguousarray(images).data)
     device = next(module.parameters()).device.type
     batch_norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
-    described = [asdict(preprocess), images.shape, weights_sha256, batch_norms, mirror]
+    described = [squares.fingerprint(), preprocess.fingerprint(), weights_sha256, batch_norms, mirror]
     described += [memory_format, device, torch.__version__]
-    digest.update(json.dumps(described).encode())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
 def _forget_oldest(folder: Path, *, keep: Path) -> None:

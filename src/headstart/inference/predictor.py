@@ -22,6 +22,7 @@ from headstart.bundle import CONFIG_FILE, Bundle, load_bundle
 from headstart.contracts import ClassNames, Predictions, UInt8Images
 from headstart.data.decode import decode_file, to_rgb
 from headstart.data.preprocess import Preprocess
+from headstart.data.working_copy import Places, Squares
 from headstart.errors import BundleError, InputError
 from headstart.models.fold import fold_batch_norm, pad_in_kernel
 
@@ -154,12 +155,13 @@ class Predictor:
                     yield path, FilePrediction(label=top[0][0], probability=top[0][1], top=top)
 
     def logits(
-        self, images: UInt8Images, *, batch_size: int | None = None, progress: Progress | None = None
+        self, images: UInt8Images | Squares, *, batch_size: int | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
-        """Return the uncalibrated outputs for pictures of one size.
+        """Return the uncalibrated outputs for the images of a split, or for images of one size.
 
         Args:
-            images: uint8, shape (n, height, width, 3), RGB; may be memory-mapped, as only one batch is held at once.
+            images: The working copy of a split for this classifier's preprocessing; or uint8, shape
+                (n, height, width, 3), RGB, which may be memory-mapped, as only one batch is held at once.
             batch_size: As in ``predict``.
             progress: Told about each batch.
 
@@ -170,19 +172,28 @@ class Predictor:
             InputError: No picture, or another kind of array.
         """
         batch_size = self._batch_size(batch_size)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
+        if not isinstance(images, Squares) and (
+            images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape
+        ):
             raise InputError(
                 f"Expected uint8 pictures of shape (n, height, width, 3), n at least 1, but got {images.dtype} "
                 f"of shape {images.shape}."
             )
         logits = np.empty((len(images), len(self.class_names)), np.float32)
         for start in range(0, len(images), batch_size):
-            # A copy, as torch can't share memory that is mapped read-only.
-            batch = torch.from_numpy(np.array(self.preprocess.squares(images[start : start + batch_size])))
-            logits[start : start + len(batch)] = self._logits(self.preprocess.tensor(batch.to(self._device)))
+            stop = min(start + batch_size, len(images))
+            if isinstance(images, Squares):
+                inputs = images.tensor(np.arange(start, stop), self._inputs)
+            else:
+                # A copy, as torch can't share memory that is mapped read-only.
+                inputs = self._inputs(np.array(self.preprocess.squares(images[start:stop])))
+            logits[start:stop] = self._logits(inputs)
             if progress is not None:
-                progress(start + len(batch), len(images))
+                progress(stop, len(images))
         return logits
+
+    def _inputs(self, squares: UInt8Images, _: Places = slice(None)) -> Tensor:
+        return self.preprocess.tensor(torch.from_numpy(squares).to(self._device))
 
     def _outputs(self, pictures: Iterable[_P], batch_size: int) -> Iterator[list[tuple[_P, NDArray[np.float32] | str]]]:
         """Yield batches of pictures with their logits, shape (classes,), or the reason why there are none.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart import api
+from headstart.contracts import listed
 from headstart.errors import InputError, RecipeError, RunError
 from headstart.recipe.schema import Recipe, differences, load_recipe
 from headstart.studies.ledger import Ledger
@@ -51,7 +52,7 @@ def refuse_early(stages: Sequence[Stage], ledger: Ledger, settings: Settings, se
         if stage.weakest_needed > len(facts.classes):
             raise RecipeError(
                 f"Stage '{stage.name}' names the {stage.weakest_needed} weakest classes, but {facts.name} has only "
-                f"{len(facts.classes)}: {', '.join(facts.classes)}. Leave it out of --stages."
+                f"{len(facts.classes)}: {listed(facts.classes)}. Leave it out of --stages."
             )
         stand_ins = list(facts.classes)
         for name, change in stage.variants_for(settings.families).items():

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.contracts import Split
 from headstart.data.batches import check_classes
+from headstart.data.subset import Subset
 
 
-def class_weights(weights: Literal["balanced"] | Mapping[str, float] | None, train: Split) -> Tensor | None:
+def class_weights(weights: Literal["balanced"] | Mapping[str, float] | None, train: Subset) -> Tensor | None:
     """Return the loss weight of each class, shape (classes,), or None for equal weights.
 
     Args:

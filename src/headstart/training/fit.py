@@ -15,9 +15,10 @@ from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic
 from headstart.compute.processes import ALONE, Processes
 from headstart.compute.session import Session
-from headstart.contracts import EpochRecord, Split
+from headstart.contracts import EpochRecord
 from headstart.data.batches import TrainingBatches, evaluation_batches
 from headstart.data.splits import build_manifest
+from headstart.data.working_copy import Squares
 from headstart.features.cache import Features, frozen_features
 from headstart.models.fold import unfolded_state_dict
 from headstart.models.freeze import parameter_groups, suggested_rate
@@ -50,7 +51,7 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
         StoppedError: Stopped by Ctrl-C after saving.
     """
     started, terminal = time.monotonic(), session.terminal
-    manifest = build_manifest(material.train, material.val, material.dataset.sealed_test)
+    manifest = build_manifest(material.train.subset, material.val.subset, material.dataset.sealed_test)
     run.write_manifest(manifest)
     arithmetic = _arithmetic(recipe, material, run)
     terminal.say(
@@ -99,10 +100,10 @@ def _train_probe(
 ) -> tuple[int, list[EpochRecord], float]:
     """Train the head; return the best epoch, the record of each one there is, and the features' ``cached_seconds``."""
 
-    def features_of(split: Split, *, mirror: bool, advance: Callable[[int], None]) -> Features:
+    def features_of(squares: Squares, *, mirror: bool, advance: Callable[[int], None]) -> Features:
         return frozen_features(
             material.classifier,
-            np.asarray(split.images),
+            squares,
             preprocess=material.preprocess.resized(probe.size),
             weights_sha256=material.backbone.weights.sha256,
             memory_format=arithmetic.torch_format,
@@ -116,7 +117,7 @@ def _train_probe(
     features = np.concatenate([part.values for part in found])
     cached_seconds = sum(part.cached_seconds for part in found)
     labels = torch.from_numpy(np.tile(material.train.labels, len(mirrors)))
-    weights = class_weights(recipe.finetune.class_weights, material.train) if recipe.finetune else None
+    weights = class_weights(recipe.finetune.class_weights, material.train.subset) if recipe.finetune else None
     if probe.solver == "lbfgs":
         head = head_of(material.classifier).to("cpu")
         assert isinstance(head, nn.Linear)
@@ -172,7 +173,7 @@ def _fine_tune(
     epochs, steps = len(batches.sizes), batches.steps_per_epoch * len(batches.sizes)
     lr = tune.lr or suggested_rate(module)
     groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
-    weights = class_weights(tune.class_weights, material.train)
+    weights = class_weights(tune.class_weights, material.train.subset)
     learner = Learner(
         module=module,
         trained=_wrapped(trained, compiled=recipe.hardware.compile, processes=processes),
@@ -234,7 +235,7 @@ def _epoch_line(last: EpochRecord, epochs: int) -> str:
 def _batches(tune: FinetuneRecipe, material: Material, seed: int, processes: Processes) -> TrainingBatches:
     augment = tune.augment
     return TrainingBatches(
-        split=material.train,
+        squares=material.train,
         preprocess=material.preprocess,
         sizes=[step.size for step in tune.schedule for _ in range(step.epochs)],
         batch_size=tune.batch_size,

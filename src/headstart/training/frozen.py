@@ -153,7 +153,7 @@ def reuse_frozen(
 
     first = np.zeros(1, np.int64)
     shapes = {(view, size): tuple(compute(first, view, size).shape[1:]) for view, size in views}
-    frozen = FrozenStages(compute, rest, shapes, len(batches.split), folder, batches.device)
+    frozen = FrozenStages(compute, rest, shapes, len(batches.squares), folder, batches.device)
     lack = _take_room(frozen)
     if lack and required:
         raise RunError(

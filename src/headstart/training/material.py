@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from headstart.contracts import Split
 from headstart.data.batches import check_batch_size, check_classes
 from headstart.data.dataset import Dataset
 from headstart.data.preprocess import Preprocess
 from headstart.data.splits import split_train
+from headstart.data.subset import Subset
+from headstart.data.working_copy import Squares, working_copy
 from headstart.models.backbones import Backbone, fed_unit_range, load_backbone
 from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel
 from headstart.models.freeze import count_stages, freeze
@@ -38,8 +39,8 @@ class Material:
     """
 
     dataset: Dataset
-    train: Split
-    val: Split
+    train: Squares
+    val: Squares
     backbone: Backbone
     classifier: nn.Module
     folds: tuple[Fold, ...]
@@ -48,7 +49,7 @@ class Material:
     device: torch.device
 
 
-def split_checked(recipe: Recipe, dataset: Dataset) -> tuple[Split, Split]:
+def split_checked(recipe: Recipe, dataset: Dataset) -> tuple[Subset, Subset]:
     """Return what is trained on and what selects, once the recipe is known to fit them.
 
     Raises:
@@ -95,5 +96,28 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     preprocess = replace(
         backbone.preprocess, size=recipe.input_size, crop_pct=1.0, interpolation=kernel, fit=recipe.fit
     )
-    classifier = classifier.eval().to(device)
-    return Material(dataset, train, val, backbone, classifier, folds, frozen_stages, preprocess, device)
+    train_side, val_side = working_sides(recipe)
+    return Material(
+        dataset=dataset,
+        train=working_copy(train, preprocess, side=train_side),
+        val=working_copy(val, preprocess, side=val_side),
+        backbone=backbone,
+        classifier=classifier.eval().to(device),
+        folds=folds,
+        frozen_stages=frozen_stages,
+        preprocess=preprocess,
+        device=device,
+    )
+
+
+def working_sides(recipe: Recipe) -> tuple[int, int]:
+    """Return the largest size, in pixels, at which images are trained on, and that at which they validate."""
+    train, val = {recipe.input_size}, {recipe.input_size}
+    if recipe.finetune:
+        train |= {step.size for step in recipe.finetune.schedule}
+    if recipe.probe:
+        train.add(recipe.probe.size)
+    if recipe.probe and recipe.probe.solver == "adam":
+        # Its best epoch is found on validation features.
+        val.add(recipe.probe.size)
+    return max(train), max(val)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from headstart.contracts import UInt8Images
-from headstart.data.arrays import image_hashes
 from headstart.data.dataset import load_dataset
 from headstart.errors import DataError, InputError
 from headstart.evaluation.comparable import ComparedRun, check_comparable, differing_settings, read_runs
@@ -302,16 +301,13 @@ def _pictures(
     recorded = run.files.environment.get("data_dir")
     place = data_dir or (Path(recorded) if recorded else None)
     try:
-        pixels = mistake_pixels(load_dataset(run.recipe["data.name"], data_dir=place, progress=progress))
-        pictures = {row: _checked(pixels(row), sha256) for row, sha256 in wanted.items()}
+        dataset = load_dataset(run.recipe["data.name"], data_dir=place, progress=progress)
+        pixels, hashes = mistake_pixels(dataset), dataset.sealed_test.image_hashes()
+        if any(hashes[row] != sha256 for row, sha256 in wanted.items()):
+            raise DataError("the data set at hand holds other test images than those that the runs were measured on.")
+        pictures = {row: pixels(row) for row in wanted}
     except (DataError, IndexError, KeyError) as error:
         if data_dir is not None:
             raise DataError(f"{data_dir} does not hold the pictures of these runs: {error}") from None
         return {}, str(error)
     return pictures, None
-
-
-def _checked(picture: UInt8Images, sha256: str) -> UInt8Images:
-    if image_hashes(picture[None])[0] != sha256:
-        raise DataError("the data set at hand holds other test images than those that the runs were measured on.")
-    return picture

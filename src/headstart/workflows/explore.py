@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from headstart.compute.device import describe_hardware
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import Session
-from headstart.contracts import Split, UInt8Images
-from headstart.data.arrays import blocks, image_hashes
 from headstart.data.dataset import load_dataset
+from headstart.data.subset import ImageSource, Subset
+from headstart.data.working_copy import working_copy
 from headstart.errors import RunError
 from headstart.evaluation.look import look_at_test
 from headstart.features.cache import frozen_features
@@ -172,12 +172,12 @@ def check_place(folder: Path) -> None:
             )
 
 
-def _describe(split: Split) -> Statistics:
-    return describe(blocks(split.images), split.labels, split.class_names)
+def _describe(split: Subset) -> Statistics:
+    return describe(split.blocks(), split.labels, split.class_names)
 
 
 def _features(
-    backbone: Backbone, splits: Sequence[Split], device: torch.device, terminal: Terminal
+    backbone: Backbone, splits: Sequence[Subset], device: torch.device, terminal: Terminal
 ) -> list[NDArray[np.float32]]:
     """Return the features of each split's images, shape (n, features); kept on disk for the next time."""
     classifier = build_classifier(backbone, num_classes=len(splits[0].class_names), seed=0).eval().to(device)
@@ -185,12 +185,13 @@ def _features(
     pad_in_kernel(classifier)
     # What depthwise networks are fastest in.
     classifier = classifier.to(memory_format=torch.channels_last)
+    preprocess = replace(backbone.preprocess, size=FEATURE_SIZE, crop_pct=1.0)
     with terminal.bar("Features", sum(len(split) for split in splits)) as advance:
         return [
             frozen_features(
                 classifier,
-                split.images,
-                preprocess=replace(backbone.preprocess, size=FEATURE_SIZE, crop_pct=1.0),
+                working_copy(split, preprocess),
+                preprocess=preprocess,
                 weights_sha256=backbone.weights.sha256,
                 memory_format=torch.channels_last,
                 advance=advance,
@@ -199,15 +200,15 @@ def _features(
         ]
 
 
-def _duplicates(splits: Sequence[Split], directions: NDArray[np.float32], terminal: Terminal) -> dict[str, Any]:
+def _duplicates(splits: Sequence[Subset], directions: NDArray[np.float32], terminal: Terminal) -> dict[str, Any]:
     """Return what occurs more than once, within and across splits; each image by its split, row and label."""
     places = [
         {"split": split.name, "row": int(row), "label": split.class_names[int(label)]}
         for split in splits
         for row, label in zip(split.rows, split.labels, strict=True)
     ]
-    hashes = [sha256 for split in splits for sha256 in image_hashes(split.images)]
-    squares = np.concatenate([duplicates.luma_squares(blocks(split.images)) for split in splits])
+    hashes = [sha256 for split in splits for sha256 in split.identities]
+    squares = np.concatenate([duplicates.luma_squares(split.blocks()) for split in splits])
     exact = duplicates.exact_duplicates(hashes)
     near = duplicates.near_duplicates(directions, squares, bar=terminal.bar)
     near = [pair for pair in near if hashes[pair.first] != hashes[pair.second]]
@@ -262,7 +263,7 @@ def _test_images(groups: Sequence[tuple[tuple[int, ...], float]], *, first: int,
     }
 
 
-def _outliers(train: Split, directions: NDArray[np.float32]) -> dict[str, list[dict[str, Any]]]:
+def _outliers(train: Subset, directions: NDArray[np.float32]) -> dict[str, list[dict[str, Any]]]:
     """Return for each class the training images that are least like the rest of it."""
     likeness = duplicates.likeness_to_class(directions, train.labels)
     return {
@@ -278,11 +279,11 @@ def _least(values: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.i
     return rows[np.argsort(values[rows], kind="stable")[:OUTLIERS_OF_A_CLASS]]
 
 
-def _write(folder: Path, found: dict[str, Any], statistics: dict[str, Statistics], splits: Sequence[Split]) -> None:
-    images: dict[str, UInt8Images] = {split.name: split.images for split in splits}
+def _write(folder: Path, found: dict[str, Any], statistics: dict[str, Statistics], splits: Sequence[Subset]) -> None:
+    sources: dict[str, ImageSource] = {split.name: split.source for split in splits}
     page = explore_page(
         found,
-        picture=lambda split, row: images[split][row],
+        picture=lambda split, row: sources[split].image(row),
         samples=_samples(splits[0]),
         mean_images=statistics["train"].mean_images,
     )
@@ -294,7 +295,7 @@ def _write(folder: Path, found: dict[str, Any], statistics: dict[str, Statistics
         raise RunError(f"{folder} can't be written: {error.strerror}. Check space and permissions.") from None
 
 
-def _samples(train: Split) -> dict[str, list[int]]:
+def _samples(train: Subset) -> dict[str, list[int]]:
     """Return the first rows of each class: no choice by anybody."""
     return {
         name: np.flatnonzero(train.labels == index)[:SAMPLES_OF_A_CLASS].tolist()

@@ -1,0 +1,106 @@
+"""An array and what is known of it in one file, which is checked to the last bit whenever it is read.
+
+The file is a plain ``.npy`` file that NumPy reads, followed by one line of JSON with the facts and one line with the
+SHA-256 of everything before it.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.files import new_file
+
+_CHECKSUM_LINE = 65
+"""Bytes of the last line: a SHA-256 in hexadecimal and a line end."""
+_CHUNK = 2**20
+logger = logging.getLogger(__name__)
+
+
+class Stored(NamedTuple):
+    """What such a file holds.
+
+    Attributes:
+        values: Memory-mapped, read-only.
+        facts: What is known of them, as plain data.
+    """
+
+    values: NDArray[Any]
+    facts: dict[str, Any]
+
+
+def write_array(path: Path, values: NDArray[Any], facts: Mapping[str, Any]) -> None:
+    """Write an array that is not empty, and its facts; the file appears whole or not at all.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written.
+    """
+    contiguous = np.ascontiguousarray(values)
+    with new_file(path) as file:
+        hashed = _Hashed(file)
+        np.lib.format.write_array_header_1_0(hashed, np.lib.format.header_data_from_array_1_0(contiguous))
+        hashed.write(contiguous.reshape(-1).view(np.uint8).data)
+        hashed.write(f"{json.dumps(dict(facts), allow_nan=False)}\n".encode())
+        file.write(f"{hashed.digest.hexdigest()}\n".encode())
+
+
+def read_array(path: Path) -> Stored | None:
+    """Read an array and its facts.
+
+    Returns:
+        None where there is no such file, or where it is damaged or can't be read, which is logged: the caller computes
+        the values again. The map outlives the file's removal.
+    """
+    try:
+        with path.open("rb") as file:
+            end = _checked_end(file)
+            file.seek(0)
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"version {version} of the .npy format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+            values: NDArray[Any] = np.memmap(file, dtype, "r", offset=start, shape=shape)
+            file.seek(start + values.nbytes)
+            facts = json.loads(file.read(end - start - values.nbytes))
+            if not isinstance(facts, dict):
+                raise ValueError("no facts")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("%s is damaged and is computed again (%s).", path, error)
+        return None
+    return Stored(values, facts)
+
+
+def _checked_end(file: BinaryIO) -> int:
+    """Return where the checksum begins, once it is known to fit what is before it; else raise ValueError."""
+    end = file.seek(0, 2) - _CHECKSUM_LINE
+    if end < 0:
+        raise ValueError("it is too short")
+    file.seek(0)
+    digest, left = hashlib.sha256(), end
+    while left and (chunk := file.read(min(left, _CHUNK))):
+        digest.update(chunk)
+        left -= len(chunk)
+    if file.read() != f"{digest.hexdigest()}\n".encode():
+        raise ValueError("its checksum does not fit")
+    return end
+
+
+class _Hashed:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write and hash."""
+        self.digest.update(data)
+        return self._file.write(data)

@@ -1,0 +1,68 @@
+"""Images that lie in one array, in memory or memory-mapped."""
+
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.contracts import ClassNames, UInt8Image, UInt8Images
+from headstart.data.array_file import read_array, write_array
+from headstart.data.arrays import image_digests
+
+_INDEX_FORMAT = 1
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """An ``ImageSource`` over one array.
+
+    Attributes:
+        array: Shape (n, height, width, 3), uint8 RGB; may be memory-mapped.
+        targets: Shape (n,), int64 indices into ``classes``.
+        classes: In index order.
+        index: File that keeps the images' hashes from one run to the next; None to keep them in memory only.
+        array_sha256: SHA-256 of the data set that the array has been verified to belong to; the index holds for no
+            other.
+    """
+
+    array: UInt8Images = field(repr=False)
+    targets: NDArray[np.int64] = field(repr=False)
+    classes: ClassNames
+    index: Path | None = None
+    array_sha256: str = ""
+
+    @property
+    def groups(self) -> None:
+        """None: each image stands for itself."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def identity(self, row: int) -> str:
+        """Return the SHA-256 of an image's shape and pixels, as ``image_digests`` defines it."""
+        digest: NDArray[np.uint8] = self._digests[row]
+        return digest.tobytes().hex()
+
+    def image(self, row: int, *, at_least: int | None = None) -> UInt8Image:  # noqa: ARG002
+        """Return an image; it is there whole, whatever is asked for."""
+        image: UInt8Image = self.array[row]
+        return image
+
+    @cached_property
+    def _digests(self) -> NDArray[np.uint8]:
+        facts = {"format": _INDEX_FORMAT, "data": self.array_sha256, "images": len(self)}
+        stored = read_array(self.index) if self.index else None
+        if stored and stored.facts == facts and stored.values.shape == (len(self), 32):
+            return np.array(stored.values)
+        digests = image_digests(self.array)
+        if self.index and len(digests):
+            try:
+                self.index.parent.mkdir(parents=True, exist_ok=True)
+                write_array(self.index, digests, facts)
+            except OSError as error:
+                logger.warning("The images are hashed again next time: %s can't be written (%s).", self.index, error)
+        return digests

@@ -1,0 +1,106 @@
+"""Every image of a split as a square of uint8, decoded once: what batches, features and measuring read from."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import __version__ as pillow_version
+from torch import Tensor
+
+from headstart.contracts import UInt8Images
+from headstart.data.preprocess import Preprocess
+from headstart.data.subset import Subset
+
+Places: TypeAlias = NDArray[np.int64] | slice
+"""Which of several images are meant."""
+
+
+@dataclass(frozen=True, eq=False)
+class Squares:
+    """The images of a subset as squares. Each keeps the side that it has: enlarging is the device's work.
+
+    Attributes:
+        subset: Which images, with their labels and identities.
+        stacks: Squares of one side each, uint8, shape (k, s, s, 3); may be memory-mapped.
+        stack: Number of the stack that holds each image, shape (n,).
+        place: Place of each image in its stack, shape (n,).
+        made_by: What made the squares out of the images; empty where each square is the image itself.
+    """
+
+    subset: Subset
+    stacks: tuple[UInt8Images, ...] = field(repr=False)
+    stack: NDArray[np.int64] = field(repr=False)
+    place: NDArray[np.int64] = field(repr=False)
+    made_by: str = ""
+
+    def __len__(self) -> int:
+        return len(self.subset)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Index of each image's class, shape (n,)."""
+        return self.subset.labels
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of what decides every pixel here: the images, and what made squares out of them."""
+        return hashlib.sha256(f"{self.subset.sha256} {self.made_by}".encode()).hexdigest()
+
+    def tensor(self, positions: NDArray[np.int64], make: Callable[[UInt8Images, Places], Tensor]) -> Tensor:
+        """Return what ``make`` makes of images, in order: shape (len(positions), ...).
+
+        Args:
+            positions: Positions in the subset, at least one.
+            make: From a copy of squares of one side, uint8 of shape (k, s, s, 3), and their places among
+                ``positions``, to a tensor of shape (k, ...). It is called once for each stack that is met.
+        """
+        stacks = self.stack[positions]
+        numbers = np.unique(stacks)
+        if len(numbers) == 1:
+            return make(self.stacks[numbers[0]][self.place[positions]], slice(None))
+        parts = {}
+        for number in numbers.tolist():
+            members = np.flatnonzero(stacks == number)
+            parts[number] = members, make(self.stacks[number][self.place[positions[members]]], members)
+        first = next(iter(parts.values()))[1]
+        made = first.new_empty((len(positions), *first.shape[1:]))
+        for members, part in parts.values():
+            made[torch.from_numpy(members).to(part.device)] = part
+        return made
+
+
+def working_copy(subset: Subset, preprocess: Preprocess, *, side: int | None = None) -> Squares:
+    """Return the images of a subset as squares; nothing is copied where they lie in an array of small squares.
+
+    Args:
+        subset: Which images.
+        preprocess: How an image becomes a square.
+        side: Largest side of a square, in pixels; ``preprocess.side`` when None. For images that are used at several
+            sizes it is the largest of them.
+
+    Raises:
+        DataError: An image can't be read; it is named.
+    """
+    array, limit = subset.source.array, side or preprocess.side
+    if array is not None and array.shape[1] == array.shape[2] <= limit:
+        # A plain array over the same memory: parts of a mapped one would be mapped ones by type, though not in fact.
+        return Squares(subset, (np.asarray(array),), np.zeros(len(subset), np.int64), subset.rows)
+    return _reduced(subset, preprocess, limit)
+
+
+def _reduced(subset: Subset, preprocess: Preprocess, side: int) -> Squares:
+    """Read every image once and keep its square in memory."""
+    by_side: dict[int, list[UInt8Images]] = defaultdict(list)
+    sides, place = np.empty(len(subset), np.int64), np.empty(len(subset), np.int64)
+    for position in range(len(subset)):
+        square = preprocess.square(subset.image(position, at_least=side), side=side)
+        sides[position], place[position] = len(square), len(by_side[len(square)])
+        by_side[len(square)].append(square)
+    found = sorted(by_side)
+    stacks = tuple(np.stack(by_side.pop(edge)) for edge in found)
+    made_by = f"{preprocess.fingerprint()} {side} Pillow {pillow_version}"
+    return Squares(subset, stacks, np.searchsorted(found, sides), place, made_by)
