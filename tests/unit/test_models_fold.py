@@ -210,6 +210,19 @@ def test_a_share_of_the_stages_suits_any_backbone(name, stages, frozen):
     assert count_stages(made, 0) == 0
 
 
-def test_the_suggested_rate_follows_the_kind_of_network():
-    assert suggested_rate(network("tf_efficientnet_lite0")) == SUGGESTED_RATES["depthwise"]
-    assert suggested_rate(network("resnet18")) == SUGGESTED_RATES["dense"]
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("depthwise", ["tf_efficientnet_lite0", "efficientnet_b3", "tf_efficientnetv2_s", "repvit_m0_9"]),
+        ("depthwise", ["mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv4_conv_small"]),
+        ("dense", ["resnet18", "resnet50", "regnety_004", "densenet121"]),
+        # Each of these has depthwise layers.
+        ("dense", ["convnext_tiny", "convnext_atto", "convnextv2_nano", "coatnet_0_rw_224", "pvt_v2_b0"]),
+        ("dense", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]),
+    ],
+)
+def test_the_suggested_rate_follows_the_kind_of_network(kind, names):
+    for name in names:
+        with torch.device("meta"):
+            made = timm.create_model(name, num_classes=10)
+        assert suggested_rate(made) == SUGGESTED_RATES[kind], name

@@ -16,7 +16,7 @@ dense convolutions and of attention are many and small, and the same step moves 
 
 def suggested_rate(module: nn.Module) -> float:
     """Return a peak learning rate of AdamW for fine-tuning this kind of network."""
-    return SUGGESTED_RATES["depthwise" if any(True for _ in _depthwise(module)) else "dense"]
+    return SUGGESTED_RATES["depthwise" if _is_depthwise(module) else "dense"]
 
 
 def count_stages(module: nn.Module, stages: float) -> int:
@@ -87,6 +87,20 @@ def set_training_mode(module: nn.Module, *, freeze_batch_norm: bool) -> None:
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             frozen = part.weight is not None and not part.weight.requires_grad
             part.train(not (freeze_batch_norm or frozen))
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    """Return whether a network is built on depthwise convolutions, as EfficientNet and MobileNet are.
+
+    Their share of the weights or of the multiply-adds does not tell: it is 1.5% of the weights in EfficientNetV2-S and
+    2.7% in ConvNeXt-Atto. Their share of the filters does: from 25% of the filters in MobileNets to 43% in
+    EfficientNet-Lite0, against 16% in ConvNeXts. Transformers with depthwise layers hold most weights in linear layers.
+    """
+    layers = [part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+    filters = sum(len(layer.weight) for layer in layers)
+    convolutional = sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Conv2d))
+    depthwise = sum(len(layer.weight) for layer in _depthwise(module))
+    return depthwise >= 0.2 * filters and convolutional > sum(layer.weight.numel() for layer in layers) / 2
 
 
 def _depthwise(module: nn.Module) -> Iterator[nn.Conv2d]:
