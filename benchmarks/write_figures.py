@@ -78,13 +78,13 @@ def replace_once(text: str, pattern: str, new: str) -> str:
 def readme_with_figures(readme: str) -> str:
     """Return README.md with the figures of the result files in their places."""
     quickstart, tests = result("quickstart"), result("tests")
-    cost = f"{duration(quickstart['median']['total_seconds'])} ({machine(quickstart)}; "
-    cost += f"{quickstart['median']['peak_rss_mb'] / 1000:.2f} GB of memory)"
-    readme = replace_once(readme, r"(?<=and\sdownload\sit\stakes\s)[^(]*\([^)]*\)", cost)
+    cost = f"{duration(quickstart['median']['total_seconds'])} and "
+    cost += f"{quickstart['median']['peak_rss_mb'] / 1000:.2f} GB of memory on {machine(quickstart)}"
+    readme = replace_once(readme, r"(?<=downloaded, a run takes )[^,]*, [^,]*(?=, and ends with)", cost)
     readme = replace_once(readme, r"(?<=```text\n)Test  .*?(?=\n```)", printed(quickstart))
-    readme = replace_once(readme, r"(?<=tests of `make test` run in )\d+ s", f"{tests['pytest_seconds']:.0f} s")
+    readme = replace_once(readme, r"(?<=tests of `make test` take )\d+ s", f"{tests['pytest_seconds']:.0f} s")
     predicted = result("predict-files")["median_seconds"]
-    readme = replace_once(readme, r"(?<=names 1,000 PNG files of 32 x 32 pixels in )\d+ s", duration(predicted))
+    readme = replace_once(readme, r"(?<=classifies 1,000 PNG files of 32 x 32 pixels in )\d+ s", duration(predicted))
     part, whole = (run["seconds"] for run in result("explore")["runs"].values())
     taken = f"test split take {duration(part)}, everything takes {duration(whole)}"
     readme = replace_once(readme, r"test split take \d+ s, everything takes \d+ s", taken)

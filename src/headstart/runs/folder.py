@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from headstart.errors import RunError
+from headstart.files import sweep_leftovers
 from headstart.recipe.schema import Recipe
 from headstart.runs.records import Environment
 from headstart.runs.run import Run
@@ -134,9 +135,7 @@ def _owner(path: Path) -> str:
 def _sweep(path: Path) -> None:
     """Remove temporary files that killed processes left; under the lock nobody else is writing one."""
     for folder in (path, path / "checkpoints"):
-        for file in folder.glob(".*-????????"):
-            with suppress(OSError):
-                file.unlink()
+        sweep_leftovers(folder, older_than=0)
 
 
 def _is_left_over(file: Path) -> bool:
