@@ -135,7 +135,7 @@ def test_figures_of_the_readme_are_in_the_files_it_links():
     checked = 0
     for section in re.split(r"^## ", README, flags=re.MULTILINE):
         # How wide an interval is, and made-up probabilities in code, are no results.
-        text = re.sub(r"95 % interval", "interval", section)
+        text = re.sub(r"95 ?% interval", "interval", section)
         text = "".join(
             part for part in re.split(r"(^```python\n.*?^```$)", text, flags=re.M | re.S) if "```python" not in part
         )
