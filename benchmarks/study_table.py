@@ -18,7 +18,6 @@ from typing import Any
 from headstart.studies.plan import load_plan
 from headstart.studies.words import (
     lesson_sentences,
-    percent,
     published_sentence,
     seeds_sentence,
     stage_sentence,
@@ -27,23 +26,25 @@ from headstart.studies.words import (
     variants_sentence,
     weak_class_sentences,
 )
+from headstart.wording import counted, duration, percent
 
 ROOT = Path(__file__).parents[1]
 OPEN, CLOSE = "<!-- study -->", "<!-- /study -->"
 HEADING = """\
 # The study, reproduced and continued
 
-Written by `python benchmarks/study_table.py` from the files that `headstart study` leaves; nothing is typed by hand.
+`python benchmarks/study_table.py` writes this page from the files of `headstart study`; nothing is typed by hand.
 
-Within a stage validation chooses, and the test split is opened once for what it chose. What the stages themselves are,
-their sizes, heads and learning rates, was settled beforehand, some of it on training images 10,000 to 16,000, which are
-not among those that a study of 10,000 trains or validates on: see [held-out.json](../benchmarks/results/held-out.json).
-Earlier plans of `best` had been measured on the test split as well; what they reached stands there too.
+Within a stage, validation selects a variant, and the test split is opened once for the selected one. The stages
+themselves (their sizes, heads and learning rates) were settled beforehand. Some of that used training images 10,000 to
+16,000, which a study of 10,000 images neither trains nor validates on: see
+[held-out.json](../benchmarks/results/held-out.json). Earlier plans of `best` were also measured on the test split; the
+same file has their results.
 
 """
 NOTHING = """\
-No run of the study is recorded yet. `headstart study cifar10` makes one; its `study.json` belongs into
-`benchmarks/results` as `study-NAME.json`.
+No run of the study is recorded yet. Run `headstart study cifar10` and copy its `study.json` to
+`benchmarks/results/study-NAME.json`.
 """
 
 NONE = "\u2013"
@@ -57,14 +58,14 @@ def read_studies(folder: Path) -> list[tuple[Path, Study]]:
 
 
 def title(study: Study) -> str:
-    limit = f"{study['limit']:,}" if study["limit"] else "all"
-    return f"`{study['backbone']}`, {limit} images"
+    limit = counted(study["limit"], "image") if study["limit"] else "all images"
+    return f"`{study['backbone']}`, {limit}"
 
 
 def table(studies: Sequence[Study]) -> str:
     """Return stages by studies: median test accuracy over the seeds, and the training time of the chosen run."""
     order = [stage for stage in load_plan(None).stages if not stage.aside]
-    lines = ["| stage | the published study | " + " | ".join(map(title, studies)) + " |"]
+    lines = ["| stage | published study | " + " | ".join(map(title, studies)) + " |"]
     lines.append("|---" * (2 + len(studies)) + "|")
     for stage in order:
         cells = [cell(study, stage.name) for study in studies]
@@ -73,10 +74,9 @@ def table(studies: Sequence[Study]) -> str:
             lines.append(f"| `{stage.name}` | {published} | " + " | ".join(text or NONE for text in cells) + " |")
     lines.append("")
     lines.append(
-        "Test accuracy, median over seeds; in brackets how many seeds (one for most stages that take minutes), the "
-        "median training time of the chosen run, and which backbone it had where that is another one than the "
-        "column's. Where validation kept what was there before, nothing changes: *kept*. A dash is a stage that was "
-        "not run, or a figure that was not published."
+        "Test accuracy, median over seeds. In brackets: number of seeds, median training time, and the backbone if it "
+        "differs from the column heading. *kept*: no variant was better on validation, so the earlier run was kept. A "
+        "dash: the stage was not run, or no figure was published."
     )
     return "\n".join(lines) + "\n"
 
@@ -90,19 +90,19 @@ def cell(study: Study, stage: str) -> str:
     accuracy = median(row["test"]["accuracy"] for row in rows)
     seconds = median(row["seconds"] for row in rows)
     others = sorted({row["backbone"] for row in rows} - {study["backbone"]})
-    told = "; ".join([str(len(rows)), f"{seconds:,.0f} s", *(f"`{name}`" for name in others)])
+    told = "; ".join([counted(len(rows), "seed"), duration(seconds), *(f"`{name}`" for name in others)])
     return f"{percent(accuracy)} ({told})"
 
 
 def section(path: Path, study: Study) -> str:
-    """Return what one study says of its stages, for one of its seeds, and of the preprocessing."""
+    """Return what one study says about its stages, for one of its seeds, and about preprocessing."""
     seed = told_seed(study)
     rows = [row for row in study["stages"] if row["seed"] == seed and not row["aside"]]
     machines = " and ".join(dict.fromkeys(machine(row["environment"]) for row in study["stages"]))
     lines = [f"## {title(study)}", ""]
     lines.append(
-        f"[{path.name}](../benchmarks/results/{path.name}), on {machines}. Sentences are of seed {seed}; intervals are "
-        "at 95 %. The commands:"
+        f"[{path.name}](../benchmarks/results/{path.name}), on {machines}. The sentences "
+        f"describe seed {seed}. The commands:"
     )
     lines += ["", *(f"    {command}" for command in study_commands(study)), ""]
     last = None
@@ -117,7 +117,7 @@ def section(path: Path, study: Study) -> str:
         lines += [f"  {sentence}" for sentence in told if sentence]
     lesson = lesson_sentences(study, seed)
     if lesson:
-        lines += ["", "The preprocessing lesson:", "", *(f"- {sentence}" for sentence in lesson)]
+        lines += ["", "The effect of preprocessing:", "", *(f"- {sentence}" for sentence in lesson)]
     return "\n".join(lines) + "\n"
 
 

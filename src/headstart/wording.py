@@ -22,6 +22,16 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
+def percent_short(share: float) -> str:
+    """Write a share of 1 as a percentage with no more digits than it has, for axes and limits.
+
+    Example:
+        >>> percent_short(0.9), percent_short(0.995)
+        ('90%', '99.5%')
+    """
+    return f"{100 * share:.4g}%"
+
+
 def percent_range(ends: Sequence[float], digits: int = 2) -> str:
     """Write the two ends of an interval of shares.
 
@@ -53,6 +63,16 @@ def signed_points(share: float, digits: int = 2) -> str:
     """
     text = f"{100 * share:+.{digits}f}"
     return text[1:] if float(text) == 0 else text
+
+
+def signed_points_short(share: float) -> str:
+    """Write a difference of shares in percentage points with its sign and no more digits than it has, for axes.
+
+    Example:
+        >>> signed_points_short(0.005), signed_points_short(-0.02), signed_points_short(0.0)
+        ('+0.5', '-2', '0')
+    """
+    return f"{100 * share:+.4g}" if share else "0"
 
 
 def points_range(ends: Sequence[float], digits: int = 2) -> str:
@@ -132,6 +152,20 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def in_training_time(ratio: float) -> str:
+    """Write what something cost: its training time in units of another's.
+
+    Example:
+        >>> in_training_time(0.46), in_training_time(4.2)
+        ('in 46% of the training time', 'in 4.2 times the training time')
+    """
+    if abs(ratio - 1) <= 0.05:
+        return "in the same training time"
+    if ratio < 1:
+        return f"in {percent(ratio, 0 if ratio >= 0.01 else 2)} of the training time"
+    return f"in {number(ratio, 0 if ratio >= 10 else 1)} times the training time"
+
+
 def gigabytes(megabytes: float) -> str:
     """Write an amount of memory.
 
@@ -156,6 +190,16 @@ def moment(timestamp: str) -> str:
     month = _MONTHS[when.month - 1]  # strftime would follow the locale
     zone = f" {when.tzname()}" if when.tzinfo else ""
     return f"{when.day} {month} {when.year}, {when:%H:%M}{zone}"
+
+
+def quoted(name: str) -> str:
+    """Write a name that a user chose so that a reader sees where it begins and ends.
+
+    Example:
+        >>> quoted("fire truck")
+        '"fire truck"'
+    """
+    return f'"{name}"'
 
 
 def listed(names: Sequence[str], *, at_most: int = 10) -> str:

@@ -83,7 +83,7 @@ def test_train_without_options_uses_quickstart_and_a_folder_of_its_name(trained)
 def test_train_prints_the_result_and_what_to_try_next(trained, capsys):
     assert main(["train", "cifar10", "--out", "runs/x"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "Test        93.12% accuracy on 10,000 images (95 % interval 92.60% to 93.60%)",
+        "Test        93.12% accuracy on 10,000 images (95% interval 92.60% to 93.60%)",
         "Calibration ECE 0.71% (2.31% before temperature scaling)",
         "Cost        3 min 51 s in all, 3 min 7 s of training, peak memory 1.45 GB",
         "Report      runs/x/report.html",

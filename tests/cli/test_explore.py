@@ -13,7 +13,7 @@ from headstart.data.arrays import Arrays
 from headstart.data.sources.arrays import write_store
 
 PLANTED = {"exact": (3, 20), "near": (5, 31), "constant": 11}
-"""(training row, test row) of the copies, and the training row of an image of a single colour."""
+"""(training row, test row) of the copies, and the training row of an image of a single color."""
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_the_page_shows_the_figures_and_a_table_behind_each_chart(found, place):
     page = (place / "out" / "explore.html").read_text(encoding="utf-8")
     assert f"{found['train']['mean']:.2f}" in page
     assert f"{found['train']['scaled']['std']:.4f}" in page
-    assert "2 of 40 test images (5.0\u00a0%)" in page
+    assert "2 of 40 test images (5.0%)" in page
     assert page.count("<svg") == 5
     assert page.count("<table") >= 8
     assert page.count('role="img"') == page.count("<title id=")
@@ -148,7 +148,7 @@ def test_its_own_page_is_replaced_and_no_other(planted, place, found, capsys):
     assert main(["explore", str(planted), "--out", str(own), "--quiet"]) == 0
     out = capsys.readouterr().out
     assert f"Page        {own / 'explore.html'}" in out
-    assert "2 test images (5.00%) have a copy in train" in out
+    assert "2 test images (5.00%) with a copy" in out
     (own / "explore.html").write_text("<p>somebody else's")
     assert main(["explore", str(planted), "--out", str(own)]) == 2
     assert "--out" in capsys.readouterr().err

@@ -170,9 +170,9 @@ def test_the_page_tells_it(whole):
     page = (out / "study.html").read_text()
     for row in study["stages"]:
         assert f'<h2 id="{row["name"]}">' in page
-        assert f"{100 * row['test']['accuracy']:.2f}\u00a0%" in page
-    assert "The preprocessing lesson" in page
-    assert "The published study reports 31.76\u00a0%" in page
+        assert f"{100 * row['test']['accuracy']:.2f}%" in page
+    assert "The effect of preprocessing" in page
+    assert "The published study reports 31.76%" in page
     assert "http" not in page.replace("http-equiv", "")
 
 
@@ -373,7 +373,7 @@ def test_a_stage_that_fails_is_named_and_leaves_the_finished_ones(place, sample_
     assert "as-published, baseline" in message
     assert message.endswith("--resume")
     assert finished(out) == ["as-published", "baseline"]
-    assert "Stage finetune could not be finished" in (out / "study.html").read_text()
+    assert "Stage finetune failed" in (out / "study.html").read_text()
     assert json.loads((out / "study.json").read_text())["failed"]["stage"] == "finetune"
 
 

@@ -148,7 +148,7 @@ def test_temperature_and_scores_are_put_in_later_and_the_weights_stay(folder):
     update_bundle(folder, temperature=2.5, metrics={"test": {"accuracy": 0.9125, "n": 400}})
     loaded = load_bundle(folder)
     assert (loaded.temperature, loaded.metrics) == (2.5, {"test": {"accuracy": 0.9125, "n": 400}})
-    assert "| accuracy | 91.25% |" in (folder / "README.md").read_text()
+    assert "| Accuracy | 91.25% |" in (folder / "README.md").read_text()
     after = (folder / "model.safetensors").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -355,9 +355,9 @@ def test_the_model_card_says_what_hubs_and_people_ask(tmp_path):
     assert front["base_model"] == "test_efficientnet.r160_in1k"
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9
     assert "| score | validation (40 images) | test (300 images) |" in text
-    assert "| accuracy | 50.00% | 90.00% |" in text
-    assert "| 95 % interval |  | 86.00% to 93.00% |" in text
-    assert "| cat | 0.8000 | 0.7000 | 0.7500 | 100 |" in text
+    assert "| Accuracy | 50.00% | 90.00% |" in text
+    assert "| 95% interval |  | 86.00% to 93.00% |" in text
+    assert "| cat | 80.00% | 70.00% | 75.00% | 100 |" in text
     assert "local-dir:" in text
     assert "2. b\\|rd" in text
     for title in ("Classes", "How to use it", "Preprocessing", "Scores", "Intended use and limits"):

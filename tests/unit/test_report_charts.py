@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from headstart.report import charts
+from headstart.report import charts, curves
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def test_labels_that_collide_are_moved_apart_and_keep_their_order():
 
 
 def test_curves_lie_inside_the_axes_and_higher_is_better_drawn():
-    curves = {"train": [0.5, 0.7, 0.9], "validation": [0.6, 0.8, 0.7]}
-    chart = charts.line_chart([1, 2, 3], curves, kept_epoch=2, number=str)
+    values = {"train": [0.5, 0.7, 0.9], "validation": [0.6, 0.8, 0.7]}
+    chart = curves.line_chart([1, 2, 3], values, kept_epoch=2, number=str)
     for series in chart.series:
         for x, y in series.points:
             assert chart.box.left <= x <= chart.box.right
@@ -41,17 +41,17 @@ def test_curves_lie_inside_the_axes_and_higher_is_better_drawn():
 
 @pytest.mark.parametrize("best", [None, 0, 9])
 def test_an_epoch_that_is_not_there_is_not_marked(best):
-    assert charts.line_chart([1, 2], {"train": [1.0, 0.5]}, kept_epoch=best, number=str).kept is None
+    assert curves.line_chart([1, 2], {"train": [1.0, 0.5]}, kept_epoch=best, number=str).kept is None
 
 
 def test_one_epoch_makes_a_chart():
-    chart = charts.line_chart([1], {"train": [0.5], "validation": [0.5]}, kept_epoch=1, number=str)
+    chart = curves.line_chart([1], {"train": [0.5], "validation": [0.5]}, kept_epoch=1, number=str)
     assert all(math.isfinite(value) for series in chart.series for point in series.points for value in point)
 
 
 def test_many_epochs_do_not_crowd_the_axis():
     epochs = list(range(1, 201))
-    chart = charts.line_chart(epochs, {"train": [1 / e for e in epochs]}, kept_epoch=200, number=str)
+    chart = curves.line_chart(epochs, {"train": [1 / e for e in epochs]}, kept_epoch=200, number=str)
     assert len(chart.x_ticks) <= 10
 
 
@@ -103,7 +103,7 @@ def test_bars_are_as_long_as_their_values_and_do_not_overlap():
 
 
 def test_curves_over_any_quantity_share_one_scale_and_name_their_points():
-    chart = charts.curve_chart(
+    chart = curves.curve_chart(
         {"low": [(0, 0.5), (1, 0.4)], "high": [(0, 0.5), (1, 0.5)]},
         styles=["a", "b"],
         x_ticks={0: "none", 1: "all"},
@@ -116,5 +116,5 @@ def test_curves_over_any_quantity_share_one_scale_and_name_their_points():
     assert low.points[1][1] > high.points[1][1], "less is drawn lower"
     assert chart.marks == [(*low.points[1], "here")]
     assert [tick.text for tick in chart.x_ticks] == ["none", "all"]
-    from_zero = charts.curve_chart({"a": [(0, 0.5)]}, styles=["a"], x_ticks={0: "", 1: ""}, number=str, y_also=0)
+    from_zero = curves.curve_chart({"a": [(0, 0.5)]}, styles=["a"], x_ticks={0: "", 1: ""}, number=str, y_also=0)
     assert from_zero.y_ticks[0].text == "0.0"

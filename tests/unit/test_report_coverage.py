@@ -52,11 +52,11 @@ def test_curve_is_drawn_for_one_image_and_for_many():
     (curve,) = many.series
     assert 150 < len(curve.points) <= 200
     assert all(many.box.left <= x <= many.box.right and many.box.top <= y <= many.box.bottom for x, y in curve.points)
-    assert [text for *_, text in many.marks][:1] == ["50\u00a0%"]
+    assert [text for *_, text in many.marks][:1] == ["50%"]
 
 
 @pytest.mark.parametrize("right", [True, False])
 def test_an_axis_never_goes_beyond_what_a_share_can_be(right):
     ticks = coverage(rows(*[(0.9 - i / 100, right) for i in range(40)]))["chart"].y_ticks
     assert len(ticks) > 2
-    assert all(0 <= float(tick.text.removesuffix("\u00a0%")) <= 100 for tick in ticks)
+    assert all(0 <= float(tick.text.removesuffix("%")) <= 100 for tick in ticks)

@@ -19,6 +19,7 @@ from headstart.studies.words import (
     variants_sentence,
     weak_class_sentences,
 )
+from headstart.wording import percent
 
 STAGES = [
     Stage(name="as-published", title="The mistake", what="fed RGB/255", published={"accuracy": 0.3176}),
@@ -103,10 +104,9 @@ def test_the_page_has_each_stage_with_its_figures_and_fetches_nothing(ledger, tm
     assert reader.fetched == []
     for row in ledger.rows:
         assert row["name"] in reader.ids
-        assert f"{100 * row['test']['accuracy']:.2f} %" in text
+        assert percent(row["test"]["accuracy"]) in text
         assert " ".join(stage_sentence(row).split()) in text
     assert "left out: the Hub can't be reached" in text
-    assert "Validation kept what was there before, so nothing changes." in text
     assert "deeper-cost-title" in reader.ids, "four variants make a curve of accuracy against cost"
     assert "schedule-cost-title" not in reader.ids
 
@@ -117,7 +117,7 @@ def test_the_headline_of_several_seeds_gives_their_median(ledger, tmp_path):
     others = [{**best, "seed": seed, "test": {**best["test"], "accuracy": 0.1 * seed}} for seed in (1, 2)]
     ledger.rows += others
     ledger.write()
-    assert "with seed 0; the median of 3 seeds is 20.00 %" in read(tmp_path)[1]
+    assert "with seed 0; the median of 3 seeds is 20.00%" in read(tmp_path)[1]
 
 
 def test_the_lesson_is_told_in_the_order_of_the_plan(ledger):
@@ -131,13 +131,12 @@ def test_the_lesson_is_told_in_the_order_of_the_plan(ledger):
 
 def test_the_page_says_whether_validation_chose_a_variant_or_kept_what_was_there(ledger, tmp_path):
     row = next(row for row in ledger.rows if len(row["variants"]) > 1)
-    assert f"Validation chose {row['variant']}" in read(tmp_path)[1]
+    assert f"Validation selected {row['variant']}" in read(tmp_path)[1]
     for variant in row["variants"]:
         variant["val_accuracy"] = 0.914 if variant["name"] == row["variant"] else 0.915
     ledger.write()
     text = read(tmp_path)[1]
-    assert f"Validation kept {row['variant']}" in text
-    assert "no other being better by more than a standard error" in text
+    assert f"No variant beat {row['variant']} by more than one standard error" in text
 
 
 def test_the_paired_differences_are_those_of_the_runs(ledger, tmp_path):
@@ -168,15 +167,15 @@ def test_other_seeds_stand_beside_the_first(ledger, tmp_path):
     ledger.write()
     _, text = read(tmp_path)
     first = ledger.row("baseline", 0)["test"]["accuracy"]
-    span = f"{100 * first:.2f} % to {100 * (first + 0.01):.2f} %"
-    assert f"Over 2 seeds: {span} on test, median {100 * (first + 0.005):.2f} %; " in text
+    span = f"{percent(first)} to {percent(first + 0.01)}"
+    assert f"Over 2 seeds: {span} on test, median {percent(first + 0.005)}" in text
 
 
 def test_a_stage_that_failed_is_named_and_an_empty_study_has_a_page_too(ledger, tmp_path):
     ledger.failed = {"stage": "mix", "seed": 0, "error": "The loss is nan."}
     ledger.write()
     _, text = read(tmp_path)
-    assert "Stage mix could not be finished: The loss is nan." in text
+    assert "Stage mix failed: The loss is nan." in text
     ledger.rows, ledger.lesson = [], []
     ledger.write()
     assert "No stage is finished yet." in read(tmp_path)[1]
@@ -210,23 +209,49 @@ def against(value, low, high, *, verdict="second", ratio=4.2, p=1e-9):
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (against(0.231, 0.219, 0.243), "X gained 23.1 points (21.9 to 24.3) for 4.2 times the time; cat gained most."),
-        (against(-0.02, -0.03, -0.01), "X lost 2.0 points (1.0 to 3.0) for 4.2 times the time; cat lost most."),
-        (against(0.1, 0.05, 0.2, ratio=1.03), "X gained 10.0 points (5.0 to 20.0) for the same time; cat gained most."),
         (
-            against(0.1, 0.05, 0.2, ratio=23.4),
-            "X gained 10.0 points (5.0 to 20.0) for 23 times the time; cat gained most.",
+            against(0.231, 0.219, 0.243),
+            ["X added 23.1 points", "21.9 to 24.3", "in 4.2 times the training time", '"cat" improved most'],
         ),
-        (against(0.1, 0.05, 0.2, ratio=None), "X gained 10.0 points (5.0 to 20.0); cat gained most."),
-        (
-            against(0.002, -0.004, 0.008, verdict="noise", p=0.31, ratio=1),
-            "X changed nothing that the test images can show: +0.2 points (-0.4 to +0.8; p = 0.31) for the same time.",
-        ),
-        ({"same_run": True}, "Validation kept what was there before, so nothing changes."),
+        (against(-0.02, -0.03, -0.01), ["X cost 2.0 points", "(95% interval 1.0 to 3.0)", '"cat" lost most']),
+        (against(0.1, 0.05, 0.2, ratio=1.03), ["in the same training time"]),
+        (against(0.1, 0.05, 0.2, ratio=0.46), ["in 46% of the training time"]),
+        (against(0.1, 0.05, 0.2, ratio=23.4), ["in 23 times the training time"]),
+        (against(0.002, -0.004, 0.008, verdict="noise", p=0.31, ratio=1), ["can't tell", "-0.4 to +0.8", "p = 0.31"]),
+        ({"same_run": True}, ["nothing changes"]),
     ],
 )
 def test_a_sentence_follows_from_the_numbers(found, said):
-    assert stage_sentence({"title": "X", "against": found}) == said
+    told = stage_sentence({"title": "X", "against": found})
+    assert [words for words in said if words not in told] == []
+
+
+def test_a_sentence_without_a_known_cost_has_none():
+    assert "time" not in stage_sentence({"title": "X", "against": against(0.1, 0.05, 0.2, ratio=None)})
+
+
+def test_a_gain_is_not_credited_to_fine_tuning_that_was_discarded():
+    row = {"title": "Higher resolution", "against": against(0.318, 0.30, 0.33)}
+    finetuned = row | {"train_images_per_second": 120.0, "best_epoch": 0}
+    told = stage_sentence(finetuned)
+    assert "not kept" in told
+    assert "+31.8 points" in told
+    assert "Higher resolution added" not in told
+    for kept in (row, finetuned | {"best_epoch": 3}, finetuned | {"train_images_per_second": 0.0}):
+        assert "Higher resolution added 31.8 points" in stage_sentence(kept)
+
+
+def test_the_curves_of_discarded_fine_tuning_are_not_drawn(ledger, tmp_path):
+    row = ledger.rows[2]
+    row |= {"train_images_per_second": 120.0, "best_epoch": 3}
+    ledger.write()
+    assert f"{row['name']}-accuracy-title" in read(tmp_path)[0].ids
+    row["best_epoch"] = 0
+    ledger.write()
+    reader, text = read(tmp_path)
+    assert f"{row['name']}-accuracy-title" not in reader.ids
+    assert "Fine-tuning was not kept" in text
+    assert "Epochs of the discarded fine-tuning" in text
 
 
 def test_an_interval_has_signs_unless_it_is_a_clear_gain():
@@ -238,10 +263,10 @@ def test_an_interval_has_signs_unless_it_is_a_clear_gain():
 @pytest.mark.parametrize(
     ("published", "said"),
     [
-        ({"accuracy": 0.7104}, "reports 71.04\u00a0%; this is 9.0 points more."),
-        ({"accuracy": 0.82}, "reports 82.00\u00a0%; this is 2.0 points less."),
-        ({"accuracy": 0.8001}, "; this is the same."),
-        ({"accuracy": 0.8, "differs": "AdamW"}, "; this is the same. Otherwise here: AdamW."),
+        ({"accuracy": 0.7104}, "reports 71.04%; this run is 9.0 points higher."),
+        ({"accuracy": 0.82}, "reports 82.00%; this run is 2.0 points lower."),
+        ({"accuracy": 0.8001}, "; this run is the same."),
+        ({"accuracy": 0.8, "differs": "AdamW"}, "; this run is the same. What differs here: AdamW."),
         ({"note": "named as a next step"}, "gives no figure (named as a next step)."),
     ],
 )
@@ -251,15 +276,17 @@ def test_the_published_figure_stands_beside_ours(published, said):
 
 def test_a_published_validation_figure_is_held_against_validation():
     row = {"published": {"accuracy": 0.3176, "val_accuracy": 0.306}, "test": {"accuracy": 0.3307}}
-    told = published_sentence(row | {"val": {"accuracy": 0.316}}, {}).replace("\u00a0", " ")
-    assert told.endswith("1.3 points more. On validation 30.60 % there and 31.60 % here, 1.0 points more.")
+    on_test, on_validation = published_sentence(row | {"val": {"accuracy": 0.316}}, {}).split(" On validation ")
+    assert on_test.endswith("1.3 points higher.")
+    for words in ("30.60%", "31.60%", "1.0 points higher"):
+        assert words in on_validation
 
 
 def test_a_published_figure_of_another_network_or_other_images_is_called_that():
     row = {"published": {"accuracy": 0.3}, "test": {"accuracy": 0.8}, "backbone": "lite0", "limit": 500}
     with_ = {"backbone": "resnet50", "limit": 10_000}
     told = published_sentence(row, {"published_with": with_})
-    assert "30.00\u00a0% with resnet50 on 10,000 images; this is" in told
+    assert "30.00% with resnet50 on 10,000 images; this run is" in told
     for own in ("resnet50", "resnet50.tv_in1k"):
         assert " with " not in published_sentence(row | with_ | {"backbone": own}, {"published_with": with_})
 
@@ -267,20 +294,23 @@ def test_a_published_figure_of_another_network_or_other_images_is_called_that():
 @pytest.mark.parametrize(
     ("chosen", "same_run", "said"),
     [
-        ("plain", True, "That was `plain`, no other being better by more than a standard error. On validation: "),
-        ("plain", False, "Validation kept `plain`, no other being better by more than a standard error: "),
-        ("mixup", True, "That was `mixup`. On validation: "),
-        ("mixup", False, "Validation chose `mixup` of "),
+        ("plain", True, "On validation: "),
+        ("plain", False, "No variant beat `plain` by more than one standard error on validation, so it was kept: "),
+        ("mixup", True, "On validation: "),
+        ("mixup", False, "Validation selected `mixup`: "),
     ],
 )
 def test_a_variant_that_was_kept_though_another_is_ahead_is_called_kept(chosen, same_run, said):
     variants = [
-        {"name": "plain", "val_accuracy": 0.915, "seconds": 228.0},
+        {"name": "plain", "val_accuracy": 0.915, "seconds": 58.0},
         {"name": "mixup", "val_accuracy": 0.916, "seconds": 231.0},
     ]
-    told = f"{said}`plain` 91.50\u00a0% in 228 s, `mixup` 91.60\u00a0% in 231 s."
-    row = {"variant": chosen, "variants": variants, "left_out": {}, "against": {"same_run": same_run}}
+    told = f"{said}`plain` 91.50% in 58 s, `mixup` 91.60% in 3 min 51 s."
+    row = {"title": "X", "variant": chosen, "variants": variants, "left_out": {}, "against": {"same_run": same_run}}
     assert variants_sentence(row) == told
+    if same_run:
+        assert f"`{chosen}`" in stage_sentence(row)
+        assert ("standard error" in stage_sentence(row)) is (chosen == "plain")
     for why in ("no weights", "no weights."):
         without = variants_sentence(row | {"left_out": {"cutmix": why}})
         assert without == f"{told} `cutmix` was left out: no weights."
@@ -297,20 +327,23 @@ def test_the_lesson_is_told_with_the_numbers():
     stages = [common | {"name": name, "test": {"accuracy": value}} for name, value in accuracies.items()]
     stages.append(common | {"name": "fine-tuned-unit", "aside": True, "test": {"accuracy": 0.78}})
     study = {"lesson": [pair("frozen", 0.30, 0.60), pair("fine-tuned", 0.78, 0.80)], "stages": stages}
-    told = [sentence.replace("\u00a0", " ") for sentence in lesson_sentences(study, 0)]
-    assert told == [
-        "Frozen: 30.00 % fed RGB/255, 60.00 % fed what the weights want, +30.0 points (29.0 to 31.0; p < 0.001).",
-        "Fine-tuned: 78.00 % fed RGB/255, 80.00 % fed what the weights want, +2.0 points (1.0 to 3.0; p < 0.001).",
-        "So the mistake costs 30.0 points where the network is frozen, and 2.0 points where it is fine-tuned: training "
-        "makes up for most of it, so that it can stay unnoticed.",
-        "Of the 50.0 points between as-published and finetune as measured here, 30.0 points come from feeding the "
-        "weights what they want, before a single weight of the network is trained.",
-    ]
+    told = lesson_sentences(study, 0)
+    for sentence, words in zip(
+        told,
+        [
+            ("Frozen: ", "30.00%", "60.00%", "+30.0 points", "29.0 to 31.0", "p < 0.001"),
+            ("Fine-tuned: ", "78.00%", "80.00%", "+2.0 points", "1.0 to 3.0", "p < 0.001"),
+            ("30.0 points with the network frozen", "2.0 points with the network fine-tuned"),
+            ("50.0 points", "`as-published`", "`finetune`", "30.0 points come"),
+        ],
+        strict=True,
+    ):
+        assert [word for word in words if word not in sentence] == []
     stages[-1]["published"] = {"accuracy": 0.71, "differs": "batch norm"}
-    assert lesson_sentences(study, 0)[1].replace("\u00a0", " ") == told[1] + (
-        " The published study, fed RGB/255 as well, reports 71.00 %; the 78.00 % here are 7.0 points more. Otherwise "
-        "here: batch norm."
-    )
+    second = lesson_sentences(study, 0)[1]
+    assert second.startswith(told[1])
+    for words in ("published study", "71.00%", "78.00%", "7.0 points higher", "What differs here: batch norm."):
+        assert words in second
     study["lesson"][1] = pair("fine-tuned", 0.5, 0.79)
     assert len(lesson_sentences(study, 0)) == 3, "nothing is said to make up for it where nothing does"
 
@@ -318,8 +351,8 @@ def test_the_lesson_is_told_with_the_numbers():
 def test_weak_classes_are_told_before_and_after(ledger):
     told = weak_class_sentences(ledger.rows[-1])
     score = ledger.rows[-1]["val"]["per_class"]["cat"]["f1-score"]
-    assert told[0] == "Weakest on validation before: cat."
-    assert f"cosine {100 * score:.2f}\u00a0%" in told[1]
+    assert '"cat"' in told[0]
+    assert f"`cosine` {percent(score)}" in told[1]
     assert weak_class_sentences(ledger.rows[0]) == []
 
 

@@ -1,10 +1,13 @@
 """The README.md of a saved classifier, in the form that model hubs read: YAML front matter, then Markdown."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
+
+from headstart.tasks.metrics import shown_in
+from headstart.wording import number, percent, percent_range, percent_short, significant
 
 LICENSES = frozenset(
     [
@@ -16,14 +19,8 @@ LICENSES = frozenset(
 """Identifiers that hubs know; any other licence is given by its own name."""
 
 _SPLITS = {"val": "validation", "test": "test"}
-_SCORES = {
-    "accuracy": ("accuracy", "{:.2%}"),
-    "macro_f1": ("macro F1", "{:.4f}"),
-    "nll": ("log loss, nats", "{:.4f}"),
-    "nll_calibrated": ("log loss, calibrated", "{:.4f}"),
-    "ece": ("calibration error", "{:.2%}"),
-    "ece_calibrated": ("calibration error, calibrated", "{:.2%}"),
-}
+_CLASSES_LISTED = 100
+"""A card names no more classes than these; ``config.json`` has all."""
 
 
 def model_card(config: Mapping[str, Any], *, timm_loads: bool) -> str:
@@ -86,9 +83,15 @@ def _introduction(config: Mapping[str, Any]) -> str:
         f"# {_text(own['backbone'])}, trained on {_text(own['dataset'])}\n\n"
         f"An image classifier: the network `{config['architecture']}` with {kind}, fine-tuned with "
         f"headstart {own['version']}.\n\n"
-        f"## Classes\n\nIn the order of the outputs ({len(names)}):\n\n"
-        + "\n".join(f"{index}. {_text(name)}" for index, name in enumerate(names))
+        f"## Classes\n\nIn the order of the outputs ({number(len(names))}):\n\n"
+        + "\n".join(f"{index}. {_text(name)}" for index, name in enumerate(names[:_CLASSES_LISTED]))
+        + _rest(names)
     )
+
+
+def _rest(names: Sequence[str]) -> str:
+    more = len(names) - _CLASSES_LISTED
+    return f"\n\nand {number(more)} more, all listed in `config.json`." if more > 0 else ""
 
 
 def _use(config: Mapping[str, Any], *, timm_loads: bool) -> str:
@@ -97,13 +100,13 @@ def _use(config: Mapping[str, Any], *, timm_loads: bool) -> str:
         "## How to use it\n\n"
         "```python\n"
         "import headstart\n\n"
-        'predictions = headstart.load("path/to/this/folder").predict(["picture.jpg"])\n'
+        'predictions = headstart.load("path/to/this/folder").predict(["image.jpg"])\n'
         "print(predictions.labels, predictions.top(3))\n"
         "```\n\n"
-        "or `headstart predict path/to/this/folder picture.jpg`."
+        "or `headstart predict path/to/this/folder image.jpg`."
     )
     if not timm_loads:
-        return f"{text}\n\nPlain timm does not know this network, and refuses the folder."
+        return f"{text}\n\ntimm alone does not know this network and refuses the folder."
     flip = ", and of the image and its mirror image averaged," if own["flip"] else ""
     return (
         f"{text}\n\nWithout headstart, timm alone gives the same logits for the same input:\n\n"
@@ -112,11 +115,12 @@ def _use(config: Mapping[str, Any], *, timm_loads: bool) -> str:
         "from PIL import Image\n\n"
         'model = timm.create_model("local-dir:path/to/this/folder", pretrained=True).eval()\n'
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n"
-        'logits = model(transform(Image.open("picture.jpg").convert("RGB")).unsqueeze(0))\n'
+        'logits = model(transform(Image.open("image.jpg").convert("RGB")).unsqueeze(0))\n'
         'label = model.pretrained_cfg["label_names"][logits.argmax()]\n'
         "```\n\n"
-        f"The scores below are those of the logits{flip} divided by the temperature {own['temperature']:.4g} before "
-        "the softmax, which headstart does by itself. timm's transform rounds pixels where headstart does not."
+        f"The scores below are those of the logits{flip} divided by the temperature "
+        f"{significant(own['temperature'], 4)} before the softmax, which headstart does by itself. timm's transform "
+        "rounds pixels where headstart does not."
     )
 
 
@@ -130,15 +134,15 @@ _FITS = {
 def _preprocessing(config: Mapping[str, Any]) -> str:
     image, own = config["pretrained_cfg"], config["headstart"]
     size = image["input_size"][1]
-    crop = "" if image["crop_pct"] == 1 else f", of which the central {image['crop_pct']:.4g} is kept"
+    crop = "" if image["crop_pct"] == 1 else f", of which the central {percent_short(image['crop_pct'])} is kept"
     rows = [
-        ("colours", "RGB; transparency is laid on white, the orientation in EXIF is honoured"),
+        ("colors", "RGB; transparency is laid on white, the orientation in EXIF is honored"),
         ("square", f"{_FITS[own.get('fit', 'crop')]}{crop}"),
         ("size", f"{size} x {size} pixels, {image['interpolation']}, antialiased"),
-        ("mean", ", ".join(f"{value:.6g}" for value in image["mean"])),
-        ("standard deviation", ", ".join(f"{value:.6g}" for value in image["std"])),
+        ("mean", ", ".join(significant(value, 6) for value in image["mean"])),
+        ("standard deviation", ", ".join(significant(value, 6) for value in image["std"])),
         ("mirror image", "averaged in" if own["flip"] else "not used"),
-        ("temperature", f"{own['temperature']:.6g}"),
+        ("temperature", significant(own["temperature"], 6)),
     ]
     return "## Preprocessing\n\n" + _table(("step", "value"), rows)
 
@@ -147,37 +151,41 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     """Tabulate the measured scores; a score that was not measured gets no row."""
     splits = [split for split in _SPLITS if isinstance(metrics.get(split), dict)]
     if not splits:
-        return "## Scores\n\nNot measured yet; `headstart evaluate` does."
+        return "## Scores\n\nNot measured yet. `headstart evaluate` measures them."
     rows = []
-    for key, (title, form) in _SCORES.items():
-        if any(key in metrics[split] for split in splits):
-            rows.append((title, *(form.format(metrics[s][key]) if key in metrics[s] else "" for s in splits)))
-    if any("accuracy_ci95" in metrics[split] for split in splits):
-        cells = (metrics[split].get("accuracy_ci95") for split in splits)
-        rows.insert(1, ("95 % interval", *(f"{c[0]:.2%} to {c[1]:.2%}" if c else "" for c in cells)))
-    heads = (f"{_SPLITS[split]} ({metrics[split].get('n', '?')} images)" for split in splits)
+    for metric in shown_in("card"):
+        cells = [_cell(metrics[split].get(metric.name), metric.write) for split in splits]
+        rows += [(metric.title, *cells)] if any(cells) else []
+        if metric.interval is not None:
+            ends = [_cell(metrics[split].get(metric.interval), percent_range) for split in splits]
+            rows += [("95% interval", *ends)] if any(ends) else []
+    heads = (f"{_SPLITS[split]} ({_cell(metrics[split].get('n'), number) or '?'} images)" for split in splits)
     text = "## Scores\n\n" + _table(("score", *heads), rows)
     if per_class := (metrics.get("test") or {}).get("per_class"):
         columns = ("precision", "recall", "f1-score", "support")
         lines = [
-            (name, *(f"{row[key]:.4f}" for key in columns[:3]), f"{row['support']:.0f}")
-            for name, row in per_class.items()
+            (name, *(percent(row[key]) for key in columns[:3]), number(row["support"]))
+            for name, row in list(per_class.items())[:_CLASSES_LISTED]
         ]
-        text += "\n\nPer class, on the test split:\n\n" + _table(("class", *columns), lines)
+        text += "\n\nPer class, on the test split:\n\n" + _table(("class", *columns), lines) + _rest(list(per_class))
     return text
+
+
+def _cell(value: Any, write: Callable[[Any], str]) -> str:
+    return "" if value is None else write(value)
 
 
 def _limits(config: Mapping[str, Any]) -> str:
     own = config["headstart"]
     return (
         "## Intended use and limits\n\n"
-        f"For telling apart the {len(config['label_names'])} classes above in pictures like those of "
+        f"Use it to tell apart the {number(len(config['label_names']))} classes above in images like those of "
         f"{_text(own['dataset'])}.\n\n"
-        '- It knows no "none of these": a picture of something else gets one of the names too, at times with a '
-        "high probability.\n"
-        "- Its probabilities were calibrated on held-out pictures of the same data set. For pictures from another "
-        "source neither they nor the scores need hold: measure on your own before relying on it.\n"
-        "- It inherits the gaps and biases of its data set and of the pictures that its backbone was pretrained on. "
+        '- It has no class "none of these": an image of something else is given one of the classes too, sometimes with '
+        "a high probability.\n"
+        "- Its probabilities were calibrated on held-out images of the same data set. On images from another source "
+        "neither the probabilities nor the scores need to hold: measure it on your own images before relying on it.\n"
+        "- It inherits the gaps and biases of its data set and of the images that its backbone was pretrained on. "
         "It was not tested for decisions about people or for uses where an error does harm."
     )
 

@@ -7,8 +7,19 @@ import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet
 from headstart.errors import InputError
+from headstart.tasks.metrics import shown_in
 from headstart.terminal import table
-from headstart.wording import p_cell
+from headstart.wording import (
+    Format,
+    duration,
+    gigabytes,
+    number,
+    p_cell,
+    percent,
+    percent_range,
+    points_range,
+    signed_points,
+)
 
 
 def compare(
@@ -16,14 +27,15 @@ def compare(
         list[Path] | None, typer.Argument(metavar="RUN RUN", help="Folders of finished runs.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a page, with pictures that only one gets right.")
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Write a page that shows the images only one of them gets right."),
     ] = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Compare runs on the same test images: is one better, by how much, and is it more than noise?"""
+    """Compare runs on the same test images: which is better, by how much, and could the difference be chance?"""
     if not runs or len(runs) < 2:
         raise InputError("A comparison needs two runs or more: headstart compare RUN RUN...")
     from headstart import api
@@ -36,9 +48,12 @@ def _text(result: dict[str, Any]) -> str:
     several = len(result["pairs"]) > 1
     parts = [table([_run_row(run) for run in result["runs"]]), table([_pair_row(p, several) for p in result["pairs"]])]
     if not result["same_machine"]:
-        parts.append("The runs were made on different machines or threads: their times can't be compared.")
+        parts.append(
+            "The runs were made on different machines or with different numbers of threads, so their times can't be "
+            "compared."
+        )
     if several:
-        parts.append("p is corrected for several pairs by Holm's method.")
+        parts.append("p is corrected for the number of pairs by Holm's method.")
         parts += ["\n".join(pair["sentence"] for pair in result["pairs"])]
     parts.append(result["verdict"])
     if result["page"]:
@@ -47,37 +62,37 @@ def _text(result: dict[str, Any]) -> str:
 
 
 def _run_row(run: dict[str, Any]) -> dict[str, str]:
-    low, high = run["accuracy_ci95"]
+    figures: dict[str, str] = {}
+    for metric in shown_in("comparison"):
+        figures[metric.short] = _known(run[metric.name], metric.write)
+        if metric.interval is not None:
+            figures["95% interval"] = percent_range(run[metric.interval])
     return {
         "run": run["name"],
-        "accuracy": f"{run['accuracy']:.2%}",
-        "95 % interval": f"{low:.2%} to {high:.2%}",
-        "macro F1": f"{run['macro_f1']:.2%}",
-        "ECE": f"{run['ece_calibrated']:.2%}",
-        "training": _known(run["train_seconds"], "{:,.0f} s"),
-        "in all": _known(run["total_seconds"], "{:,.0f} s"),
-        "memory": _known(run["peak_rss_mb"] and run["peak_rss_mb"] / 1000, "{:.2f} GB"),
+        **figures,
+        "training": _known(run["train_seconds"], duration),
+        "total": _known(run["total_seconds"], duration),
+        "memory": _known(run["peak_rss_mb"], gigabytes),
         "backbone": str(run["backbone"]),
-        "images": _known(run["train_images"], "{:,}"),
-        "pixels": _known(run["size"], "{}"),
+        "images": _known(run["train_images"], number),
+        "pixels": _known(run["size"], number),
     }
 
 
 def _pair_row(pair: dict[str, Any], several: bool) -> dict[str, str]:
     change, counts = pair["accuracy_change"], pair["mcnemar"]
-    better = {side: f"{pair[side]} is better" for side in ("first", "second")}
     return {
         "pair": f"{pair['first']} -> {pair['second']}",
-        "points": f"{100 * change['value']:+.2f}",
-        "95 % interval": f"{100 * change['ci95'][0]:+.2f} to {100 * change['ci95'][1]:+.2f}",
-        "macro F1": f"{100 * pair['macro_f1_change']['value']:+.2f}",
-        "lost": f"{counts['first_only']:,}",
-        "gained": f"{counts['second_only']:,}",
+        "points": signed_points(change["value"]),
+        "95% interval": points_range(change["ci95"]),
+        "macro F1": signed_points(pair["macro_f1_change"]["value"]),
+        "lost": number(counts["first_only"]),
+        "gained": number(counts["second_only"]),
         "p corrected" if several else "p": p_cell(counts["p_corrected"]),
-        "same answer": f"{pair['agreement']:.1%}",
-        "verdict": better.get(pair["verdict"], pair["verdict"]),
+        "agreement": percent(pair["agreement"], 1),
+        "verdict": pair["conclusion"],
     }
 
 
-def _known(value: float | None, form: str) -> str:
-    return "not recorded" if value is None else form.format(value)
+def _known(value: float | None, write: Format) -> str:
+    return "not recorded" if value is None else write(value)

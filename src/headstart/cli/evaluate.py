@@ -8,6 +8,7 @@ import typer
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
 from headstart.cli.results import result_lines
 from headstart.errors import RunError
+from headstart.wording import counted, percent
 
 
 def evaluate(
@@ -59,9 +60,9 @@ def evaluate(
     found = metrics.to_dict()
     lines = result_lines(found, run.parent if run.name == "model" else run)
     if corruptions:
-        spoilt = found["corruptions"]
+        corrupted = found["corruptions"]
         lines += (
-            f"\nCorrupted   {spoilt['accuracy']:.2%} accuracy on {spoilt['n']:,} images with noise, blur, weather and "
-            f"compression ({spoilt['clean_accuracy']:.2%} on them as they are)"
+            f"\nCorrupted   {percent(corrupted['accuracy'])} accuracy on {counted(corrupted['n'], 'image')} with "
+            f"noise, blur, weather and compression ({percent(corrupted['clean_accuracy'])} on the original images)"
         )
     return Answer(found, lines)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
+from headstart.wording import counted, duration, number, percent
 
 
 def explore(
@@ -46,18 +47,21 @@ def _text(found: dict[str, Any], folder: Path) -> str:
     counts = train["class_counts"]
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     shape = "x".join(map(str, train["shape"])) if train["shape"] else "different sizes"
-    pairs, copied = sum(copies["near"]["pairs"].values()), copies["test_images"]
+    pairs, copied, scaled = sum(copies["near"]["pairs"].values()), copies["test_images"], train["scaled"]
     return "\n".join(
         [
-            f"Images      {train['n']:,} to train on, {test['n']:,} to test on, {shape}",
-            f"Classes     {len(counts)}, from {counts[least]:,} ({least}) to {counts[most]:,} ({most}) training images",
-            f"Pixels      mean {train['mean']:.2f}, std {train['std']:.2f}; scaled {train['scaled']['mean']:.4f}, "
-            f"{train['scaled']['std']:.4f}; {train['scaled']['nan']} NaN, {train['scaled']['inf']} infinite",
-            f"Quality     {train['constant']['n']} training images of a single colour; "
-            f"{copies['exact']['images']:,} images with an exact copy",
-            f"Duplicates  {pairs:,} pairs of near duplicates; {copied['copied_in_train']:,} test images "
-            f"({copied['copied_in_train_share']:.2%}) have a copy in train",
-            f"Cost        {found['seconds']['total']:.0f} s",
+            f"Images      {counted(train['n'], 'training image')}, {counted(test['n'], 'test image')}, {shape}",
+            f"Classes     {number(len(counts))}, with {number(counts[least])} ({least}) to "
+            f"{counted(counts[most], 'training image')} ({most})",
+            f"Pixels      mean {number(train['mean'], 2)}, std {number(train['std'], 2)}; scaled "
+            f"{number(scaled['mean'], 4)}, {number(scaled['std'], 4)}; {number(scaled['nan'])} NaN, "
+            f"{number(scaled['inf'])} infinite",
+            f"Quality     {counted(train['constant']['n'], 'training image')} of a single color; "
+            f"{counted(copies['exact']['images'], 'image')} with an exact copy",
+            f"Duplicates  {counted(pairs, 'pair')} of near duplicates; "
+            f"{counted(copied['copied_in_train'], 'test image')} ({percent(copied['copied_in_train_share'])}) with a "
+            "copy in the training split",
+            f"Cost        {duration(found['seconds']['total'])}",
             f"Page        {folder / 'explore.html'}",
         ]
     )

@@ -1,4 +1,4 @@
-"""How results read in a terminal: plain lines and tables, fit for a pipe as well.
+"""How results read in a terminal: plain lines, fit for a pipe as well.
 
 ``python -m headstart.cli.results RUN`` shows a finished run's figures again without opening the test split again.
 """
@@ -8,40 +8,43 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from headstart.tasks.metrics import shown_in
+from headstart.wording import counted, duration, gigabytes, percent_range
+
 
 def result_lines(metrics: dict[str, Any], out: Path) -> str:
-    """Return the figures of ``metrics.json`` that people look for first, one a line."""
+    """Return the figures of ``metrics.json`` that people look for first, one per line."""
     # Here, because the command line's --help needs no numpy.
     from headstart.contracts import FEW_TO_CHOOSE_BY
 
     test = metrics["test"]
-    low, high = test["accuracy_ci95"]
-    costs = [
-        ("{} in all", "total_seconds", _duration),
-        ("{} of training", "train_seconds", _duration),
-        ("peak memory {}", "peak_rss_mb", lambda megabytes: f"{megabytes / 1000:.2f} GB"),
-    ]
-    # A run that was stopped between two stages does not know all of them.
-    known = [text.format(show(metrics[key])) for text, key, show in costs if metrics.get(key) is not None]
-    if metrics.get("cached_seconds"):
-        known.append(f"{_duration(metrics['cached_seconds'])} of the training in earlier runs, whose features are kept")
+    told = {metric.name: metric.write(test[metric.name]) for metric in shown_in("terminal")}
     val = metrics["val"]["n"] if "val" in metrics else FEW_TO_CHOOSE_BY
-    doubt = f"; mostly chance, from {val} validation images" if val < FEW_TO_CHOOSE_BY else ""
+    doubt = f"; mostly chance, from {counted(val, 'validation image')}" if val < FEW_TO_CHOOSE_BY else ""
     return "\n".join(
         [
-            f"Test        {test['accuracy']:.2%} accuracy on {test['n']:,} images "
-            f"(95 % interval {low:.2%} to {high:.2%})",
-            f"Calibration ECE {test['ece_calibrated']:.2%} ({test['ece']:.2%} before temperature scaling{doubt})",
-            f"Cost        {', '.join(known) or 'not recorded'}",
+            f"Test        {told['accuracy']} accuracy on {counted(test['n'], 'image')} "
+            f"(95% interval {percent_range(test['accuracy_ci95'])})",
+            f"Calibration ECE {told['ece_calibrated']} ({told['ece']} before temperature scaling{doubt})",
+            f"Cost        {_cost(metrics) or 'not recorded'}",
             f"Report      {out / 'report.html'}",
             f"Model       {out / 'model'}",
         ]
     )
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def _cost(metrics: dict[str, Any]) -> str:
+    """Return time and memory as far as they are known: a run that was stopped between two stages lacks some."""
+    told = []
+    if metrics.get("total_seconds") is not None:
+        told.append(f"{duration(metrics['total_seconds'])} in all")
+    if metrics.get("train_seconds") is not None:
+        cached = metrics.get("cached_seconds")
+        saved = f" ({duration(cached)} of it saved by cached features)" if cached else ""
+        told.append(f"{duration(metrics['train_seconds'])} of training{saved}")
+    if metrics.get("peak_rss_mb") is not None:
+        told.append(f"peak memory {gigabytes(metrics['peak_rss_mb'])}")
+    return ", ".join(told)
 
 
 if __name__ == "__main__":

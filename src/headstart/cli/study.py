@@ -8,6 +8,7 @@ import typer
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
 from headstart.errors import InputError
 from headstart.terminal import table
+from headstart.wording import duration, percent
 
 
 def study(
@@ -74,9 +75,9 @@ def study(
             "stage": row["name"],
             "seed": row["seed"],
             "chosen": row["variant"] or "",
-            "validation": f"{row['val']['accuracy']:.2%}",
-            "test": f"{row['test']['accuracy']:.2%}",
-            "seconds": round(row["seconds"]),
+            "validation": percent(row["val"]["accuracy"]),
+            "test": percent(row["test"]["accuracy"]),
+            "training": duration(row["seconds"]),
         }
         for row in found.stages
     ]

@@ -1,26 +1,52 @@
-"""What a paired comparison comes to, in one plain sentence made from its numbers."""
+"""What a paired comparison comes to: a verdict, and a plain sentence made from its numbers."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from headstart.evaluation.comparison import ALPHA, Change, PairedComparison
-from headstart.wording import p_text, signed_points
+from headstart.evaluation.comparison import ALPHA, PairedComparison
+from headstart.wording import (
+    counted,
+    in_training_time,
+    p_text,
+    points,
+    points_range,
+    quoted,
+    signed_points,
+)
 
 Verdict = Literal["same answers", "noise", "luck of the seed", "first", "second"]
-"""``first`` and ``second`` name the better one; ``luck of the seed`` is a clear gap between runs of one recipe."""
+"""``first`` and ``second`` name the better one; ``noise`` says that the test images can't tell which is better;
+``luck of the seed`` is a clear difference between runs of one recipe."""
 
-_MANY_TIMES = 1.15
-"""From this ratio on, a difference in cost is worth a word."""
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs and what is known of them besides their predictions.
+
+    Attributes:
+        first: Name of the first run.
+        second: Name of the second run.
+        class_names: Names of the classes in index order.
+        same_recipe: Whether the recipes differ in nothing but the seed. Then a clear difference shows how much training
+            varies, not that one recipe is better than itself.
+        cost_ratio: Training time of the second in units of the first's, where both are known and comparable.
+    """
+
+    first: str
+    second: str
+    class_names: Sequence[str]
+    same_recipe: bool = False
+    cost_ratio: float | None = None
 
 
 def decide(comparison: PairedComparison, *, p_value: float, same_recipe: bool) -> Verdict:
     """Return what may be concluded.
 
     Args:
-        comparison: Of the two.
-        p_value: McNemar's, corrected where there are several pairs.
-        same_recipe: Whether the two were made alike but for the seed. Then a clear gap shows that training is a
-            lottery, not that one recipe is better than itself.
+        comparison: Comparison of the two.
+        p_value: McNemar's p-value, corrected where there are several pairs.
+        same_recipe: Whether the recipes differ in nothing but the seed.
     """
     if comparison.agreement == 1:
         return "same answers"
@@ -31,75 +57,58 @@ def decide(comparison: PairedComparison, *, p_value: float, same_recipe: bool) -
     return "second" if comparison.accuracy.value > 0 else "first"
 
 
-def sentence(
-    verdict: Verdict,
-    comparison: PairedComparison,
-    *,
-    first: str,
-    second: str,
-    class_names: Sequence[str],
-    p_value: float,
-    cost_ratio: float | None = None,
-) -> str:
+def conclusion(verdict: Verdict, pair: Pair) -> str:
+    """Return the verdict in a few words, for a table."""
+    better = {"first": f"{pair.first} is better", "second": f"{pair.second} is better"}
+    return {**better, "noise": "undecided", "same answers": "same predictions"}.get(verdict, verdict)
+
+
+def sentence(verdict: Verdict, comparison: PairedComparison, pair: Pair, *, p_value: float) -> str:
     """Return the verdict in words.
 
     Args:
-        verdict: What ``decide`` said.
-        comparison: Of the two.
-        first: Name of the first.
-        second: Name of the second.
-        class_names: In index order.
-        p_value: The one that decided, corrected where there are several.
-        cost_ratio: Training time of the second in units of the first's, where both are known and comparable.
+        verdict: What ``decide`` returned.
+        comparison: Comparison of the two.
+        pair: The two.
+        p_value: The p-value that decided, corrected where there are several pairs.
     """
-    gap = f"{_points(abs(comparison.accuracy.value))} ({_range(comparison.accuracy)}; {p_text(p_value)})"
+    change = comparison.accuracy
+    ends = (change.low, change.high)
     if verdict == "same answers":
-        return f"{first} and {second} gave the same answer for each of the {comparison.n:,} images."
+        return f"{pair.first} and {pair.second} made the same prediction for each of {counted(comparison.n, 'image')}."
     if verdict == "noise":
         return (
-            f"The difference between {first} and {second} is noise: {signed_points(comparison.accuracy.value)} points "
-            f"({_range(comparison.accuracy)}; {p_text(p_value)}).{_needed(comparison, p_value)}"
+            f"The test images can't tell whether {pair.first} or {pair.second} is better: the measured difference is "
+            f"{signed_points(change.value)} points ({p_text(p_value)}), but the true one could be anything from "
+            f"{points_range(ends)} points.{_needed(comparison, p_value)}"
         )
     if verdict == "luck of the seed":
-        above, below = (second, first) if comparison.accuracy.value > 0 else (first, second)
+        above, below = (pair.second, pair.first) if change.value > 0 else (pair.first, pair.second)
         return (
-            f"{above} lies {_points(abs(comparison.accuracy.value))} above {below} ({p_text(p_value)}), more than the "
-            "choice of test images explains, but nothing that decides a result differs between their recipes except "
-            "the seed: this is the luck of training, and says nothing for either recipe."
+            f"{above} is {points(change.value)} more accurate than {below} ({p_text(p_value)}), more than the choice "
+            "of test images explains. Their recipes differ in nothing but the seed, so the difference is the luck of "
+            "training and no evidence for either recipe."
         )
     gained = verdict == "second"
-    cost = _cost(cost_ratio)
+    cost = "" if pair.cost_ratio is None else f", {in_training_time(pair.cost_ratio)}"
     return (
-        f"{second} is {'better' if gained else 'worse'} than {first}: it {'gained' if gained else 'lost'} "
-        f"{gap}{cost}{_extreme_class(comparison, class_names, gained)}."
+        f"{pair.second} is {'better' if gained else 'worse'} than {pair.first} by {points(change.value)} "
+        f"(95% interval of the change {points_range(ends)}; {p_text(p_value)}){cost}"
+        f"{_extreme_class(comparison, pair.class_names, gained)}."
     )
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.2f} points"
-
-
-def _range(change: Change) -> str:
-    return f"95 % interval {signed_points(change.low)} to {signed_points(change.high)}"
-
-
 def _needed(comparison: PairedComparison, p_value: float) -> str:
-    """Return which gap would have been significant; nothing where the p-value is corrected, as that gap is not."""
+    """Return which difference would have been significant; nothing where the p-value is corrected."""
     if p_value != comparison.p_value:
         return ""
-    tosses = comparison.first_only + comparison.second_only
-    images = f"{tosses:,} image{'' if tosses == 1 else 's'} that only one of them names rightly"
+    images = counted(comparison.first_only + comparison.second_only, "image")
     if comparison.smallest_gap is None:
-        return f" With {images}, no difference could have been told from chance."
-    return f" With {images}, only a gap of {_points(comparison.smallest_gap)} or more could be told from chance."
-
-
-def _cost(ratio: float | None) -> str:
-    if ratio is None:
-        return ""
-    if ratio >= _MANY_TIMES:
-        return f" for {ratio:.1f} times the training time"
-    return f" for {ratio:.2f} times the training time" if ratio <= 1 / _MANY_TIMES else " for the same training time"
+        return f" Exactly one of them is right on {images}; with so few, no difference would be significant."
+    return (
+        f" Exactly one of them is right on {images}; with so many, only a difference of "
+        f"{points(comparison.smallest_gap)} or more would be significant."
+    )
 
 
 def _extreme_class(comparison: PairedComparison, class_names: Sequence[str], gained: bool) -> str:
@@ -112,4 +121,4 @@ def _extreme_class(comparison: PairedComparison, class_names: Sequence[str], gai
     value, name = max(changes) if gained else min(changes)
     if (value > 0) is not gained or value == 0:
         return ""
-    return f"; {name} {'gained' if gained else 'lost'} most ({signed_points(value)} points of F1)"
+    return f"; {quoted(name)} {'improved' if gained else 'lost'} most ({signed_points(value)} points of F1)"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from headstart.report.charts import Box, Tick, nice_ticks, shortened
-from headstart.wording import signed_points
+from headstart.wording import signed_points, signed_points_short
 
 _ROW = 26.0
 _LETTER = 6.6
@@ -44,7 +44,7 @@ def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeCh
     """Place changes in percentage points.
 
     Args:
-        changes: For each line its name, the change, and the ends of its 95 % interval, in shares of 1; at least one.
+        changes: For each line its name, the change, and the ends of its 95% interval, in shares of 1; at least one.
     """
     names = [shortened(name) for name, *_ in changes]
     left = 16.0 + _LETTER * max(len(name) for name in names)
@@ -68,9 +68,5 @@ def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeCh
         )
         for i, (name, (full_name, value, low, high)) in enumerate(zip(names, changes, strict=True))
     ]
-    x_ticks = [Tick(x(tick), _axis(tick)) for tick in ticks]
+    x_ticks = [Tick(x(tick), signed_points_short(tick / 100)) for tick in ticks]
     return ChangeChart(box.right + 52.0, box.bottom + 42.0, box, x(0.0), x_ticks, rows)
-
-
-def _axis(points: float) -> str:
-    return f"{points:+g}".replace("-", "\u2212") if points else "0"

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from headstart.wording import percent
+
 Point = tuple[float, float]
 
 _LONGEST_NAME = 30
@@ -33,34 +35,6 @@ class Box:
     top: float
     right: float
     bottom: float
-
-
-@dataclass(frozen=True)
-class Series:
-    """A line with its name; ``label_y`` is where the name stands, right of the last point."""
-
-    name: str
-    style: str
-    points: tuple[Point, ...]
-    label_y: float
-
-    @property
-    def path(self) -> str:
-        """The ``d`` of an SVG path."""
-        return "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in self.points)
-
-
-@dataclass(frozen=True)
-class LineChart:
-    """Curves over epochs; ``kept`` marks the epoch whose weights were kept."""
-
-    width: float
-    height: float
-    box: Box
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    series: list[Series]
-    kept: Tick | None
 
 
 @dataclass(frozen=True)
@@ -94,19 +68,6 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class CurveChart:
-    """Curves over any quantity; ``marks`` are points to name on them."""
-
-    width: float
-    height: float
-    box: Box
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    series: list[Series]
-    marks: list[tuple[float, float, str]]
-
-
-@dataclass(frozen=True)
 class BarRow:
     """A group of bars: its name, and for each bar (style, y, width, text)."""
 
@@ -129,7 +90,7 @@ class BarChart:
 
 @dataclass(frozen=True)
 class Mark:
-    """A bin of the reliability diagram: its point, and the ends of its 95 % interval."""
+    """A bin of the reliability diagram: its point, and the ends of its 95% interval."""
 
     x: float
     y: float
@@ -162,87 +123,6 @@ class Reliability:
     bars: list[Bar]
 
 
-def line_chart(
-    epochs: Sequence[float],
-    curves: dict[str, Sequence[float]],
-    *,
-    kept_epoch: int | None,
-    is_best: bool = True,
-    number: Callable[[float], str],
-) -> LineChart:
-    """Place curves over epochs.
-
-    Args:
-        epochs: Shape (n,), with n at least 1.
-        curves: Name to values, shape (n,) each; ``train`` and ``validation``.
-        kept_epoch: The epoch to mark, if any.
-        is_best: Whether it was kept for being the best.
-        number: How a value is written at the y axis.
-    """
-    width, height, box = 400.0, 250.0, Box(46.0, 22.0, 322.0, 212.0)
-    values = [value for curve in curves.values() for value in curve]
-    y_values = nice_ticks(min(values), max(values))
-    x = _scale(min(epochs), max(epochs), box.left + 8, box.right - 8)
-    y = _scale(y_values[0], y_values[-1], box.bottom, box.top)
-    placed = {
-        name: tuple((x(epoch), y(value)) for epoch, value in zip(epochs, curve, strict=True))
-        for name, curve in curves.items()
-    }
-    label_places = spread([points[-1][1] for points in placed.values()], gap=15.0)
-    every = max(1, math.ceil(len(epochs) / 10))
-    return LineChart(
-        width,
-        height,
-        box,
-        x_ticks=[Tick(x(epoch), f"{epoch:g}") for epoch in epochs[::every]],
-        y_ticks=[Tick(y(value), number(value)) for value in y_values],
-        series=[
-            Series(name, name, points, place)
-            for (name, points), place in zip(placed.items(), label_places, strict=True)
-        ],
-        kept=Tick(x(kept_epoch), f"{'best' if is_best else 'kept'}: {kept_epoch}")
-        if kept_epoch in epochs and kept_epoch is not None
-        else None,
-    )
-
-
-def curve_chart(
-    curves: Mapping[str, Sequence[Point]],
-    *,
-    styles: Sequence[str],
-    x_ticks: dict[float, str],
-    number: Callable[[float], str],
-    marks: Sequence[tuple[float, float, str]] = (),
-    y_also: float | None = None,
-) -> CurveChart:
-    """Place curves over any quantity.
-
-    Args:
-        curves: Name to points (x, y), at least one each, x ascending. Names stand at the ends of the curves.
-        styles: The style of each curve.
-        x_ticks: Values of the x axis with their text; the smallest and largest are its ends.
-        number: How a value is written at the y axis.
-        marks: Points to draw and name.
-        y_also: A value that the y axis shows besides those of the curves.
-    """
-    width, height, box = 520.0, 290.0, Box(46.0, 16.0, 436.0, 246.0)
-    values = [y for points in curves.values() for _, y in points] + ([] if y_also is None else [y_also])
-    y_values = nice_ticks(min(values), max(values))
-    x = _scale(min(x_ticks), max(x_ticks), box.left + 8, box.right - 8)
-    y = _scale(y_values[0], y_values[-1], box.bottom, box.top)
-    placed = [tuple((x(a), y(b)) for a, b in points) for points in curves.values()]
-    label_places = spread([points[-1][1] for points in placed], gap=15.0)
-    return CurveChart(
-        width,
-        height,
-        box,
-        x_ticks=[Tick(x(value), text) for value, text in x_ticks.items()],
-        y_ticks=[Tick(y(value), number(value)) for value in y_values],
-        series=[Series(*row) for row in zip(curves, styles, placed, label_places, strict=True)],
-        marks=[(x(a), y(b), text) for a, b, text in marks],
-    )
-
-
 def bar_chart(
     groups: Sequence[str], values: Mapping[str, Sequence[float]], *, number: Callable[[float], str]
 ) -> BarChart:
@@ -257,7 +137,7 @@ def bar_chart(
     pitch = thickness * len(values) + gap
     left = 14.0 + min(150.0, 6.8 * max(len(name) for name in groups))
     box = Box(left, 4.0, left + 440.0, 4.0 + pitch * len(groups))
-    x = _scale(0, 1, box.left, box.right)
+    x = scale(0, 1, box.left, box.right)
     rows = []
     for i, name in enumerate(groups):
         top = box.top + i * pitch + gap / 2
@@ -312,7 +192,7 @@ def matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Matrix:
 def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> Reliability:
     """Place a reliability diagram of equal-width bins, as ``metrics.json`` has them."""
     box, strip = Box(46.0, 14.0, 378.0, 274.0), Box(46.0, 292.0, 378.0, 336.0)
-    x, y = _scale(0, 1, box.left, box.right), _scale(0, 1, box.bottom, box.top)
+    x, y = scale(0, 1, box.left, box.right), scale(0, 1, box.bottom, box.top)
     total = sum(row["n"] for row in after)
     tallest = max(row["n"] for row in after) / total
     bars = []
@@ -334,8 +214,8 @@ def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str
         376.0,
         box,
         strip,
-        x_ticks=[Tick(x(v), f"{100 * v:.0f}\u00a0%") for v in fifths],
-        y_ticks=[Tick(y(v), f"{100 * v:.0f}\u00a0%") for v in fifths],
+        x_ticks=[Tick(x(v), percent(v, 0)) for v in fifths],
+        y_ticks=[Tick(y(v), percent(v, 0)) for v in fifths],
         before=marks(before),
         after=marks(after),
         bars=bars,
@@ -373,7 +253,7 @@ def spread(places: Sequence[float], *, gap: float) -> list[float]:
     return result
 
 
-def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+def scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
     """Return the map of [low, high] onto [start, stop]; a single value lands in the middle."""
     if high == low:
         return lambda _: (start + stop) / 2

@@ -3,6 +3,7 @@
 from typing import Any
 
 from headstart.report import charts
+from headstart.wording import number
 
 MEASURES = {"precision": "precision", "recall": "recall", "f1-score": "f1"}
 """scikit-learn's names, and the style of each bar."""
@@ -30,7 +31,7 @@ def classes(test: dict[str, Any]) -> dict[str, Any]:
         "recall": extreme("recall", 1),
         "f1": extreme("f1-score", -1),
         # Beyond, the bars would be taller than anybody reads; the table has them all.
-        "chart": charts.bar_chart(list(tested), bars, number=lambda value: f"{100 * value:.1f}".removesuffix(".0"))
+        "chart": charts.bar_chart(list(tested), bars, number=lambda value: number(100 * value, 1).removesuffix(".0"))
         if len(tested) <= charts.MOST_CLASSES_LABELLED
         else None,
     }

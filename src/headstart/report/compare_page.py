@@ -10,7 +10,7 @@ from headstart.errors import InputError
 from headstart.report.change_chart import ChangeChart, change_chart
 from headstart.report.mistakes import data_uri
 from headstart.report.page import render, write_page
-from headstart.wording import p_cell, signed_points
+from headstart.tasks.metrics import shown_in
 
 PAIRS_IN_DETAIL = 6
 """More pairs than these are told in the table, and only the first run's in detail."""
@@ -70,8 +70,7 @@ def write_comparison(
         ],
         why_no_pictures=why_no_pictures,
         generator=GENERATOR,
-        points=signed_points,
-        p_cell=p_cell,
+        shown=shown_in("comparison"),
     )
     write_page(out, page)
 

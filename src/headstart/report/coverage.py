@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from headstart.report import charts
+from headstart.report import curves
 from headstart.runs.predictions import PredictionRow
+from headstart.wording import percent, percent_short
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 TARGETS = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -71,7 +72,7 @@ def _targets(probability: Any, share: Any, accuracy: Any) -> list[tuple[float, f
     return found[:2]
 
 
-def _chart(share: Any, accuracy: Any, rows: Sequence[Threshold]) -> charts.CurveChart:
+def _chart(share: Any, accuracy: Any, rows: Sequence[Threshold]) -> curves.CurveChart:
     # The first few answers decide nothing, but would set the scale.
     start = min(len(share) - 1, len(share) // 20)
     shown = np.unique(np.linspace(start, len(share) - 1, _POINTS).round().astype(int))
@@ -83,15 +84,15 @@ def _chart(share: Any, accuracy: Any, rows: Sequence[Threshold]) -> charts.Curve
             and row.coverage >= share[start]
             and last - row.coverage > 0.075
         ):
-            marks.append((row.coverage, row.accuracy, f"{100 * row.probability:g}\u00a0%"))
+            marks.append((row.coverage, row.accuracy, percent_short(row.probability)))
             last = row.coverage
-    # An axis around a single value would go beyond 100 %.
+    # An axis around a single value would go beyond 100%.
     flat = accuracy[start] if len(set(accuracy[shown])) == 1 else None
-    return charts.curve_chart(
+    return curves.curve_chart(
         {"": [(float(share[i]), float(accuracy[i])) for i in shown]},
         styles=["validation"],
-        x_ticks={i / 5: f"{20 * i}\u00a0%" for i in range(6)},
-        number=lambda value: f"{100 * value:.4g}\u00a0%",
+        x_ticks={i / 5: percent(i / 5, 0) for i in range(6)},
+        number=percent_short,
         marks=marks,
         y_also=None if flat is None else float(flat - 0.1 if flat > 0.5 else flat + 0.1),
     )

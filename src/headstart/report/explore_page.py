@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from headstart.contracts import UInt8Images
 from headstart.report.histograms import class_chart, histogram_chart
 from headstart.report.mistakes import data_uri
-from headstart.report.page import percent, render
+from headstart.report.page import render
+from headstart.wording import counted, number, percent
 
 MADE_BY = "headstart explore"
 """Stands at the beginning of both files, so that a later call may replace them and nothing else."""
@@ -73,9 +74,9 @@ def findings(found: dict[str, Any]) -> list[str]:
         _balance(train["class_counts"]),
         _sizes(train, test),
         _quality(train, test),
-        f"Values of the training images have a mean of {train['mean']:.2f} and a standard deviation of "
-        f"{train['std']:.2f}, from 0 to 255; {percent(train['near_black_share'], 1)} are near-black and "
-        f"{percent(train['near_white_share'], 1)} near-white.",
+        f"The pixel values of the training images, from 0 to 255, have a mean of {number(train['mean'], 2)} and a "
+        f"standard deviation of {number(train['std'], 2)}; {percent(train['near_black_share'], 1)} of them are "
+        f"near-black and {percent(train['near_white_share'], 1)} near-white.",
         _copies(copies, test["n"]),
     ]
 
@@ -83,45 +84,45 @@ def findings(found: dict[str, Any]) -> list[str]:
 def _balance(counts: dict[str, int]) -> str:
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[least] == counts[most]:
-        return f"The classes of the training images are balanced: {counts[most]:,} images each."
+        return f"The classes of the training images are balanced: {counted(counts[most], 'image')} each."
     ratio = counts[most] / max(1, counts[least])
     verdict = "balanced" if ratio < 1.25 else "somewhat unbalanced" if ratio < 2 else "unbalanced"
     return (
-        f"The classes of the training images are {verdict}: {counts[least]:,} ({least}) to {counts[most]:,} ({most}) "
-        "images each."
+        f"The classes of the training images are {verdict}: {number(counts[least])} ({least}) to "
+        f"{counted(counts[most], 'image')} ({most}) each."
     )
 
 
 def _sizes(train: dict[str, Any], test: dict[str, Any]) -> str:
     sizes = sorted({*train["sizes"], *test["sizes"]})
     if len(sizes) == 1:
-        return f"All images have one shape, {sizes[0]}."
-    return f"Images have {len(sizes)} different sizes."
+        return f"All images have the same shape, {sizes[0]}."
+    return f"The images have {counted(len(sizes), 'different size')}."
 
 
 def _quality(train: dict[str, Any], test: dict[str, Any]) -> str:
     constant = train["constant"]["n"] + test["constant"]["n"]
     bad = sum(split["scaled"][kind] for split in (train, test) for kind in ("nan", "inf"))
-    told = f"{constant:,} images are" if constant != 1 else "One image is"
-    blank = f"{told} of a single colour" if constant else "No image is of a single colour"
-    return f"{blank}, and {f'{bad:,}' if bad else 'no'} values are NaN or infinite after scaling."
+    verb = "has" if constant == 1 else "have"
+    blank = f"{counted(constant, 'image')} {verb} a single color" if constant else "No image has a single color"
+    return f"{blank}, and {number(bad) if bad else 'no'} values are NaN or infinite after scaling."
 
 
 def _copies(copies: dict[str, Any], tested: int) -> str:
     exact, test = copies["exact"], copies["test_images"]
     same = (
-        f"{exact['images']:,} images are equal to another, pixel for pixel."
+        f"{counted(exact['images'], 'image')} have an exact copy, pixel for pixel."
         if exact["groups"]
-        else ("No image occurs twice, pixel for pixel.")
+        else "No image occurs twice, pixel for pixel."
     )
     if not test["copied_in_train"]:
-        return f"{same} No near duplicate of a test image was found among the training images."
+        return f"{same} No near duplicate of a test image was found in the training split."
     share = percent(test["copied_in_train_share"], 1)
     close = test["copied_in_train_by_correlation"]["0.90"]
     return (
-        f"{same} But {test['copied_in_train']:,} of {tested:,} test images ({share}) show the same picture as a "
-        f"training image, or nearly so, {close:,} of them ({percent(close / tested, 1)}) almost to the pixel: a test "
-        "score rewards remembering these."
+        f"{same} {number(test['copied_in_train'])} of {counted(tested, 'test image')} ({share}) show the same photo as "
+        f"a training image, exactly or nearly; {number(close)} ({percent(close / tested, 1)}) match almost to the "
+        "pixel. A classifier that memorizes them gets a higher test score."
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headstart.report.charts import Bar, Box, Point, Tick, nice_ticks, shortened
+from headstart.wording import number, percent_short
 
 _ROW = 22.0
 """Height of a class's row."""
@@ -80,7 +81,7 @@ def histogram_chart(histograms: dict[str, Sequence[int]], *, width: float = 400.
         236.0,
         box,
         x_ticks=[Tick(x(value), str(value)) for value in (0, 64, 128, 192, 255)],
-        y_ticks=[Tick(y(value), f"{100 * value:g}\u00a0%") for value in y_values],
+        y_ticks=[Tick(y(value), percent_short(value)) for value in y_values],
         outlines=outlines,
         filled=len(outlines) == 1,
     )
@@ -112,6 +113,6 @@ def class_chart(counts: dict[str, dict[str, int]]) -> ClassChart:
         box.right + 52,
         box.bottom + 24,
         box,
-        x_ticks=[Tick(box.left + value * scale, f"{value:,.0f}") for value in ticks],
+        x_ticks=[Tick(box.left + value * scale, number(value)) for value in ticks],
         rows=rows,
     )

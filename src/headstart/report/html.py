@@ -18,6 +18,7 @@ from headstart.report.page import render, write_page
 from headstart.report.robustness import robustness
 from headstart.report.saliency import looks
 from headstart.runs.predictions import RunFiles, read_run
+from headstart.tasks.metrics import shown_in
 
 
 def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
@@ -62,6 +63,7 @@ def write_report(run: Path, dataset_thumbnails: Thumbnails) -> Path:
         robustness=robustness(run, files.corruptions),
         splits=_splits(run, files.class_names),
         few=FEW_TO_CHOOSE_BY,
+        shown=shown_in("page"),
     )
     place = run / "report.html"
     write_page(place, page)
@@ -80,7 +82,7 @@ def _learning(files: RunFiles) -> dict[str, Any] | None:
 
 
 def _splits(run: Path, names: list[str]) -> dict[str, Any]:
-    """Return the images of each class in each split, how many test images leak, and the manifest's hash."""
+    """Return the images of each class in each split, how many test images occur in another split, and the hash."""
     manifest = read_manifest(run / "split_manifest.csv")
     counts = {name: {"train": 0, "val": 0, "test": 0} for name in names}
     for row in manifest.rows:
@@ -88,6 +90,6 @@ def _splits(run: Path, names: list[str]) -> dict[str, Any]:
             raise RunError(f"{run / 'split_manifest.csv'} knows a class '{row.label}' that metrics.json does not.")
         counts[row.label][row.split] += 1
     totals = {split: sum(count[split] for count in counts.values()) for split in ("train", "val", "test")}
-    straddling = manifest.straddling()
-    leaked = straddling["train+test"] + straddling["val+test"]
+    others = {row.sha256 for row in manifest.rows if row.split != "test"}
+    leaked = sum(row.split == "test" and row.sha256 in others for row in manifest.rows)
     return {"counts": counts, "totals": totals, "leaked": leaked, "sha256": manifest.sha256}

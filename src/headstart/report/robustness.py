@@ -1,4 +1,4 @@
-"""How much accuracy is left on spoilt test images, from ``corruptions.json``."""
+"""Accuracy on corrupted test images, from ``corruptions.json``."""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +7,13 @@ import numpy as np
 from PIL import Image
 
 from headstart.errors import RunError
-from headstart.report import charts
+from headstart.report import curves
 from headstart.report.mistakes import data_uri
+from headstart.wording import percent
 
 
 def robustness(run: Path, figures: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return what the page shows of spoilt images, or None when none were measured.
+    """Return what the page shows of corrupted images, or None when none were measured.
 
     Args:
         run: The folder, with ``corruptions.png`` in it: a row for each corruption, a column for each severity.
@@ -28,11 +29,11 @@ def robustness(run: Path, figures: dict[str, Any] | None) -> dict[str, Any] | No
             raise KeyError(*sorted(missing))
         severities, clean = figures["severities"], figures["clean_accuracy"]
         lines = {**figures["categories"], "all": figures["by_severity"]}
-        chart = charts.curve_chart(
+        chart = curves.curve_chart(
             {name: [(0.0, clean), *zip(map(float, severities), row, strict=True)] for name, row in lines.items()},
             styles=[*figures["categories"], "all"],
-            x_ticks={0.0: "as they are"} | {float(s): str(s) for s in severities},
-            number=lambda value: f"{100 * value:.0f}\u00a0%",
+            x_ticks={0.0: "original"} | {float(s): str(s) for s in severities},
+            number=lambda value: percent(value, 0),
         )
         worst = min(
             (

@@ -9,12 +9,13 @@ from typing import Any
 
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.errors import RunError
-from headstart.report import charts
+from headstart.report import charts, curves
 from headstart.report.change_chart import ChangeChart, change_chart
 from headstart.report.learning import learning_curves
-from headstart.report.page import duration, percent, render, write_page
+from headstart.report.page import render, write_page
 from headstart.runs.predictions import read_run
 from headstart.studies.words import (
+    discarded_finetuning,
     interval,
     lesson_sentences,
     published_sentence,
@@ -26,10 +27,10 @@ from headstart.studies.words import (
     was_kept,
     weak_class_sentences,
 )
-from headstart.wording import p_text
+from headstart.wording import duration, percent, percent_short
 
 VARIANTS_FOR_A_CURVE = 4
-"""From so many variants on, a stage shows what each of them reaches against what it costs."""
+"""From this number of variants on, a stage shows the accuracy of each against its training time."""
 
 
 def write_study_page(folder: Path) -> Path:
@@ -67,7 +68,6 @@ def write_study_page(folder: Path) -> Path:
         lesson_sentences=lesson_sentences(study, seed),
         signed=signed,
         interval=interval,
-        p_text=p_text,
         few=FEW_TO_CHOOSE_BY,
     )
     place = folder / "study.html"
@@ -76,7 +76,7 @@ def write_study_page(folder: Path) -> Path:
 
 
 def _stage(folder: Path, row: Mapping[str, Any], study: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page says of one stage: of one seed in full, of all seeds the accuracy."""
+    """Return what the page shows of one stage: everything for one seed, the accuracy for all seeds."""
     accuracies = [other["test"]["accuracy"] for other in study["stages"] if other["name"] == row["name"]]
     changed = row["against"] if row["against"] and not row["against"]["same_run"] else None
     return {
@@ -85,6 +85,7 @@ def _stage(folder: Path, row: Mapping[str, Any], study: Mapping[str, Any]) -> di
         "published": published_sentence(row, study) if not row["aside"] else "",
         "weak": weak_class_sentences(row),
         "curves": _curves(folder / row["run"], row["best_epoch"]),
+        "discarded": discarded_finetuning(row),
         "changed": changed,
         "per_class": _per_class(changed) if changed else None,
         "cost": _cost_curve(row["variants"]),
@@ -101,7 +102,7 @@ def _curves(run: Path, best_epoch: int) -> dict[str, Any] | None:
 
 
 def _ladder(rows: Sequence[Mapping[str, Any]]) -> charts.BarChart | None:
-    """Return the accuracy of each stage beside the published one, which later stages do not have."""
+    """Return the accuracy of each stage beside the published one, where there is one."""
     if not rows:
         return None
     chart = charts.bar_chart(
@@ -110,7 +111,7 @@ def _ladder(rows: Sequence[Mapping[str, Any]]) -> charts.BarChart | None:
             "precision": [row["test"]["accuracy"] for row in rows],
             "recall": [row["published"].get("accuracy", 0.0) for row in rows],
         },
-        number=lambda share: percent(share, 1 if 0 < share < 1 else 0),
+        number=lambda share: percent(share, 1) if 0 < share < 1 else percent_short(share),
     )
     return replace(chart, rows=[replace(row, bars=[bar for bar in row.bars if bar[2] > 0]) for row in chart.rows])
 
@@ -141,13 +142,13 @@ def _lesson_chart(lesson: Sequence[Mapping[str, Any]], seed: int) -> ChangeChart
     return change_chart(changes) if changes else None
 
 
-def _cost_curve(variants: Sequence[Mapping[str, Any]]) -> charts.CurveChart | None:
+def _cost_curve(variants: Sequence[Mapping[str, Any]]) -> curves.CurveChart | None:
     """Return accuracy on validation against training time, a mark for each variant."""
     if len(variants) < VARIANTS_FOR_A_CURVE:
         return None
     marks = sorted((variant["seconds"], variant["val_accuracy"], variant["name"]) for variant in variants)
     ticks = charts.nice_ticks(0.0, max(seconds for seconds, *_ in marks))
-    return charts.curve_chart(
+    return curves.curve_chart(
         {"": [(seconds, accuracy) for seconds, accuracy, _ in marks]},
         styles=["validation"],
         x_ticks={tick: duration(tick) if tick else "0" for tick in ticks},

@@ -7,10 +7,19 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from headstart.wording import p_text, signed_points
-
-_SAME_TIME = 0.05
-"""A cost within this share of the other is called the same."""
+from headstart.wording import (
+    counted,
+    duration,
+    in_training_time,
+    listed,
+    number,
+    p_text,
+    percent,
+    points,
+    points_range,
+    quoted,
+    signed_points,
+)
 
 
 def stage_sentence(row: Mapping[str, Any]) -> str:
@@ -19,33 +28,49 @@ def stage_sentence(row: Mapping[str, Any]) -> str:
     Example:
         >>> change = {"value": 0.231, "ci95": [0.219, 0.243]}
         >>> cat = {"f1_change": {"value": 0.3, "ci95": [0.2, 0.4]}}
-        >>> against = {"same_run": False, "verdict": "second", "accuracy_change": change, "train_seconds_ratio": 4.2}
+        >>> against = {"same_run": False, "verdict": "second", "accuracy_change": change, "train_seconds_ratio": 0.46}
         >>> stage_sentence({"title": "Fine-tuning", "against": against | {"per_class": {"cat": cat}}})
-        'Fine-tuning gained 23.1 points (21.9 to 24.3) for 4.2 times the time; cat gained most.'
+        'Fine-tuning added 23.1 points (95% interval 21.9 to 24.3) in 46% of the training time; "cat" improved most.'
     """
     against = row["against"]
     if against is None:
-        return f"The first stage that was run: {percent(row['test']['accuracy'])} on the test split."
+        return f"The first stage of this study reaches {percent(row['test']['accuracy'])} on the test split."
     if against["same_run"]:
-        return "Validation kept what was there before, so nothing changes."
+        return _unchanged(row)
     change = against["accuracy_change"]
-    cost = _cost(against["train_seconds_ratio"])
+    ratio = against["train_seconds_ratio"]
+    cost = "" if ratio is None else f" {in_training_time(ratio)}"
+    if discarded_finetuning(row):
+        return (
+            f"{row['title']}: fine-tuning was not kept, because no epoch beat the classifier from before it on "
+            f"validation. The change of {signed(change['value'])} points (95% interval {interval(change)}) against the "
+            f"stage before comes from the other settings of this stage{cost and ','}{cost}."
+        )
     if against["verdict"] in ("noise", "same answers"):
         return (
-            f"{row['title']} changed nothing that the test images can show: {signed(change['value'])} points "
-            f"({interval(change)}; {p_text(against['mcnemar']['p'])}){cost}."
+            f"{row['title']}: the test images can't tell whether this helps. The measured change is "
+            f"{signed(change['value'])} points ({p_text(against['mcnemar']['p'])}), but the true one could be anything "
+            f"from {points_range(change['ci95'], 1)} points{cost and ','}{cost}."
         )
     gained = change["value"] > 0
-    verb, (low, high) = "gained" if gained else "lost", change["ci95"]
+    low, high = change["ci95"]
     size = interval({"ci95": [low, high] if gained else [-high, -low]})
-    return f"{row['title']} {verb} {points(change['value'])} ({size}){cost}{_class(against, gained)}."
+    return (
+        f"{row['title']} {'added' if gained else 'cost'} {points(change['value'], 1)} (95% interval {size}){cost}"
+        f"{_class(against, gained)}."
+    )
+
+
+def discarded_finetuning(row: Mapping[str, Any]) -> bool:
+    """Return whether a stage fine-tuned its network, but kept the classifier from before that."""
+    return row.get("train_images_per_second", 0) > 0 and row.get("best_epoch") == 0
 
 
 def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     """Return how a stage's figure compares with the one that the published study reports of it.
 
     Args:
-        row: Of ``study.json``.
+        row: Row of ``study.json``.
         study: The whole; where it used another network or fewer images than the published study, that is said.
 
     Returns:
@@ -61,22 +86,33 @@ def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     on_validation = ""
     if "val_accuracy" in published:
         theirs, ours = published["val_accuracy"], row["val"]["accuracy"]
-        on_validation = f" On validation {percent(theirs)} there and {percent(ours)} here, {_compared(ours - theirs)}."
+        compared_there = _compared(ours - theirs)
+        on_validation = (
+            f" On validation it reports {percent(theirs)}; this run reaches {percent(ours)}, {compared_there}."
+        )
     reported = f"{percent(published['accuracy'])}{note}{_apart(row, study)}"
-    return f"The published study reports {reported}; this is {compared}.{on_validation}{_differs(published)}"
+    return f"The published study reports {reported}; this run is {compared}.{on_validation}{_differs(published)}"
+
+
+def _unchanged(row: Mapping[str, Any]) -> str:
+    if not row.get("variant"):
+        return "The recipe of this stage is that of an earlier one, so nothing changes."
+    if was_kept(row):
+        return f"No variant beat `{row['variant']}` by more than one standard error on validation, so it was kept."
+    return f"`{row['variant']}`, which was there before, did best on validation, so nothing changes."
 
 
 def _compared(gap: float) -> str:
     # Beyond a digit of what is printed.
-    return "the same" if abs(gap) < 0.0005 else f"{points(abs(gap))} {'more' if gap > 0 else 'less'}"
+    return "the same" if abs(gap) < 0.0005 else f"{points(gap, 1)} {'higher' if gap > 0 else 'lower'}"
 
 
 def _differs(published: Mapping[str, Any]) -> str:
-    return f" Otherwise here: {published['differs']}." if published.get("differs") else ""
+    return f" What differs here: {published['differs']}." if published.get("differs") else ""
 
 
 def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
-    """Return with what the published study was made, where that is another network or other images than this row's."""
+    """Return what the published study was made with, where that is another network or other images than this row's."""
     theirs = study.get("published_with")
     if theirs is None:
         return ""
@@ -84,11 +120,11 @@ def _apart(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     network, of_row = (made_with["backbone"].partition(".")[0] for made_with in (theirs, row))
     if (network, theirs["limit"]) == (of_row, row["limit"]):
         return ""
-    return f" with {theirs['backbone']} on {theirs['limit']:,} images"
+    return f" with {theirs['backbone']} on {counted(theirs['limit'], 'image')}"
 
 
 def study_commands(study: Mapping[str, Any]) -> list[str]:
-    """Return the commands that make the study anew in a folder called ``study``, one for all seeds of equal stages."""
+    """Return the commands that repeat the study in a folder called ``study``, one for all seeds of equal stages."""
     published_with = study["published_with"]
     common = ["headstart", "study", study["data_argument"]]
     if study["backbone"] != published_with["backbone"]:
@@ -115,23 +151,26 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
 
 
 def told_seed(study: Mapping[str, Any]) -> int:
-    """Return the seed whose stages are told one by one: the one with most of them, and of equals the smallest."""
+    """Return the seed whose stages are described one by one: the one with most stages, the smallest among equals."""
     stages = Counter(row["seed"] for row in study["stages"] if not row["aside"])
     return min(stages, key=lambda seed: (-stages[seed], seed), default=0)
 
 
 def variants_sentence(row: Mapping[str, Any]) -> str:
-    """Return what each variant of a stage reached on validation, what its training took, which was chosen or left out.
+    """Return what each variant of a stage reached on validation, what its training took, and which was selected.
 
-    It follows ``stage_sentence``, which has said so already where validation kept what was there before.
+    It follows ``stage_sentence``, which has named the variant already where an earlier run was kept.
     """
-    told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {v['seconds']:,.0f} s" for v in row["variants"])
-    name = f"`{row['variant']}`"
-    kept = f"{name}, no other being better by more than a standard error" if was_kept(row) else None
+    told = ", ".join(f"`{v['name']}` {percent(v['val_accuracy'])} in {duration(v['seconds'])}" for v in row["variants"])
     without = "".join(f" `{missing}` was left out: {why.rstrip('.')}." for missing, why in row["left_out"].items())
     if row["against"] and row["against"]["same_run"]:
-        return f"That was {kept or name}. On validation: {told}.{without}"
-    return f"Validation kept {kept}: {told}.{without}" if kept else f"Validation chose {name} of {told}.{without}"
+        return f"On validation: {told}.{without}"
+    if was_kept(row):
+        return (
+            f"No variant beat `{row['variant']}` by more than one standard error on validation, so it was kept: "
+            f"{told}.{without}"
+        )
+    return f"Validation selected `{row['variant']}`: {told}.{without}"
 
 
 def was_kept(row: Mapping[str, Any]) -> bool:
@@ -156,20 +195,21 @@ def seeds_sentence(study: Mapping[str, Any], stage: str) -> str:
 
 
 def weak_class_sentences(row: Mapping[str, Any]) -> list[str]:
-    """Return what each variant did for the classes it was made for: F1 on validation, and of the chosen on test."""
+    """Return F1 of the classes that the variants were made for: on validation, and on test with the selected one."""
     if not row["weakest"]:
         return []
     variants = row["variants"]
-    told = [f"Weakest on validation before: {' and '.join(row['weakest'])}."]
+    names = [quoted(name) for name in row["weakest"]]
+    told = [f"Weakest {'class' if len(names) == 1 else 'classes'} on validation before this stage: {listed(names)}."]
     for name in row["weakest"]:
-        scores = ", ".join(f"{v['name']} {percent(v['val_f1_of_weakest'][name])}" for v in variants)
+        scores = ", ".join(f"`{v['name']}` {percent(v['val_f1_of_weakest'][name])}" for v in variants)
         test = percent(row["test"]["per_class"][name]["f1-score"])
-        told.append(f"F1 of {name} on validation: {scores}; of the chosen one on test: {test}.")
+        told.append(f"F1 of {quoted(name)} on validation: {scores}. On test, with the selected variant: {test}.")
     return told
 
 
 def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
-    """Return what the preprocessing alone is worth, from the pairs of runs that differ in nothing else."""
+    """Return what preprocessing alone changes, from the pairs of runs that differ in nothing else."""
     pairs = [pair for pair in study["lesson"] if pair["seed"] == seed and not pair["same_run"]]
     told: list[str] = []
     for pair in pairs:
@@ -182,8 +222,8 @@ def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
         first, last = pairs[0]["accuracy_change"]["value"], pairs[-1]["accuracy_change"]["value"]
         if first > 0 and last < first / 2:
             told.append(
-                f"So the mistake costs {points(first)} where the network is {pairs[0]['what']}, and {points(last)} "
-                f"where it is {pairs[-1]['what']}: training makes up for most of it, so that it can stay unnoticed."
+                f"The mistake costs {points(first, 1)} with the network {pairs[0]['what']}, but {points(last, 1)} with "
+                f"the network {pairs[-1]['what']}: training makes up for most of it, so it is easy to miss."
             )
     accuracy = {row["name"]: row["test"]["accuracy"] for row in study["stages"] if row["seed"] == seed}
     published, tuned = accuracy.get("as-published"), accuracy.get("finetune")
@@ -192,20 +232,10 @@ def lesson_sentences(study: Mapping[str, Any], seed: int) -> list[str]:
         part = pairs[0]["accuracy_change"]["value"]
         if pairs[0]["unit"]["test_accuracy"] == published and 0 < part < whole:
             told.append(
-                f"Of the {points(whole)} between as-published and finetune as measured here, {points(part)} come from "
-                "feeding the weights what they want, before a single weight of the network is trained."
+                f"Of the {points(whole, 1)} between `as-published` and `finetune` in this study, {points(part, 1)} "
+                "come from the preprocessing that the weights expect, before any weight of the network is trained."
             )
     return told
-
-
-def percent(share: float) -> str:
-    """Write a share of 1 as per cent, two digits."""
-    return f"{100 * share:.2f}\u00a0%"
-
-
-def points(share: float) -> str:
-    """Write a difference of shares as percentage points, without its sign."""
-    return f"{abs(100 * share):.1f} points"
 
 
 def signed(share: float) -> str:
@@ -214,40 +244,33 @@ def signed(share: float) -> str:
 
 
 def interval(change: Mapping[str, Any]) -> str:
-    """Write the 95 % interval of a change in points, with signs where it is no clear gain."""
+    """Write the 95% interval of a change in points, with signs where it is no clear gain."""
     low, high = change["ci95"]
     if low >= 0:
-        return f"{100 * low:.1f} to {100 * high:.1f}"
-    return f"{signed(low)} to {signed(high)}"
+        return f"{number(100 * low, 1)} to {number(100 * high, 1)}"
+    return points_range((low, high), 1)
 
 
 def _lesson_sentence(pair: Mapping[str, Any]) -> str:
     change = pair["accuracy_change"]
     sides: Sequence[str] = [percent(pair[side]["test_accuracy"]) for side in ("unit", "weights")]
     return (
-        f"{pair['what'].capitalize()}: {sides[0]} fed RGB/255, {sides[1]} fed what the weights want, "
-        f"{signed(change['value'])} points ({interval(change)}; {p_text(pair['mcnemar']['p'])})."
+        f"{pair['what'].capitalize()}: {sides[0]} with RGB/255, {sides[1]} with the preprocessing that the weights "
+        "expect, "
+        f"{signed(change['value'])} points (95% interval {interval(change)}; {p_text(pair['mcnemar']['p'])})."
     )
 
 
 def _published_mistake(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
-    """Return what the published study reached fed RGB/255, beside what was so reached here; nothing if unknown."""
+    """Return what the published study reached with RGB/255, beside what was so reached here; nothing if unknown."""
     published = row["published"]
     if "accuracy" not in published:
         return ""
     theirs, ours = published["accuracy"], row["test"]["accuracy"]
     return (
-        f" The published study, fed RGB/255 as well, reports {percent(theirs)}{_apart(row, study)}; "
-        f"the {percent(ours)} here are {_compared(ours - theirs)}.{_differs(published)}"
+        f" The published study, also with RGB/255, reports {percent(theirs)}{_apart(row, study)}; the {percent(ours)} "
+        f"of this study is {_compared(ours - theirs)}.{_differs(published)}"
     )
-
-
-def _cost(ratio: float | None) -> str:
-    if ratio is None:
-        return ""
-    if abs(ratio - 1) <= _SAME_TIME:
-        return " for the same time"
-    return f" for {ratio:.0f} times the time" if ratio >= 10 else f" for {ratio:.2g} times the time"
 
 
 def _class(against: Mapping[str, Any], gained: bool) -> str:
@@ -255,4 +278,4 @@ def _class(against: Mapping[str, Any], gained: bool) -> str:
     if not changes:
         return ""
     name = max(changes, key=lambda n: changes[n] if gained else -changes[n])
-    return f"; {name} {'gained' if gained else 'lost'} most"
+    return f"; {quoted(name)} {'improved' if gained else 'lost'} most"

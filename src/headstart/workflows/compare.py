@@ -27,8 +27,10 @@ from headstart.evaluation.comparison import (
     holm,
 )
 from headstart.evaluation.thumbnails import mistake_pixels
-from headstart.evaluation.verdict import decide, sentence
+from headstart.evaluation.verdict import Pair, conclusion, decide, sentence
 from headstart.report.compare_page import check_place, write_comparison
+from headstart.tasks.metrics import METRICS
+from headstart.wording import listed, percent
 
 EXAMPLES = 12
 """Images told in full for each pair and side; of the others the rows."""
@@ -120,7 +122,7 @@ def _assemble(runs: Sequence[ComparedRun]) -> Comparison:
             "alpha": ALPHA,
             "test": "McNemar's exact test, two-sided",
             "correction": "Holm" if len(pairs) > 1 else None,
-            "interval": "95 % percentile bootstrap over images, paired",
+            "interval": "95% percentile bootstrap over images, paired",
             "resamples": RESAMPLES,
             "seed": 0,
         },
@@ -138,7 +140,7 @@ def _indices(runs: Sequence[ComparedRun], names: Sequence[str]) -> list[Any]:
 def _figures(run: ComparedRun) -> dict[str, Any]:
     metrics, test = run.files.metrics, run.files.metrics["test"]
     data = run.files.environment.get("data", {})
-    from_test = ("accuracy", "accuracy_ci95", "macro_f1", "nll_calibrated", "ece", "ece_calibrated")
+    from_test = [key for metric in METRICS for key in (metric.name, metric.interval) if key]
     from_run = ("backbone", "train_seconds", "total_seconds", "peak_rss_mb", "device", "precision", "seed")
     return {
         "name": run.name,
@@ -163,19 +165,13 @@ def _pair(
     same_recipe = first.recipe_but_for_seed == second.recipe_but_for_seed
     verdict = decide(comparison, p_value=p_value, same_recipe=same_recipe)
     ratio = _cost_ratio(first, second)
+    pair = Pair(first.name, second.name, names, same_recipe, ratio)
     return {
         "first": first.name,
         "second": second.name,
         "verdict": verdict,
-        "sentence": sentence(
-            verdict,
-            comparison,
-            first=first.name,
-            second=second.name,
-            class_names=names,
-            p_value=p_value,
-            cost_ratio=ratio,
-        ),
+        "conclusion": conclusion(verdict, pair),
+        "sentence": sentence(verdict, comparison, pair, p_value=p_value),
         "accuracy_change": _change(comparison.accuracy),
         "macro_f1_change": _change(comparison.macro_f1),
         "mcnemar": {
@@ -260,17 +256,13 @@ def _overall(runs: Sequence[ComparedRun], pairs: Sequence[dict[str, Any]]) -> st
             kind = {"noise": "equal", "same answers": "equal", "luck of the seed": "luck of the seed"}
             others[kind.get(pair["verdict"], "beaten")].append(other)
     words = (
-        ("beaten", "it is better than {}, beyond what the choice of test images explains"),
+        ("beaten", "it is better than {}, by more than the choice of test images explains"),
         ("luck of the seed", "it is ahead of {} by the luck of training, since only the seeds differ"),
-        ("equal", "the test images can't tell it from {}"),
+        ("equal", "the test images can't tell whether it is better than {}"),
     )
-    told = [text.format(_listed(others[kind])) for kind, text in words if others[kind]]
+    told = [text.format(listed(others[kind])) for kind, text in words if others[kind]]
     accuracy = best.files.metrics["test"]["accuracy"]
-    return f"{best.name} has the highest accuracy, {100 * accuracy:.2f} %: {'; '.join(told)}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"{best.name} has the highest accuracy, {percent(accuracy)}: {'; '.join(told)}."
 
 
 def _groups(runs: Sequence[ComparedRun]) -> list[dict[str, Any]]:
