@@ -1,37 +1,72 @@
-"""Features of a frozen backbone: computed once, kept on disk, keyed by images, weights and transform."""
+"""Features of a frozen backbone: computed once and kept on disk, under a key that holds all that decides them."""
 
 import hashlib
-import io
 import json
+import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headstart.compute.device import describe_hardware
 from headstart.contracts import UInt8Images
+from headstart.data.array_file import Stored, read_array, write_array
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import Places, Squares
-from headstart.errors import TrainingError
-from headstart.files import write_atomically, write_json
+from headstart.errors import WriteError
+from headstart.files import sweep_leftovers
 from headstart.home import cache_home
-from headstart.models.heads import pooled_features
+from headstart.models import fold, heads
+from headstart.models.heads import head_of, pooled_features
 
 CACHE_BYTES = 4 * 10**9
 """Features of about 800,000 images; what was not used for longest makes way."""
+CODE_VERSION = 1
+"""Version of the arithmetic in this module; raised by every change that gives other values."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrozenBackbone:
+    """A network up to its pooled features, with all that identifies it.
+
+    Attributes:
+        module: Classifier in evaluation mode whose backbone is still as its weights were loaded.
+        architecture: Name of the network.
+        weights_sha256: Hash of the backbone's weights.
+        preprocess: How an image becomes the network's input.
+        memory_format: Memory format of the images; it decides the last bits of the result.
+        batch_size: Images in a forward pass; it decides the last bits as well.
+    """
+
+    module: nn.Module = field(repr=False)
+    architecture: str
+    weights_sha256: str
+    preprocess: Preprocess
+    memory_format: torch.memory_format
+    batch_size: int = 64
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return next(self.module.parameters()).device
 
 
 class Features(NamedTuple):
     """What a frozen backbone makes of images.
 
     Attributes:
-        values: float32, shape (n, features); memory-mapped.
-        cached_seconds: What computing them took the run that left them on the disk; 0 where it was this one.
+        values: float32, shape (n, features); memory-mapped where they come from the disk.
+        cached_seconds: Seconds that an earlier run spent computing these features; 0 if they were computed now.
     """
 
     values: NDArray[np.float32]
@@ -39,93 +74,77 @@ class Features(NamedTuple):
 
 
 def frozen_features(
-    module: nn.Module,
+    backbone: FrozenBackbone,
     squares: Squares,
     *,
-    preprocess: Preprocess,
-    weights_sha256: str,
-    memory_format: torch.memory_format,
     mirror: bool = False,
-    batch_size: int = 64,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Features:
     """Return the pooled features of every image, from the cache on disk where they are known.
 
+    An entry is read only if it is whole; one that is damaged is computed again.
+
     Args:
-        module: Classifier whose backbone is still as its weights were loaded; must be in eval mode.
-        squares: Of which images.
-        preprocess: Size and statistics of the network's input.
-        weights_sha256: Hash of the backbone's weights.
-        memory_format: Of the images; part of the key, since it decides the last bits of the result.
+        backbone: What computes them.
+        squares: The images.
         mirror: Flip the images left to right.
-        batch_size: Images in a forward pass.
         advance: Called with the number of images finished.
 
     Raises:
-        TrainingError: The cache folder can't be written.
+        WriteError: The cache folder can't be written.
     """
-    key = _key(module, squares, preprocess, weights_sha256, mirror, str(memory_format))
-    path = cache_home() / "features" / f"{key}.npy"
-    cached_seconds = _cached_seconds(path)
-    if cached_seconds is not None:
-        # The age decides what goes when the cache is full; a cache that is only read keeps its ages.
+    facts = _deciding(backbone, squares, mirror)
+    folder = cache_home() / "features"
+    path = folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npy"
+    if (known := _known(path, facts, len(squares))) is not None:
+        # The age decides what goes when the cache is full. Where the entry has gone meanwhile, or the cache is only
+        # read, there is none to set; the values are mapped already.
         with suppress(OSError):
-            path.touch()
+            os.utime(path)
         advance(len(squares))
-    else:
-        started = time.monotonic()
-        features = _compute(module, squares, preprocess, memory_format, mirror, batch_size, advance)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(_facts(path), {"seconds": round(time.monotonic() - started, 3)})
-            write_atomically(path, _npy(features))
-            # Another process may clear away at the same time.
-            with suppress(FileNotFoundError):
-                _forget_oldest(path.parent, keep=path)
-        except OSError as error:
-            raise TrainingError(
-                f"Features can't be written to {path.parent} ({error.strerror}). Free some space, or name "
-                "another folder in the environment variable HEADSTART_HOME."
-            ) from None
-    stored: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Features(stored, cached_seconds or 0.0)
+        return known
+    started = time.monotonic()
+    values = _compute(backbone, squares, mirror, advance).numpy()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep_leftovers(folder)
+        write_array(path, values, {"seconds": round(time.monotonic() - started, 3), "decided_by": facts})
+    except OSError as error:
+        advice = "Or name another folder in the environment variable HEADSTART_HOME."
+        raise WriteError(folder, error, advice) from error
+    _make_room(folder, keep=path)
+    # What lies on the disk need not stay in memory.
+    stored = _known(path, facts, len(squares))
+    return Features(stored.values if stored else values, 0.0)
 
 
-def _facts(path: Path) -> Path:
-    """Return the file beside the features that says what they cost."""
-    return path.with_suffix(".json")
-
-
-def _cached_seconds(path: Path) -> float | None:
-    """Return what these features cost; None where they must be computed."""
-    if not path.is_file() or not _facts(path).is_file():
+def _known(path: Path, facts: dict[str, Any], images: int) -> Features | None:
+    """Return the features in a file; None where they must be computed."""
+    stored: Stored | None = read_array(path)
+    if stored is None:
         return None
-    facts: dict[str, float] = json.loads(_facts(path).read_text(encoding="utf-8"))
-    return facts["seconds"]
+    values, seconds = stored.values, stored.facts.get("seconds")
+    fits = values.dtype == np.float32 and values.ndim == 2 and len(values) == images
+    if not fits or stored.facts.get("decided_by") != facts or not isinstance(seconds, float):
+        logger.warning("%s holds other features than its name says, and is computed again.", path)
+        return None
+    return Features(values, seconds)
 
 
 @torch.inference_mode()
-def _compute(
-    module: nn.Module,
-    squares: Squares,
-    preprocess: Preprocess,
-    memory_format: torch.memory_format,
-    mirror: bool,
-    batch_size: int,
-    advance: Callable[[int], None],
-) -> Tensor:
-    device = next(module.parameters()).device
+def _compute(backbone: FrozenBackbone, squares: Squares, mirror: bool, advance: Callable[[int], None]) -> Tensor:
     features = torch.empty(0)
 
     def prepare(pixels: UInt8Images, _: Places) -> Tensor:
-        return preprocess.tensor(torch.from_numpy(pixels).to(device))
+        return backbone.preprocess.tensor(torch.from_numpy(pixels).to(backbone.device))
 
-    for start in range(0, len(squares), batch_size):
-        positions = np.arange(start, min(start + batch_size, len(squares)))
+    for start in range(0, len(squares), backbone.batch_size):
+        positions = np.arange(start, min(start + backbone.batch_size, len(squares)))
         prepared = squares.tensor(positions, prepare)
         if mirror:
             prepared = prepared.flip(3)
-        found = pooled_features(module, prepared.contiguous(memory_format=memory_format)).float()
+        laid_out = prepared.contiguous(memory_format=backbone.memory_format)
+        found = pooled_features(backbone.module, laid_out).float()
         if start == 0:
             # In one piece: kept batch by batch, they would lie scattered between the feature maps that come and go, and
             # hold on to many times their own memory.
@@ -135,35 +154,67 @@ def _compute(
     return features
 
 
-def _key(
-    module: nn.Module,
-    squares: Squares,
-    preprocess: Preprocess,
-    weights_sha256: str,
-    mirror: bool,
-    memory_format: str,
-) -> str:
-    """Return what decides the features, to the last bit: batch norms that are folded away round differently."""
-    device = next(module.parameters()).device.type
-    batch_norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
-    described = [squares.fingerprint(), preprocess.fingerprint(), weights_sha256, batch_norms, mirror]
-    described += [memory_format, device, torch.__version__]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
+def _deciding(backbone: FrozenBackbone, squares: Squares, mirror: bool) -> dict[str, Any]:
+    """Return everything that decides the features, to the last bit, as plain data."""
+    on_cpu = backbone.device.type == "cpu"
+    hardware = describe_hardware(backbone.device)
+    return {
+        "images": squares.fingerprint(),
+        "preprocess": backbone.preprocess.fingerprint(),
+        "mirror": mirror,
+        "architecture": backbone.architecture,
+        "weights": backbone.weights_sha256,
+        "structure": _structure(backbone.module),
+        "code": {"features": CODE_VERSION, "fold": fold.CODE_VERSION, "heads": heads.CODE_VERSION},
+        "versions": {"torch": torch.__version__, "timm": version("timm")},
+        "memory_format": str(backbone.memory_format),
+        "batch_size": backbone.batch_size,
+        "precision": _precision(backbone.device),
+        "device": [backbone.device.type, hardware["cpu" if on_cpu else "device"]],
+        "threads": torch.get_num_threads() if on_cpu else None,
+    }
 
 
-def _forget_oldest(folder: Path, *, keep: Path) -> None:
+def _precision(device: torch.device) -> list[str]:
+    """Return how exactly the device computes in float32: GPUs may round the factors of products (TF32)."""
+    if device.type != "cuda":
+        return ["float32"]
+    backends: Any = torch.backends
+    try:
+        return ["float32", backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision]
+    except AttributeError:  # torch before 2.9
+        return ["float32", str(backends.cuda.matmul.allow_tf32), str(backends.cudnn.allow_tf32)]
+
+
+def _structure(module: nn.Module) -> str:
+    """Return the SHA-256 of what the backbone's layers are: folding and padding change them, and not the weights' hash.
+
+    The head is left out, since it comes after the features, and dropout, which does nothing in evaluation.
+    """
+    beyond = set(head_of(module).modules())
+    layers = [
+        f"{name} {type(layer).__qualname__} {layer.extra_repr()}"
+        for name, layer in module.named_modules()
+        if layer not in beyond and not isinstance(layer, nn.Dropout)
+    ]
+    return hashlib.sha256("\n".join(layers).encode()).hexdigest()
+
+
+def _make_room(folder: Path, *, keep: Path) -> None:
     """Remove the features that were not used for longest until the rest fits into the cache."""
-    files = sorted((file for file in folder.glob("*.npy") if file != keep), key=lambda file: file.stat().st_mtime)
-    excess = sum(file.stat().st_size for file in (*files, keep)) - CACHE_BYTES
-    for file in files:
+    entries = []
+    # Other processes may clear away at the same time, and what can't be removed is none of this run's business.
+    for path in folder.glob("*.npy"):
+        with suppress(OSError):
+            state = path.stat()
+            entries.append((state.st_mtime, state.st_size, path))
+    excess = sum(size for _, size, _ in entries) - CACHE_BYTES
+    for _, size, path in sorted(entries):
         if excess <= 0:
             return
-        excess -= file.stat().st_size
-        file.unlink(missing_ok=True)
-        _facts(file).unlink(missing_ok=True)
-
-
-def _npy(features: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, features.numpy(), allow_pickle=False)
-    return buffer.getvalue()
+        if path != keep:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                # Earlier versions kept the facts in a file of their own.
+                path.with_suffix(".json").unlink(missing_ok=True)
+                excess -= size

@@ -14,6 +14,9 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+CODE_VERSION = 1
+"""Version of the arithmetic in this module; raised by every change that gives other values, so that no features that
+were computed before are taken for those of now."""
 TOLERANCE = 1e-3
 """Largest change of an output that counts as rounding, relative to the largest output."""
 

@@ -12,6 +12,10 @@ from headstart.errors import WeightsError
 from headstart.models.architectures import Network, create_network, weightless
 from headstart.models.backbones import Backbone
 
+CODE_VERSION = 1
+"""Version of what ``pooled_features`` computes; raised by every change that gives other values, so that no features
+that were computed before are taken for those of now."""
+
 
 def build_classifier(
     backbone: Backbone, *, num_classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0, seed: int

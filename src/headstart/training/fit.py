@@ -18,8 +18,7 @@ from headstart.compute.session import Session
 from headstart.contracts import EpochRecord
 from headstart.data.batches import TrainingBatches, evaluation_batches
 from headstart.data.splits import build_manifest
-from headstart.data.working_copy import Squares
-from headstart.features.cache import Features, frozen_features
+from headstart.features.cache import FrozenBackbone, frozen_features
 from headstart.models.fold import unfolded_state_dict
 from headstart.models.freeze import parameter_groups, suggested_rate
 from headstart.models.heads import empty_classifier, head_of
@@ -99,21 +98,16 @@ def _train_probe(
     probe: ProbeRecipe, material: Material, arithmetic: Arithmetic, recipe: Recipe, terminal: Terminal
 ) -> tuple[int, list[EpochRecord], float]:
     """Train the head; return the best epoch, the record of each one there is, and the features' ``cached_seconds``."""
-
-    def features_of(squares: Squares, *, mirror: bool, advance: Callable[[int], None]) -> Features:
-        return frozen_features(
-            material.classifier,
-            squares,
-            preprocess=material.preprocess.resized(probe.size),
-            weights_sha256=material.backbone.weights.sha256,
-            memory_format=arithmetic.torch_format,
-            mirror=mirror,
-            advance=advance,
-        )
-
+    backbone = FrozenBackbone(
+        module=material.classifier,
+        architecture=material.backbone.architecture,
+        weights_sha256=material.backbone.weights.sha256,
+        preprocess=material.preprocess.resized(probe.size),
+        memory_format=arithmetic.torch_format,
+    )
     mirrors = (False, True) if probe.flip else (False,)
     with terminal.bar("Features", len(material.train) * len(mirrors)) as advance:
-        found = [features_of(material.train, mirror=m, advance=advance) for m in mirrors]
+        found = [frozen_features(backbone, material.train, mirror=m, advance=advance) for m in mirrors]
     features = np.concatenate([part.values for part in found])
     cached_seconds = sum(part.cached_seconds for part in found)
     labels = torch.from_numpy(np.tile(material.train.labels, len(mirrors)))
@@ -125,7 +119,7 @@ def _train_probe(
         head.to(material.device)
         return 0, [], cached_seconds
     with terminal.bar("Validation features", len(material.val)) as advance:
-        val_features = features_of(material.val, mirror=False, advance=advance)
+        val_features = frozen_features(backbone, material.val, advance=advance)
     head = head_of(material.classifier).to("cpu")
     with terminal.bar("Head", probe.epochs) as advance:
         best_epoch, history = fit_head(

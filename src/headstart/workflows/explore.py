@@ -25,7 +25,7 @@ from headstart.data.subset import ImageSource, Subset
 from headstart.data.working_copy import working_copy
 from headstart.errors import RunError
 from headstart.evaluation.look import look_at_test
-from headstart.features.cache import frozen_features
+from headstart.features.cache import FrozenBackbone, frozen_features
 from headstart.files import write_atomically, write_json
 from headstart.inspection import duplicates
 from headstart.inspection.statistics import Statistics, describe
@@ -185,18 +185,16 @@ def _features(
     pad_in_kernel(classifier)
     # What depthwise networks are fastest in.
     classifier = classifier.to(memory_format=torch.channels_last)
-    preprocess = replace(backbone.preprocess, size=FEATURE_SIZE, crop_pct=1.0)
+    frozen = FrozenBackbone(
+        module=classifier,
+        architecture=backbone.architecture,
+        weights_sha256=backbone.weights.sha256,
+        preprocess=replace(backbone.preprocess, size=FEATURE_SIZE, crop_pct=1.0),
+        memory_format=torch.channels_last,
+    )
     with terminal.bar("Features", sum(len(split) for split in splits)) as advance:
         return [
-            frozen_features(
-                classifier,
-                working_copy(split, preprocess),
-                preprocess=preprocess,
-                weights_sha256=backbone.weights.sha256,
-                memory_format=torch.channels_last,
-                advance=advance,
-            ).values
-            for split in splits
+            frozen_features(frozen, working_copy(split, frozen.preprocess), advance=advance).values for split in splits
         ]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headstart.contracts import ClassNames, UInt8Image, UInt8Images
 from headstart.data.array_file import read_array, write_array
 from headstart.data.arrays import image_digests
+from headstart.files import sweep_leftovers
 
 _INDEX_FORMAT = 1
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class ArraySource:
         if self.index and len(digests):
             try:
                 self.index.parent.mkdir(parents=True, exist_ok=True)
+                sweep_leftovers(self.index.parent)
                 write_array(self.index, digests, facts)
             except OSError as error:
                 logger.warning("The images are hashed again next time: %s can't be written (%s).", self.index, error)
