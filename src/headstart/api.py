@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.errors import RunError
 from headstart.recipe.schema import Recipe
-from headstart.runs.folder import check_free, reopen_run
-from headstart.runs.records import Metrics
+from headstart.runs.folder import check_free, check_started, reopen_run
+from headstart.runs.records import Environment, Metrics
 from headstart.runs.run import Run
 from headstart.workflows.resolve import absolute_data, absolute_path, resolve_recipe
 
@@ -84,23 +84,22 @@ def train(
     given = {key: value for key, value in settings.items() if value is not None}
     resolved = resolve_recipe(data, recipe, overrides or {}, given)
     folder, copy = Path(out), absolute_path(data_dir)
-    if not resume:
+    known = Run(folder) if resume and Run(folder).is_started else None
+    if known is None:
         check_free(folder)
+    begun = known.environment() if known else Environment()
     from headstart.compute.session import open_session
     from headstart.workflows.train import go_on, train_new
 
-    if resume and Run(folder).is_started:
-        with reopen_run(folder) as run:
-            begun = run.environment()
-            with open_session(
-                command=command,
-                device=device or begun.device,
-                threads=threads or begun.threads,
-                progress=progress,
-                started=started,
-            ) as session:
-                return go_on(run, session, data_dir=copy, sealed=sealed, recipe=resolved)
-    with open_session(command=command, device=device, threads=threads, progress=progress, started=started) as session:
+    with open_session(
+        command=command,
+        device=device or begun.device,
+        threads=threads or begun.threads,
+        progress=progress,
+        started=started,
+    ) as session:
+        if known:
+            return go_on(known, session, data_dir=copy, sealed=sealed, recipe=resolved)
         return train_new(resolved, folder, session, data_dir=copy, sealed=sealed)
 
 
@@ -130,23 +129,24 @@ def resume(
         RunError: The folder holds no run, or a complete one, or another process works in it.
         DataError: The data changed since the run started.
     """
-    with reopen_run(Path(out)) as run:
-        if run.is_complete:
-            raise RunError(
-                f"{out} is complete, so there is nothing to resume. Measure it again with: headstart evaluate {out}"
-            )
-        begun = run.environment()
-        from headstart.compute.session import open_session
-        from headstart.workflows.train import go_on
+    run = Run(Path(out))
+    check_started(run)
+    if run.is_complete:
+        raise RunError(
+            f"{out} is complete, so there is nothing to resume. Measure it again with: headstart evaluate {out}"
+        )
+    begun = run.environment()
+    from headstart.compute.session import open_session
+    from headstart.workflows.train import go_on
 
-        with open_session(
-            command=command,
-            device=device or begun.device,
-            threads=threads or begun.threads,
-            progress=progress,
-            started=started,
-        ) as session:
-            return go_on(run, session, data_dir=absolute_path(data_dir))
+    with open_session(
+        command=command,
+        device=device or begun.device,
+        threads=threads or begun.threads,
+        progress=progress,
+        started=started,
+    ) as session:
+        return go_on(run, session, data_dir=absolute_path(data_dir))
 
 
 def evaluate(

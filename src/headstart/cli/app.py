@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What libraries print must not mix with the JSON object.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         status, payload, text = _run(words, debug)
+    if os.environ.get("RANK", "0") not in ("", "0"):
+        # Of the processes that torchrun started together the first one answers.
+        return status
     try:
         if as_json and payload is not None:
             stdout.write(json.dumps(payload, indent=2) + "\n")

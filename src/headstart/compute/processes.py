@@ -65,6 +65,15 @@ class Processes:
         return total
 
     @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process run the block before the others do, who then find what it has left on the disk."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
+    @contextmanager
     def connected(self) -> Iterator[None]:
         """Turn a connection that breaks inside the block into a TrainingError; for code that communicates by itself."""
         try:

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from headstart.compute.device import describe_hardware, pick_device
+from headstart.compute.processes import Processes, joined_processes, own_device
 from headstart.errors import InputError
 from headstart.terminal import Terminal
 
@@ -26,6 +27,7 @@ class Session:
     Attributes:
         device: Device to compute on.
         threads: CPU threads.
+        processes: This process among those that torchrun started together; alone by default.
         terminal: Messages and progress bars.
         command: What the user typed, for the record.
         started: Unix time from which the cost of the work counts.
@@ -33,6 +35,7 @@ class Session:
 
     device: torch.device
     threads: int
+    processes: Processes
     terminal: Terminal
     command: str
     started: float
@@ -78,16 +81,25 @@ def open_session(
             f"--threads {threads}: expected a number from 1 to {_MOST_THREADS}; this machine has {os.cpu_count()} "
             "cores."
         )
-    chosen = pick_device(device)
-    with _process_settings(), torch.random.fork_rng(_seeded(chosen)):
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined_processes())
+        chosen = pick_device(own_device(device, processes))
+        stack.enter_context(_process_settings())
+        stack.enter_context(torch.random.fork_rng(_seeded(chosen)))
         if threads is not None:
             torch.set_num_threads(threads)
         # cuBLAS needs this before its first call to be repeatable.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-        terminal = Terminal(enabled=progress)
-        yield Session(chosen, torch.get_num_threads(), terminal, command, started or time.time())
+        yield Session(
+            device=chosen,
+            threads=torch.get_num_threads(),
+            processes=processes,
+            terminal=Terminal(enabled=progress and processes.is_main),
+            command=command,
+            started=started or time.time(),
+        )
 
 
 def _seeded(device: torch.device) -> list[torch.device]:

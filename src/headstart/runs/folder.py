@@ -41,6 +41,13 @@ def check_writable(path: Path) -> None:
         )
 
 
+def check_started(run: Run) -> None:
+    """Raise RunError where the folder holds no run."""
+    _check_path(run.path)
+    if not run.is_started:
+        raise RunError(f"{run.path} holds no run: there is no recipe.yaml in it. Give the --out folder of a training.")
+
+
 @contextmanager
 def claim_run(path: Path, recipe: Recipe, environment: Environment) -> Iterator[Run]:
     """Make a new run's folder and keep other processes out of it.
@@ -77,10 +84,8 @@ def reopen_run(path: Path) -> Iterator[Run]:
     Raises:
         RunError: The folder holds no run, can't be written, or another process works in it.
     """
-    _check_path(path)
     run = Run(path)
-    if not run.is_started:
-        raise RunError(f"{path} holds no run: there is no recipe.yaml in it. Give the --out folder of a training.")
+    check_started(run)
     if not os.access(path, os.W_OK):
         raise RunError(f"{path} can't be written. Work on it as a user who may write there.")
     with _alone(path):

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from headstart.bundle import Bundle, save_bundle
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic
-from headstart.compute.processes import ALONE, Processes
+from headstart.compute.processes import Processes
 from headstart.compute.session import Session
 from headstart.contracts import EpochRecord
 from headstart.data.batches import TrainingBatches, evaluation_batches
@@ -51,17 +51,21 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
     """
     started, terminal = time.monotonic(), session.terminal
     manifest = build_manifest(material.train.subset, material.val.subset, material.dataset.sealed_test)
-    run.write_manifest(manifest)
-    arithmetic = _arithmetic(recipe, material, run)
+    processes = session.processes
+    if processes.is_main:
+        run.write_manifest(manifest)
+    with processes.main_first():
+        arithmetic = _arithmetic(recipe, material, run)
     terminal.say(
         f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, "
         f"{arithmetic.memory_format}."
     )
     material.classifier.to(memory_format=arithmetic.torch_format)
-    validate = validator(material, arithmetic, ALONE)
+    validate = validator(material, arithmetic, processes)
     best_epoch, history, cached_seconds = 0, list[EpochRecord](), 0.0
     if recipe.probe:
-        best_epoch, history, cached_seconds = _train_probe(recipe.probe, material, arithmetic, recipe, terminal)
+        with processes.main_first():
+            best_epoch, history, cached_seconds = _train_probe(recipe.probe, material, arithmetic, recipe, terminal)
     probe_seconds = time.monotonic() - started
     before = validate(material.classifier)
     # What the training costs, whichever run has paid for the features.
@@ -69,13 +73,15 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
     if recipe.probe:
         terminal.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
     if recipe.finetune:
-        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, run, terminal)
+        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, run, session)
         material.classifier.load_state_dict(best)
         best_epoch, history = done.best_epoch, done.history
         if not best_epoch:
             terminal.say("No epoch was better on validation than what came before fine-tuning, which is kept.")
         images_per_second = done.images_per_second
         train_seconds += done.total_seconds
+    if not processes.is_main:
+        return
     run.write_history(history)
     save_bundle(_bundle(recipe, material, manifest.sha256), run.model)
     run.write_training(
@@ -148,9 +154,9 @@ def _fine_tune(
     before: tuple[float, float],
     recipe: Recipe,
     run: Run,
-    terminal: Terminal,
+    session: Session,
 ) -> tuple[dict[str, Tensor], Progress]:
-    processes = ALONE
+    processes, terminal = session.processes, session.terminal
     batches = _batches(tune, material, recipe.seed, processes)
     module = material.classifier
     frozen = reuse_frozen(
@@ -193,7 +199,8 @@ def _fine_tune(
             show(progress.epoch * batches.steps_per_epoch + progress.step, note)
 
         def on_epoch(progress: Progress) -> None:
-            run.write_history(progress.history)
+            if processes.is_main:
+                run.write_history(progress.history)
             terminal.say(_epoch_line(progress.history[-1], epochs))
 
         best_and_progress = fine_tune(

@@ -1,6 +1,7 @@
 """Train, measure, report: one run from recipe to page. The rooms that do the work don't know of each other."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.evaluation.validation import validate_run
 from headstart.recipe.schema import Recipe, differences
 from headstart.report.html import write_report
-from headstart.runs.folder import check_free, claim_run
+from headstart.runs.folder import check_free, claim_run, reopen_run
 from headstart.runs.records import PACKAGES, DataRecord, Environment, Metrics, Surroundings
 from headstart.runs.run import Run
 from headstart.training.fit import fit
@@ -36,11 +37,14 @@ def train_new(recipe: Recipe, out: Path, session: Session, *, data_dir: Path | N
         TrainingError: Training failed; the run can be resumed from its last checkpoint.
         StoppedError: Stopped by Ctrl-C after saving.
     """
-    check_free(out)
+    if session.processes.is_main:
+        check_free(out)
     dataset = _load(recipe, data_dir, session)
     material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled)
     # Only now is the folder made: whatever could be refused has been.
-    with claim_run(out, recipe, _environment(recipe, material, session, data_dir)) as run:
+    environment = _environment(recipe, material, session, data_dir)
+    with claim_run(out, recipe, environment) if session.processes.is_main else nullcontext(Run(out)) as run:
+        session.processes.barrier()
         fit(recipe, material, run, session)
         return _measure(run, dataset, session, sealed=sealed)
 
@@ -51,7 +55,7 @@ def go_on(
     """Take a run that was started to its end; one that has reached it already gives its figures again.
 
     Args:
-        run: Reopened.
+        run: A run that was started.
         session: Where and how.
         data_dir: As for ``train_new``; the one the run started with when None.
         sealed: As for ``train_new``.
@@ -61,20 +65,23 @@ def go_on(
         RunError: The run has another recipe, or one of its files is damaged.
         DataError: The run started from other data.
     """
-    begun, environment = run.recipe(), run.environment()
-    if recipe is not None and absolute_paths(begun) != recipe:
-        raise RunError(
-            f"{run.path} was trained with another recipe: {differences(begun, recipe)}. Give another folder."
-        )
-    dataset = _load(begun, data_dir or (Path(environment.data_dir) if environment.data_dir else None), session)
-    run.check_same_data(dataset)
-    if run.is_complete and not sealed:
-        return run.metrics()
-    if not run.is_trained:
-        material = prepare(begun, dataset, session.device, progress=session.terminal.enabled)
-        run.note_resumed(Surroundings(**session.surroundings(PACKAGES)))
-        fit(begun, material, run, session)
-    return _measure(run, dataset, session, sealed=sealed)
+    with reopen_run(run.path) if session.processes.is_main else nullcontext(run):
+        begun, environment = run.recipe(), run.environment()
+        if recipe is not None and absolute_paths(begun) != recipe:
+            raise RunError(
+                f"{run.path} was trained with another recipe: {differences(begun, recipe)}. Give another folder."
+            )
+        dataset = _load(begun, data_dir or (Path(environment.data_dir) if environment.data_dir else None), session)
+        run.check_same_data(dataset)
+        if run.is_complete and not sealed:
+            return run.metrics()
+        if not run.is_trained:
+            material = prepare(begun, dataset, session.device, progress=session.terminal.enabled)
+            if session.processes.is_main:
+                run.note_resumed(Surroundings(**session.surroundings(PACKAGES)))
+            session.processes.barrier()
+            fit(begun, material, run, session)
+        return _measure(run, dataset, session, sealed=sealed)
 
 
 def _load(recipe: Recipe, data_dir: Path | None, session: Session) -> Dataset:
@@ -102,6 +109,16 @@ def _environment(recipe: Recipe, material: Material, session: Session, data_dir:
 
 
 def _measure(run: Run, dataset: Dataset, session: Session, *, sealed: bool) -> Metrics:
+    """Measure the run in the main process; the others read what it has found."""
+    if session.processes.is_main:
+        metrics = _measure_alone(run, dataset, session, sealed=sealed)
+    session.processes.barrier()
+    if session.processes.is_main:
+        return metrics
+    return Metrics(val=run.validation()) if sealed else run.metrics()
+
+
+def _measure_alone(run: Run, dataset: Dataset, session: Session, *, sealed: bool) -> Metrics:
     if sealed:
         validate_run(run.path, dataset, device=str(session.device))
         return Metrics(val=run.validation())
