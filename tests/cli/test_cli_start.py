@@ -46,7 +46,7 @@ NO_TORCH_NEEDED = [
         "finetune.lr is given twice",
     ),
     (["train", "cifar10", "--recipe", "quikstart"], 2, "Did you mean 'quickstart'?"),
-    (["train", "cifar10", "--recipe", "nowhere.yaml"], 2, "There is no recipe file at nowhere.yaml"),
+    (["train", "cifar10", "--recipe", "nowhere.yaml"], 2, "Recipe nowhere.yaml can't be read: there is no such file"),
     (
         ["train", "cifar10", "--limit", "0"],
         2,

@@ -364,7 +364,7 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_never_had_been(whole, place, s
 
 def test_a_stage_that_fails_is_named_and_leaves_the_finished_ones(place, sample_dir, capsys):
     broken = json.loads(json.dumps(PLAN))
-    broken["stages"][2]["change"]["finetune"] = TUNE | {"lr": 1e30, "clip_norm": 0, "warmup": 0}
+    broken["stages"][2]["change"]["finetune"] = TUNE | {"lr": 1000, "clip_norm": 0, "warmup": 0}
     out = place / "broken"
     assert main(words(place, sample_dir, out, plan=broken)) == 1
     message = json.loads(capsys.readouterr().out)["error"]
@@ -496,7 +496,7 @@ def test_a_recipe_that_names_no_class_is_refused_before_anything_is_trained(plac
         (["--set", "finetune.augment.stronger.cat=0.1"], "stage 'weak-classes' tries several values of it"),
         (["--set", "finetune.batch_size=16"], "stage 'weak-classes' tries several values of it"),
         (["--device", "cuda:7"], "--device"),
-        (["--plan", "nowhere.yaml"], "There is no plan at nowhere.yaml"),
+        (["--plan", "nowhere.yaml"], "Plan nowhere.yaml can't be read: there is no such file"),
     ],
 )
 def test_wrong_usage_is_answered_before_anything_is_written(place, sample_dir, capsys, more, said):

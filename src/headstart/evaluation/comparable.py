@@ -9,11 +9,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headstart.contracts import listed
 from headstart.data.splits import read_manifest
 from headstart.errors import InputError, RecipeError, RunError
+from headstart.recipe.read import read_yaml
 from headstart.recipe.schema import parse_recipe
 from headstart.runs.predictions import PredictionRow, RunFiles, read_run
 
@@ -156,11 +155,9 @@ def _read(path: Path, name: str) -> ComparedRun:
 
 def _settings(path: Path, recipe: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(recipe)
-    except yaml.YAMLError as error:
-        raise RunError(f"{path / 'recipe.yaml'} can't be read as YAML: {error}. Restore it.") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path / 'recipe.yaml'} must hold keys and values. Restore it.")
+        content = read_yaml(recipe, str(path / "recipe.yaml"))
+    except RecipeError as error:
+        raise RunError(f"{error} Restore it.") from None
     # A key that did not exist yet had the default's effect. What this version can't read is compared as it stands.
     with suppress(RecipeError):
         content = parse_recipe(content, str(path / "recipe.yaml")).model_dump(mode="json")

@@ -8,7 +8,8 @@ from typing import Any
 from headstart import api
 from headstart.compute.session import open_session
 from headstart.errors import InputError
-from headstart.recipe.schema import DataRecipe, Recipe
+from headstart.recipe.schema import Recipe
+from headstart.recipe.sections import DataRecipe
 from headstart.studies.checks import check_overrides, refuse_early
 from headstart.studies.ledger import open_ledger
 from headstart.studies.plan import load_plan

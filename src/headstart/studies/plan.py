@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.errors import RecipeError, nearest
-from headstart.recipe.read import apply_overrides, read_yaml
+from headstart.recipe.read import apply_overrides, read_yaml, read_yaml_file
 from headstart.recipe.schema import Recipe, parse_recipe
 
 ONLY = "only"
@@ -181,11 +181,12 @@ def load_plan(path: Path | None) -> Plan:
         RecipeError: There is no such file, or it is no plan; every problem is named.
     """
     origin = str(path) if path else "study"
-    if path is not None and not path.is_file():
-        raise RecipeError(f"There is no plan at {path}. Leave --plan out for the published study's own stages.")
     shipped = files("headstart.recipes").joinpath("study/stages.yaml")
+    absent = "Leave --plan out for the published study's own stages."
+    what = f"Plan {origin}"
+    tree = read_yaml_file(path, what, absent=absent) if path else read_yaml(shipped.read_bytes(), what)
     try:
-        return Plan.model_validate(read_yaml((path or shipped).read_bytes(), f"Plan {origin}"))
+        return Plan.model_validate(tree)
     except ValidationError as error:
         words = {"missing": "is missing", "extra_forbidden": "unknown key"}
         problems = [

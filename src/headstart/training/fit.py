@@ -22,7 +22,8 @@ from headstart.features.cache import FrozenBackbone, frozen_features
 from headstart.models.fold import unfolded_state_dict
 from headstart.models.freeze import parameter_groups, suggested_rate
 from headstart.models.heads import empty_classifier, head_of
-from headstart.recipe.schema import FinetuneRecipe, ProbeRecipe, Recipe
+from headstart.recipe.schema import Recipe
+from headstart.recipe.sections import FinetuneRecipe, ProbeRecipe
 from headstart.runs.records import TrainingFacts
 from headstart.runs.run import Run
 from headstart.terminal import Terminal
