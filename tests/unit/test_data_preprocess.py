@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headstart.data import preprocess as module
-from headstart.data.preprocess import Preprocess
+from headstart.data.preprocess import Preprocess, resample
 
 PREPROCESS = Preprocess(size=48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
@@ -95,6 +95,15 @@ def test_large_images_are_reduced_as_torchs_antialiased_resize_reduces_them(inte
     planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     expected = torch.nn.functional.interpolate(planes, size=(48, 48), mode=interpolation, antialias=True)
     assert np.abs(got - expected[0].permute(1, 2, 0).numpy()).max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(100, 171), (400, 300)])
+def test_the_centre_of_a_large_image_is_reduced_as_part_of_the_whole(shape):
+    image = smooth(*shape)
+    edge = min(shape)
+    box = [(shape[0] - edge) // 2, (shape[1] - edge) // 2, edge, edge]
+    expected = resample(torch.from_numpy(image[None]), torch.tensor([box]), size=48, interpolation="bicubic")[0]
+    assert np.abs(PREPROCESS.square(image) - 255 * expected.permute(1, 2, 0).numpy()).max() <= 2
 
 
 def test_what_crop_pct_leaves_out_is_cut_from_a_square_that_is_larger_by_as_much():

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from headstart.contracts import Fit, Interpolation, UInt8Images
+from headstart.contracts import Fit, Interpolation, UInt8Image, UInt8Images
 
 CODE_VERSION = 1
 """Version of the arithmetic in this module; raised by every change that gives other values, so that no cache survives
@@ -62,7 +62,7 @@ class Preprocess:
         """Return the same preprocessing for network input of another size, in pixels."""
         return replace(self, size=size)
 
-    def square(self, image: UInt8Images, *, side: int | None = None) -> UInt8Images:
+    def square(self, image: UInt8Image, *, side: int | None = None) -> UInt8Image:
         """Fit an image to a square, on the host.
 
         Args:
@@ -80,7 +80,9 @@ class Preprocess:
         if self.fit == "crop":
             edge = min(height, width)
             top, left = (height - edge) // 2, (width - edge) // 2
-            return self._scaled(image[top : top + edge, left : left + edge], min(edge, limit), min(edge, limit))
+            if edge <= limit:
+                return image[top : top + edge, left : left + edge]
+            return self._scaled(image, limit, limit, box=(left, top, left + edge, top + edge))
         longest = max(height, width)
         edge = min(longest, limit)
         if self.fit == "stretch":
@@ -146,13 +148,14 @@ class Preprocess:
         facts |= {"crop_pct": float(self.crop_pct), "code": CODE_VERSION}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def _scaled(self, image: UInt8Images, height: int, width: int) -> UInt8Images:
+    def _scaled(
+        self, image: UInt8Image, height: int, width: int, *, box: tuple[int, int, int, int] | None = None
+    ) -> UInt8Image:
+        """Return an image, or the part of it in a box (left, top, right, bottom), at another size."""
         if image.shape[:2] == (height, width):
             return image
-        kernel = _KERNELS[self.interpolation]
-        scaled = Image.fromarray(np.ascontiguousarray(image)).resize(
-            (width, height), kernel, reducing_gap=_REDUCING_GAP
-        )
+        whole, kernel = Image.fromarray(np.ascontiguousarray(image)), _KERNELS[self.interpolation]
+        scaled = whole.resize((width, height), kernel, box=box, reducing_gap=_REDUCING_GAP)
         pixels: NDArray[np.uint8] = np.array(scaled)
         return pixels
 
