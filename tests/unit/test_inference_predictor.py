@@ -180,7 +180,7 @@ def test_what_is_no_picture_is_refused(predictor, wrong, told):
 
 def test_a_bad_file_in_a_list_is_named(predictor, files):
     files[6].write_text("not a picture")
-    with pytest.raises(InputError, match=r"6\.png: not a picture"):
+    with pytest.raises(InputError, match=r"6\.png: not an image"):
         predictor.predict(files)
 
 

@@ -1,0 +1,142 @@
+"""Memory that decoding images takes: estimated for each before it begins, and bounded for all of them together.
+
+The estimates are what Pillow 10 to 13 and its libraries were seen to take for images of each format, rounded up.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition, Lock
+from typing import Any
+
+from PIL import Image
+
+from headstart.errors import InputError
+
+DECODING_BYTES = 2**29
+"""Memory for all images of this process that are being decoded at one time."""
+_PER_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 6, "DIB": 6, "WEBP": 17, "AVIF": 16}
+"""Bytes for each pixel that a format's decoder takes, its result included, where that is all there is to say."""
+_COEFFICIENTS = 6
+"""Bytes for each pixel of a JPEG whose scans hold one part of every pixel each; at a fraction of the size as well."""
+_WHOLE_FILE = {"TIFF", "WEBP", "AVIF", "JPEG2000"}
+"""Formats whose compressed files are held in memory while they are decoded."""
+_TURNED, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 274, 278, 322, 323
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class _Budget:
+    """An amount of memory that threads take parts of, first come, first served."""
+
+    def __init__(self, total: int) -> None:
+        self._free = self._total = total
+        self._turn = Lock()
+        self._changed = Condition()
+
+    @contextmanager
+    def reserved(self, amount: int) -> Iterator[None]:
+        if amount > self._total:
+            raise InputError(
+                f"decoding it would take about {amount / 1e6:,.0f} MB of memory, and {self._total / 1e6:,.0f} MB are "
+                "allowed; make it smaller first, or save it as JPEG"
+            )
+        if not amount:
+            yield
+            return
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify()
+
+
+_budget = _Budget(DECODING_BYTES)
+reserved = _budget.reserved
+"""Context in which so many bytes may be taken for decoding; waits until other threads have given enough back.
+
+Raises InputError where it is more than is allowed for all of them.
+"""
+
+
+def bytes_to_decode(image: Image.Image, fraction: int = 1) -> int:
+    """Estimate the memory that loading an opened image takes.
+
+    Args:
+        image: As Pillow opened it.
+        fraction: What a JPEG's size is divided by while it is decoded.
+    """
+    pixels, form = image.width * image.height, image.format
+    if form == "ICO":  # see bytes_to_open
+        return 0
+    raw = _codec(image) == "raw"
+    if form in {"JPEG", "MPO"}:
+        return pixels * _COEFFICIENTS + 4 * pixels // fraction**2
+    if form == "TIFF":
+        return _tiff_bytes(image, pixels) + (0 if raw else _file_bytes(image))
+    if form == "PPM":
+        return pixels * (5 if raw else 11)
+    if form == "JPEG2000":
+        return pixels * (5 + 5 * len(image.getbands())) + _file_bytes(image)
+    return pixels * _PER_PIXEL.get(form or "", 8) + _file_bytes(image)
+
+
+def _tiff_bytes(image: Image.Image, pixels: int) -> int:
+    """Return the bytes of the result, of its copy where it is turned, and of one strip or tile, which may be larger."""
+    tags = getattr(image, "tag_v2", {})
+    strip = min(pixels, _number(tags, _ROWS_PER_STRIP, image.height) * image.width)
+    tile = _number(tags, _TILE_WIDTH, 0) * _number(tags, _TILE_LENGTH, 0)
+    return pixels * (8 if _number(tags, _TURNED, 1) > 1 else 4) + max(strip, tile) * 8
+
+
+def _number(tags: Mapping[int, Any], tag: int, otherwise: int) -> int:
+    value = tags.get(tag, otherwise)
+    return value if isinstance(value, int) else otherwise
+
+
+def _codec(image: Image.Image) -> str:
+    tiles = getattr(image, "tile", None)
+    return str(tiles[0][0]) if tiles else ""
+
+
+def bytes_to_open(path: Path) -> int:
+    """Estimate the memory that opening an image file takes, where that does more than read its head.
+
+    An ICO file is decoded when it is opened. It tells sizes up to 256 pixels, but the images in it can have any size.
+
+    Raises:
+        InputError: The file would be read as a whole, and is too large for that.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[8:] == b"WEBP" or head[4:8] == b"ftyp":
+            if (size := path.stat().st_size) > DECODING_BYTES // 4:
+                raise InputError(f"the file has {size / 1e6:,.0f} MB, too many for an image of this format")
+            return 0
+        if head[:4] != b"\0\0\1\0":
+            return 0
+        file.seek(0)
+        return 4 * _largest_icon(file.read(DECODING_BYTES // 4))
+
+
+def _largest_icon(content: bytes) -> int:
+    """Return the pixels of the largest image in an ICO file."""
+    largest = 0
+    for number in range(struct.unpack_from("<H", content, 4)[0]):
+        try:
+            (offset,) = struct.unpack_from("<I", content, 6 + 16 * number + 12)
+            form, at = (">II", offset + 16) if content[offset : offset + 8] == _PNG else ("<ii", offset + 4)
+            width, height = struct.unpack_from(form, content, at)
+        except struct.error:  # cut short, as Pillow will say
+            break
+        largest = max(largest, abs(width * height))
+    return largest
+
+
+def _file_bytes(image: Image.Image) -> int:
+    name = getattr(image, "filename", "")
+    return Path(name).stat().st_size if name and image.format in _WHOLE_FILE else 0
