@@ -113,7 +113,12 @@ class Predictions:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of ``history.csv``. Losses are mean cross-entropies in nats; ``val`` is the validation split."""
+    """One row of ``history.csv``.
+
+    Both losses are mean cross-entropies in nats, without label smoothing and class weights, so that they can be
+    compared. Training loss and accuracy are those of the augmented images as the network meets them, mixed images with
+    their mixed labels; ``val`` is the validation split.
+    """
 
     epoch: int
     train_loss: float

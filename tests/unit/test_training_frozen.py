@@ -1,6 +1,5 @@
 import shutil
 from collections import namedtuple
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import timm
 import torch
 
+from headstart.compute.precision import Arithmetic
 from headstart.data.batches import TrainingBatches
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import working_copy
@@ -144,8 +144,7 @@ def reuse(module, made, folder, *, required=True, said=None):
         module,
         made,
         stages=2,
-        autocast=nullcontext,
-        memory_format=torch.channels_last,
+        arithmetic=Arithmetic("fp32", "channels_last", {}),
         folder=folder,
         required=required,
         say=(said if said is not None else []).append,

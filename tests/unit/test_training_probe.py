@@ -1,11 +1,14 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from headstart.training.probe import fit_head, fit_linear
+from headstart.training.probe import Labelled, MiniBatches, fit_head, fit_linear
 
-SETTINGS = {"seed": 1, "epochs": 20, "batch_size": 32, "lr": 1e-2, "image_size": 48}
+SETTINGS = MiniBatches(seed=1, epochs=20, batch_size=32, lr=1e-2)
 
 
 @pytest.fixture
@@ -13,27 +16,27 @@ def blobs():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(3, (300,), generator=generator)
     centres = torch.randn(3, 8, generator=generator) * 2
-    return centres[labels] * 5 + 3 + torch.randn(300, 8, generator=generator) * 4, labels
+    return Labelled(centres[labels] * 5 + 3 + torch.randn(300, 8, generator=generator) * 4, labels)
 
 
 def test_lbfgs_finds_scikit_learns_optimum(blobs):
     features, labels = blobs
     head = nn.Linear(8, 3)
-    fit_linear(features, labels, head, l2=1e-3)
-    standardised = (features - features.mean(0)) / (features.std(0) + 1e-6)
-    # scikit-learn minimises C * sum of losses + half the squared weights.
+    fit_linear(blobs, head, l2=1e-3)
+    standardized = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    # scikit-learn minimizes C * sum of losses + half the squared weights.
     reference = LogisticRegression(C=1 / (2 * 1e-3 * len(labels)), tol=1e-8, max_iter=1000)
-    reference.fit(standardised.numpy(), labels.numpy())
+    reference.fit(standardized.numpy(), labels.numpy())
     with torch.no_grad():
         probabilities = head(features).softmax(1).numpy()
-    assert probabilities == pytest.approx(reference.predict_proba(standardised.numpy()), abs=1e-3)
+    assert probabilities == pytest.approx(reference.predict_proba(standardized.numpy()), abs=1e-3)
 
 
 def test_class_weights_move_the_boundary(blobs):
-    features, labels = blobs
+    features, _ = blobs
     plain, weighted = nn.Linear(8, 3), nn.Linear(8, 3)
-    fit_linear(features, labels, plain, l2=1e-1)
-    fit_linear(features, labels, weighted, l2=1e-1, weights=torch.tensor([20.0, 1.0, 1.0]))
+    fit_linear(blobs, plain, l2=1e-1)
+    fit_linear(blobs, weighted, l2=1e-1, weights=torch.tensor([20.0, 1.0, 1.0]))
     shares = [(head(features).argmax(1) == 0).float().mean() for head in (plain, weighted)]
     assert shares[1] > shares[0]
 
@@ -44,7 +47,7 @@ def test_a_deeper_head_learns_and_the_seed_decides(blobs):
     def fitted(seed):
         torch.manual_seed(0)
         head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
-        fit_head(features, labels, head, **SETTINGS | {"val": (features, labels), "seed": seed})
+        fit_head(blobs, blobs, head, replace(SETTINGS, seed=seed), image_size=48)
         return head
 
     one, same, other = fitted(1), fitted(1), fitted(2)
@@ -57,10 +60,10 @@ def test_a_deeper_head_learns_and_the_seed_decides(blobs):
 def test_the_epoch_that_did_best_on_validation_is_kept(blobs):
     features, labels = blobs
     # Validation labels that are wrong: the better the head learns, the worse it does there.
-    val = (features[:60], (labels[:60] + 1) % 3)
+    val = Labelled(features[:60], (labels[:60] + 1) % 3)
     torch.manual_seed(0)
     head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    best_epoch, records = fit_head(features, labels, head, val=val, **SETTINGS)
+    best_epoch, records = fit_head(blobs, val, head, SETTINGS, image_size=48)
     assert [record.epoch for record in records] == list(range(1, 21))
     assert records[-1].train_loss < records[0].train_loss
     assert records[-1].train_accuracy > 0.9
@@ -75,10 +78,10 @@ def test_the_epoch_that_did_best_on_validation_is_kept(blobs):
 
 def test_the_last_epoch_is_kept_where_that_is_asked_for(blobs):
     features, labels = blobs
-    val = (features[:60], (labels[:60] + 1) % 3)
+    val = Labelled(features[:60], (labels[:60] + 1) % 3)
     torch.manual_seed(0)
     head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    kept_epoch, records = fit_head(features, labels, head, val=val, keep="last", **SETTINGS)
+    kept_epoch, records = fit_head(blobs, val, head, replace(SETTINGS, keep="last"), image_size=48)
     assert kept_epoch == len(records) == 20
     with torch.no_grad():
         loss = nn.functional.cross_entropy(head(val[0]), val[1]).item()
@@ -91,5 +94,19 @@ def test_validation_changes_nothing_but_the_choice(blobs):
     for val in ((features[:30], labels[:30]), (features[30:90], labels[30:90])):
         torch.manual_seed(0)
         head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
-        losses.append([record.train_loss for record in fit_head(features, labels, head, val=val, **SETTINGS)[1]])
+        losses.append(
+            [record.train_loss for record in fit_head(blobs, Labelled(*val), head, SETTINGS, image_size=48)[1]]
+        )
     assert losses[0] == losses[1]
+
+
+def test_class_weights_change_the_training_but_not_what_its_loss_means(blobs):
+    head = nn.Linear(8, 3)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    weights = torch.tensor([20.0, 1.0, 1.0])
+    # One batch, so that the loss is that of the head as it came in: chance.
+    settings = MiniBatches(seed=1, epochs=1, batch_size=300, lr=1e-2, weights=weights)
+    _, [record] = fit_head(blobs, blobs, head, settings, image_size=48)
+    assert record.train_loss == pytest.approx(math.log(3))
+    assert head.bias[0] > 0 > head.bias[1]

@@ -35,14 +35,17 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def describe_hardware(device: torch.device) -> dict[str, Any]:
-    """Return what a reader needs to judge a timing."""
-    return {
+    """Return what a reader needs to judge a timing and, on a GPU, what float32 means there."""
+    hardware = {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "ram_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "platform": platform.platform(),
     }
+    if device.type == "cuda":
+        hardware["tf32"] = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+    return hardware
 
 
 def _cpu_name() -> str:

@@ -1,19 +1,27 @@
-"""The arithmetic that is fastest here: found by timing real steps, not by belief."""
+"""The arithmetic that is fastest here: found by timing real steps once, and remembered for this machine."""
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from headstart.compute.device import describe_hardware
 from headstart.errors import RecipeError
+from headstart.files import write_json
+from headstart.home import cache_home
 
 Precision = Literal["fp32", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
+REQUIRED_GAIN = 1.15
+"""How many times as many images a second a lower precision must train to be chosen. A smaller gain could be the noise
+of a busy machine, and a change of precision changes the results."""
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -22,9 +30,9 @@ class Arithmetic:
     """How the steps are computed.
 
     Attributes:
-        precision: Of the forward and backward pass.
-        memory_format: Of images and activations.
-        milliseconds: Per image of each candidate that was timed, for the record.
+        precision: Precision of the forward and backward pass.
+        memory_format: Order of the dimensions of images and activations in memory.
+        milliseconds: Time per image of each candidate when they were timed, for the record.
     """
 
     precision: Precision
@@ -41,36 +49,65 @@ class Arithmetic:
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
 
+def check_precision(precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> None:
+    """Raise RecipeError where the device can't train in that precision."""
+    if precision == "fp16" and device.type == "cpu":
+        raise RecipeError("hardware.precision fp16 needs a GPU. Allowed on a CPU: auto, fp32, bf16.")
+
+
 def choose_arithmetic(
     module: nn.Module,
     images: Tensor,
     *,
+    architecture: str,
     precision: Literal["auto", "fp32", "bf16", "fp16"],
     memory_format: Literal["auto", "contiguous", "channels_last"],
 ) -> Arithmetic:
-    """Time a few training steps of each candidate and return the fastest.
+    """Return the fastest arithmetic, from the time of a few training steps of each candidate.
+
+    What was found is kept in the cache folder, so that two runs of one recipe on one machine compute alike.
 
     Args:
-        module: What will be trained; its weights are not changed.
+        module: Network that will be trained; its weights are not changed.
         images: A small real batch on the training device, shape (n, 3, size, size).
+        architecture: Name of the network.
         precision: A fixed choice, or ``auto``.
         memory_format: A fixed choice, or ``auto``.
 
     Raises:
-        RecipeError: The device can't compute in that precision.
+        RecipeError: The device can't train in that precision.
     """
-    device = images.device
-    if precision == "fp16" and device.type == "cpu":
-        raise RecipeError("hardware.precision fp16 needs a GPU. Allowed on a CPU: auto, fp32, bf16.")
+    check_precision(precision, images.device)
     formats: list[MemoryFormat] = ["contiguous", "channels_last"] if memory_format == "auto" else [memory_format]
     precisions: list[Precision] = [precision] if precision != "auto" else ["fp32"]
-    if precision == "auto" and _computes_bf16(device):
+    if precision == "auto" and _computes_bf16(images.device):
         precisions.append("bf16")
-    if len(formats) * len(precisions) == 1:
-        return Arithmetic(precisions[0], formats[0], {})
-    timings = _shortest_milliseconds(module, images, [Arithmetic(p, f, {}) for f in formats for p in precisions])
-    (best_precision, best_format), _ = min(timings.items(), key=lambda item: item[1])
-    return Arithmetic(best_precision, best_format, {f"{p} {f}": round(value, 3) for (p, f), value in timings.items()})
+    candidates = [Arithmetic(p, f, {}) for f in formats for p in precisions]
+    if len(candidates) == 1:
+        return candidates[0]
+    key = _key(module, images, architecture, candidates)
+    if remembered := _recall(key):
+        return remembered
+    timings = _shortest_milliseconds(module, images, candidates)
+    # A run that started at the same time may have been faster; then its choice is everybody's.
+    if remembered := _recall(key):
+        return remembered
+    chosen = _fastest(timings)
+    with suppress(OSError):
+        _memory(key).parent.mkdir(parents=True, exist_ok=True)
+        write_json(_memory(key), {"key": key, "chosen": asdict(chosen)})
+    return chosen
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute float32 in float32 inside the block: by default cuDNN rounds what it multiplies to TF32's 10 bits."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 @contextmanager
@@ -78,6 +115,53 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     """Compute in ``precision`` inside the block."""
     with torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32"):
         yield
+
+
+def _fastest(timings: dict[tuple[Precision, MemoryFormat], float]) -> Arithmetic:
+    """Return the fastest in full precision, unless a lower one is faster by ``REQUIRED_GAIN``."""
+    best, *others = (
+        min((key for key in timings if key[0] == precision), key=lambda key: timings[key])
+        for precision in dict.fromkeys(precision for precision, _ in timings)
+    )
+    for other in others:
+        if timings[best] > REQUIRED_GAIN * timings[other]:
+            best = other
+    return Arithmetic(*best, {f"{p} {f}": round(value, 3) for (p, f), value in timings.items()})
+
+
+def _key(module: nn.Module, images: Tensor, architecture: str, candidates: Sequence[Arithmetic]) -> dict[str, Any]:
+    """Return what decides which arithmetic is fastest."""
+    hardware = describe_hardware(images.device)
+    parameters = list(module.parameters())
+    return {
+        "machine": {name: hardware[name] for name in ("cpu", "cores", "device", "platform")},
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "architecture": architecture,
+        # What is frozen saves the backward pass its most expensive part.
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "images": list(images.shape),
+        "candidates": [f"{candidate.precision} {candidate.memory_format}" for candidate in candidates],
+    }
+
+
+def _memory(key: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_home() / "arithmetic" / f"{digest[:32]}.json"
+
+
+def _recall(key: dict[str, Any]) -> Arithmetic | None:
+    """Return what was chosen before; None where nothing was, or where the file is damaged."""
+    try:
+        content = json.loads(_memory(key).read_bytes())
+        chosen = content["chosen"]
+        arithmetic = Arithmetic(chosen["precision"], chosen["memory_format"], dict(chosen["milliseconds"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    names = (arithmetic.precision, arithmetic.memory_format)
+    allowed = names[0] in get_args(Precision) and names[1] in get_args(MemoryFormat)
+    return arithmetic if allowed and content.get("key") == key and " ".join(names) in key["candidates"] else None
 
 
 def _shortest_milliseconds(
@@ -112,6 +196,8 @@ def _step_seconds(module: nn.Module, images: Tensor, arithmetic: Arithmetic) -> 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _computes_bf16(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from headstart.compute.device import describe_hardware, pick_device
+from headstart.compute.precision import full_float32
 from headstart.compute.processes import Processes, joined_processes, own_device
 from headstart.errors import InputError
 from headstart.terminal import Terminal
@@ -86,6 +87,7 @@ def open_session(
         chosen = pick_device(own_device(device, processes))
         stack.enter_context(_process_settings())
         stack.enter_context(torch.random.fork_rng(_seeded(chosen)))
+        stack.enter_context(full_float32())
         if threads is not None:
             torch.set_num_threads(threads)
         # cuBLAS needs this before its first call to be repeatable.

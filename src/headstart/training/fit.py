@@ -1,18 +1,17 @@
-"""A training run, top to bottom: data, backbone, probe, fine-tuning, bundle."""
+"""A training run, top to bottom: arithmetic, probe, fine-tuning, bundle."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from headstart.bundle import Bundle, save_bundle
 from headstart.compute.memory import peak_memory_mb
-from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic
+from headstart.compute.precision import Arithmetic, choose_arithmetic
 from headstart.compute.processes import Processes
 from headstart.compute.session import Session
 from headstart.contracts import EpochRecord
@@ -26,19 +25,45 @@ from headstart.recipe.schema import Recipe
 from headstart.recipe.sections import FinetuneRecipe, ProbeRecipe
 from headstart.runs.records import TrainingFacts
 from headstart.runs.run import Run
-from headstart.terminal import Terminal
 from headstart.training.average import MovingAverage
 from headstart.training.class_weights import class_weights
-from headstart.training.frozen import reuse_frozen
+from headstart.training.frozen import FrozenStages, reuse_frozen
 from headstart.training.learner import Learner
 from headstart.training.loop import Checkpoints, Selection, fine_tune
 from headstart.training.material import Material
 from headstart.training.objective import Objective
 from headstart.training.optimization import adamw
-from headstart.training.probe import fit_head, fit_linear
+from headstart.training.probe import Labelled, MiniBatches, fit_head, fit_linear
 from headstart.training.progress import Progress
 from headstart.training.schedule import Schedule
-from headstart.training.validation import validator
+from headstart.training.validation import Validate, validator
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every part of a training needs: what to do, with what, where, and how."""
+
+    recipe: Recipe
+    material: Material
+    run: Run
+    session: Session
+    arithmetic: Arithmetic
+
+    @property
+    def processes(self) -> Processes:
+        """This process among those that train together."""
+        return self.session.processes
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a part of a training leaves behind, besides the classifier's weights."""
+
+    best_epoch: int = 0
+    history: tuple[EpochRecord, ...] = ()
+    seconds: float = 0.0
+    cached_seconds: float = 0.0
+    images_per_second: float = 0.0
 
 
 def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
@@ -50,149 +75,128 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
         TrainingError: Training failed; the last good checkpoint stays.
         StoppedError: Stopped by Ctrl-C after saving.
     """
-    started, terminal = time.monotonic(), session.terminal
+    started, say, processes = time.monotonic(), session.terminal.say, session.processes
     manifest = build_manifest(material.train.subset, material.val.subset, material.dataset.sealed_test)
-    processes = session.processes
     if processes.is_main:
         run.write_manifest(manifest)
     with processes.main_first():
-        arithmetic = _arithmetic(recipe, material, run)
-    terminal.say(
-        f"Training {material.backbone.name} on {material.device.type} in {arithmetic.precision}, "
-        f"{arithmetic.memory_format}."
+        work = _Work(recipe, material, run, session, _arithmetic(recipe, material, run))
+    say(
+        f"Training {material.backbone.name} on {material.device} in {work.arithmetic.precision}, "
+        f"{work.arithmetic.memory_format}."
     )
-    material.classifier.to(memory_format=arithmetic.torch_format)
-    validate = validator(material, arithmetic, processes)
-    best_epoch, history, cached_seconds = 0, list[EpochRecord](), 0.0
-    if recipe.probe:
-        with processes.main_first():
-            best_epoch, history, cached_seconds = _train_probe(recipe.probe, material, arithmetic, recipe, terminal)
+    material.classifier.to(memory_format=work.arithmetic.torch_format)
+    with processes.main_first():
+        trained = probed = _train_probe(work, recipe.probe) if recipe.probe else _Trained()
     probe_seconds = time.monotonic() - started
+    validate = validator(material, work.arithmetic, processes)
     before = validate(material.classifier)
-    # What the training costs, whichever run has paid for the features.
-    train_seconds, images_per_second = probe_seconds + cached_seconds, 0.0
     if recipe.probe:
-        terminal.say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
+        say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
     if recipe.finetune:
-        best, done = _fine_tune(recipe.finetune, material, arithmetic, validate, before, recipe, run, session)
-        material.classifier.load_state_dict(best)
-        best_epoch, history = done.best_epoch, done.history
-        if not best_epoch:
-            terminal.say("No epoch was better on validation than what came before fine-tuning, which is kept.")
-        images_per_second = done.images_per_second
-        train_seconds += done.total_seconds
+        trained = _fine_tune(work, recipe.finetune, validate, before)
+        if not trained.best_epoch:
+            say("No epoch was better on validation than what came before fine-tuning, which is kept.")
     if not processes.is_main:
         return
-    run.write_history(history)
+    run.write_history(trained.history)
     save_bundle(_bundle(recipe, material, manifest.sha256), run.model)
     run.write_training(
         TrainingFacts(
-            train_seconds=round(train_seconds, 3),
-            train_images_per_second=round(images_per_second, 1),
+            # What the training costs, whichever run has paid for the features.
+            train_seconds=round(probe_seconds + probed.cached_seconds + trained.seconds, 3),
+            train_images_per_second=round(trained.images_per_second, 1),
             backbone=material.backbone.name,
             device=str(material.device),
-            precision=arithmetic.precision,
+            precision=work.arithmetic.precision,
             seed=recipe.seed,
             peak_rss_mb=round(peak_memory_mb(), 1),
-            best_epoch=best_epoch,
-            cached_seconds=round(cached_seconds, 3),
+            best_epoch=trained.best_epoch,
+            cached_seconds=round(probed.cached_seconds, 3),
             probe_val_accuracy=before[1],
         )
     )
 
 
-def _train_probe(
-    probe: ProbeRecipe, material: Material, arithmetic: Arithmetic, recipe: Recipe, terminal: Terminal
-) -> tuple[int, list[EpochRecord], float]:
-    """Train the head; return the best epoch, the record of each one there is, and the features' ``cached_seconds``."""
+def _arithmetic(recipe: Recipe, material: Material, run: Run) -> Arithmetic:
+    """Return the run's arithmetic: chosen once, then kept; a resumed run must compute as it began."""
+    known = run.environment().arithmetic
+    if known:
+        return Arithmetic(**known)
+    size = recipe.finetune.schedule[-1].size if recipe.finetune else material.preprocess.size
+    sample = next(
+        evaluation_batches(material.train, material.preprocess.resized(size), batch_size=16, device=material.device)
+    )[0]
+    chosen = choose_arithmetic(
+        material.classifier,
+        sample,
+        architecture=material.backbone.architecture,
+        # Features and heads are computed in full precision, whatever a fine-tuned network is trained in.
+        precision=recipe.hardware.precision if recipe.finetune else "fp32",
+        memory_format=recipe.hardware.memory_format,
+    )
+    run.update_environment(arithmetic=asdict(chosen))
+    return chosen
+
+
+def _train_probe(work: _Work, probe: ProbeRecipe) -> _Trained:
+    """Train the head alone, on the CPU, on features that the rest of the network computes once."""
+    material, terminal, tune = work.material, work.session.terminal, work.recipe.finetune
     backbone = FrozenBackbone(
         module=material.classifier,
         architecture=material.backbone.architecture,
         weights_sha256=material.backbone.weights.sha256,
         preprocess=material.preprocess.resized(probe.size),
-        memory_format=arithmetic.torch_format,
+        memory_format=work.arithmetic.torch_format,
     )
     mirrors = (False, True) if probe.flip else (False,)
     with terminal.bar("Features", len(material.train) * len(mirrors)) as advance:
         found = [frozen_features(backbone, material.train, mirror=m, advance=advance) for m in mirrors]
-    features = np.concatenate([part.values for part in found])
+    train = Labelled(
+        torch.from_numpy(np.concatenate([part.values for part in found])),
+        torch.from_numpy(np.tile(material.train.labels, len(mirrors))),
+    )
     cached_seconds = sum(part.cached_seconds for part in found)
-    labels = torch.from_numpy(np.tile(material.train.labels, len(mirrors)))
-    weights = class_weights(recipe.finetune.class_weights, material.train.subset) if recipe.finetune else None
-    if probe.solver == "lbfgs":
-        head = head_of(material.classifier).to("cpu")
-        assert isinstance(head, nn.Linear)
-        fit_linear(torch.from_numpy(features), labels, head, l2=probe.l2, weights=weights)
-        head.to(material.device)
-        return 0, [], cached_seconds
-    with terminal.bar("Validation features", len(material.val)) as advance:
-        val_features = frozen_features(backbone, material.val, advance=advance)
+    weights = class_weights(tune.class_weights, material.train.subset) if tune else None
     head = head_of(material.classifier).to("cpu")
+    if probe.solver == "lbfgs":
+        assert isinstance(head, nn.Linear)
+        fit_linear(train, head, l2=probe.l2, weights=weights)
+        head.to(material.device)
+        return _Trained(cached_seconds=cached_seconds)
+    with terminal.bar("Validation features", len(material.val)) as advance:
+        val = frozen_features(backbone, material.val, advance=advance)
+    dropout = work.recipe.head.dropout
     with terminal.bar("Head", probe.epochs) as advance:
         best_epoch, history = fit_head(
-            torch.from_numpy(features),
-            labels,
-            head,
-            val=(torch.from_numpy(np.array(val_features.values)), torch.from_numpy(material.val.labels)),
-            seed=recipe.seed,
-            epochs=probe.epochs,
-            batch_size=probe.batch_size,
-            lr=probe.lr,
+            train,
+            Labelled(torch.from_numpy(np.array(val.values)), torch.from_numpy(material.val.labels)),
+            # The dropout before a linear head is the network's own, and not a part of the head.
+            nn.Sequential(nn.Dropout(dropout), head) if dropout and not work.recipe.head.hidden else head,
+            MiniBatches(probe.epochs, probe.batch_size, probe.lr, work.recipe.seed, probe.keep, weights),
             image_size=probe.size,
-            keep=probe.keep,
-            weights=weights,
             advance=advance,
         )
     head.to(material.device)
-    return best_epoch, history, cached_seconds + val_features.cached_seconds
+    return _Trained(best_epoch, tuple(history), cached_seconds=cached_seconds + val.cached_seconds)
 
 
-def _fine_tune(
-    tune: FinetuneRecipe,
-    material: Material,
-    arithmetic: Arithmetic,
-    validate: Callable[[nn.Module], tuple[float, float]],
-    before: tuple[float, float],
-    recipe: Recipe,
-    run: Run,
-    session: Session,
-) -> tuple[dict[str, Tensor], Progress]:
-    processes, terminal = session.processes, session.terminal
-    batches = _batches(tune, material, recipe.seed, processes)
-    module = material.classifier
+def _fine_tune(work: _Work, tune: FinetuneRecipe, validate: Validate, before: tuple[float, float]) -> _Trained:
+    """Train everything that is not frozen, and load the best epoch into the classifier."""
+    run, terminal = work.run, work.session.terminal
+    batches = _batches(tune, work.material, work.recipe.seed, work.processes)
     frozen = reuse_frozen(
-        module,
+        work.material.classifier,
         batches,
-        stages=material.frozen_stages,
-        autocast=lambda: autocast(material.device, arithmetic.precision),
-        memory_format=arithmetic.torch_format,
+        stages=work.material.frozen_stages,
+        arithmetic=work.arithmetic,
         folder=run.checkpoints,
         required=bool(tune.augment.views),
         say=terminal.say,
     )
-    batches, trained = (replace(batches, hidden=frozen.hidden), frozen.rest) if frozen else (batches, module)
+    if frozen:
+        batches = replace(batches, hidden=frozen.hidden)
     epochs, steps = len(batches.sizes), batches.steps_per_epoch * len(batches.sizes)
-    lr = tune.lr or suggested_rate(module)
-    groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
-    weights = class_weights(tune.class_weights, material.train.subset)
-    learner = Learner(
-        module=module,
-        trained=_wrapped(trained, compiled=recipe.hardware.compile, processes=processes),
-        objective=Objective(
-            tune.label_smoothing, None if weights is None else weights.to(material.device), processes=processes
-        ),
-        optimization=adamw(
-            groups,
-            Schedule(lr, steps, tune.warmup, tune.decay),
-            clip_norm=tune.clip_norm,
-            precision=arithmetic.precision,
-            device=material.device,
-        ),
-        average=MovingAverage(module, tune.ema) if tune.ema else None,
-        arithmetic=arithmetic,
-        freeze_batch_norm=tune.freeze.batch_norm,
-        processes=processes,
-    )
     with terminal.steps("Fine-tuning", steps) as show:
 
         def on_step(progress: Progress) -> None:
@@ -200,24 +204,57 @@ def _fine_tune(
             show(progress.epoch * batches.steps_per_epoch + progress.step, note)
 
         def on_epoch(progress: Progress) -> None:
-            if processes.is_main:
+            if work.processes.is_main:
                 run.write_history(progress.history)
             terminal.say(_epoch_line(progress.history[-1], epochs))
 
-        best_and_progress = fine_tune(
-            learner,
+        best, done = fine_tune(
+            _learner(work, tune, frozen, steps=steps),
             batches,
             Selection(validate, before, tune.patience),
-            Checkpoints(run.checkpoints, recipe.hardware.checkpoint_minutes * 60),
+            Checkpoints(run.checkpoints, work.recipe.hardware.checkpoint_minutes * 60),
             on_step=on_step,
             on_epoch=on_epoch,
         )
     if frozen:
         frozen.remove()
-    return best_and_progress
+    work.material.classifier.load_state_dict(best)
+    return _Trained(
+        best_epoch=done.best_epoch,
+        history=tuple(done.history),
+        seconds=done.total_seconds,
+        images_per_second=done.images_per_second,
+    )
 
 
-def _wrapped(module: nn.Module, *, compiled: bool, processes: Processes) -> nn.Module:
+def _learner(work: _Work, tune: FinetuneRecipe, frozen: FrozenStages | None, *, steps: int) -> Learner:
+    module, device = work.material.classifier, work.material.device
+    lr = tune.lr or suggested_rate(module)
+    groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
+    weights = class_weights(tune.class_weights, work.material.train.subset)
+    return Learner(
+        module=module,
+        trained=_wrapped(frozen.rest if frozen else module, work.recipe.hardware.compile, work.processes),
+        objective=Objective(
+            label_smoothing=tune.label_smoothing,
+            class_weights=None if weights is None else weights.to(device),
+            processes=work.processes,
+        ),
+        optimization=adamw(
+            groups,
+            Schedule(lr, steps, tune.warmup, tune.decay),
+            clip_norm=tune.clip_norm,
+            precision=work.arithmetic.precision,
+            device=device,
+        ),
+        average=MovingAverage(module, tune.ema) if tune.ema else None,
+        arithmetic=work.arithmetic,
+        freeze_batch_norm=tune.freeze.batch_norm,
+        processes=work.processes,
+    )
+
+
+def _wrapped(module: nn.Module, compiled: bool, processes: Processes) -> nn.Module:
     """Return a network that is compiled where asked for, and trained by all processes with the main one's weights."""
     wrapped = cast(nn.Module, torch.compile(module)) if compiled else module
     if processes.world == 1:
@@ -256,27 +293,6 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, processes: Pro
         rank=processes.rank,
         processes=processes.world,
     )
-
-
-def _arithmetic(recipe: Recipe, material: Material, run: Run) -> Arithmetic:
-    """Return the run's arithmetic: measured once, then kept; a resumed run must compute as it began."""
-    known = run.environment().arithmetic
-    if known:
-        return Arithmetic(**known)
-    size = recipe.finetune.schedule[-1].size if recipe.finetune else material.preprocess.size
-    sample = next(
-        evaluation_batches(material.train, material.preprocess.resized(size), batch_size=16, device=material.device)
-    )[0]
-    hardware = recipe.hardware
-    chosen = choose_arithmetic(
-        material.classifier,
-        sample,
-        # Features and heads are computed in full precision, whatever a fine-tuned network is trained in.
-        precision=hardware.precision if recipe.finetune else "fp32",
-        memory_format=hardware.memory_format,
-    )
-    run.update_environment(arithmetic=asdict(chosen))
-    return chosen
 
 
 def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:

@@ -9,7 +9,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headstart.compute.precision import Arithmetic, autocast
 from headstart.data.batches import TrainingBatches
 from headstart.errors import RunError
 from headstart.models.split import split_frozen
@@ -106,8 +106,7 @@ def reuse_frozen(
     batches: TrainingBatches,
     *,
     stages: int,
-    autocast: Callable[[], AbstractContextManager[None]],
-    memory_format: torch.memory_format,
+    arithmetic: Arithmetic,
     folder: Path,
     required: bool,
     say: Callable[[str], None],
@@ -118,9 +117,8 @@ def reuse_frozen(
         module: The classifier after ``freeze``, on the training device; left in eval mode.
         batches: Of the whole training.
         stages: Number of frozen stages; nothing can be reused where it is 0.
-        autocast: Context that sets the precision of the frozen stages.
-        memory_format: Of the images.
-        folder: For the files, which may hold those of the run's stopped processes.
+        arithmetic: Precision and memory format of the frozen stages.
+        folder: Folder for the files, which may hold those of the run's stopped processes.
         required: Whether a lack of room on the disk is an error or only said.
         say: Told once what is reused, or why nothing is.
 
@@ -148,8 +146,8 @@ def reuse_frozen(
     @torch.no_grad()
     def compute(rows: NDArray[np.int64], view: int, size: int) -> Tensor:
         images = batches.images(rows, view=view, size=size)
-        with autocast():
-            return front(images.contiguous(memory_format=memory_format)).float()
+        with autocast(batches.device, arithmetic.precision):
+            return front(images.contiguous(memory_format=arithmetic.torch_format)).float()
 
     first = np.zeros(1, np.int64)
     shapes = {(view, size): tuple(compute(first, view, size).shape[1:]) for view, size in views}

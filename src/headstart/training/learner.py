@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
     Attributes:
         loss: Loss that was minimized.
-        plain_loss: Mean cross-entropy, in nats.
+        plain_loss: Mean cross-entropy without label smoothing and class weights, in nats.
         correct: Images that were classified correctly.
         finite_outputs: 1 where all logits were finite, else 0.
     """

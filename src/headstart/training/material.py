@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from headstart.compute.precision import check_precision
 from headstart.data.batches import check_batch_size, check_classes
 from headstart.data.dataset import Dataset
 from headstart.data.preprocess import Preprocess
@@ -69,6 +70,7 @@ def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress:
     Raises:
         InputError: The recipe does not fit the data, the backbone or this machine.
     """
+    check_precision(recipe.hardware.precision, device)
     train, val = split_checked(recipe, dataset)
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
     if recipe.preprocessing == "unit":

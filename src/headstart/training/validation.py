@@ -1,6 +1,7 @@
 """How good a network is on the validation split, while it is being trained."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,12 @@ from headstart.compute.processes import Processes
 from headstart.data.batches import evaluation_batches
 from headstart.training.material import Material
 
+Validate: TypeAlias = Callable[[nn.Module], tuple[float, float]]
+"""From a network to (mean cross-entropy in nats, accuracy) on the validation split."""
 
-def validator(
-    material: Material, arithmetic: Arithmetic, processes: Processes
-) -> Callable[[nn.Module], tuple[float, float]]:
-    """Return a function from a network to (mean cross-entropy in nats, accuracy) on the validation split.
+
+def validator(material: Material, arithmetic: Arithmetic, processes: Processes) -> Validate:
+    """Return what tells how good a network is on the validation split.
 
     Every process must call it; the main one computes and tells the others.
     """

@@ -1,0 +1,97 @@
+"""The story of a run: what the parts hand to each other."""
+
+import json
+from unittest import mock
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import headstart
+from headstart.errors import RecipeError
+from headstart.training import fit as fit_module
+from headstart.training.loop import fine_tune
+from headstart.training.probe import fit_head
+
+ADAM = {"probe": {"solver": "adam", "size": 32, "epochs": 2, "batch_size": 50}, "finetune": None}
+TUNE = {"probe": None, "finetune": {"schedule": [{"epochs": 1, "size": 32}], "batch_size": 50}}
+PLAIN = {
+    "evaluation": {"size": 32, "flip": False},
+    "hardware": {"precision": "fp32", "memory_format": "contiguous"},
+    "backbone": "test_efficientnet.r160_in1k",
+}
+
+
+def train(sample_dir, out, recipe, **overrides):
+    settings = {"limit": 100, "sealed": True, "progress": False}
+    return headstart.train(sample_dir, PLAIN | recipe, out=out, overrides=overrides, **settings)
+
+
+def weights_of(out):
+    return load_file(out / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("hidden", [[], [16]])
+def test_the_dropout_of_the_head_is_used_when_the_head_is_trained_alone(own_home, sample_dir, tmp_path, hidden):
+    made = {}
+    for dropout in (0.0, 0.5):
+        out, seen = tmp_path / str(dropout), []
+
+        def spy(train, val, head, *arguments, seen=seen, **options):
+            seen.append([layer.p for layer in head.modules() if isinstance(layer, torch.nn.Dropout)])
+            return fit_head(train, val, head, *arguments, **options)
+
+        changes = {"head.dropout": dropout, "head.hidden": hidden, "weights": "none", "finetune": TUNE["finetune"]}
+        with (
+            mock.patch.object(fit_module, "fit_head", spy),
+            # The head alone is at issue here; a recipe from scratch can't go without fine-tuning.
+            mock.patch.object(fit_module, "_fine_tune", return_value=fit_module._Trained(best_epoch=1)),
+        ):
+            train(sample_dir, out, ADAM, **changes)
+        assert [p for p in seen[0] if p] == ([dropout] * (1 + len(hidden)) if dropout else [])
+        made[dropout] = weights_of(out)
+    plain, dropped = made.values()
+    heads = [name for name in plain if name.startswith("classifier")]
+    assert not any(torch.equal(plain[name], dropped[name]) for name in heads)
+
+
+def test_the_weights_that_fine_tuning_returns_are_those_that_are_saved(own_home, sample_dir, tmp_path):
+    kept = {}
+
+    def spy(learner, *arguments, **options):
+        best, progress = fine_tune(learner, *arguments, **options)
+        kept.update({name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in best.items()})
+        return kept, progress
+
+    with mock.patch.object(fit_module, "fine_tune", spy):
+        train(sample_dir, tmp_path / "run", TUNE, weights="none", **{"finetune.freeze.batch_norm": False})
+    saved = weights_of(tmp_path / "run")
+    assert saved.keys() == kept.keys()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in kept.items())
+
+
+def test_smoothing_does_not_change_what_the_history_calls_a_loss(own_home, sample_dir, tmp_path):
+    """At a learning rate of nearly nothing, the loss is that of the network as it came in."""
+    losses = []
+    for smoothing in (0.0, 0.5):
+        out = tmp_path / str(smoothing)
+        changes = {"finetune.lr": 1e-12, "finetune.label_smoothing": smoothing, "weights": "none"}
+        train(sample_dir, out, TUNE, **changes)
+        [row] = (out / "history.csv").read_text().splitlines()[1:]
+        losses.append(float(row.split(",")[1]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_fp16_on_a_cpu_is_refused_before_anything_is_written(own_home, sample_dir, tmp_path):
+    with pytest.raises(RecipeError, match="fp16 needs a GPU"):
+        train(sample_dir, tmp_path / "run", TUNE, **{"hardware.precision": "fp16", "weights": "none"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_records_its_arithmetic_and_device(own_home, sample_dir, tmp_path):
+    train(sample_dir, tmp_path / "run", TUNE, weights="none", **{"hardware.memory_format": "auto"})
+    recorded = json.loads((tmp_path / "run" / "environment.json").read_text())
+    [memory] = (own_home / "arithmetic").iterdir()
+    assert recorded["arithmetic"] == json.loads(memory.read_text())["chosen"]
+    assert recorded["device"] == "cpu"
+    assert json.loads((tmp_path / "run" / "training.json").read_text())["precision"] == "fp32"
