@@ -8,8 +8,8 @@ from torch import nn
 
 from headstart.models.architectures import create_network
 from headstart.models.backbones import load_backbone
+from headstart.models.keras_files import read_keras
 from headstart.models.keras_resnet50 import ARCHITECTURE, EPSILON, INPUT_UNIT, from_keras
-from headstart.models.weight_files import read_keras
 
 
 @pytest.fixture(scope="module")

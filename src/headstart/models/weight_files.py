@@ -1,14 +1,12 @@
 """A weights file the user gives: read without running anything in it, its tensors named as timm does."""
 
 import pickle
-import re
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,26 +14,31 @@ from torch import Tensor
 from headstart.errors import WeightsError
 from headstart.models import keras_resnet50
 from headstart.models.architectures import Network, adapt_tensors
+from headstart.models.keras_files import read_keras
 
 _TORCH_SUFFIXES = {".pth", ".pt", ".bin", ".tar"}
 _KERAS_SUFFIXES = {".h5", ".hdf5"}
 _NESTS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
 
-# Keras 1 called kernels W and the variance of a batch norm running_std; Keras 2 adds _1 to repeated names.
-_KERAS_KINDS = {
-    "kernel": "kernel",
-    "W": "kernel",
-    "bias": "bias",
-    "b": "bias",
-    "gamma": "gamma",
-    "beta": "beta",
-    "moving_mean": "moving_mean",
-    "running_mean": "moving_mean",
-    "moving_variance": "moving_variance",
-    "running_std": "moving_variance",
-}
-_KERAS_KIND = re.compile(rf"(?:^|[_/])({'|'.join(_KERAS_KINDS)})(?:_\d+)?(?::0)?$")
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+"""How torch.load fails on damaged files, beside UnpicklingError."""
+_SPARE_BYTES = 10_000_000
+"""By how much the parts of a torch file may be larger than the file, which are stored as they are."""
 
 
 def read_weights_file(path: Path, network: Network, architecture: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -53,10 +56,10 @@ def read_weights_file(path: Path, network: Network, architecture: str) -> tuple[
         The tensors, and the names of what the file holds beyond them.
 
     Raises:
-        WeightsError: No such file, an unknown kind, a damaged file, or one that would have to be unpickled.
+        WeightsError: No such file, one that may not be read, an unknown kind, a damaged file, or one that would have
+            to be unpickled or refers to other files.
     """
-    if not path.is_file():
-        raise WeightsError(f"There is no weights file at {path}. Give a .safetensors, .pth, .pt, .bin or .h5 file.")
+    _require_readable(path)
     suffix = path.suffix.lower()
     if suffix in _KERAS_SUFFIXES:
         if architecture != keras_resnet50.ARCHITECTURE:
@@ -64,76 +67,102 @@ def read_weights_file(path: Path, network: Network, architecture: str) -> tuple[
                 f"{path} is a Keras file, which headstart reads for the backbone {keras_resnet50.NAME} only, "
                 f"not for {architecture}."
             )
-        return keras_resnet50.from_keras(read_keras(path))
+        arrays = read_keras(path)
+        try:
+            return keras_resnet50.from_keras(arrays)
+        except (ValueError, RuntimeError) as error:
+            raise WeightsError(f"{path} holds arrays of other shapes than Keras's ResNet50: {error}") from error
     if suffix == ".safetensors":
         state = _read_safetensors(path)
     elif suffix in _TORCH_SUFFIXES:
-        state = _read_torch(path)
+        state = read_torch(path)
     else:
         raise WeightsError(
-            f"{path} is of unknown kind '{suffix}'. Allowed: .safetensors, .pth, .pt, .bin, "
+            f"{path} is of unknown kind '{suffix[:20]}'. Allowed: .safetensors, .pth, .pt, .bin, "
             "and .h5 for Keras's ResNet50."
         )
     return _timm_names(_without_prefixes(state), network, architecture, path), ()
 
 
-def read_keras(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Return a Keras file's arrays, named ``layer/kind`` in Keras 2's words whatever version wrote them.
+def read_torch(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a torch file, without running anything in it.
 
     Raises:
-        WeightsError: h5py is missing, or the file is damaged.
+        WeightsError: It would have to be unpickled, is damaged, or holds no tensors by name.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise WeightsError(
-            f"Reading {path} needs h5py, which is not installed. Install it with: pip install h5py"
-        ) from None
-    arrays: dict[str, NDArray[np.float32]] = {}
-
-    def collect(name: str, item: Any) -> None:
-        kind = _KERAS_KIND.search(name)
-        if isinstance(item, h5py.Dataset):
-            layer = name.removeprefix("model_weights/").partition("/")[0]
-            arrays[f"{layer}/{_KERAS_KINDS[kind[1]] if kind else name}"] = np.asarray(item, dtype=np.float32)
-
-    try:
-        with h5py.File(path) as file:
-            file.visititems(collect)
-    except OSError as error:
-        raise WeightsError(f"{path} is not a whole HDF5 file: {error}") from error
-    return arrays
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
-    return state
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
+    _check_parts(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0] if str(error) else "it is damaged."
         raise WeightsError(
             f"{path} can't be read as a plain state dict, and headstart never runs code from a weights file: "
             f"{reason} Save it again with torch.save(model.state_dict(), ...), or as safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is not a whole torch file: {error}") from error
+    except _DAMAGE as error:
+        raise WeightsError(f"{path} is not a whole torch file: {str(error)[:300]}") from error
     for nest in _NESTS:
         if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
             content = content[nest]
             break
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    tensors = (
+        {name: value for name, value in content.items() if isinstance(name, str) and _is_plain(value)}
+        if isinstance(content, Mapping)
+        else {}
+    )
     if not tensors:
         raise WeightsError(
             f"{path} holds no state dict (tensors by name), neither at the top nor under {', '.join(_NESTS)}."
         )
     return tensors
+
+
+def _require_readable(path: Path) -> None:
+    """Raise WeightsError where there is no file, or none that may be read."""
+    kinds = "Give a .safetensors, .pth, .pt, .bin or .h5 file."
+    try:
+        with path.open("rb"):
+            return
+    except (FileNotFoundError, NotADirectoryError):
+        raise WeightsError(f"There is no weights file at {path}. {kinds}") from None
+    except IsADirectoryError:
+        raise WeightsError(f"{path} is a folder, not a weights file. {kinds}") from None
+    except PermissionError:
+        raise WeightsError(f"You have no permission to read {path}. Ask its owner for that, or copy it.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WeightsError(f"{str(path)[:300]} can't be read: {reason}. {kinds}") from None
+
+
+def _check_parts(path: Path) -> None:
+    """Refuse a torch file whose parts unpack to more than it holds, before they take memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, LookupError, struct.error, NotImplementedError):
+        return  # an older kind, or damaged: torch.load tells
+    if unpacked > path.stat().st_size + _SPARE_BYTES:
+        raise WeightsError(
+            f"{path} is refused: it unpacks to {unpacked / 1e6:,.0f} MB, while torch stores weights as they are. "
+            "Save it again with torch.save(model.state_dict(), ...), or as safetensors."
+        )
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value is a dense tensor of real numbers."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not (value.is_quantized or value.is_meta or value.is_complex())
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, *_DAMAGE) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file: {str(error)[:300]}") from error
+    return state
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -155,7 +184,7 @@ def _timm_names(state: dict[str, Tensor], network: Network, architecture: str, p
         right = architecture.removeprefix("tf_") if torchvision else f"tf_{architecture}"
         raise WeightsError(
             f"{path} holds {'torchvision' if torchvision else 'TensorFlow'}'s EfficientNet, which pads and "
-            f"normalises otherwise than {architecture}. Give the backbone {right}."
+            f"normalizes differently from {architecture}. Give the backbone {right}."
         )
     backbone = [tensor for name, tensor in state.items() if not name.startswith(("classifier.", "_fc."))]
     if len(backbone) != len(own) or any(a.shape != b.shape for a, b in zip(own.values(), backbone, strict=True)):

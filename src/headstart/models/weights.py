@@ -62,7 +62,8 @@ def load_tensors(module: nn.Module, state: StateDict, *, origin: str) -> tuple[s
         One line for each tensor that the weights lack or the module has no place for, sorted.
 
     Raises:
-        WeightsError: A shape differs, or less than nine tenths of the module's tensors are there.
+        WeightsError: A shape differs, a value is not finite, or less than nine tenths of the module's tensors are
+            there.
     """
     own = module.state_dict()
     shared = own.keys() & state.keys()
@@ -84,6 +85,12 @@ def load_tensors(module: nn.Module, state: StateDict, *, origin: str) -> tuple[s
         )
     if wrong:
         raise WeightsError(f"{origin}: {len(wrong)} tensors have another shape.{_sample('They are', wrong)}")
+    infinite = [name for name in sorted(shared) if not torch.isfinite(state[name]).all()]
+    if infinite:
+        raise WeightsError(
+            f"{origin}: {len(infinite)} tensors hold infinite values or NaN.{_sample('They are', infinite)} "
+            "The file is damaged, or its training failed."
+        )
     module.load_state_dict({name: state[name] for name in shared}, strict=False)
     return tuple([f"missing: {name}" for name in missing] + [f"unused: {name}" for name in foreign])
 
