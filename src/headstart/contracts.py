@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,20 +129,3 @@ class EpochRecord:
     image_size: int
     seconds: float
     images_per_second: float
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """What was measured on one split, by the classifier as it is shipped.
-
-    Attributes:
-        split: ``val`` or ``test``.
-        labels: True classes as indices, shape (n,).
-        predictions: Calibrated probabilities, shape (n, classes).
-        metrics: The values that ``metrics.json`` shows for this split.
-    """
-
-    split: Literal["val", "test"]
-    labels: NDArray[np.int64]
-    predictions: Predictions
-    metrics: dict[str, Any]

@@ -39,7 +39,7 @@ def chromium():
 @pytest.fixture
 def address(make_evaluated_run):
     run = make_evaluated_run(names=NAMES, n=600)
-    return write_report(run.path, run.picture).as_uri()
+    return write_report(run.run, run.picture).as_uri()
 
 
 @pytest.fixture

@@ -13,10 +13,20 @@ import pytest
 
 import headstart
 from headstart.cli import main
+from headstart.contracts import Predictions
 from headstart.data.splits import Manifest, ManifestRow
-from headstart.evaluation.evaluate import measure, predictions_table
+from headstart.runs.predictions import TestPredictions
+from headstart.runs.run import Run
+from headstart.tasks.single_label import SINGLE_LABEL
 
 MACHINE = {"cpu": "a processor", "cores": 2}
+FACTS = {
+    "backbone": "tf_efficientnet_lite0.in1k",
+    "peak_rss_mb": 1500.0,
+    "device": "cpu",
+    "train_images_per_second": 100.0,
+    "best_epoch": 1,
+}
 
 
 class Runs:
@@ -27,8 +37,12 @@ class Runs:
         self.place, self.names, self.labels = place, split.class_names, np.array(split.labels)
         self.images, self.hashes, self.data = split.source.array, list(split.identities), str(sample_dir)
 
-    def make(self, name, *, right, keep=slice(None), labels=None, seed=0, hardware=MACHINE, seconds=100.0, **recipe):
+    def make(self, name, *, right, keep=slice(None), labels=None, **facts):
         """Write a run that gets the images right whose row is in ``right``; ``keep`` are those it is tested on."""
+        seed, hardware, seconds, precision = (
+            facts.pop(key, default)
+            for key, default in (("seed", 0), ("hardware", MACHINE), ("seconds", 100.0), ("precision", "fp32"))
+        )
         folder = self.place / name
         folder.mkdir(parents=True)
         labels = (self.labels if labels is None else labels)[keep]
@@ -36,25 +50,30 @@ class Runs:
         said = np.where(np.isin(rows, right), labels, (labels + 1) % len(self.names))
         logits = np.random.default_rng(len(name)).normal(size=(len(rows), len(self.names))).astype(np.float32)
         logits[np.arange(len(rows)), said] = 5.0 + rows / 100
-        test = measure(logits, labels, split="test", names=self.names, temperature=1.0)
-        (folder / "predictions.csv").write_text(predictions_table(test, rows=rows, hashes=hashes))
+        test = SINGLE_LABEL.measure(logits, labels, names=self.names.names)
+        predictions = Predictions(SINGLE_LABEL.probabilities(logits), self.names)
+        Run(folder).write_predictions(TestPredictions(rows, hashes, labels, predictions))
         lines = [
             ManifestRow(h, "test", self.names[int(label)], int(r))
             for h, label, r in zip(hashes, labels, rows, strict=True)
         ]
         Manifest((ManifestRow("0" * 64, "train", self.names[0], 0), *lines)).write(folder / "split_manifest.csv")
-        metrics = {"test": test.metrics, "train_seconds": seconds, "total_seconds": 1.5 * seconds, "seed": seed}
-        metrics |= {"backbone": "tf_efficientnet_lite0.in1k", "peak_rss_mb": 1500.0, "device": "cpu"}
+        metrics = FACTS | {"val": test.to_dict(), "test": test.to_dict(), "temperature": 1.0, "precision": precision}
+        metrics |= {"train_seconds": seconds, "total_seconds": 1.5 * seconds, "seed": seed}
         (folder / "metrics.json").write_text(json.dumps(metrics))
         (folder / "training.json").write_text("{}")
-        environment = {"hardware": hardware, "threads": 2, "data": {"name": self.data, "n_train": 450}}
+        environment = {
+            "hardware": hardware,
+            "threads": 2,
+            "data": {"name": self.data, "sha256": "ab" * 32, "n_train": 450},
+        }
         (folder / "environment.json").write_text(json.dumps(environment))
         settings = {
             "description": name,
             "seed": seed,
             "data": {"name": self.data},
             "evaluation": {"size": 64},
-            **recipe,
+            **facts,
         }
         (folder / "recipe.yaml").write_text(json.dumps(settings))
         return folder
@@ -151,6 +170,17 @@ def test_a_clear_gap_between_seeds_is_not_a_better_recipe(runs, capsys):
     found = compare(capsys, runs.make("s0", right=range(60)), runs.make("s1", right=range(90), seed=1))
     assert found["pairs"][0]["verdict"] == "luck of the seed"
     assert found["same_recipe"] == [{"runs": ["s0", "s1"], "accuracy": {"min": 0.6, "median": 0.75, "max": 0.9}}]
+
+
+def test_runs_of_another_precision_are_not_of_one_recipe(runs, capsys):
+    folders = [
+        runs.make("a", right=range(60), precision="fp32"),
+        runs.make("b", right=range(90), precision="bf16"),
+    ]
+    found = compare(capsys, *folders)
+    assert found["pairs"][0]["verdict"] == "second"
+    assert found["pairs"][0]["settings"]["precision"] == ["fp32", "bf16"]
+    assert found["same_recipe"] == []
 
 
 def test_three_runs_are_corrected_for_there_being_three_pairs(runs, capsys):
@@ -277,13 +307,14 @@ def test_what_is_no_run(runs, capsys):
     run, folder = runs.make("a", right=range(70)), runs.place / "photos"
     assert f"There is no run folder at {folder}" in refused(capsys, run, folder)
     folder.mkdir()
-    assert f"{folder} holds no run: there is no recipe.yaml" in refused(capsys, run, folder)
+    assert f"{folder} holds no run" in refused(capsys, run, folder)
 
 
 def test_a_run_that_is_not_finished(runs, capsys):
     run, other = runs.make("a", right=range(70)), runs.make("b", right=range(70))
     (other / "metrics.json").unlink()
-    assert f"there is no metrics.json in it. Measure it: headstart evaluate {other}" in refused(capsys, run, other)
+    (other / "model").mkdir()
+    assert f"not measured. Measure it: headstart evaluate {other}" in refused(capsys, run, other)
     (other / "training.json").unlink()
     said = refused(capsys, run, other)
     assert "is not trained to the end" in said
@@ -317,14 +348,14 @@ def test_figures_of_another_evaluation(runs, capsys):
     run, other, third = (runs.make(name, right=range(n)) for name, n in (("a", 70), ("b", 70), ("c", 60)))
     shutil.copy(third / "predictions.csv", other)
     said = refused(capsys, run, other)
-    assert "60 of 100 are right in the one, and accuracy is 0.7 in the other" in said
+    assert "60 of 100 predictions are right, and the accuracy is 0.7" in said
     assert f"headstart evaluate {other}" in said
 
 
 def test_predictions_that_are_not_of_the_run_s_test_split(runs, capsys):
     run, other = runs.make("a", right=range(70)), runs.make("b", right=range(70))
     rewrite(other / "split_manifest.csv", lambda text: text.replace(runs.hashes[4], "e" * 64))
-    assert "are not the test images of" in refused(capsys, run, other)
+    assert "not for the test images" in refused(capsys, run, other)
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "predictions.csv", "split_manifest.csv", "recipe.yaml"])

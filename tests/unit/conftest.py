@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.contracts import ClassNames, EvalResult
+from headstart.contracts import ClassNames, Predictions
 from headstart.data.arrays import image_hashes
 from headstart.data.dataset import SealedTest
 from headstart.data.sources.memory import ArraySource
 from headstart.data.splits import build_manifest
 from headstart.data.subset import Subset
-from headstart.evaluation.evaluate import measure, predictions_table
+from headstart.runs.predictions import TestPredictions
+from headstart.runs.run import Run
+from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.single_label import SINGLE_LABEL
 
 ANIMALS = ("cat", "dog", "bird", "frog")
 
@@ -24,8 +27,14 @@ class EvaluatedRun:
 
     path: Path
     images: np.ndarray
-    test: EvalResult
+    labels: np.ndarray
+    predictions: Predictions
+    metrics: SplitMetrics
     pictures_asked: list[int] = field(default_factory=list)
+
+    @property
+    def run(self):
+        return Run(self.path)
 
     def picture(self, row):
         self.pictures_asked.append(row)
@@ -55,15 +64,18 @@ def make_evaluated_run(tmp_path):
         train, val = Subset(source, np.arange(n // 4, n), "train"), Subset(source, np.arange(n // 4), "val")
         manifest = build_manifest(train, val, SealedTest(Subset.whole(test_source, "test")))
         manifest.write(run / "split_manifest.csv")
-        val = measure(logits[: n // 4], labels[: n // 4], split="val", names=classes, temperature=1.5)
-        test = measure(logits[n:], labels[n:], split="test", names=classes, temperature=1.5)
+        val, test = (
+            SINGLE_LABEL.measure(logits[part], labels[part], names=classes.names, temperature=1.5)
+            for part in (slice(0, n // 4), slice(n, None))
+        )
+        predictions = Predictions(SINGLE_LABEL.probabilities(logits[n:], temperature=1.5), classes)
         hashes = image_hashes(images[n:])
-        (run / "predictions.csv").write_text(predictions_table(test, rows=np.arange(n), hashes=hashes))
-        (run / "metrics.json").write_text(json.dumps(METRICS | {"val": val.metrics, "test": test.metrics}))
+        Run(run).write_predictions(TestPredictions(np.arange(n), hashes, labels[n:], predictions))
+        (run / "metrics.json").write_text(json.dumps(METRICS | {"val": val.to_dict(), "test": test.to_dict()}))
         (run / "environment.json").write_text(json.dumps(ENVIRONMENT))
         (run / "recipe.yaml").write_text("data:\n  name: animals\nseed: 3\nfinetune:\n  lr: 0.001\n")
         (run / "history.csv").write_text("\n".join([HISTORY[0], *HISTORY[1 : epochs + 1]]) + "\n")
-        return EvaluatedRun(run, images[n:], test)
+        return EvaluatedRun(run, images[n:], labels[n:], predictions, test)
 
     return make
 

@@ -14,11 +14,13 @@ from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.sources.memory import ArraySource
 from headstart.data.splits import build_manifest, split_train
 from headstart.data.subset import Subset
-from headstart.errors import DataError, HeadstartError, RunError
-from headstart.evaluation.evaluate import evaluate_run, measure
+from headstart.errors import DataError, HeadstartError, RunError, WriteError
+from headstart.evaluation.evaluate import evaluate_run
 from headstart.inference.predictor import Predictor, load
 from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
+from headstart.runs.run import Run
+from headstart.tasks.single_label import SINGLE_LABEL
 
 NAMES = ClassNames(("cat", "dog", "bird"))
 FACTS = {
@@ -92,9 +94,11 @@ def sealed(monkeypatch):
 
 def test_the_run_gets_its_figures_its_predictions_and_its_temperature(run):
     seen = []
-    result = evaluate_run(run, made_dataset(), command="headstart evaluate run", progress=lambda *s: seen.append(s))
+    result = evaluate_run(
+        Run(run), made_dataset(), command="headstart evaluate run", progress=lambda *s: seen.append(s)
+    )
 
-    assert json.loads((run / "metrics.json").read_text()) == result
+    assert json.loads((run / "metrics.json").read_text()) == result.to_dict()
     assert FACTS.items() <= result.items()
     assert result["probe_val_accuracy"] == 0.5
     with (run / "split_manifest.csv").open(newline="") as file:
@@ -114,7 +118,7 @@ def test_the_run_gets_its_figures_its_predictions_and_its_temperature(run):
 
 def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
     dataset = made_dataset()
-    result = evaluate_run(run, dataset, command="c")
+    result = evaluate_run(Run(run), dataset, command="c")
     with (run / "predictions.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     test = dataset.sealed_test.open()
@@ -135,8 +139,7 @@ def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
 def test_the_figures_of_a_split_worked_out_by_hand():
     # Softmax of (log 3, 0, -inf) is (3/4, 1/4, 0). Three such answers, of which one is wrong; no bird anywhere.
     logits = np.array([[math.log(3), 0, -1e30]] * 2 + [[0, math.log(3), -1e30]], np.float32)
-    result = measure(logits, np.array([0, 1, 1]), split="val", names=NAMES, temperature=1.0)
-    shown = result.metrics
+    shown = SINGLE_LABEL.measure(logits, np.array([0, 1, 1]), names=NAMES.names)
     assert (shown["n"], shown["accuracy"], shown["macro_f1"]) == (3, 0.666667, 0.666667)
     assert shown["accuracy_ci95"] == pytest.approx([0.207660, 0.938510], abs=1e-5)
     assert shown["confusion_matrix"] == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
@@ -152,18 +155,18 @@ def test_the_figures_of_a_split_worked_out_by_hand():
 def test_each_opening_is_logged_before_the_split_is_read(run, monkeypatch):
     logged, really_open = [], SealedTest.open
     monkeypatch.setattr(SealedTest, "open", lambda self: (logged.append(openings(run)), really_open(self))[1])
-    evaluate_run(run, made_dataset(), command="first")
-    evaluate_run(run, made_dataset(), command="second")
+    evaluate_run(Run(run), made_dataset(), command="first")
+    evaluate_run(Run(run), made_dataset(), command="second")
     assert [[opening["command"] for opening in state] for state in logged] == [["first"], ["first", "second"]]
     assert all(opening["time"].endswith("+00:00") for opening in openings(run))
     assert json.loads((run / "environment.json").read_text())["seed"] == 0
 
 
 def test_evaluating_again_gives_the_same_figures_and_keeps_the_times_of_the_whole_run(run):
-    first = evaluate_run(run, made_dataset(), command="c")
+    first = evaluate_run(Run(run), made_dataset(), command="c")
     assert first["total_seconds"] is None
-    (run / "metrics.json").write_text(json.dumps(first | {"total_seconds": 77.0, "peak_rss_mb": 1234.0}))
-    again = evaluate_run(run, made_dataset(), command="c")
+    (run / "metrics.json").write_text(json.dumps({**first, "total_seconds": 77.0, "peak_rss_mb": 1234.0}))
+    again = evaluate_run(Run(run), made_dataset(), command="c")
     assert (again["total_seconds"], again["peak_rss_mb"]) == (77.0, 1234.0)
     assert (again["val"], again["test"], again["temperature"]) == (first["val"], first["test"], first["temperature"])
 
@@ -172,13 +175,13 @@ def test_images_that_moved_between_the_splits_are_refused(run, sealed):
     dataset = made_dataset()
     dataset.train.source.array[[1, 2]] = dataset.sealed_test._subset.source.array[[1, 2]]
     with pytest.raises(DataError, match="2 "):
-        evaluate_run(run, dataset, command="c")
+        evaluate_run(Run(run), dataset, command="c")
     assert openings(run) == []
 
 
 def test_another_data_set_is_refused(run, sealed):
     with pytest.raises(DataError):
-        evaluate_run(run, made_dataset(seed=1), command="c")
+        evaluate_run(Run(run), made_dataset(seed=1), command="c")
     assert openings(run) == []
     assert not (run / "metrics.json").exists()
 
@@ -188,7 +191,7 @@ def test_another_runs_manifest_is_refused(run, sealed):
     train, val = split_train(dataset.train, val_fraction=0.3, seed=99)
     build_manifest(train, val, dataset.sealed_test).write(run / "split_manifest.csv")
     with pytest.raises(DataError, match="is not the split that"):
-        evaluate_run(run, dataset, command="c")
+        evaluate_run(Run(run), dataset, command="c")
     assert openings(run) == []
 
 
@@ -198,7 +201,7 @@ def test_classes_in_another_order_are_refused(run, sealed):
     with pytest.raises(
         DataError, match="knows the classes 'cat', 'dog', 'bird', but data set 'animals' has 'dog', 'cat'"
     ):
-        evaluate_run(run, swapped, command="c")
+        evaluate_run(Run(run), swapped, command="c")
     assert openings(run) == []
 
 
@@ -210,22 +213,22 @@ def test_an_incomplete_run_is_refused(run, sealed, file, content):
     else:
         (run / file).write_text(content)
     with pytest.raises(RunError, match=file):
-        evaluate_run(run, made_dataset(), command="c")
+        evaluate_run(Run(run), made_dataset(), command="c")
 
 
 def test_missing_training_facts_are_named(run, sealed):
     (run / "training.json").write_text(json.dumps({k: v for k, v in FACTS.items() if k not in ("seed", "device")}))
-    with pytest.raises(RunError, match=r"training\.json lacks device, seed"):
-        evaluate_run(run, made_dataset(), command="c")
+    with pytest.raises(RunError, match=r"training\.json is damaged: device is missing; seed is missing"):
+        evaluate_run(Run(run), made_dataset(), command="c")
 
 
 def test_an_opening_that_can_not_be_logged_does_not_happen(run, sealed, monkeypatch):
     def full(path, value):
-        raise OSError(28, "No space left on device")
+        raise WriteError(path, OSError(28, "No space left on device"))
 
-    monkeypatch.setattr("headstart.evaluation.evaluate.write_json", full)
-    with pytest.raises(RunError, match=r"No space left on device.*stays closed"):
-        evaluate_run(run, made_dataset(), command="c")
+    monkeypatch.setattr("headstart.runs.run.write_json", full)
+    with pytest.raises(WriteError, match=r"environment\.json.*No space left on device"):
+        evaluate_run(Run(run), made_dataset(), command="c")
 
 
 def test_outputs_that_are_not_finite_are_an_error_before_the_split_is_opened(run, sealed, monkeypatch):
@@ -237,14 +240,14 @@ def test_outputs_that_are_not_finite_are_an_error_before_the_split_is_opened(run
 
     monkeypatch.setattr(Predictor, "logits", broken)
     with pytest.raises(HeadstartError, match=r"not finite for 1 of 18 val images, first for row \d+"):
-        evaluate_run(run, made_dataset(), command="c")
+        evaluate_run(Run(run), made_dataset(), command="c")
     assert openings(run) == []
 
 
 def test_temperature_changes_confidence_and_nothing_else():
     generator = np.random.default_rng(0)
     logits, labels = generator.normal(size=(200, 3)).astype(np.float32), generator.integers(0, 3, 200)
-    cold, warm = (measure(logits, labels, split="val", names=NAMES, temperature=t).metrics for t in (0.3, 3.0))
+    cold, warm = (SINGLE_LABEL.measure(logits, labels, names=NAMES.names, temperature=t) for t in (0.3, 3.0))
     unchanged = ("accuracy", "macro_f1", "confusion_matrix", "per_class", "nll", "ece", "reliability")
     assert {key: cold[key] for key in unchanged} == {key: warm[key] for key in unchanged}
     assert cold["ece_calibrated"] > warm["ece_calibrated"]

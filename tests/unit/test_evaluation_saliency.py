@@ -19,6 +19,7 @@ from headstart.evaluation import saliency
 from headstart.evaluation.saliency import class_activation_maps, write_saliency
 from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
+from headstart.runs.run import Run
 
 NAMES = ClassNames(("red", "blue"))
 
@@ -88,8 +89,9 @@ def test_a_real_network_is_explained_and_the_file_says_how(tmp_path):
     split = Subset.whole(ArraySource(images, np.arange(12) % 2, NAMES), "test")
     dataset = Dataset("colours", split, SealedTest(split), NAMES, "ab" * 32, "a test")
     wanted = {7: ("red", "blue"), 3: ("blue", "blue"), **dict.fromkeys((0, 1, 2), ("red", "blue"))}
-    content = write_saliency(tmp_path, dataset, wanted=wanted)
+    content = write_saliency(Run(tmp_path), dataset, wanted=wanted)
     assert json.loads((tmp_path / "saliency.json").read_text()) == content
+    assert {image.row for image in Run(tmp_path).saliency().images} == set(wanted)
     assert content["library"].startswith("captum ")
     assert content["layer"] == "bn2"
     first, second, *_ = content["images"]

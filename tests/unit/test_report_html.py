@@ -15,7 +15,6 @@ from headstart.report.html import write_report
 from headstart.report.mistakes import data_uri, worst
 from headstart.report.page import flat
 from headstart.report.saliency import layer
-from headstart.runs.predictions import read_run
 from headstart.wording import percent
 
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path"}
@@ -54,7 +53,7 @@ class Page(HTMLParser):
 
 
 def report(run):
-    text = write_report(run.path, run.picture).read_text(encoding="utf-8")
+    text = write_report(run.run, run.picture).read_text(encoding="utf-8")
     page = Page(text)
     page.source = text
     page.words = re.sub(r"\s+", " ", page.text)
@@ -80,7 +79,7 @@ def test_the_page_is_one_file_that_loads_and_runs_nothing(make_evaluated_run):
 def test_the_headline_says_what_was_measured(make_evaluated_run):
     run = make_evaluated_run()
     words = report(run).words
-    test = run.test.metrics
+    test = run.metrics
     low, high = test["accuracy_ci95"]
     correct = round(test["accuracy"] * 240)
     assert f"Test accuracy{percent(test['accuracy'])} 95% interval {percent(low)} to {percent(high)}" in words
@@ -145,8 +144,8 @@ def test_tables_are_accessible_and_scroll_inside_their_box(make_evaluated_run):
 def test_the_most_confident_mistakes_are_shown_with_their_pictures(make_evaluated_run):
     run = make_evaluated_run()
     page = report(run)
-    predictions = run.test.predictions
-    wrong = np.flatnonzero(predictions.indices != run.test.labels)
+    predictions = run.predictions
+    wrong = np.flatnonzero(predictions.indices != run.labels)
     confidence = predictions.probabilities.max(axis=1)
     expected = wrong[np.argsort(-confidence[wrong].round(6), kind="stable")][:24].tolist()
     pictures = [picture for picture in page.all("img") if "ul" in picture["inside"]]
@@ -154,7 +153,7 @@ def test_the_most_confident_mistakes_are_shown_with_their_pictures(make_evaluate
     assert len(pictures) == 24
     names = predictions.class_names
     for row, picture in zip(expected, pictures, strict=True):
-        said = f"Test image, row {row}: labeled {names[int(run.test.labels[row])]}, predicted {predictions.labels[row]}"
+        said = f"Test image, row {row}: labeled {names[int(run.labels[row])]}, predicted {predictions.labels[row]}"
         assert picture["alt"].startswith(said)
         decoded = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2])))
         np.testing.assert_array_equal(np.asarray(decoded), run.images[row])
@@ -164,8 +163,8 @@ def test_the_most_confident_mistakes_are_shown_with_their_pictures(make_evaluate
 def test_the_pairs_confused_most_are_shown_with_the_surest_pictures_of_each(make_evaluated_run):
     run = make_evaluated_run()
     page = report(run)
-    predictions, labels = run.test.predictions, run.test.labels
-    counts = np.array(run.test.metrics["confusion_matrix"])
+    predictions, labels = run.predictions, run.labels
+    counts = np.array(run.metrics["confusion_matrix"])
     np.fill_diagonal(counts, 0)
     best = np.sort(counts.ravel())[::-1][:6]
     captions = [element["text"] for element in page.all("figcaption") if " predicted as " in element["text"]]
@@ -187,7 +186,7 @@ def test_the_pairs_confused_most_are_shown_with_the_surest_pictures_of_each(make
 def test_the_confusion_matrix_has_counts_and_percentages(make_evaluated_run):
     run = make_evaluated_run()
     texts = [element["text"] for element in report(run).all("text") if "count" in (element.get("class") or "")]
-    counts = np.array(run.test.metrics["confusion_matrix"])
+    counts = np.array(run.metrics["confusion_matrix"])
     filled = counts > 0
     expected = np.stack([counts[filled], (100 * counts / counts.sum(1, keepdims=True))[filled]], 1).ravel()
     np.testing.assert_allclose([float(text) for text in texts], expected, atol=0.051)
@@ -198,7 +197,7 @@ def test_every_class_has_its_bars_and_the_report_its_averages(make_evaluated_run
     page = report(run)
     bars = [element["text"] for element in page.all("text") if element.get("class") == "bar-value"]
     expected = [
-        100 * row[key] for row in run.test.metrics["per_class"].values() for key in ("precision", "recall", "f1-score")
+        100 * row[key] for row in run.metrics["per_class"].values() for key in ("precision", "recall", "f1-score")
     ]
     np.testing.assert_allclose([float(text) for text in bars], expected, atol=0.051)
     for row in ("accuracy", "macro avg", "weighted avg"):
@@ -208,7 +207,7 @@ def test_every_class_has_its_bars_and_the_report_its_averages(make_evaluated_run
 def test_the_classes_that_stand_out_are_named(make_evaluated_run):
     run = make_evaluated_run()
     words = report(run).words
-    table = run.test.metrics["per_class"]
+    table = run.metrics["per_class"]
     for said, key, choose in (
         ("Highest precision", "precision", max),
         ("Highest recall", "recall", max),
@@ -260,6 +259,29 @@ def test_names_are_text_and_never_markup(make_evaluated_run):
     assert any('labeled a "quoted" & b' in picture["alt"] for picture in page.all("img"))
 
 
+@pytest.mark.parametrize("names", [("=cmd|calc", "+1", "-2", "@x"), ("a\u2028b", "c\x85d", "e\nf", 'g "h", i')])
+def test_a_run_of_odd_class_names_has_a_page(make_evaluated_run, names, monkeypatch):
+    # Runs of earlier versions may have names that are refused today.
+    monkeypatch.setattr("headstart.contracts._UNPRINTABLE", set())
+    run = make_evaluated_run(names=names)
+    for name in names:
+        assert " ".join(name.split()) in report(run).words
+
+
+def test_the_page_does_not_tell_the_folders_of_the_machine(make_evaluated_run):
+    run = make_evaluated_run()
+    command = "headstart train /srv/anna/photos --data-dir C:\\Users\\anna\\x.tgz --out runs/a-run"
+    opening = {"time": "2026-05-04T10:14:22+00:00", "command": command}
+    run.change("environment.json", command=command, data_dir="/srv/anna/my copies/x.tgz", test_openings=[opening] * 2)
+    run.change("environment.json", weights={"origin": "/srv/anna/weights.h5", "source": "https://example.org/a/b"})
+    recipe = run.path / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("name: animals", "name: /srv/anna/photos"))
+    page = report(run)
+    assert "anna" not in page.source
+    for words in (".../photos", ".../x.tgz", ".../weights.h5", "https://example.org/a/b", "--out runs/a-run"):
+        assert words in page.text
+
+
 def test_many_classes_stay_under_a_megabyte(make_evaluated_run):
     run = make_evaluated_run(names=[f"class number {i}" for i in range(100)], n=2000)
     page = report(run)
@@ -306,7 +328,7 @@ def test_corrupted_images_are_on_the_page_once_they_are_measured(make_evaluated_
 def test_the_maps_lie_over_the_mistakes_that_were_explained(make_evaluated_run):
     run = make_evaluated_run()
     assert "Where the model looked" not in report(run).words
-    wrong = worst(read_run(run.path).predictions, count=3)
+    wrong = worst(run.run.predictions(), count=3)
     images = [
         {"row": p.row, "size": [32, 32], "box": [0, 0, 32, 32], "maps": {p.label: [[0, 0], [0, 1]], p.predicted: [[0]]}}
         for p in (wrong[2], wrong[0])
@@ -347,7 +369,7 @@ def test_damaged_additions_are_named_with_the_remedy(make_evaluated_run, file, c
     run = make_evaluated_run()
     (run.path / file).write_text(content)
     with pytest.raises(RunError, match=file):
-        write_report(run.path, run.picture)
+        write_report(run.run, run.picture)
 
 
 def test_split_counts_hash_recipe_and_environment_are_there(make_evaluated_run):
@@ -382,8 +404,8 @@ def test_test_images_in_another_split_are_counted_one_by_one_and_nothing_denies_
 def test_a_missing_file_is_named(make_evaluated_run, file):
     run = make_evaluated_run()
     (run.path / file).unlink()
-    with pytest.raises(RunError, match=f"no {file}"):
-        write_report(run.path, run.picture)
+    with pytest.raises(RunError, match=file):
+        write_report(run.run, run.picture)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +425,7 @@ def test_a_damaged_file_is_named_and_an_earlier_page_stays(make_evaluated_run, f
     (run.path / "report.html").write_text("an earlier page")
     (run.path / file).write_text(content)
     with pytest.raises(RunError, match=file):
-        write_report(run.path, run.picture)
+        write_report(run.run, run.picture)
     assert (run.path / "report.html").read_text() == "an earlier page"
 
 

@@ -61,7 +61,9 @@ def ledger(make_evaluated_run, tmp_path):
         run = make_evaluated_run(strength=strength, name=name).path
         metrics = json.loads((run / "metrics.json").read_text())
         (run / "validation.json").write_text(json.dumps(metrics["val"]))
-        (run / "training.json").write_text(json.dumps({"train_seconds": 10.0 * (number + 1)}))
+        keys = ("train_images_per_second", "backbone", "device", "precision", "seed", "peak_rss_mb", "best_epoch")
+        facts = {key: metrics[key] for key in keys} | {"train_seconds": 10.0 * (number + 1)}
+        (run / "training.json").write_text(json.dumps(facts))
         (run / "metrics.json").write_text(json.dumps(metrics | {"train_seconds": 10.0 * (number + 1)}))
     for stage in STAGES:
         own = tmp_path / (stage.name if stage.name in STRENGTHS else "deeper")

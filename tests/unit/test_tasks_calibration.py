@@ -5,8 +5,13 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from headstart.errors import DataError
-from headstart.tasks.calibration import TEMPERATURE_BOUNDS, fit_temperature, log_softmax, softmax
-from headstart.tasks.measures import ece, nll, reliability
+from headstart.tasks import calibration
+from headstart.tasks.calibration import TEMPERATURE_BOUNDS, fit_temperature, judge, log_softmax, softmax
+from headstart.tasks.measures import ece, reliability
+
+
+def nll(logits, labels, temperature=1.0):
+    return judge(np.asarray(logits), labels, temperature=temperature).loss.mean()
 
 
 def drawn(temperature, n=4000, classes=5, seed=0):
@@ -22,22 +27,23 @@ def test_the_temperature_that_spoiled_the_logits_is_found(temperature):
     logits, labels = drawn(temperature)
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(temperature, rel=0.06)
-    assert ece(reliability(softmax(logits, temperature=found), labels)) < 0.02
+    after = judge(logits, labels, temperature=found)
+    assert ece(reliability(after.confidence, after.predicted == labels)) < 0.02
 
 
 def test_no_other_temperature_is_likelier():
     logits, labels = drawn(3.0, n=500)
     found = fit_temperature(logits, labels)
-    best = nll(log_softmax(logits, temperature=found), labels)
+    best = nll(logits, labels, found)
     for other in (*np.geomspace(*TEMPERATURE_BOUNDS, 50), found * 1.01, found / 1.01):
-        assert nll(log_softmax(logits, temperature=float(other)), labels) >= best - 1e-9
+        assert nll(logits, labels, float(other)) >= best - 1e-9
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.3, 15.0])
 def test_a_general_minimiser_finds_the_same_temperature(temperature):
     logits, labels = drawn(temperature, n=300)
     found = minimize_scalar(
-        lambda x: nll(log_softmax(logits, temperature=math.exp(x)), labels),
+        lambda x: nll(logits, labels, math.exp(x)),
         bounds=[math.log(bound) for bound in TEMPERATURE_BOUNDS],
         method="bounded",
         options={"xatol": 1e-10},
@@ -72,6 +78,25 @@ def test_softmax_bears_logits_that_overflow():
     logits = np.array([[1e38, -1e38], [0.0, 0.0], [-1e4, -1e4 + 1]], np.float32)
     np.testing.assert_allclose(softmax(logits), [[1, 0], [0.5, 0.5], [0.268941, 0.731059]], atol=1e-6)
     assert np.isfinite(log_softmax(logits)).all()
+
+
+def test_nll_is_in_nats_and_a_confident_mistake_costs_what_it_should():
+    assert nll(np.zeros((3, 2)), np.array([0, 1, 0])) == pytest.approx(math.log(2))
+    assert nll(np.log([[0.25, 0.75], [0.5, 0.5]]), np.array([0, 1])) == pytest.approx(math.log(8) / 2)
+    # As a probability this would be 0, and its logarithm minus infinity.
+    assert nll([[0.0, -5000.0]], np.array([1])) == 5000.0
+
+
+def test_blocks_change_nothing(monkeypatch):
+    logits, labels = drawn(2.0, n=300)
+    whole = judge(logits, labels, temperature=2.0), fit_temperature(logits, labels), calibration.probabilities(logits)
+    monkeypatch.setattr(calibration, "_ENTRIES", 64)
+    parts = judge(logits, labels, temperature=2.0), fit_temperature(logits, labels), calibration.probabilities(logits)
+    for one, other in zip(whole[0], parts[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert parts[1] == pytest.approx(whole[1], rel=1e-7)
+    np.testing.assert_array_equal(whole[2], parts[2])
+    np.testing.assert_array_equal(whole[2], softmax(logits).astype(np.float32))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -2,22 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from headstart.contracts import listed
-from headstart.data.splits import read_manifest
 from headstart.errors import InputError, RecipeError, RunError
-from headstart.recipe.read import read_yaml
 from headstart.recipe.schema import parse_recipe
-from headstart.runs.predictions import PredictionRow, RunFiles, read_run
+from headstart.runs.predictions import PredictionRow
+from headstart.runs.records import Environment, Metrics
+from headstart.runs.run import Run
+from headstart.tasks.metrics import SplitMetrics
 
 _WITHOUT_EFFECT = ("description", "seed")
-"""Keys of a recipe that do not make it another recipe; ``hardware`` says where it runs, and does not either."""
+"""Keys of a recipe that do not make it another recipe; what ``hardware`` came to is compared as it was chosen."""
 
 
 @dataclass(frozen=True)
@@ -25,36 +25,61 @@ class ComparedRun:
     """An evaluated run.
 
     Attributes:
-        name: Of its folder, with as much of the path before it as sets it apart from the others.
-        path: The run's folder.
-        files: What it holds.
+        name: Name of its folder, with as much of the path before it as sets it apart from the others.
+        run: The run's folder.
+        metrics: Its figures.
+        test: Its figures on the test split.
+        environment: Where and from what it was made.
+        predictions: Its predictions for the test split.
         recipe: Every setting by its dotted key.
     """
 
     name: str
-    path: Path
-    files: RunFiles
-    recipe: dict[str, Any]
+    run: Run
+    metrics: Metrics
+    test: SplitMetrics
+    environment: Environment
+    predictions: list[PredictionRow] = field(repr=False)
+    recipe: dict[str, Any] = field(repr=False)
+
+    @property
+    def path(self) -> Path:
+        """Path of its folder."""
+        return self.run.path
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of the classifier's outputs."""
+        return self.test.class_names
 
     @cached_property
-    def answers(self) -> list[PredictionRow]:
+    def in_common_order(self) -> list[PredictionRow]:
         """The predictions in an order that depends on the test images alone, not on the names of their files."""
-        return sorted(self.files.predictions, key=lambda line: (line.sha256, line.label, line.row))
+        return sorted(self.predictions, key=lambda line: (line.sha256, line.label, line.row))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Facts about the training, by their keys in ``metrics.json``."""
+        return self.metrics.training.to_dict() if self.metrics.training else {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its dotted key, and the precision that the hardware's settings came to."""
+        return self.recipe | {"precision": self.facts.get("precision")}
 
     @property
     def recipe_but_for_seed(self) -> dict[str, Any]:
         """The settings that decide what kind of classifier comes out."""
         return {
             key: value
-            for key, value in self.recipe.items()
+            for key, value in self.settings.items()
             if key not in _WITHOUT_EFFECT and not key.startswith("hardware.")
         }
 
     @property
     def machine(self) -> tuple[Any, ...]:
         """What seconds depend on; those of different machines can't be compared."""
-        environment = self.files.environment
-        return environment.get("hardware"), environment.get("threads"), self.files.metrics.get("device")
+        return self.environment.hardware, self.environment.threads, self.facts.get("device")
 
 
 def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
@@ -67,11 +92,12 @@ def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
     """
     if len(folders) < 2:
         raise InputError("A comparison needs two runs or more: headstart compare RUN RUN...")
-    paths = [_run_folder(folder) for folder in folders]
-    for (i, one), (j, other) in combinations(enumerate(paths), 2):
-        if one.resolve() == other.resolve():
+    runs = [_opened(folder) for folder in folders]
+    for (i, one), (j, other) in combinations(enumerate(runs), 2):
+        if one.path.resolve() == other.path.resolve():
             raise InputError(f"{folders[i]} and {folders[j]} are the same run. Name each run once.")
-    return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    names = _names([run.path for run in runs])
+    return [_read(run, name) for run, name in zip(runs, names, strict=True)]
 
 
 def check_comparable(runs: Sequence[ComparedRun]) -> None:
@@ -90,32 +116,28 @@ def check_comparable(runs: Sequence[ComparedRun]) -> None:
 
 def differing_settings(first: ComparedRun, second: ComparedRun) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which two recipes differ, as (first, second); None where one does not have the key."""
-    keys = [*first.recipe, *(key for key in second.recipe if key not in first.recipe)]
-    pairs = {key: (first.recipe.get(key), second.recipe.get(key)) for key in keys if key != "description"}
+    ours, theirs = first.settings, second.settings
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    pairs = {key: (ours.get(key), theirs.get(key)) for key in keys if key != "description"}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _run_folder(folder: Path) -> Path:
+def _opened(folder: Path) -> Run:
     if not folder.is_dir():
         raise RunError(f"There is no run folder at {folder}. Give the --out folders of finished trainings.")
-    if not (folder / "recipe.yaml").is_file() and (folder.resolve().parent / "recipe.yaml").is_file():
-        folder = folder.parent if folder.name == "model" else folder
-    if not (folder / "recipe.yaml").is_file():
+    run = Run(folder)
+    if not run.is_started and folder.name == "model" and Run(folder.resolve().parent).is_started:
+        run = Run(folder.parent)
+    if not run.is_started:
+        raise RunError(f"{folder} holds no run. Give the --out folders of finished trainings.")
+    if not run.is_measured and not run.is_trained:
         raise RunError(
-            f"{folder} holds no run: there is no recipe.yaml in it. Give the --out folders of finished trainings."
+            f"{run.path} is not trained to the end, so there is nothing to compare. "
+            f"Finish it: headstart train --resume {run.path}"
         )
-    missing = [name for name in ("metrics.json", "predictions.csv") if not (folder / name).is_file()]
-    if missing and not (folder / "training.json").is_file():
-        raise RunError(
-            f"{folder} is not trained to the end, so there is nothing to compare. "
-            f"Finish it: headstart train --resume {folder}"
-        )
-    if missing:
-        raise RunError(
-            f"{folder} is trained but not measured: there is no {' and no '.join(missing)} in it. "
-            f"Measure it: headstart evaluate {folder}"
-        )
-    return folder
+    if not run.is_measured:
+        raise RunError(f"{run.path} is trained but not measured. Measure it: headstart evaluate {run.path}")
+    return run
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -128,40 +150,37 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _read(path: Path, name: str) -> ComparedRun:
-    files = read_run(path)
-    correct = sum(line.label == line.predicted for line in files.predictions)
-    n, told = len(files.predictions), files.metrics["test"].get("accuracy")
-    if not n or not isinstance(told, int | float) or abs(correct / n - told) > 1e-6:
+def _read(run: Run, name: str) -> ComparedRun:
+    again = f"Measure the run again: headstart evaluate {run.path}"
+    metrics, predictions = run.metrics(), run.predictions()
+    test = metrics.test
+    assert test is not None, "Run.metrics refuses figures without those of the test split"
+    correct, n = sum(line.label == line.predicted for line in predictions), len(predictions)
+    if abs(correct / n - test.accuracy) > 1e-6:
         raise RunError(
-            f"{path / 'predictions.csv'} is not what {path / 'metrics.json'} tells of: {correct:,} of {n:,} are right "
-            f"in the one, and accuracy is {told} in the other. Measure the run again: headstart evaluate {path}"
+            f"The figures and the predictions in {run.path} are not of one evaluation: {correct:,} of {n:,} "
+            f"predictions are right, and the accuracy is {test.accuracy}. {again}"
         )
-    measured = Counter((line.sha256, line.label) for line in files.predictions)
-    manifest = read_manifest(path / "split_manifest.csv")
-    if measured != Counter((row.sha256, row.label) for row in manifest.rows if row.split == "test"):
-        raise RunError(
-            f"The images in {path / 'predictions.csv'} are not the test images of {path / 'split_manifest.csv'}. "
-            f"Measure the run again: headstart evaluate {path}"
-        )
-    unknown = {word for line in files.predictions for word in (line.label, line.predicted)} - set(files.class_names)
+    measured = Counter((line.sha256, line.label) for line in predictions)
+    if measured != Counter((row.sha256, row.label) for row in run.manifest().rows if row.split == "test"):
+        raise RunError(f"The predictions in {run.path} are not for the test images of its split manifest. {again}")
+    unknown = {word for line in predictions for word in (line.label, line.predicted)} - set(test.class_names)
     if unknown:
         raise RunError(
-            f"{path / 'predictions.csv'} names classes that {path / 'metrics.json'} does not know: "
-            f"{', '.join(sorted(unknown))}. Measure the run again: headstart evaluate {path}"
+            f"The predictions in {run.path} name classes that its figures do not know: {listed(sorted(unknown))}. "
+            f"{again}"
         )
-    return ComparedRun(name, path, files, _settings(path, files.recipe))
+    return ComparedRun(name, run, metrics, test, run.environment(), predictions, _settings(run))
 
 
-def _settings(path: Path, recipe: str) -> dict[str, Any]:
+def _settings(run: Run) -> dict[str, Any]:
+    content = run.recipe_content()
     try:
-        content = read_yaml(recipe, str(path / "recipe.yaml"))
-    except RecipeError as error:
-        raise RunError(f"{error} Restore it.") from None
-    # A key that did not exist yet had the default's effect. What this version can't read is compared as it stands.
-    with suppress(RecipeError):
-        content = parse_recipe(content, str(path / "recipe.yaml")).model_dump(mode="json")
-    return _dotted(content)
+        # A key that did not exist yet had the default's effect.
+        return _dotted(parse_recipe(content, run.name).model_dump(mode="json"))
+    except RecipeError:
+        # What this version can't read is compared as it stands.
+        return _dotted(content)
 
 
 def _dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -172,7 +191,7 @@ def _dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _check_classes(first: ComparedRun, other: ComparedRun) -> None:
-    ours, theirs = set(first.files.class_names), set(other.files.class_names)
+    ours, theirs = set(first.class_names), set(other.class_names)
     if ours != theirs:
         told = [
             f"only {run.name} knows {listed(sorted(extra))}"
@@ -186,7 +205,7 @@ def _check_classes(first: ComparedRun, other: ComparedRun) -> None:
 
 
 def _check_images(first: ComparedRun, other: ComparedRun) -> None:
-    ours, theirs = (Counter((line.sha256, line.label) for line in run.files.predictions) for run in (first, other))
+    ours, theirs = (Counter((line.sha256, line.label) for line in run.predictions) for run in (first, other))
     if ours == theirs:
         return
     only_ours, only_theirs = ours - theirs, theirs - ours

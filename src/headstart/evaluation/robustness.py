@@ -1,7 +1,6 @@
-"""How much accuracy is left when the test images are spoilt, written beside the other figures of a run."""
+"""Accuracy on corrupted test images, written beside the other figures of a run."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,22 +9,22 @@ from PIL import Image
 
 from headstart.contracts import UInt8Images
 from headstart.data.dataset import Dataset
-from headstart.errors import InputError, RunError
+from headstart.errors import InputError
 from headstart.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from headstart.files import write_atomically, write_json
 from headstart.inference.predictor import Progress, load, within
+from headstart.runs.run import Run
 
 IMAGES = 1000
-"""Test images measured when nobody says how many: each of them is looked at once for each corruption and severity."""
+"""Default number of test images; each is classified once for each corruption and severity."""
 
 LARGEST_SIDE = 96
-"""Pixels, of the pictures that show what a corruption looks like."""
+"""Largest side, in pixels, of the images that show what a corruption looks like."""
 
 _SEED = 0
 
 
 def sample_size(wanted: int | None, dataset: Dataset) -> int:
-    """Return how many test images to spoil, without opening the test split.
+    """Return how many test images to corrupt, without opening the test split.
 
     Raises:
         InputError: More are wanted than there are, or none.
@@ -35,27 +34,28 @@ def sample_size(wanted: int | None, dataset: Dataset) -> int:
         return min(IMAGES, available)
     if not 1 <= wanted <= available:
         raise InputError(
-            f"{wanted:,} test images can't be spoilt: '{dataset.name}' has {available:,}. Allowed: 1 to {available:,}."
+            f"{wanted:,} test images can't be corrupted: '{dataset.name}' has {available:,}. "
+            f"Allowed: 1 to {available:,}."
         )
     return wanted
 
 
 def measure_corruptions(
-    run: Path, dataset: Dataset, *, images: int, device: str | None = None, progress: Progress | None = None
+    run: Run, dataset: Dataset, *, images: int, device: str | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Measure a run's classifier on spoilt test images and write ``RUN/corruptions.json`` and ``corruptions.png``.
+    """Measure a run's classifier on corrupted test images and write the figures, and an image of each, into the run.
 
     Part of an evaluation: the opening of the test split is in the log already, by ``evaluate_run``.
 
     Args:
         run: An evaluated run.
         dataset: The data set that the run was trained on.
-        images: Test images to take, as ``sample_size`` returns it; of each class its share.
+        images: Number of test images, as ``sample_size`` returns it; they are stratified by class.
         device: Name of a torch device; as for ``load`` when None.
         progress: Told about images as they pass through the classifier.
 
     Returns:
-        What ``corruptions.json`` holds. Accuracies by severity are lists of five, mildest first.
+        The figures as they are written. Accuracies by severity are lists of five, mildest first.
 
     Raises:
         RunError: The run folder can't be written.
@@ -63,7 +63,7 @@ def measure_corruptions(
     test = dataset.sealed_test.open()
     rows = stratified_rows(test.labels, images, seed=_SEED)
     pictures, labels = np.stack([test.image(row) for row in rows.tolist()]), test.labels[rows]
-    predictor = load(run / "model", device=device)
+    predictor = load(run.model, device=device)
     rounds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
     in_all = images * (1 + len(rounds))
 
@@ -75,11 +75,7 @@ def measure_corruptions(
     clean = right(pictures, 0)
     hits = np.stack([right(corrupt(pictures, *key, seed=_SEED), i) for i, key in enumerate(rounds, start=1)])
     result = summary(clean, hits.reshape(len(CORRUPTIONS), len(SEVERITIES), images))
-    try:
-        write_json(run / "corruptions.json", result)
-        write_atomically(run / "corruptions.png", _png(contact_sheet(pictures[0])))
-    except OSError as error:
-        raise RunError(f"{run} can't be written: {error.strerror}. Check space and permissions.") from None
+    run.write_corruptions(result, _png(contact_sheet(pictures[0])))
     return result
 
 
@@ -121,7 +117,7 @@ def summary(clean: NDArray[np.bool_], hits: NDArray[np.bool_]) -> dict[str, Any]
 
 
 def headline(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``metrics.json`` repeats of ``corruptions.json``."""
+    """Return the part of the figures that the run's other figures repeat."""
     return {key: figures[key] for key in ("n", "clean_accuracy", "accuracy", "accuracy_ci95", "relative_accuracy")}
 
 

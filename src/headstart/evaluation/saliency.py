@@ -18,10 +18,10 @@ from headstart.bundle import Bundle, load_bundle
 from headstart.contracts import UInt8Images
 from headstart.data.dataset import Dataset
 from headstart.data.preprocess import Preprocess
-from headstart.errors import InputError, RunError
+from headstart.errors import InputError
 from headstart.evaluation.thumbnails import mistake_pixels
-from headstart.files import write_json
 from headstart.models.heads import last_feature_map
+from headstart.runs.run import Run
 
 _TOGETHER = 8
 """Maps computed at once; gradients need memory."""
@@ -46,9 +46,9 @@ def check_explainable(model: Path) -> None:
 
 
 def write_saliency(
-    run: Path, dataset: Dataset, *, wanted: Mapping[int, Sequence[str]], device: str | None = None
+    run: Run, dataset: Dataset, *, wanted: Mapping[int, Sequence[str]], device: str | None = None
 ) -> dict[str, Any]:
-    """Write ``RUN/saliency.json``: class-activation maps of test images that have been judged already.
+    """Write class-activation maps of test images that have been classified already into the run.
 
     Part of an evaluation: the opening of the test split is in the log already, by ``evaluate_run``.
 
@@ -59,7 +59,7 @@ def write_saliency(
         device: Name of a torch device; the CPU when None.
 
     Returns:
-        What the file holds. ``size`` is the height and width of a picture in pixels, ``box`` the part of it that the
+        What is written. ``size`` is the height and width of a picture in pixels, ``box`` the part of it that the
         network sees, as top, left, height and width; ``maps`` are grids over the box, each in shares of its own largest
         value.
 
@@ -68,7 +68,7 @@ def write_saliency(
         RunError: The run folder can't be written.
     """
     check_captum()
-    bundle = load_bundle(run / "model")
+    bundle = load_bundle(run.model)
     pixels = mistake_pixels(dataset)
     asked = [(row, name) for row, names in wanted.items() for name in dict.fromkeys(names)]
     found: dict[int, dict[str, Any]] = {}
@@ -85,10 +85,7 @@ def write_saliency(
         "layer": layer,
         "images": [{"row": row, **_place(pixels(row), bundle.preprocess), "maps": maps} for row, maps in found.items()],
     }
-    try:
-        write_json(run / "saliency.json", content)
-    except OSError as error:
-        raise RunError(f"{run} can't be written: {error.strerror}. Check space and permissions.") from None
+    run.write_saliency(content)
     return content
 
 

@@ -1,34 +1,31 @@
 """From a trained run to its validation figures; the test split is not touched."""
 
-from pathlib import Path
-from typing import Any
-
 from headstart.data.dataset import Dataset
-from headstart.evaluation.evaluate import checked_manifest, finite_logits, measure
-from headstart.files import write_json
+from headstart.evaluation.evaluate import checked_manifest, finite_logits
 from headstart.inference.predictor import load
+from headstart.runs.run import Run
+from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.single_label import SINGLE_LABEL
 
 
-def validate_run(run: Path, dataset: Dataset, *, device: str | None = None) -> dict[str, Any]:
-    """Measure a run's classifier, as it is shipped, on its validation split, and write ``RUN/validation.json``.
+def validate_run(run: Run, dataset: Dataset, *, device: str | None = None) -> SplitMetrics:
+    """Measure a run's classifier, as it is shipped, on its validation split, and write the figures into the run.
 
     Args:
-        run: A folder that training has finished.
+        run: A run whose training is complete.
         dataset: The data set that the run was trained on.
         device: Name of a torch device; as for ``load`` when None.
 
     Returns:
-        What ``metrics.json`` holds under ``val``, but with a temperature of 1.
+        The figures, with a temperature of 1.
 
     Raises:
         DataError: The data set is not the one of the split manifest.
         BundleError: The saved classifier is damaged.
         HeadstartError: The classifier's outputs are not finite.
     """
-    predictor = load(run / "model", device=device)
+    predictor = load(run.model, device=device)
     val = checked_manifest(run, dataset, predictor).select(dataset.train, "val")
-    figures = measure(
-        finite_logits(predictor, val), val.labels, split="val", names=val.class_names, temperature=1.0
-    ).metrics
-    write_json(run / "validation.json", figures)
+    figures = SINGLE_LABEL.measure(finite_logits(predictor, val), val.labels, names=val.class_names.names)
+    run.write_validation(figures)
     return figures

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
+from headstart.tasks.metrics import Bin
 from headstart.wording import percent
 
 Point = tuple[float, float]
@@ -189,8 +189,8 @@ def matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Matrix:
     )
 
 
-def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> Reliability:
-    """Place a reliability diagram of equal-width bins, as ``metrics.json`` has them."""
+def reliability_chart(before: Sequence[Bin], after: Sequence[Bin]) -> Reliability:
+    """Place a reliability diagram of equal-width bins."""
     box, strip = Box(46.0, 14.0, 378.0, 274.0), Box(46.0, 292.0, 378.0, 336.0)
     x, y = scale(0, 1, box.left, box.right), scale(0, 1, box.bottom, box.top)
     total = sum(row["n"] for row in after)
@@ -201,11 +201,12 @@ def reliability_chart(before: Sequence[dict[str, Any]], after: Sequence[dict[str
         left = x(row["lower"])
         bars.append(Bar(left + 1, strip.bottom - tall, x(row["upper"]) - left - 2, tall))
 
-    def marks(rows: Sequence[dict[str, Any]]) -> list[Mark]:
+    def marks(rows: Sequence[Bin]) -> list[Mark]:
+        known = [(r["confidence"], r["accuracy"], r["accuracy_ci95"]) for r in rows]
         return [
-            Mark(x(r["confidence"]), y(r["accuracy"]), y(r["accuracy_ci95"][0]), y(r["accuracy_ci95"][1]))
-            for r in rows
-            if r["n"]
+            Mark(x(confidence), y(accuracy), y(ends[0]), y(ends[1]))
+            for confidence, accuracy, ends in known
+            if confidence is not None and accuracy is not None and ends is not None
         ]
 
     fifths = [i / 5 for i in range(6)]

@@ -1,25 +1,27 @@
 """Precision, recall and F1 of each class."""
 
-from typing import Any
+from typing import Any, Literal
 
 from headstart.report import charts
+from headstart.tasks.metrics import SplitMetrics
 from headstart.wording import number
 
-MEASURES = {"precision": "precision", "recall": "recall", "f1-score": "f1"}
+Measure = Literal["precision", "recall", "f1-score"]
+MEASURES: dict[Measure, str] = {"precision": "precision", "recall": "recall", "f1-score": "f1"}
 """scikit-learn's names, and the style of each bar."""
 
 
-def classes(test: dict[str, Any]) -> dict[str, Any]:
+def classes(test: SplitMetrics) -> dict[str, Any]:
     """Return the table, the chart, and the classes to name: best precision, best recall, lowest F1.
 
     Args:
-        test: The figures of the test split, as ``metrics.json`` has them. Classes without test images are in the table
-            but are never named, since their figures are 0 by convention.
+        test: Figures of the test split. Classes without test images are in the table but are never named, since their
+            figures are 0 by convention.
     """
-    table: dict[str, dict[str, float]] = test["per_class"]
+    table = test.per_class
     tested = {name: row for name, row in table.items() if row["support"]} or table
 
-    def extreme(key: str, sign: int) -> tuple[str, float]:
+    def extreme(key: Measure, sign: int) -> tuple[str, float]:
         name = max(tested, key=lambda n: sign * tested[n][key])
         return name, tested[name][key]
 

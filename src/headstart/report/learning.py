@@ -3,28 +3,29 @@
 from collections.abc import Sequence
 from typing import Any
 
+from headstart.contracts import EpochRecord
 from headstart.report import curves
 from headstart.wording import percent, significant
 
 
-def learning_curves(history: Sequence[dict[str, float]], kept_epoch: int | None) -> dict[str, Any] | None:
+def learning_curves(history: Sequence[EpochRecord], kept_epoch: int | None) -> dict[str, Any] | None:
     """Return the charts of ``loss`` and ``accuracy``, and whether the kept epoch ``is_best``; None without epochs.
 
     Args:
-        history: One row per epoch, as ``history.csv`` has them.
+        history: One record per epoch.
         kept_epoch: Epoch to mark in the charts.
     """
     if not history:
         return None
-    epochs = [int(row["epoch"]) for row in history]
-    top = max(row["val_accuracy"] for row in history)
-    is_best = any(row["epoch"] == kept_epoch and row["val_accuracy"] == top for row in history)
+    epochs = [row.epoch for row in history]
+    top = max(row.val_accuracy for row in history)
+    is_best = any(row.epoch == kept_epoch and row.val_accuracy == top for row in history)
 
     def curve(quantity: str, *, share: bool) -> curves.LineChart:
         sides = {"train": f"train_{quantity}", "validation": f"val_{quantity}"}
         return curves.line_chart(
             epochs,
-            {name: [row[key] for row in history] for name, key in sides.items()},
+            {name: [getattr(row, key) for row in history] for name, key in sides.items()},
             kept_epoch=kept_epoch,
             is_best=is_best,
             number=(lambda value: percent(value, 0)) if share else significant,

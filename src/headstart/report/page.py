@@ -10,6 +10,7 @@ import jinja2
 from headstart import wording
 from headstart.errors import RunError
 from headstart.files import write_atomically
+from headstart.report.private import without_folders
 
 _NO_BREAK = "\u00a0"
 
@@ -58,6 +59,7 @@ def _environment() -> jinja2.Environment:
         moment=wording.moment,
         u=_units,
         flat=flat,
+        portable=without_folders,
         without=_without,
     )
     return environment

@@ -1,16 +1,15 @@
-"""Class-activation maps from ``saliency.json``, as layers to lie over the pictures of mistakes."""
+"""Class-activation maps as layers to lie over the images of mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from headstart.contracts import UInt8Images
-from headstart.errors import RunError
 from headstart.report.mistakes import LARGEST_SIDE, Mistake, png_uri
+from headstart.runs.records import Saliency
 
 _RED = (255, 0, 60)
 _STRONGEST = 0.72
@@ -26,39 +25,25 @@ class Look:
     label: str
 
 
-def looks(run: Path, saliency: dict[str, Any] | None, mistakes: Sequence[Mistake]) -> list[Look]:
+def looks(saliency: Saliency | None, mistakes: Sequence[Mistake]) -> list[Look]:
     """Return those of the mistakes that have been explained, in their order.
 
     Args:
-        run: The folder, for messages.
-        saliency: ``saliency.json``, if there is one.
+        saliency: The maps, if there are any.
         mistakes: As the page shows them.
-
-    Raises:
-        RunError: ``saliency.json`` is damaged.
     """
-    if saliency is None:
-        return []
-    try:
-        if missing := {"method", "library", "layer"} - set(saliency):
-            raise KeyError(*sorted(missing))
-        explained = {image["row"]: image for image in saliency["images"]}
-        found = []
-        for mistake in mistakes:
-            image = explained.get(mistake.row)
-            if image is None or not {mistake.label, mistake.predicted} <= set(image["maps"]):
-                continue
-            height, width = image["size"]
-            said, label = (
-                layer(np.asarray(image["maps"][name], np.float32), box=image["box"], height=height, width=width)
-                for name in (mistake.predicted, mistake.label)
-            )
-            found.append(Look(mistake, said, label))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{run / 'saliency.json'} is damaged ({error!r}). Write it anew with "
-            f"`headstart evaluate {run} --saliency`, or remove it."
-        ) from None
+    explained = {image.row: image for image in saliency.images} if saliency else {}
+    found = []
+    for mistake in mistakes:
+        image = explained.get(mistake.row)
+        if image is None or not {mistake.label, mistake.predicted} <= set(image.maps):
+            continue
+        height, width = image.size
+        said, label = (
+            layer(np.asarray(image.maps[name], np.float32), box=image.box, height=height, width=width)
+            for name in (mistake.predicted, mistake.label)
+        )
+        found.append(Look(mistake, said, label))
     return found
 
 

@@ -1,13 +1,31 @@
-"""What a run folder tells the report, read and checked."""
+"""The predictions of a run for the test split, and the two files that hold them.
+
+``predictions.csv`` has a row per image. Up to 50 classes it has a column ``p_<class>`` for each. Beyond that it has the
+five most probable classes, and ``predictions.npz`` beside it has all probabilities:
+``numpy.load(path)["probabilities"]`` has shape (n, classes), float16 with four decimals, in the order of ``"classes"``.
+"""
 
 import csv
 import io
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from headstart.errors import RunError
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.contracts import ClassNames, Predictions
+
+COLUMNS = ("row", "sha256", "label", "predicted", "probability")
+"""Columns of every ``predictions.csv``."""
+MOST_CLASSES_IN_COLUMNS = 50
+TOP = 5
+"""Classes in the CSV where not all have a column."""
+_STEPS = 10_000
+"""Probabilities in the compressed file have four decimals, so that it can be compressed."""
+_BLOCK = 4096
+"""Images whose probabilities are rounded at a time."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet take a cell for a formula."""
 
 
 @dataclass(frozen=True)
@@ -22,106 +40,111 @@ class PredictionRow:
 
 
 @dataclass(frozen=True)
-class RunFiles:
-    """The files of an evaluated run.
+class TestPredictions:
+    """Predictions for the test split.
 
     Attributes:
-        name: Of the run folder.
-        metrics: ``metrics.json``.
-        environment: ``environment.json``.
-        history: ``history.csv``, a dict of numbers an epoch; empty when nothing was fine-tuned.
-        predictions: ``predictions.csv``, in the test split's own order.
-        recipe: ``recipe.yaml`` as text.
-        corruptions: ``corruptions.json``; None where spoilt images were not measured.
-        saliency: ``saliency.json``; None where no mistake was explained.
+        rows: Place of each image in the data set's own order, shape (n,).
+        hashes: SHA-256 of each image.
+        labels: True class of each image as an index, shape (n,).
+        predictions: Calibrated probabilities, shape (n, classes).
     """
 
-    name: str
-    metrics: dict[str, Any]
-    environment: dict[str, Any]
-    history: list[dict[str, float]]
-    predictions: list[PredictionRow]
-    recipe: str
-    corruptions: dict[str, Any] | None = None
-    saliency: dict[str, Any] | None = None
+    __test__ = False  # pytest takes classes of such a name for tests
+
+    rows: NDArray[np.int64]
+    hashes: list[str]
+    labels: NDArray[np.int64] = field(repr=False)
+    predictions: Predictions = field(repr=False)
 
     @property
-    def class_names(self) -> list[str]:
-        """The classes in the order of the classifier's outputs."""
-        return list(self.metrics["test"]["per_class"])
+    def class_names(self) -> ClassNames:
+        """Names of the classes, in the order of the outputs."""
+        return self.predictions.class_names
 
+    def to_csv(self) -> str:
+        """Return ``predictions.csv``."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = [_guarded(name) for name in self.class_names]
+        in_columns = len(names) <= MOST_CLASSES_IN_COLUMNS
+        writer.writerow([*COLUMNS, *((f"p_{name}" for name in self.class_names) if in_columns else _top_columns())])
+        indices, probabilities = self.predictions.indices, self.predictions.probabilities
+        for i, predicted in enumerate(indices.tolist()):
+            shares = probabilities[i]
+            cells = [int(self.rows[i]), self.hashes[i], names[int(self.labels[i])], names[predicted]]
+            if in_columns:
+                texts = [f"{p:.6f}" for p in shares.tolist()]
+                writer.writerow([*cells, texts[predicted], *texts])
+            else:
+                writer.writerow([*cells, f"{shares[predicted]:.6f}", *self._top_cells(i, predicted, names)])
+        return text.getvalue()
 
-def read_run(run: Path) -> RunFiles:
-    """Read an evaluated run.
+    def to_npz(self) -> bytes | None:
+        """Return ``predictions.npz``, or None where the CSV has a column for every class."""
+        if len(self.class_names) <= MOST_CLASSES_IN_COLUMNS:
+            return None
+        whole = self.predictions.probabilities
+        rounded = np.empty(whole.shape, np.float16)
+        for start in range(0, len(whole), _BLOCK):
+            rounded[start : start + _BLOCK] = np.rint(whole[start : start + _BLOCK] * _STEPS) / _STEPS
+        content = io.BytesIO()
+        names = np.array(self.class_names.names)
+        np.savez_compressed(content, probabilities=rounded, row=self.rows, classes=names)
+        return content.getvalue()
 
-    Raises:
-        RunError: A file is missing or damaged; the message names it and how to get it.
-    """
-    metrics = _json(run / "metrics.json")
-    if not isinstance(metrics.get("test"), dict) or "per_class" not in metrics["test"]:
-        raise RunError(f"{run / 'metrics.json'} has no test figures. Get them with `headstart evaluate {run}`.")
-    return RunFiles(
-        name=run.resolve().name,
-        metrics=metrics,
-        environment=_json(run / "environment.json"),
-        history=_history(run / "history.csv"),
-        predictions=_predictions(run / "predictions.csv"),
-        recipe=_text(run / "recipe.yaml"),
-        corruptions=_json(run / "corruptions.json") if (run / "corruptions.json").is_file() else None,
-        saliency=_json(run / "saliency.json") if (run / "saliency.json").is_file() else None,
-    )
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise RunError(
-            f"There is no {path.name} in {path.parent}. A report needs a run that was trained and evaluated: "
-            f"`headstart evaluate {path.parent}` writes metrics.json and predictions.csv."
-        )
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} can't be read: {error}. Restore it, or train again.") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path} is not valid JSON: {error}. Restore it, or evaluate again.") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} must hold a JSON object. Restore it, or evaluate again.")
-    return content
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    if not path.is_file():
-        return []
-    try:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(_text(path).splitlines())]
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{path} holds something that is not a number: {error}. Restore it.") from None
+    def _top_cells(self, i: int, predicted: int, names: list[str]) -> Iterator[str]:
+        shares = self.predictions.probabilities[i]
+        yield f"{shares[self.labels[i]]:.6f}"
+        best = np.argpartition(-shares, TOP)[:TOP]
+        others = [index for index in best[np.argsort(-shares[best], kind="stable")].tolist() if index != predicted]
+        for index in others[: TOP - 1]:
+            yield names[index]
+            yield f"{shares[index]:.6f}"
 
 
 def parse_predictions(text: str) -> list[PredictionRow]:
     """Return the rows of the content of ``predictions.csv``.
 
     Raises:
-        ValueError: A column is missing, or a value is none of its kind.
+        ValueError: A column is missing, or a value is none of its kind; the message names the line.
     """
+    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    rows: list[PredictionRow] = []
     try:
-        return [
-            PredictionRow(
-                int(line["row"]), line["sha256"], line["label"], line["predicted"], float(line["probability"])
-            )
-            for line in csv.DictReader(io.StringIO(text, newline=""))
-        ]
-    except (KeyError, TypeError, csv.Error) as error:
-        raise ValueError(f"a row lacks a value ({error})") from None
+        if missing := [name for name in COLUMNS if name not in (lines.fieldnames or [])]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        rows += map(_row, lines)
+    except (TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"line {lines.line_num}: {error}") from None
+    if not rows:
+        raise ValueError("it has no rows")
+    return rows
 
 
-def _predictions(path: Path) -> list[PredictionRow]:
-    try:
-        return parse_predictions(_text(path))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}). Write it anew with `headstart evaluate {path.parent}`.") from None
+def _row(line: dict[str, str]) -> PredictionRow:
+    cells = [line[name] for name in COLUMNS]
+    if any(not cell for cell in cells):
+        raise ValueError("a value is missing")
+    probability = float(cells[4])
+    if not 0 <= probability <= 1:
+        raise ValueError(f"the probability must be from 0 to 1, not {cells[4]}")
+    return PredictionRow(int(cells[0]), cells[1], _unguarded(cells[2]), _unguarded(cells[3]), probability)
+
+
+def _top_columns() -> Iterator[str]:
+    yield "label_probability"
+    for place in range(2, TOP + 1):
+        yield f"top_{place}"
+        yield f"top_{place}_probability"
+
+
+def _guarded(name: str) -> str:
+    """Return a class name that no spreadsheet takes for a formula: with an apostrophe before it, where one might."""
+    return (
+        f"'{name}" if name.startswith(_FORMULA) or name.startswith(tuple(f"'{c}" for c in (*_FORMULA, "'"))) else name
+    )
+
+
+def _unguarded(cell: str) -> str:
+    return cell[1:] if cell.startswith(tuple(f"'{c}" for c in (*_FORMULA, "'"))) else cell

@@ -150,6 +150,92 @@ class TrainingFacts:
         return asdict(self)
 
 
+@dataclass(frozen=True, config=_READABLE)
+class Corruption:
+    """One kind of corruption.
+
+    Attributes:
+        category: Kind of kinds, such as noise or blur.
+        accuracy: Accuracy at each severity.
+    """
+
+    category: str
+    accuracy: list[float]
+
+
+@dataclass(frozen=True, config=_READABLE)
+class Corruptions:
+    """What ``corruptions.json`` holds: accuracy on corrupted test images.
+
+    Attributes:
+        n: Test images.
+        severities: Severities, mildest first; the lists of accuracies have one entry for each.
+        clean_accuracy: Accuracy on the same images as they are.
+        accuracy: Mean accuracy over corruptions and severities.
+        accuracy_ci95: Ends of its 95% interval.
+        relative_accuracy: ``accuracy`` as a share of ``clean_accuracy``; None where that is 0.
+        by_severity: Mean accuracy over corruptions.
+        categories: Mean accuracy over the corruptions of each category.
+        corruptions: Each corruption by its name.
+    """
+
+    n: int
+    severities: list[int]
+    clean_accuracy: float
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    relative_accuracy: float | None
+    by_severity: list[float]
+    categories: dict[str, list[float]]
+    corruptions: dict[str, Corruption]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for lists of another length than the severities have."""
+        lists = [self.by_severity, *self.categories.values(), *(found.accuracy for found in self.corruptions.values())]
+        if not self.severities or not self.corruptions or any(len(row) != len(self.severities) for row in lists):
+            raise ValueError("the lists of accuracies do not fit the severities")
+
+
+@dataclass(frozen=True, config=_READABLE)
+class Explained:
+    """Class-activation maps of one image.
+
+    Attributes:
+        row: Its place in the test split.
+        size: Its height and width in pixels.
+        box: Part of it that the network sees: top, left, height and width.
+        maps: From a class to a grid over the box, in shares of its largest value.
+    """
+
+    row: int
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+    maps: dict[str, list[list[float]]]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a map that is no grid, or a size that is none."""
+        grids = [grid for grid in self.maps.values() if not grid or len({len(row) for row in grid}) != 1 or not grid[0]]
+        if grids or min(self.size) < 1:
+            raise ValueError(f"the maps of row {self.row} are damaged")
+
+
+@dataclass(frozen=True, config=_READABLE)
+class Saliency:
+    """What ``saliency.json`` holds: class-activation maps of mistakes.
+
+    Attributes:
+        method: Name of the method.
+        library: Name and version of the library that computed the maps.
+        layer: Layer of the network whose map of features was used.
+        images: The explained images.
+    """
+
+    method: str
+    library: str
+    layer: str
+    images: list[Explained]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Metrics(Mapping[str, Any]):
     """Figures of a run: what ``train`` and ``evaluate`` return, and what ``metrics.json`` holds.

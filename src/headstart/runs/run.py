@@ -12,9 +12,19 @@ from headstart.contracts import EpochRecord
 from headstart.data.splits import Manifest, read_manifest
 from headstart.errors import DataError, RecipeError, RunError
 from headstart.files import write_atomically, write_json
+from headstart.recipe.read import read_yaml
 from headstart.recipe.schema import Recipe, dump_recipe, load_recipe
-from headstart.runs.predictions import PredictionRow, parse_predictions
-from headstart.runs.records import Environment, Metrics, Opening, Surroundings, TrainingFacts, read_record
+from headstart.runs.predictions import PredictionRow, TestPredictions, parse_predictions
+from headstart.runs.records import (
+    Corruptions,
+    Environment,
+    Metrics,
+    Opening,
+    Saliency,
+    Surroundings,
+    TrainingFacts,
+    read_record,
+)
 from headstart.tasks.metrics import SplitMetrics
 
 _T = TypeVar("_T")
@@ -95,6 +105,13 @@ class Run:
     def recipe_text(self) -> str:
         """Return the resolved recipe as it stands in the file."""
         return self._text("recipe.yaml")
+
+    def recipe_content(self) -> dict[str, Any]:
+        """Return the keys and values of the recipe file, whether or not this version knows them."""
+        try:
+            return read_yaml(self._text("recipe.yaml").encode(), str(self.path / "recipe.yaml"))
+        except RecipeError as error:
+            raise RunError(f"{error} Restore it.") from None
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe; with it the folder counts as a run."""
@@ -201,13 +218,15 @@ class Run:
         except ValueError as error:
             raise self._damaged("predictions.csv", str(error)) from None
 
-    def write_predictions(self, text: str) -> None:
-        """Write ``predictions.csv``."""
-        self._write("predictions.csv", text)
+    def write_predictions(self, predictions: TestPredictions) -> None:
+        """Write ``predictions.csv`` and, where there are many classes, ``predictions.npz``."""
+        if (probabilities := predictions.to_npz()) is not None:
+            self._write("predictions.npz", probabilities)
+        self._write("predictions.csv", predictions.to_csv())
 
-    def corruptions(self) -> dict[str, Any] | None:
+    def corruptions(self) -> Corruptions | None:
         """Return the accuracy on corrupted images; None where that was not measured."""
-        return self._optional_json("corruptions.json")
+        return self._read("corruptions.json", Corruptions) if (self.path / "corruptions.json").is_file() else None
 
     def write_corruptions(self, figures: Mapping[str, Any], sheet: bytes) -> None:
         """Write the accuracy on corrupted images, and a PNG that shows the corruptions."""
@@ -219,9 +238,9 @@ class Run:
         """PNG that shows the corruptions: a row for each corruption, a column for each severity."""
         return self.path / "corruptions.png"
 
-    def saliency(self) -> dict[str, Any] | None:
+    def saliency(self) -> Saliency | None:
         """Return the class-activation maps of mistakes; None where none was explained."""
-        return self._optional_json("saliency.json")
+        return self._read("saliency.json", Saliency) if (self.path / "saliency.json").is_file() else None
 
     def write_saliency(self, content: Mapping[str, Any]) -> None:
         """Write the class-activation maps of mistakes."""
@@ -263,9 +282,6 @@ class Run:
         if not isinstance(content, dict):
             raise self._damaged(name, "it must hold a JSON object")
         return content
-
-    def _optional_json(self, name: str) -> dict[str, Any] | None:
-        return self._json(name) if (self.path / name).is_file() else None
 
     def _read(self, name: str, kind: type[_T]) -> _T:
         return self._parsed(name, self._json(name), lambda content: read_record(kind, content))

@@ -13,7 +13,7 @@ from headstart.report import charts, curves
 from headstart.report.change_chart import ChangeChart, change_chart
 from headstart.report.learning import learning_curves
 from headstart.report.page import render, write_page
-from headstart.runs.predictions import read_run
+from headstart.runs.run import Run
 from headstart.studies.words import (
     discarded_finetuning,
     interval,
@@ -96,7 +96,7 @@ def _stage(folder: Path, row: Mapping[str, Any], study: Mapping[str, Any]) -> di
 
 
 def _curves(run: Path, best_epoch: int) -> dict[str, Any] | None:
-    history = read_run(run).history
+    history = Run(run).history()
     curves = learning_curves(history, best_epoch)
     return curves and curves | {"history": history}
 

@@ -1,15 +1,13 @@
 """What is measured on a split: plain functions of arrays, in scikit-learn's names and conventions.
 
-Labels and predictions are int64 indices of shape (n,), probabilities are (n, classes).
+Labels and predictions are int64 indices of shape (n,).
 
 Everything follows from the confusion matrix and a few sums, so it is written in numpy. scikit-learn and scipy.stats
 take 1.5 s to import, more than measuring 10,000 images takes, and ``headstart train`` would pay for them in every
-run; the tests hold each function against both libraries. The likelihood takes logarithms, because scikit-learn's
-``log_loss`` takes probabilities, in which a confident mistake has been rounded to 0.
+run; the tests hold each function against both libraries.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,6 @@ from headstart.errors import DataError
 from headstart.tasks.metrics import Bin, ClassFigures
 
 Labels = NDArray[np.int64]
-Floats = NDArray[np.floating[Any]]
 
 ECE_BINS = 15
 """Equal-width confidence bins, as in Guo et al., 2017, "On Calibration of Modern Neural Networks"."""
@@ -47,7 +44,7 @@ def confusion_matrix(labels: Labels, predicted: Labels, *, num_classes: int) -> 
     Raises:
         DataError: No images, or labels that do not fit.
     """
-    _check_labels(labels, len(predicted), num_classes)
+    check_labels(labels, len(predicted), num_classes)
     pairs = labels.astype(np.int64) * num_classes + predicted
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
 
@@ -96,25 +93,16 @@ def _ratios(confusion: NDArray[np.int64]) -> list[NDArray[np.float64]]:
     return [np.divide(a, b, out=np.zeros(len(right)), where=b > 0) for a, b in parts]
 
 
-def nll(log_probabilities: Floats, labels: Labels) -> float:
-    """Return the mean negative log-likelihood of the labels, in nats.
-
-    Takes logarithms, not probabilities, so that a confident mistake costs what it should instead of infinity.
-    """
-    _check_labels(labels, len(log_probabilities), log_probabilities.shape[1])
-    chosen = np.take_along_axis(log_probabilities, labels[:, None], axis=1)
-    return float(-chosen.mean(dtype=np.float64))
-
-
-def reliability(probabilities: Floats, labels: Labels, *, bins: int = ECE_BINS) -> list[Bin]:
+def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, bins: int = ECE_BINS) -> list[Bin]:
     """Return one row per equal-width bin of confidence: (lower, upper], n, and the means inside it.
 
-    Confidence is an image's largest probability. ``confidence``, ``accuracy`` and its ``accuracy_ci95`` are
-    None in an empty bin.
+    ``confidence``, ``accuracy`` and its ``accuracy_ci95`` are None in an empty bin.
+
+    Args:
+        confidence: Largest probability of each image, shape (n,).
+        correct: Whether its prediction is its label, shape (n,).
+        bins: Number of bins.
     """
-    _check_labels(labels, len(probabilities), probabilities.shape[1])
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     rows: list[Bin] = []
@@ -150,7 +138,8 @@ def ece(rows: Sequence[Bin]) -> float:
     return float(sum(gaps) / sum(row["n"] for row in rows))
 
 
-def _check_labels(labels: Labels, n: int, num_classes: int) -> None:
+def check_labels(labels: Labels, n: int, num_classes: int) -> None:
+    """Raise DataError for labels that can't be those of ``n`` predictions, or where there are none."""
     if len(labels) == 0:
         raise DataError("Nothing can be measured on a split without images.")
     if len(labels) != n:

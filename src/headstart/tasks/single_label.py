@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.tasks import measures
-from headstart.tasks.calibration import fit_temperature, log_softmax, softmax
+from headstart.tasks.calibration import fit_temperature, judge, probabilities
 from headstart.tasks.metrics import METRICS, Metric, SplitMetrics
 from headstart.tasks.task import Task
 
@@ -56,9 +56,9 @@ class SingleLabel:
         """Return what is compared on validation to select an epoch: the accuracy, and among equals the loss."""
         return accuracy, -loss
 
-    def probabilities(self, logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float64]:
+    def probabilities(self, logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float32]:
         """Return the softmax of logits of shape (n, classes) divided by the temperature."""
-        return softmax(logits, temperature=temperature)
+        return probabilities(logits, temperature=temperature)
 
     def calibrate(self, logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
         """Return the temperature that makes ``labels`` likeliest, with six decimals; see ``fit_temperature``."""
@@ -86,20 +86,18 @@ class SingleLabel:
         Raises:
             DataError: No images, or labels that do not fit.
         """
-        calibrated = softmax(logits, temperature=temperature)
-        # As they are given out: two probabilities that differ beyond float32 are one and the same to a user.
-        predicted = calibrated.astype(np.float32).argmax(axis=1)
-        confusion = measures.confusion_matrix(labels, predicted, num_classes=len(names))
+        plain, calibrated = judge(logits, labels), judge(logits, labels, temperature=temperature)
+        confusion = measures.confusion_matrix(labels, calibrated.predicted, num_classes=len(names))
         macro, weighted = measures.averages(confusion)
         correct = int(np.trace(confusion))
-        before, after = measures.reliability(softmax(logits), labels), measures.reliability(calibrated, labels)
+        before, after = (measures.reliability(of.confidence, of.predicted == labels) for of in (plain, calibrated))
         figures = {
             "accuracy": correct / len(labels),
             "accuracy_ci95": list(measures.wilson_interval(correct, len(labels))),
             "n": len(labels),
             "macro_f1": macro["f1-score"],
-            "nll": measures.nll(log_softmax(logits), labels),
-            "nll_calibrated": measures.nll(log_softmax(logits, temperature=temperature), labels),
+            "nll": float(plain.loss.mean()),
+            "nll_calibrated": float(calibrated.loss.mean()),
             "ece": measures.ece(before),
             "ece_calibrated": measures.ece(after),
             "ece_bins": measures.ECE_BINS,

@@ -25,7 +25,7 @@ class Task(Protocol):
     def selection_score(self, accuracy: float, loss: float) -> tuple[float, ...]:
         """Return what is compared on validation to select an epoch; larger is better."""
 
-    def probabilities(self, logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float64]:
+    def probabilities(self, logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float32]:
         """Return the probabilities that logits of shape (n, classes) stand for."""
 
     def calibrate(self, logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:

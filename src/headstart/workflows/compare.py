@@ -100,7 +100,7 @@ def compare(
 
 
 def _assemble(runs: Sequence[ComparedRun]) -> Comparison:
-    names = runs[0].files.class_names
+    names = runs[0].class_names
     labels, *answers = _indices(runs, names)
     places = list(combinations(range(len(runs)), 2))
     comparisons = [compare_answers(labels, answers[i], answers[j], num_classes=len(names)) for i, j in places]
@@ -133,22 +133,25 @@ def _assemble(runs: Sequence[ComparedRun]) -> Comparison:
 def _indices(runs: Sequence[ComparedRun], names: Sequence[str]) -> list[Any]:
     """Return the labels, then each run's answers, as indices of shape (n,) in one order for all."""
     index = {name: i for i, name in enumerate(names)}
-    labels = np.array([index[line.label] for line in runs[0].answers], dtype=np.int64)
-    return [labels, *(np.array([index[line.predicted] for line in run.answers], dtype=np.int64) for run in runs)]
+    labels = np.array([index[line.label] for line in runs[0].in_common_order], dtype=np.int64)
+    return [
+        labels,
+        *(np.array([index[line.predicted] for line in run.in_common_order], dtype=np.int64) for run in runs),
+    ]
 
 
 def _figures(run: ComparedRun) -> dict[str, Any]:
-    metrics, test = run.files.metrics, run.files.metrics["test"]
-    data = run.files.environment.get("data", {})
     from_test = [key for metric in METRICS for key in (metric.name, metric.interval) if key]
-    from_run = ("backbone", "train_seconds", "total_seconds", "peak_rss_mb", "device", "precision", "seed")
+    from_run = ("backbone", "train_seconds", "peak_rss_mb", "device", "precision", "seed")
+    data = run.environment.data
     return {
         "name": run.name,
         "path": str(run.path),
-        **{key: test.get(key) for key in from_test},
-        **{key: metrics.get(key) for key in from_run},
+        **{key: run.test[key] for key in from_test},
+        **{key: run.facts.get(key) for key in from_run},
+        "total_seconds": run.metrics.total_seconds,
         "size": _input_size(run.recipe),
-        "train_images": data.get("n_train"),
+        "train_images": data.n_train if data else None,
     }
 
 
@@ -195,7 +198,7 @@ def _pair(
 
 def _cost_ratio(first: ComparedRun, second: ComparedRun) -> float | None:
     """Return the second's training time in units of the first's; None where it says nothing."""
-    before, after = (run.files.metrics.get("train_seconds") for run in (first, second))
+    before, after = (run.facts.get("train_seconds") for run in (first, second))
     return after / before if before and after and first.machine == second.machine else None
 
 
@@ -227,7 +230,9 @@ def _only_one_right(first: ComparedRun, second: ComparedRun, *, winner: Compared
     loser = second if winner is first else first
     found = [
         (ours.probability + theirs.probability, place.row, place.sha256, ours, theirs)
-        for place, ours, theirs in zip(first.answers, winner.answers, loser.answers, strict=True)
+        for place, ours, theirs in zip(
+            first.in_common_order, winner.in_common_order, loser.in_common_order, strict=True
+        )
         if ours.predicted == ours.label != theirs.predicted
     ]
     found.sort(key=lambda image: (-image[0], image[1]))
@@ -248,7 +253,7 @@ def _only_one_right(first: ComparedRun, second: ComparedRun, *, winner: Compared
 
 
 def _overall(runs: Sequence[ComparedRun], pairs: Sequence[dict[str, Any]]) -> str:
-    best = max(runs, key=lambda run: run.files.metrics["test"]["accuracy"])
+    best = max(runs, key=lambda run: run.test.accuracy)
     others: dict[str, list[str]] = {"beaten": [], "equal": [], "luck of the seed": []}
     for pair in pairs:
         if best.name in (pair["first"], pair["second"]):
@@ -261,7 +266,7 @@ def _overall(runs: Sequence[ComparedRun], pairs: Sequence[dict[str, Any]]) -> st
         ("equal", "the test images can't tell whether it is better than {}"),
     )
     told = [text.format(listed(others[kind])) for kind, text in words if others[kind]]
-    accuracy = best.files.metrics["test"]["accuracy"]
+    accuracy = best.test.accuracy
     return f"{best.name} has the highest accuracy, {percent(accuracy)}: {'; '.join(told)}."
 
 
@@ -273,7 +278,7 @@ def _groups(runs: Sequence[ComparedRun]) -> list[dict[str, Any]]:
         groups.append([run]) if home is None else home.append(run)
     found = []
     for group in groups:
-        accuracies = [run.files.metrics["test"]["accuracy"] for run in group]
+        accuracies = [run.test.accuracy for run in group]
         if len(group) > 1:
             spread = {"min": min(accuracies), "median": median(accuracies), "max": max(accuracies)}
             found.append({"runs": [run.name for run in group], "accuracy": spread})
@@ -290,7 +295,7 @@ def _pictures(
         for side in ("first_only", "second_only")
         for example in pair[side]["examples"]
     }
-    recorded = run.files.environment.get("data_dir")
+    recorded = run.environment.data_dir
     place = data_dir or (Path(recorded) if recorded else None)
     try:
         dataset = load_dataset(run.recipe["data.name"], data_dir=place, progress=progress)

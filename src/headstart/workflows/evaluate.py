@@ -67,15 +67,14 @@ def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, da
     images = sample_size(extras.corruption_images, dataset) if extras.corruptions else 0
     device = str(session.device)
     with session.terminal.share("Measuring") as show:
-        evaluate_run(run.path, dataset, device=device, command=session.command, progress=show)
-    metrics = run.metrics()
+        metrics = evaluate_run(run, dataset, device=device, command=session.command, progress=show)
     if images:
         with session.terminal.share("Measuring corrupted images") as show:
-            found = measure_corruptions(run.path, dataset, images=images, device=device, progress=show)
+            found = measure_corruptions(run, dataset, images=images, device=device, progress=show)
         metrics = replace(metrics, corruptions=headline(found))
         run.write_metrics(metrics)
     if extras.saliency:
         wanted = {p.row: (p.predicted, p.label) for p in worst(run.predictions(), count=MISTAKES_SHOWN)}
-        write_saliency(run.path, dataset, wanted=wanted, device=device)
-    write_report(run.path, mistake_pixels(dataset))
+        write_saliency(run, dataset, wanted=wanted, device=device)
+    write_report(run, mistake_pixels(dataset))
     return metrics

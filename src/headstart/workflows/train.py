@@ -120,11 +120,9 @@ def _measure(run: Run, dataset: Dataset, session: Session, *, sealed: bool) -> M
 
 def _measure_alone(run: Run, dataset: Dataset, session: Session, *, sealed: bool) -> Metrics:
     if sealed:
-        validate_run(run.path, dataset, device=str(session.device))
-        return Metrics(val=run.validation())
+        return Metrics(val=validate_run(run, dataset, device=str(session.device)))
     with session.terminal.share("Measuring") as show:
-        evaluate_run(run.path, dataset, device=str(session.device), command=session.command, progress=show)
-    metrics = run.metrics()
+        metrics = evaluate_run(run, dataset, device=str(session.device), command=session.command, progress=show)
     assert metrics.training is not None
     metrics = replace(
         metrics,
@@ -132,7 +130,7 @@ def _measure_alone(run: Run, dataset: Dataset, session: Session, *, sealed: bool
         training=replace(metrics.training, peak_rss_mb=round(peak_memory_mb(), 1)),
     )
     run.write_metrics(metrics)
-    write_report(run.path, mistake_pixels(dataset))
+    write_report(run, mistake_pixels(dataset))
     # Nothing goes on from the checkpoints of a complete run, and they are most of its bytes.
     run.drop_checkpoints()
     return metrics
