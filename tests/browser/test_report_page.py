@@ -94,7 +94,7 @@ def test_the_score_and_the_facts_do_not_overlap(visit, width):
 
 def test_it_is_readable_without_javascript(visit):
     page = visit(java_script_enabled=False)
-    assert page.get_by_role("heading", name="Confusions").is_visible()
+    assert page.get_by_role("heading", name="Confusions", exact=True).is_visible()
     table = page.get_by_role("table").filter(has_text="Train loss")
     assert not table.is_visible()
     page.get_by_text("Table of epochs", exact=True).click()

@@ -83,7 +83,7 @@ def test_evaluate_gives_the_same_figures_and_logs_the_opening(trained, place):
     assert again["test"] == before["test"]
     assert again["temperature"] == before["temperature"]
     openings = json.loads((run / "environment.json").read_text())["test_openings"]
-    assert "opened 2 times, each time for the very same weights" in " ".join((run / "report.html").read_text().split())
+    assert "opened 2 times, each time for the same weights" in " ".join((run / "report.html").read_text().split())
     weights = hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
     assert [opening["weights_sha256"] for opening in openings] == [weights] * 2
     assert [opening["command"].split()[:2] for opening in openings] == [
@@ -105,14 +105,14 @@ def test_evaluate_explains_mistakes_and_measures_spoilt_pictures_when_asked(trai
     assert 0 < spoilt["accuracy"] <= 1
     assert len(figures["corruptions"]) == 11
     page = (run / "report.html").read_text()
-    assert "Where the evidence lay" in page
-    assert "Spoilt pictures" in page
+    assert "Where the model looked" in page
+    assert "Corrupted images" in page
     last = json.loads((run / "environment.json").read_text())["test_openings"][-1]
     assert "--corruptions" in last["command"]
     # Measured again without them, they stay.
     again = json.loads(headstart("evaluate", "runs/asked-more", "--threads", 1, "--json", cwd=place).stdout)
     assert again["corruptions"] == spoilt
-    assert "Where the evidence lay" in (run / "report.html").read_text()
+    assert "Where the model looked" in (run / "report.html").read_text()
 
 
 def test_predict_names_files_as_the_evaluation_did(trained, place):
