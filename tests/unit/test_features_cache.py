@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from headstart.compute.device import describe_hardware
 from headstart.contracts import ClassNames
 from headstart.data import preprocess as preprocessing
 from headstart.data.array_file import read_array
@@ -80,6 +81,10 @@ def test_a_second_pass_is_read_from_the_disk(own_home, backbone, images, compute
     assert json.loads(json.dumps(read_array(entries(own_home)[0]).facts)).keys() == {"seconds", "decided_by"}
 
 
+def with_tf32(device):
+    return describe_hardware(device) | {"tf32": True}
+
+
 def changes(monkeypatch):
     """Each thing that decides the features, and how it changes."""
     return {
@@ -94,6 +99,7 @@ def changes(monkeypatch):
         "torch": lambda b: monkeypatch.setattr(torch, "__version__", "9.9") or b,
         "timm": lambda b: monkeypatch.setattr(features, "version", lambda _: "9.9") or b,
         "processor": lambda b: monkeypatch.setattr(features, "describe_hardware", lambda _: {"cpu": "other"}) or b,
+        "TF32": lambda b: monkeypatch.setattr(features, "describe_hardware", with_tf32) or b,
         "resampling code": lambda b: monkeypatch.setattr(preprocessing, "CODE_VERSION", 99) or b,
         "folding code": lambda b: monkeypatch.setattr(fold, "CODE_VERSION", 99) or b,
         "head code": lambda b: monkeypatch.setattr(heads, "CODE_VERSION", 99) or b,

@@ -169,21 +169,11 @@ def _deciding(backbone: FrozenBackbone, squares: Squares, mirror: bool) -> dict[
         "versions": {"torch": torch.__version__, "timm": version("timm")},
         "memory_format": str(backbone.memory_format),
         "batch_size": backbone.batch_size,
-        "precision": _precision(backbone.device),
+        # On GPUs float32 may be rounded in products (TF32).
+        "precision": ["float32", {"tf32": hardware.get("tf32", False)}],
         "device": [backbone.device.type, hardware["cpu" if on_cpu else "device"]],
         "threads": torch.get_num_threads() if on_cpu else None,
     }
-
-
-def _precision(device: torch.device) -> list[str]:
-    """Return how exactly the device computes in float32: GPUs may round the factors of products (TF32)."""
-    if device.type != "cuda":
-        return ["float32"]
-    backends: Any = torch.backends
-    try:
-        return ["float32", backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision]
-    except AttributeError:  # torch before 2.9
-        return ["float32", str(backends.cuda.matmul.allow_tf32), str(backends.cudnn.allow_tf32)]
 
 
 def _structure(module: nn.Module) -> str:
