@@ -35,11 +35,9 @@ def predict(
     if not model.is_dir():
         raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")
     files = _find_images(inputs)
-    from headstart.compute.device import prepare_process
     from headstart.inference.predictor import load
 
-    prepare_process(threads)
-    predictor = load(model, device=device)
+    predictor = load(model, device=device, threads=threads)
     shown = top or (5 if as_json else 1)
     rows: list[dict[str, Any]] = []
     for file, found in predictor.predict_files(files):

@@ -10,12 +10,20 @@ import torch
 
 from headstart.errors import InputError
 
+MOST_THREADS = 1024
+"""CPU threads that any machine may have."""
 
-def prepare_process(threads: int | None) -> int:
-    """Set the number of threads of this process, and return it."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that can't be meant.
+
+    Raises:
+        InputError: It is below 1 or far above what any machine has.
+    """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise InputError(
+            f"--threads {threads}: expected a number from 1 to {MOST_THREADS}; this machine has {os.cpu_count()} cores."
+        )
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -12,13 +12,10 @@ from typing import Any
 
 import torch
 
-from headstart.compute.device import describe_hardware, pick_device
+from headstart.compute.device import check_threads, describe_hardware, pick_device
 from headstart.compute.precision import full_float32
 from headstart.compute.processes import Processes, joined_processes, own_device
-from headstart.errors import InputError
 from headstart.terminal import Terminal
-
-_MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -77,11 +74,7 @@ def open_session(
     Raises:
         InputError: There is no such device, or no such number of threads.
     """
-    if threads is not None and not 1 <= threads <= _MOST_THREADS:
-        raise InputError(
-            f"--threads {threads}: expected a number from 1 to {_MOST_THREADS}; this machine has {os.cpu_count()} "
-            "cores."
-        )
+    check_threads(threads)
     with ExitStack() as stack:
         processes = stack.enter_context(joined_processes())
         chosen = pick_device(own_device(device, processes))

@@ -33,7 +33,9 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000"
 _DRAFT_GAP, _BLOCK_GAP = 2, 3
 """How much larger than needed an image stays, at least, when it is reduced by a JPEG decoder or in blocks. Less would
 show in the result of the resize that follows."""
-_STRIP = 2**20
+_REACH = 2
+"""How many pixels of the result a bicubic resize looks at, on each side of one."""
+_STRIP = 2**18
 """Pixels that are converted together."""
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -146,9 +148,13 @@ def _pixels(image: Image.Image, at_least: int | None, fit: Fit | None, *, ours: 
     with reserved(needed):
         if fraction > 1:
             image.draft(None, (max(1, image.width // fraction), max(1, image.height // fraction)))
-        image.load()
-        turn = _TURNS.get(_orientation(image), _AS_IT_IS)
-        pixels = _converted(image, _window(image.size, turn, at_least, fit), deep=deep)
+        try:
+            image.load()
+            turn = _TURNS.get(_orientation(image), _AS_IT_IS)
+            pixels = _converted(image, _window(image.size, turn, at_least, fit), deep=deep)
+        finally:
+            if ours:  # while its memory still counts
+                image.close()
     return _upright(pixels, turn)
 
 
@@ -165,20 +171,28 @@ def _window(size: tuple[int, int], turn: tuple[bool, bool, bool], at_least: int 
     left = top = 0
     if at_least is None:
         return _Window(left, top, width, height, (1, 1))
+    edge = min(size)
+    deciding = {"stretch": size, "pad": (max(size), max(size))}.get(fit or "", (edge, edge))
+    across, down = (max(1, side // (_BLOCK_GAP * at_least)) for side in deciding)
     if fit == "crop":
-        edge = min(size)
-        # Where one pixel can't be shared between two sides, the upright image decides.
-        left = (width - edge + turn[0]) // 2
-        top = (height - edge + turn[1]) // 2
-        width = height = edge
-    if fit == "stretch":
-        sides = (width, height)
-    else:
-        sides = (max(width, height),) * 2 if fit == "pad" else (min(width, height),) * 2
-    across, down = (max(1, side // (_BLOCK_GAP * at_least)) for side in sides)
+        left, width = _middle(width, edge, -(-_REACH * edge // at_least), block=across, mirrored=turn[0])
+        top, height = _middle(height, edge, -(-_REACH * edge // at_least), block=down, mirrored=turn[1])
     # Whole blocks only, from the middle: a block that reaches beyond the edge would move all that is beside it.
     spare_x, spare_y = (extent % block if extent > block else 0 for extent, block in ((width, across), (height, down)))
     return _Window(left + spare_x // 2, top + spare_y // 2, width - spare_x, height - spare_y, (across, down))
+
+
+def _middle(length: int, edge: int, margin: int, *, block: int, mirrored: bool) -> tuple[int, int]:
+    """Return start and length of the middle of an axis, with the same margin on both sides where there is room.
+
+    The resize that follows looks at pixels beyond the edge of what it keeps.
+    """
+    # Where one pixel can't be shared between two sides, the upright image decides.
+    start = (length - edge + mirrored) // 2
+    wanted = -(-margin // block) * block
+    room = min(start, length - edge - start) // block * block
+    margin = min(wanted, room)
+    return start - margin, edge + 2 * margin
 
 
 def _converted(image: Image.Image, window: _Window, *, deep: bool) -> NDArray[np.uint8]:

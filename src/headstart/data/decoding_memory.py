@@ -3,9 +3,12 @@
 The estimates are what Pillow 10 to 13 and its libraries were seen to take for images of each format, rounded up.
 """
 
+import ctypes
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Condition, Lock
 from typing import Any
@@ -24,6 +27,10 @@ _WHOLE_FILE = {"TIFF", "WEBP", "AVIF", "JPEG2000"}
 """Formats whose compressed files are held in memory while they are decoded."""
 _TURNED, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 274, 278, 322, 323
 _PNG = b"\x89PNG\r\n\x1a\n"
+
+
+_KEPT = 2**25
+"""Freed memory that may stay with this process, in bytes, for each image."""
 
 
 class _Budget:
@@ -50,6 +57,8 @@ class _Budget:
         try:
             yield
         finally:
+            if amount > _KEPT:
+                _give_back_freed_memory()
             with self._changed:
                 self._free += amount
                 self._changed.notify()
@@ -135,6 +144,17 @@ def _largest_icon(content: bytes) -> int:
             break
         largest = max(largest, abs(width * height))
     return largest
+
+
+def _give_back_freed_memory() -> None:
+    """Let the system have what this thread has freed; glibc keeps it otherwise, for this thread alone."""
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 def _file_bytes(image: Image.Image) -> int:

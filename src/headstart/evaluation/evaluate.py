@@ -104,10 +104,10 @@ def checked_manifest(run: Run, dataset: Dataset, predictor: Predictor) -> Manife
         DataError: They do not.
     """
     manifest = run.manifest()
-    if predictor.bundle.manifest_sha256 != manifest.sha256:
+    if predictor.artifact.manifest_sha256 != manifest.sha256:
         raise DataError(
             f"The split manifest in {run.path} (SHA-256 {manifest.sha256[:12]}) is not the split that {run.model} was "
-            f"trained on ({predictor.bundle.manifest_sha256[:12]}). Restore the run's own manifest, or train again."
+            f"trained on ({predictor.artifact.manifest_sha256[:12]}). Restore the run's own manifest, or train again."
         )
     if predictor.class_names != dataset.class_names:
         raise DataError(
