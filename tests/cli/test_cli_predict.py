@@ -112,11 +112,8 @@ def test_odd_file_names_are_printed_escaped(folder, capsys):
 
 
 def test_threads_and_device_are_honoured(folder):
-    with mock.patch("headstart.compute.device.prepare_process", autospec=True) as prepare:
-        assert predict(folder, folder / "photos", "--threads", 3, "--device", "cpu") == 0
-    assert prepare.call_args.args == (3,)
-
-    assert predictor.load.call_args.kwargs == {"device": "cpu"}
+    assert predict(folder, folder / "photos", "--threads", 3, "--device", "cpu") == 0
+    assert predictor.load.call_args.kwargs == {"device": "cpu", "threads": 3}
 
 
 def test_an_unknown_device_is_refused_before_anything_is_loaded(folder, capsys):
