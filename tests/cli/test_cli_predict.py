@@ -1,10 +1,14 @@
 """``headstart predict``: which files it takes, what it prints, and when it fails."""
 
+import errno
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+from PIL import features
 
 from headstart.cli import main
 from headstart.inference import predictor
@@ -17,7 +21,7 @@ class FakePredictor:
 
     def predict_files(self, paths):
         for path in paths:
-            bad = "bad" in path.name or not path.exists()
+            bad = "bad" in path.name or not os.access(path, os.R_OK)
             yield path, "not an image" if bad else SimpleNamespace(label="cat", probability=0.75, top=TOP)
 
 
@@ -65,7 +69,7 @@ def test_json_is_the_contract_of_the_design(folder, capsys):
     assert predict(folder, file, "--json") == 0
     top = [[name, probability] for name, probability in TOP[:5]]
     expected = {"file": str(file), "label": "cat", "probability": 0.75, "top": top}
-    assert json.loads(capsys.readouterr().out) == {"predictions": [expected]}
+    assert json.loads(capsys.readouterr().out) == {"predictions": [expected], "skipped": []}
 
 
 def test_a_bad_file_is_named_and_the_others_are_predicted(folder, capsys):
@@ -76,22 +80,89 @@ def test_a_bad_file_is_named_and_the_others_are_predicted(folder, capsys):
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
     assert f"{bad}: not an image" in err
-    assert "2 of 5 files could not be read" in err
+    assert "2 of 5 files and folders could not be read" in err
     assert predict(folder, folder / "photos", missing, "--json") == 1
     rows = json.loads(capsys.readouterr().out)["predictions"]
     assert [set(row) == {"file", "error"} for row in rows] == [False, False, True, False, True]
 
 
+@pytest.mark.parametrize("suffix", [".jfif", ".jp2", ".ico", ".AVIF", ".apng", ".mpo"])
+def test_a_folder_gives_every_format_that_can_be_read(folder, capsys, suffix):
+    if suffix == ".AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    (folder / "photos" / f"z{suffix}").touch()
+    assert predict(folder, folder / "photos") == 0
+    assert f"z{suffix}\tcat" in capsys.readouterr().out
+
+
+def test_what_a_folder_holds_besides_is_counted_and_named(folder, capsys):
+    photos = folder / "photos"
+    for name in ("phone.heic", "deep/phone2.HEIC", "README"):
+        (photos / name).touch()
+    assert predict(folder, photos) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    for told in ("Skipped 4 files", "2 .heic", "1 .txt", "phone.heic", "phone2.HEIC", "JPEG or PNG"):
+        assert told in err
+    assert predict(folder, photos, "--json") == 0
+    skipped = json.loads(capsys.readouterr().out)["skipped"]
+    assert skipped == [str(photos / name) for name in ("README", "deep/phone2.HEIC", "notes.txt", "phone.heic")]
+
+
+def test_a_folder_that_may_not_be_searched_does_not_stop_the_others(folder, capsys, monkeypatch):
+    closed = folder / "photos" / "closed"
+    closed.mkdir()
+    scan = os.scandir
+
+    def guarded(path):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(closed))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert predict(folder, folder / "photos") == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert f"{closed}: no permission" in err
+    assert predict(folder, folder / "photos", "--json") == 1
+    rows = json.loads(capsys.readouterr().out)["predictions"]
+    assert [row["file"] for row in rows if "error" in row] == [str(closed)]
+
+
+def test_over_long_and_looping_paths_do_not_stop_the_others(folder, capsys):
+    loop = folder / "photos" / "loop.png"
+    loop.symlink_to(loop)
+    (folder / "photos" / "around").symlink_to(folder / "photos")
+    long = folder / ("x" * 5000)
+    assert predict(folder, folder / "photos", long) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert "2 of 5 files" in err
+
+
+def test_control_characters_of_names_are_escaped(folder, capsys):
+    forged = folder / "photos" / "a\tcat\t1.0000\n\x1b[2Jfake\u2028.png"
+    forged.touch()
+    assert predict(folder, forged, folder / "photos" / "bad\x1b[31m.png") == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert out.count("\t") == 2
+    assert r"\x1b[2Jfake\u2028.png" in out
+    assert r"bad\x1b[31m.png" in err
+    assert predict(folder, forged, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["predictions"][0]["file"] == str(forged)
+
+
 def test_an_empty_folder_among_others_is_said(folder, capsys):
     (folder / "empty").mkdir()
     assert predict(folder, folder / "empty", folder / "photos") == 0
-    assert f"{folder / 'empty'}: no pictures in this folder" in capsys.readouterr().err
+    assert f"{folder / 'empty'}: no new images in this folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["empty"], "Found no pictures in"),
+        (["empty"], "Found no images in"),
         (["nowhere.png"], "nowhere.png: no such file"),
         (["empty", "nowhere"], "nowhere: no such file"),
     ],

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import os
 import pickle
 import shutil
 import stat
@@ -116,6 +117,42 @@ def test_a_folder_with_other_contents_is_left_alone(tmp_path):
     with pytest.raises(RunError, match="is not a saved classifier"):
         save_bundle(make(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_what_killed_processes_left_is_swept(folder):
+    (folder / ".config.json-0123abcd").write_text("{")
+    for name in (".model.0123abcd.tmp", ".model.89abcdef.old"):
+        (folder.parent / name).mkdir()
+        (folder.parent / name / "model.safetensors").touch()
+    kept = [folder.parent / name for name in (".model.mine.tmp", ".models.0123abcd.tmp", "other")]
+    for path in kept:
+        path.mkdir()
+    update_bundle(folder, temperature=2.0, metrics={})
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    save_bundle(make(temperature=3.0), folder)
+    assert sorted(folder.parent.iterdir()) == sorted([folder, *kept])
+
+
+def test_a_system_that_can_not_flush_folders_saves_all_the_same(tmp_path, monkeypatch):
+    """As on Windows, which opens no folders."""
+    opened = os.open
+
+    def only_files(path, *arguments, **options):
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", only_files)
+    save_bundle(make(), tmp_path / "model")
+    assert load_bundle(tmp_path / "model").temperature == 1.25
+
+
+@pytest.mark.parametrize("odd", ["cat\n", "\x1b[2J", "a\u2028b"])
+def test_class_names_with_control_characters_are_refused(folder, odd):
+    change_config(folder, "label_names", ["dog", "bird", odd])
+    with pytest.raises(BundleError, match=r"label_names.*control characters") as error:
+        load_bundle(folder)
+    assert odd not in str(error.value)
 
 
 def test_a_failure_while_writing_leaves_the_old_bundle_whole(folder, monkeypatch):

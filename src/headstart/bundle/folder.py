@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from headstart.bundle.config import (
 )
 from headstart.bundle.schema import cut
 from headstart.errors import BundleError, RunError, WeightsError
-from headstart.files import write_atomically
+from headstart.files import sweep_leftovers, sync_folder, write_atomically
 from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.models.heads import classifier_outline, empty_classifier, fill
 
@@ -58,12 +59,12 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     try:
         beside.mkdir(parents=True)
         save_file(tensors, beside / WEIGHTS_FILE, metadata={"format": "pt"})
-        _sync(beside / WEIGHTS_FILE)
+        _sync_file(beside / WEIGHTS_FILE)
         write_atomically(beside / CONFIG_FILE, _json(config))
         write_atomically(beside / CARD_FILE, _card(config))
         # safetensors makes its file private to the user.
         shutil.copymode(beside / CONFIG_FILE, beside / WEIGHTS_FILE)
-        _sync(beside)
+        sync_folder(beside)
         _rename_folder(beside, folder)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} can't be written: {error}. Nothing there was changed.") from error
@@ -112,6 +113,7 @@ def update_bundle(folder: Path, *, temperature: float, metrics: Mapping[str, Any
     check_config(config, folder)
     config["headstart"].update(temperature=temperature, metrics=dict(metrics))
     check_config(config, folder)
+    sweep_leftovers(folder, older_than=0)
     try:
         write_atomically(folder / CARD_FILE, _card(config))
         write_atomically(folder / CONFIG_FILE, _json(config))
@@ -206,13 +208,20 @@ def _rename_folder(new: Path, place: Path) -> None:
             old.rename(place)
         raise
     shutil.rmtree(old, ignore_errors=True)
-    _sync(place.parent)
+    sync_folder(place.parent)
+    _sweep_beside(place)
 
 
-def _sync(path: Path) -> None:
-    """Flush a file or folder to the disk, so that a rename never outruns its contents."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _sweep_beside(place: Path) -> None:
+    """Remove the folders that killed processes left while they saved to the same place."""
+    leftover = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{8}}\.(tmp|old)")
+    for path in place.parent.glob(".*"):
+        if leftover.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync_file(path: Path) -> None:
+    """Flush a file to the disk, so that a rename never outruns its contents."""
+    # Windows flushes only what is open for writing.
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())

@@ -1,23 +1,46 @@
-"""``headstart predict``: finds the pictures, and prints one line for each."""
+"""``headstart predict``: finds the images, and prints one line for each."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device
+from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device, print_line
 from headstart.errors import BundleError, InputError
+from headstart.terminal import visible
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""What ``predict`` takes from a folder; a file named on the command line is tried whatever its name."""
+_UNREADABLE_IMAGES = frozenset(
+    {".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+)
+"""Endings of images that headstart can't read, which deserve more than being passed over."""
+_NAMED = 5
+"""How many files a message names."""
+
+
+@dataclass
+class _Found:
+    """What searching files and folders brought to light.
+
+    Attributes:
+        files: Files to predict, in order.
+        skipped: Files in folders whose names do not end like those of images that can be read.
+        unreadable: Folders that can't be searched, with the reason.
+    """
+
+    files: dict[Path, None] = field(default_factory=dict)
+    skipped: list[Path] = field(default_factory=list)
+    unreadable: dict[Path, str] = field(default_factory=dict)
 
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or the run folder that holds it.")],
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES_OR_FOLDERS...", help="Pictures; folders are searched through."),
+        typer.Argument(metavar="FILES_OR_FOLDERS...", help="Images; folders are searched with all that is in them."),
     ],
     top: Annotated[
         int | None, typer.Option(min=1, help="How many classes to show; 1 by default, 5 with --json.")
@@ -27,62 +50,112 @@ def predict(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Name what is in pictures: one line a file, with its label and probability after tabs.
+    """Classify images. Prints one tab-separated line per file: path, label, probability.
 
-    A file that can't be read is reported and the others are still predicted; the exit status is then 1.
+    A file that can't be read is reported and the others are still predicted; the exit status is then 1. Files in
+    folders whose names do not end like those of images are skipped, counted and named.
     """
     check_device(device)
-    if not model.is_dir():
+    if not os.path.isdir(model):  # noqa: PTH112 - pathlib raises for a path that is too long
         raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")
-    files = _find_images(inputs)
+    found = _find_images(inputs)
+    _report(found)
     from headstart.inference.predictor import load
 
     predictor = load(model, device=device, threads=threads)
     shown = top or (5 if as_json else 1)
-    rows: list[dict[str, Any]] = []
-    for file, found in predictor.predict_files(files):
-        if isinstance(found, str):
-            rows.append({"file": str(file), "error": found})
-            typer.secho(f"{file}: {found}", err=True, fg=typer.colors.RED)
+    rows: list[dict[str, Any]] = [{"file": str(path), "error": why} for path, why in found.unreadable.items()]
+    for file, prediction in predictor.predict_files(found.files):
+        if isinstance(prediction, str):
+            rows.append({"file": str(file), "error": prediction})
+            typer.secho(visible(f"{file}: {prediction}"), err=True, fg=typer.colors.RED)
             continue
-        best = [[name, probability] for name, probability in found.top[:shown]]
-        rows.append({"file": str(file), "label": found.label, "probability": found.probability, "top": best})
+        best = prediction.top[:shown]
+        rows.append(
+            {
+                "file": str(file),
+                "label": prediction.label,
+                "probability": prediction.probability,
+                "top": [list(pair) for pair in best],
+            }
+        )
         if not as_json:
-            typer.echo("\t".join([str(file), *(f"{name}\t{probability:.4f}" for name, probability in best)]))
+            cells: list[str] = [
+                str(file),
+                *(cell for name, probability in best for cell in (name, f"{probability:.4f}")),
+            ]
+            print_line("\t".join(map(visible, cells)))
     failed = sum("error" in row for row in rows)
     if failed:
-        typer.echo(f"{failed} of {len(rows)} files could not be read.", err=True)
-    return Answer({"predictions": rows}, "", status=1 if failed else 0)
+        typer.echo(f"{failed} of {len(rows)} files and folders could not be read.", err=True)
+    payload: dict[str, Any] = {"predictions": rows, "skipped": [str(path) for path in found.skipped]}
+    return Answer(payload, "", status=1 if failed else 0)
 
 
-def _find_images(inputs: Iterable[Path]) -> list[Path]:
-    """Return the files to predict, folders searched through, in a stable order and each one once.
+def _find_images(inputs: Iterable[Path]) -> _Found:
+    """Search folders for images, in a stable order; each file counts once, and a file that is named is always tried.
 
     Raises:
         InputError: There is none.
     """
-    files: dict[Path, None] = {}
+    from headstart.data.decode import readable_suffixes
+
+    found = _Found()
     for path in inputs:
-        if not path.is_dir():
-            files[path] = None
+        if not os.path.isdir(path):  # noqa: PTH112
+            found.files[path] = None
             continue
-        inside = sorted(_images_below(path))
-        if not inside:
-            typer.echo(f"{path}: no pictures in this folder.", err=True)
-        files |= dict.fromkeys(inside)
-    if files and not any(file.exists() for file in files):
-        raise InputError(f"{', '.join(map(str, files))}: no such file. Name image files, or folders that hold some.")
-    if not files:
-        looked = ", ".join(str(path) for path in inputs)
+        before = len(found.files)
+        _search(path, readable_suffixes(), found)
+        if len(found.files) == before and path not in found.unreadable:
+            typer.echo(visible(f"{path}: no new images in this folder."), err=True)
+    if found.files and not any(os.path.lexists(file) for file in found.files) and not found.unreadable:
+        raise InputError(f"{_some(found.files)}: no such file. Name image files, or folders that hold some.")
+    if not found.files and not found.unreadable:
         raise InputError(
-            f"Found no pictures in {looked}. Name image files, or folders that hold some "
-            f"({' '.join(sorted(IMAGE_SUFFIXES))})."
+            f"Found no images in {_some(inputs)}. Name image files, or folders that hold some "
+            f"({' '.join(sorted(readable_suffixes()))}). {_skipped_in_words(found.skipped)}".rstrip()
         )
-    return list(files)
+    return found
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
-            yield path
+def _search(folder: Path, suffixes: frozenset[str], found: _Found) -> None:
+    """Note the files below a folder; hidden ones and links to folders are left out."""
+
+    def refuse(error: OSError) -> None:
+        why = (
+            "no permission to search it" if isinstance(error, PermissionError) else f"can't be read ({error.strerror})"
+        )
+        found.unreadable[Path(error.filename)] = why
+
+    inside: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside += [Path(place, name) for name in names if not name.startswith(".")]
+    images = sorted(path for path in inside if path.suffix.lower() in suffixes)
+    found.files |= dict.fromkeys(images)
+    found.skipped += sorted(path for path in inside if path.suffix.lower() not in suffixes)
+
+
+def _report(found: _Found) -> None:
+    for path, why in found.unreadable.items():
+        typer.secho(visible(f"{path}: {why}"), err=True, fg=typer.colors.RED)
+    if found.skipped:
+        typer.echo(visible(_skipped_in_words(found.skipped)), err=True)
+
+
+def _skipped_in_words(skipped: list[Path]) -> str:
+    """Return how many files were skipped, of which kinds, with some of their names; nothing where there are none."""
+    if not skipped:
+        return ""
+    kinds = Counter(path.suffix.lower() or "without an ending" for path in skipped)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_NAMED))
+    images = [path for path in skipped if path.suffix.lower() in _UNREADABLE_IMAGES]
+    advice = " Save images of these kinds as JPEG or PNG to have them classified." if images else ""
+    files = "1 file that is" if len(skipped) == 1 else f"{len(skipped)} files that are"
+    return f"Skipped {files} in no format that can be read ({listed}): {_some(images or skipped)}.{advice}"
+
+
+def _some(paths: Iterable[Path]) -> str:
+    names = [str(path) for path in paths]
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
