@@ -1,5 +1,7 @@
 """Copies are made here from real pictures in the ways in which data sets come by them, and must be found again."""
 
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -172,3 +174,44 @@ def test_the_outlier_of_a_class_is_least_like_it():
     assert likeness == pytest.approx([0.8944, 0.8944, 0.6, 1, 1, 1], abs=1e-4)
     assert likeness.argmin() == 2
     assert likeness[5] == 1  # alone in its class
+
+
+def test_of_images_that_are_all_alike_the_nearest_are_kept(monkeypatch):
+    """Nearly every pair is above the threshold, and only so many of each row are looked at."""
+    monkeypatch.setattr("headstart.inspection.duplicates._ENTRIES", 3000)
+    vectors = 1 + np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32) / 10
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows, cosines = similar_pairs(vectors, threshold=0.5, neighbours=4)
+    whole = vectors @ vectors.T
+    np.testing.assert_allclose(cosines, whole[rows[:, 0], rows[:, 1]], atol=1e-6)
+    # Of each row's later ones the 32 nearest; of these what is among the four nearest of either.
+    kept = [(i, int(j)) for i in range(200) for j in i + 1 + np.argsort(-whole[i, i + 1 :])[:32]]
+    ranked = {
+        row: sorted((pair for pair in kept if row in pair), key=lambda pair: -whole[pair])[:4] for row in range(200)
+    }
+    expected = {pair for pairs in ranked.values() for pair in pairs}
+    assert set(map(tuple, rows.tolist())) == expected
+
+
+ALIKE = """
+import numpy as np
+from headstart.compute.memory import peak_memory_mb
+from headstart.compute.startup import prepare_command
+
+prepare_command()
+from headstart.inspection.duplicates import similar_pairs
+
+generator = np.random.default_rng(0)
+directions = np.eye(2, 8, dtype=np.float32)[np.arange(16_000) % 2]
+directions += generator.normal(size=directions.shape).astype(np.float32) / 50
+directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+before = peak_memory_mb()
+similar_pairs(directions, threshold=0.6)
+print(round(peak_memory_mb() - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell how much memory was used at most")
+def test_images_that_are_all_alike_take_no_more_memory_than_others():
+    done = subprocess.run([sys.executable, "-c", ALIKE], capture_output=True, text=True, check=True, timeout=300)
+    assert int(done.stdout) < 500

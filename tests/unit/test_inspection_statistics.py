@@ -114,3 +114,22 @@ def test_brightness_is_that_of_pillow():
     images = random_images(1, side=32)
     expected = np.asarray(Image.fromarray(images[0]).convert("L"), dtype=np.float32)
     assert np.abs(luminance(images)[0] - expected).max() <= 1
+
+
+def test_parts_of_a_block_change_nothing(monkeypatch):
+    images, labels = random_images(40), np.arange(40) % 2
+    whole = describe([images], labels, NAMES)
+    monkeypatch.setattr("headstart.inspection.statistics._VALUES", 1000)
+    parts = describe([images], labels, NAMES)
+    assert parts.as_dict() == whole.as_dict()
+    np.testing.assert_array_equal(parts.brightness, whole.brightness)
+    np.testing.assert_array_equal(parts.mean_images, whole.mean_images)
+
+
+def test_mean_images_of_many_classes_take_a_bounded_amount_of_memory():
+    names = ClassNames(tuple(f"class {i}" for i in range(1000)))
+    images = random_images(4, side=224)
+    found = describe([images], np.array([0, 1, 54, 999]), names)
+    assert found.mean_images.shape == (55, 224, 224, 3)
+    np.testing.assert_array_equal(found.mean_images[54], images[2])
+    assert found.class_counts["class 999"] == 1

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from headstart.contracts import UInt8Images
-from headstart.inspection.statistics import luminance
+from headstart.inspection.statistics import in_parts, luminance
 
 FEATURE_THRESHOLD = 0.6
 """Least cosine of feature directions at which the pixels of two images are compared."""
@@ -162,17 +162,20 @@ def similar_pairs(
     # On torch, because its number of threads is what --threads sets.
     vectors = torch.from_numpy(np.ascontiguousarray(directions))
     rows, cosines = [], []
-    step = max(1, _ENTRIES // max(1, len(vectors)))
+    step = max(1, min(len(vectors), _ENTRIES // max(1, len(vectors))))
+    # Used again for every block: what is kept of a block would lie in the memory of its similarities, were that given
+    # back, and the next block would need new memory, 64 MB at a time.
+    similarities = torch.empty(step * len(vectors))
+    # The second row's own neighbours are known only at the end, so that a few more are kept until then.
+    most = 8 * neighbours
     for start in range(0, len(vectors), step):
-        block = vectors[start : start + step]
-        similar = block @ vectors[start:].T
+        block, later = vectors[start : start + step], vectors[start:]
+        similar = similarities[: len(block) * len(later)].view(len(block), len(later))
+        torch.mm(block, later.T, out=similar)
         # Only pairs with later rows: each once, and none with itself.
-        first, second = (similar.triu_(1) >= threshold).nonzero(as_tuple=True)
-        values = similar[first, second]
-        # The second row's own neighbours are known only at the end, so that a few more are kept until then.
-        kept = _ranks(first.numpy(), values.numpy()) < 8 * neighbours
-        rows.append(np.stack([first.numpy()[kept], second.numpy()[kept]], axis=1) + start)
-        cosines.append(values.numpy()[kept])
+        first, second, values = _nearest_later(similar.triu_(1), threshold, most)
+        rows.append(np.stack([first, second], axis=1) + start)
+        cosines.append(values)
         advance(len(block))
     if not rows:
         return np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32)
@@ -180,6 +183,27 @@ def similar_pairs(
     ranks = _ranks(pairs.T.ravel(), np.tile(similarity, 2)).reshape(2, -1)
     near = ranks.min(axis=0) < neighbours
     return pairs[near], similarity[near]
+
+
+def _nearest_later(
+    similar: Tensor, threshold: float, most: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Return rows, columns and values of the entries that reach the threshold, of each row the ``most`` largest.
+
+    Only a row with more than that is sorted. Of images that are all alike, nearly every entry reaches the threshold,
+    and a list of all of them would take gigabytes.
+    """
+    above = similar >= threshold
+    crowded = above.sum(dim=1) > most
+    found = [part.numpy() for part in (above & ~crowded[:, None]).nonzero(as_tuple=True)]
+    values = [similar[found[0], found[1]].numpy()]
+    firsts, seconds = [found[0]], [found[1]]
+    for row in crowded.nonzero()[:, 0].tolist():
+        best = similar[row].topk(most)
+        firsts.append(np.full(most, row))
+        seconds.append(best.indices.numpy())
+        values.append(best.values.numpy())
+    return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(values)
 
 
 def _ranks(groups: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -197,7 +221,8 @@ def luma_squares(blocks: Iterable[UInt8Images]) -> NDArray[np.uint8]:
     Args:
         blocks: All images in order, in blocks of shape (k, height, width, 3).
     """
-    return np.concatenate([_squares(np.rint(luminance(block)).astype(np.uint8)) for block in blocks])
+    parts = in_parts(blocks)
+    return np.concatenate([_squares(np.rint(luminance(block)).astype(np.uint8)) for block in parts])
 
 
 def _squares(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -224,13 +249,13 @@ def pixel_correlation(
     Returns:
         Shape (m,), each in [-1, 1].
     """
-    best = [np.empty(0, dtype=np.float32)]
+    best = np.empty(len(pairs), dtype=np.float32)
     for start in range(0, len(pairs), _PAIRS):
         rows = pairs[start : start + _PAIRS]
         one, other = (_details(torch.from_numpy(squares[rows[:, side]]).float()) for side in (0, 1))
-        best.append(torch.maximum(_best_fit(one, other), _best_fit(other, one)).numpy())
+        best[start : start + _PAIRS] = torch.maximum(_best_fit(one, other), _best_fit(other, one)).numpy()
         advance(len(rows))
-    return np.concatenate(best)
+    return best
 
 
 def _details(images: Tensor) -> Tensor:

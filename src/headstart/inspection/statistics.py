@@ -1,13 +1,14 @@
 """What a data set's pixels and labels look like, counted in one pass and exactly.
 
 Everything that concerns single values is derived from histograms of the 256 values that a byte can take, so that no
-rounding depends on the number of images, and no floating-point copy of them is made. Images come in blocks of equal
-size: ``arrays.blocks`` yields an array a few thousand images at a time, and pictures of different sizes come in
-blocks of one.
+rounding depends on the number of images, and no floating-point copy of all of them is made. Images come in blocks of
+equal size: ``Subset.blocks`` yields an array a few thousand images at a time, and images of different sizes one by
+one. A block is worked through in parts of a few million values, and results are written into arrays that are there
+beforehand: a small array that outlives each part would otherwise keep the memory of the part from being used again.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,11 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Weights of red, green and blue in brightness (ITU-R BT.601), as Pillow uses them for its mode ``L``."""
 _LEVELS = np.arange(256)
 _BINS = 64
-"""Of the histograms of brightness and contrast."""
+"""Bins of the histograms of brightness and contrast."""
+_VALUES = 2**22
+"""Values of pixels that are looked at together: 16 MB as float32."""
+_MEAN_VALUES = 2**23
+"""Values that all mean images together may have: 64 MB while they are summed up."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class Statistics:
         brightness: Shape (n,): mean luma of each image, 0 to 255.
         contrast: Shape (n,): standard deviation of each image's luma, 0 to 127.5.
         constant: Rows of the images whose pixels are all the same.
-        mean_images: Shape (classes, height, width, 3), 0 to 255, NaN for a class without images; None where sizes
-            differ.
+        mean_images: Shape (k, height, width, 3), 0 to 255, NaN for a class without images: of the first k classes, as
+            many as fit into 64 MB; None where sizes differ.
     """
 
     sizes: dict[tuple[int, ...], int]
@@ -115,22 +120,24 @@ def describe(blocks: Iterable[UInt8Images], labels: NDArray[np.int64], class_nam
     """
     sizes: Counter[tuple[int, ...]] = Counter()
     histograms = np.zeros((3, 256), dtype=np.int64)
-    brightness, contrast, constant = [], [], []
+    brightness, contrast = np.empty(len(labels), np.float32), np.empty(len(labels), np.float32)
+    constant = np.zeros(len(labels), dtype=np.bool_)
     sums: NDArray[np.int64] | None = None
     done = 0
-    for block in blocks:
+    for block in in_parts(blocks):
         size = block.shape[1:]
         sizes[size] += len(block)
+        place = slice(done, done + len(block))
         histograms += _histograms(block)
         luma = luminance(block).reshape(len(block), -1)
-        brightness.append(luma.mean(axis=1))
-        contrast.append(luma.std(axis=1))
+        brightness[place], contrast[place] = luma.mean(axis=1), luma.std(axis=1)
         flat = block.reshape(len(block), -1, 3)
-        constant += (done + np.flatnonzero((flat == flat[:, :1]).all(axis=(1, 2)))).tolist()
+        constant[place] = (flat == flat[:, :1]).all(axis=(1, 2))
         if sums is None:
-            sums = np.zeros((len(class_names), *size), dtype=np.int64)
+            shown = min(len(class_names), _MEAN_VALUES // int(np.prod(size)))
+            sums = np.zeros((shown, *size), dtype=np.int64)
         if len(sizes) == 1:
-            _add_by_class(sums, block, labels[done : done + len(block)])
+            _add_by_class(sums, block, labels[place])
         done += len(block)
     assert sums is not None, "there must be images"
     assert done == len(labels), (done, len(labels))
@@ -139,11 +146,19 @@ def describe(blocks: Iterable[UInt8Images], labels: NDArray[np.int64], class_nam
         labels=labels,
         class_names=class_names,
         histograms=histograms,
-        brightness=np.concatenate(brightness),
-        contrast=np.concatenate(contrast),
-        constant=tuple(constant),
+        brightness=brightness,
+        contrast=contrast,
+        constant=tuple(np.flatnonzero(constant).tolist()),
         mean_images=_means(sums, labels) if len(sizes) == 1 else None,
     )
+
+
+def in_parts(blocks: Iterable[UInt8Images]) -> Iterator[UInt8Images]:
+    """Yield the same images in blocks of no more than a few million values; a larger image comes alone."""
+    for block in blocks:
+        step = max(1, _VALUES // int(np.prod(block.shape[1:])))
+        for start in range(0, len(block), step):
+            yield block[start : start + step]
 
 
 def scale(images: UInt8Images) -> NDArray[np.float32]:
@@ -163,12 +178,12 @@ def _histograms(block: UInt8Images) -> NDArray[np.int64]:
 
 
 def _add_by_class(sums: NDArray[np.int64], block: UInt8Images, labels: NDArray[np.int64]) -> None:
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels < len(sums)]):
         sums[label] += block[labels == label].sum(axis=0, dtype=np.int64)
 
 
 def _means(sums: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    counts = np.bincount(labels, minlength=len(sums)).reshape(-1, 1, 1, 1)
+    counts = np.bincount(labels, minlength=len(sums))[: len(sums)].reshape(-1, 1, 1, 1)
     with np.errstate(invalid="ignore"):
         means: NDArray[np.float64] = sums / counts
     return means

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Images
+from headstart.report import charts
+from headstart.report.budget import within
 from headstart.report.histograms import class_chart, histogram_chart
 from headstart.report.mistakes import data_uri
 from headstart.report.page import render
@@ -17,6 +19,8 @@ MADE_BY = "headstart explore"
 PAIRS_SHOWN = 20
 """Near duplicates with pictures, for each pair of splits; explore.json lists all."""
 GROUPS_SHOWN = 20
+_SAMPLES_LIMIT, _OUTLIERS_LIMIT, _MEANS_LIMIT, _PAIRS_LIMIT = 1_500_000, 1_000_000, 500_000, 1_200_000
+"""Characters that the images of each section may take."""
 _BIN = 4
 """Values of a pixel that share a bin in the drawings; explore.json has all 256."""
 
@@ -37,17 +41,22 @@ def explore_page(
         found: What ``explore.json`` holds.
         picture: Called for the images on the page only.
         samples: Rows of training images to show, by class.
-        mean_images: Shape (classes, height, width, 3), 0 to 255; None where sizes differ.
+        mean_images: Shape (k, height, width, 3), 0 to 255, of the first k classes; None where sizes differ.
     """
 
     def uri(place: dict[str, Any]) -> str:
         return data_uri(np.asarray(picture(place["split"], place["row"])))
 
-    duplicates = found["duplicates"]
-    pairs = {
-        kind: [pair for pair in duplicates["near"]["list"] if _kind(pair) == kind][:PAIRS_SHOWN]
-        for kind in duplicates["near"]["pairs"]
-    }
+    duplicates, names = found["duplicates"], found["class_names"]
+    by_kind: dict[str, list[dict[str, Any]]] = {kind: [] for kind in duplicates["near"]["pairs"]}
+    for pair in duplicates["near"]["list"]:
+        if len(by_kind[_kind(pair)]) < PAIRS_SHOWN:
+            by_kind[_kind(pair)].append(pair)
+    pairs = within(by_kind, lambda pair: tuple(map(uri, pair["images"])), limit=_PAIRS_LIMIT)
+    groups = {"equal": duplicates["exact"]["list"][:GROUPS_SHOWN]}
+    means = {} if mean_images is None else dict(zip(names, ([mean] for mean in mean_images), strict=False))
+    shown = {name: [mean for mean in of_class if np.isfinite(mean).all()] for name, of_class in means.items()}
+    few = len(names) <= charts.MOST_CLASSES_LABELLED
     return render(
         "explore.html.jinja",
         found=found,
@@ -56,14 +65,14 @@ def explore_page(
         test=found["test"],
         splits={name: found[name] for name in ("train", "test")},
         findings=findings(found),
-        samples={name: [uri({"split": "train", "row": row}) for row in rows] for name, rows in samples.items()},
-        classes=class_chart({name: found[name]["class_counts"] for name in ("train", "test")}),
+        samples=within(samples, lambda row: (uri({"split": "train", "row": row}),), limit=_SAMPLES_LIMIT),
+        classes=class_chart({name: found[name]["class_counts"] for name in ("train", "test")}) if few else None,
         histograms=_histograms(found["train"]),
         bin=_BIN,
-        means=_means(mean_images, found["class_names"]),
-        pairs=pairs,
-        groups=duplicates["exact"]["list"][:GROUPS_SHOWN],
-        uri=uri,
+        means=within(shown, lambda mean: (data_uri(np.rint(mean).astype(np.uint8)),), limit=_MEANS_LIMIT),
+        pairs={kind: pairs.get(kind, []) for kind in by_kind},
+        groups=within(groups, lambda group: tuple(map(uri, group[:2])), limit=_PAIRS_LIMIT).get("equal", []),
+        outliers=within(found["outliers"], lambda image: (uri(image),), limit=_OUTLIERS_LIMIT),
     )
 
 
@@ -149,14 +158,4 @@ def _histograms(train: dict[str, Any]) -> dict[str, Any]:
                 strict=True,
             )
         ),
-    }
-
-
-def _means(mean_images: NDArray[np.float64] | None, names: list[str]) -> dict[str, str] | None:
-    if mean_images is None:
-        return None
-    return {
-        name: data_uri(np.rint(mean).astype(np.uint8))
-        for name, mean in zip(names, mean_images, strict=True)
-        if np.isfinite(mean).all()
     }

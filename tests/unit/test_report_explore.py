@@ -1,0 +1,80 @@
+"""The page of a data set with very many classes can still be opened."""
+
+import numpy as np
+import pytest
+
+from headstart.contracts import ClassNames
+from headstart.data.sources.memory import ArraySource
+from headstart.data.subset import Subset
+from headstart.inspection.statistics import describe
+from headstart.report.budget import within
+from headstart.report.explore_page import explore_page
+from headstart.terminal import Terminal
+from headstart.workflows import explore as workflow
+
+
+def test_the_first_image_of_every_class_comes_before_the_second_of_any():
+    wanted = {"cat": [1, 2, 3], "dog": [4], "owl": [5, 6]}
+    asked = []
+
+    def uris(image):
+        asked.append(image)
+        return ("x" * 10,)
+
+    assert list(within(wanted, uris, limit=45)) == ["cat", "dog", "owl"]
+    assert asked == [1, 4, 5, 2, 6], "nothing is made that does not fit, but for the one that shows it"
+    assert {name: [image for image, _ in shown] for name, shown in within(wanted, uris, limit=45).items()} == {
+        "cat": [1, 2],
+        "dog": [4],
+        "owl": [5],
+    }
+    assert list(within(wanted, uris, limit=15)) == ["cat"]
+    assert within(wanted, uris, limit=5) == {}
+    assert within({}, uris, limit=5) == {}
+
+
+@pytest.fixture(scope="module")
+def page():
+    names = ClassNames(tuple(f"class number {i} <of> a thousand" for i in range(1000)))
+    generator = np.random.default_rng(0)
+    # Noise, which is what compresses worst.
+    images = generator.integers(0, 256, (3000, 48, 48, 3), dtype=np.uint8)
+    labels = np.arange(3000) % 1000
+    train = Subset.whole(ArraySource(images[:2000], labels[:2000], names), "train")
+    test = Subset.whole(ArraySource(images[2000:], labels[2000:], names), "test")
+    directions = generator.normal(size=(3000, 4)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    statistics = describe(train.blocks(), train.labels, names)
+    found = {
+        "data": {"name": "a thousand", "limit": None},
+        "class_names": list(names),
+        "train": statistics.as_dict(),
+        "test": describe(test.blocks(), test.labels, names).as_dict(),
+        "duplicates": workflow._duplicates((train, test), directions, Terminal(enabled=False)),
+        "outliers": workflow._outliers(train, directions[:2000]),
+        "test_opening": {"time": "2026-05-04T10:14:22+00:00", "command": "headstart explore /srv/anna/photos"},
+        "features": {"backbone": "a backbone", "size": 64},
+        "versions": {"headstart": "0"},
+        "hardware": {"cpu": "a CPU", "cores": 2},
+        "threads": 2,
+        "peak_rss_mb": 1000.0,
+        "seconds": {"total": 10.0, "features": 5.0},
+    }
+    return explore_page(
+        found,
+        picture=lambda split, row: (train if split == "train" else test).image(row),
+        samples=workflow._samples(train),
+        mean_images=statistics.mean_images,
+    )
+
+
+def test_a_thousand_classes_make_a_page_of_less_than_five_megabytes(page):
+    assert 1_000_000 < len(page.encode()) < 5_000_000
+    assert "of 1,000 classes" in page
+    assert page.count("<img ") > 100
+    assert "class number 999 &lt;of&gt; a thousand" in page, "the table has every class"
+
+
+def test_the_page_does_not_tell_the_folders_of_the_machine(page):
+    assert "anna" not in page
+    assert ".../photos" in page
