@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "headstart").rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 350, 60, 7
 
 
 def room(path):
@@ -72,6 +72,20 @@ def test_functions_are_short():
                 if lines > MAX_FUNCTION_LINES:
                     too_long[f"{where(path, node)} {node.name}"] = lines
     assert too_long == {}
+
+
+def test_what_travels_together_is_one_object():
+    """Only the functions that users call, from Python or as a command, take a long list of arguments."""
+    too_many = {}
+    for path, tree in TREES.items():
+        if room(path) == "cli" or path.name == "api.py":
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                if len(names) - (names[:1] in (["self"], ["cls"])) > MAX_PARAMETERS:
+                    too_many[f"{where(path, node)} {node.name}"] = len(names)
+    assert too_many == {}
 
 
 def test_every_module_and_public_function_has_a_docstring():
