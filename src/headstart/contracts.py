@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,3 +129,22 @@ class EpochRecord:
     image_size: int
     seconds: float
     images_per_second: float
+
+
+class _Result(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def value_of(result: _Result, key: str) -> Any:
+    """Return one value of a result that can be read as a mapping: its ``__getitem__``."""
+    return result.to_dict()[key]
+
+
+def keys_of(result: _Result) -> Iterator[str]:
+    """Return the keys of such a result: its ``__iter__``."""
+    return iter(result.to_dict())
+
+
+def number_of_keys(result: _Result) -> int:
+    """Return the number of its keys: its ``__len__``."""
+    return len(result.to_dict())

@@ -4,13 +4,14 @@ A key that a later version has added is ignored when a file is read, and kept wh
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from headstart.contracts import keys_of, number_of_keys, value_of
 from headstart.tasks.metrics import SplitMetrics
 
 PACKAGES = ("headstart", "torch", "torchvision", "timm", "numpy")
@@ -274,14 +275,7 @@ class Metrics(Mapping[str, Any]):
             **({"corruptions": self.corruptions} if self.corruptions is not None else {}),
         }
 
-    def __getitem__(self, key: str) -> Any:
-        return self.to_dict()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict())
-
-    def __len__(self) -> int:
-        return len(self.to_dict())
+    __getitem__, __iter__, __len__ = value_of, keys_of, number_of_keys
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Metrics":

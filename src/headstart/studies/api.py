@@ -1,12 +1,13 @@
 """``headstart.study``: what is asked for, checked, and what was found."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headstart import api
 from headstart.compute.session import open_session
+from headstart.contracts import keys_of, number_of_keys, value_of
 from headstart.errors import InputError
 from headstart.recipe.schema import Recipe
 from headstart.recipe.sections import DataRecipe
@@ -37,14 +38,7 @@ class Study(Mapping[str, Any]):
         """Return the content of ``study.json``."""
         return {**self.header, "failed": self.failed, "stages": self.stages, "lesson": self.lesson}
 
-    def __getitem__(self, key: str) -> Any:
-        return self.to_dict()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict())
-
-    def __len__(self) -> int:
-        return len(self.to_dict())
+    __getitem__, __iter__, __len__ = value_of, keys_of, number_of_keys
 
 
 def study(

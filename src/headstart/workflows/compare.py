@@ -4,7 +4,7 @@
 and from which the page is written, so that the two can't disagree. Nothing here needs torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.contracts import UInt8Images
+from headstart.contracts import UInt8Images, keys_of, number_of_keys, value_of
 from headstart.data.dataset import load_dataset
 from headstart.errors import DataError, InputError
 from headstart.evaluation.comparable import ComparedRun, check_comparable, differing_settings, read_runs
@@ -68,14 +68,7 @@ class Comparison(Mapping[str, Any]):
         """Return what ``--json`` prints."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def __getitem__(self, key: str) -> Any:
-        return self.to_dict()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict())
-
-    def __len__(self) -> int:
-        return len(self.to_dict())
+    __getitem__, __iter__, __len__ = value_of, keys_of, number_of_keys
 
 
 def compare(

@@ -5,7 +5,7 @@ Counting is in ``inspection``, features in ``features``, the test split in ``eva
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from headstart.compute.device import describe_hardware
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import Session
+from headstart.contracts import keys_of, number_of_keys, value_of
 from headstart.data.dataset import load_dataset
 from headstart.data.subset import ImageSource, Subset
 from headstart.data.working_copy import working_copy
@@ -87,14 +88,7 @@ class Exploration(Mapping[str, Any]):
         """Return the content of ``explore.json``."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def __getitem__(self, key: str) -> Any:
-        return self.to_dict()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict())
-
-    def __len__(self) -> int:
-        return len(self.to_dict())
+    __getitem__, __iter__, __len__ = value_of, keys_of, number_of_keys
 
 
 def explore(data: str, session: Session, *, limit: int | None, folder: Path, data_dir: Path | None) -> Exploration:
