@@ -3,6 +3,7 @@
 The public names are loaded on first use, so that ``import headstart`` costs nothing.
 """
 
+import gc
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,15 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'headstart' has no attribute '{name}'")
     module, attribute = _HOMES[name]
-    return getattr(import_module(module), attribute)
+    # Importing torch and timm makes very many objects that stay; looking for garbage among them takes longer than any
+    # module of ours.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return getattr(import_module(module), attribute)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def __dir__() -> list[str]:

@@ -29,3 +29,12 @@ def test_importing_headstart_imports_nothing_heavy():
     script = "import sys, headstart; print(*{'torch', 'timm', 'numpy', 'PIL', 'pydantic'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert told.stdout.split() == []
+
+
+def test_importing_leaves_garbage_collection_as_it_was():
+    script = "import gc, sys, headstart; {}; headstart.load; print(gc.isenabled())"
+    for setting, expected in (("gc.disable()", "False"), ("gc.enable()", "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(setting)], capture_output=True, text=True, timeout=300
+        )
+        assert done.stdout.strip() == expected, done.stderr

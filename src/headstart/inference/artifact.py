@@ -53,13 +53,16 @@ class Artifact(Protocol):
 class TorchArtifact:
     """The network of a bundle, made fit for inference: batch norms folded, channels last, on its device."""
 
-    def __init__(self, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> None:
-        """Make a network of its own from a bundle, which stays as it is.
+    def __init__(
+        self, bundle: Bundle, *, device: str | None = None, threads: int | None = None, copy_module: bool = True
+    ) -> None:
+        """Make a network for inference from the one of a bundle.
 
         Args:
             bundle: As ``load_bundle`` returns it.
             device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; the best one here when None.
             threads: CPU threads for all that this process computes with PyTorch from now on; as it is when None.
+            copy_module: Leave the bundle's own network as it is; otherwise it is changed, and of no other use.
 
         Raises:
             InputError: There is no such device, or no such number of threads.
@@ -76,7 +79,8 @@ class TorchArtifact:
         self.batch_size = 16 if self.device.type == "cpu" else 256
         self.threads = threads
         self._limit_threads()
-        network = _with_tensors_of_its_own(bundle.module)
+        network = _with_tensors_of_its_own(bundle.module) if copy_module else bundle.module.cpu().eval()
+        network.requires_grad_(False)
         fold_batch_norm(network, size=bundle.preprocess.size)
         pad_in_kernel(network)
         self._network = network.to(self.device).to(memory_format=torch.channels_last)

@@ -292,7 +292,7 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, threads: in
             folder = inner
     except OSError as error:  # no permission, a name that is too long, ...
         raise BundleError(f"{folder} can't be read: {error.strerror or error}.") from None
-    return Predictor(TorchArtifact(load_bundle(folder), device=device, threads=threads))
+    return Predictor(TorchArtifact(load_bundle(folder), device=device, threads=threads, copy_module=False))
 
 
 def _found(output: _I | str, image: object) -> _I:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,10 @@ from torch import Tensor, nn
 
 from headstart.errors import WeightsError
 from headstart.models.architectures import Network, create_network, weightless
-from headstart.models.backbones import Backbone
+
+if TYPE_CHECKING:
+    # What fetches weights is not needed to load a classifier.
+    from headstart.models.backbones import Backbone
 
 CODE_VERSION = 1
 """Version of what ``pooled_features`` computes; raised by every change that gives other values, so that no features
@@ -18,7 +22,7 @@ that were computed before are taken for those of now."""
 
 
 def build_classifier(
-    backbone: Backbone, *, num_classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0, seed: int
+    backbone: "Backbone", *, num_classes: int, hidden: tuple[int, ...] = (), dropout: float = 0.0, seed: int
 ) -> nn.Module:
     """Graft a new head onto a backbone, whose module becomes the classifier: it is changed, not copied.
 
