@@ -1,8 +1,3 @@
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -28,29 +23,8 @@ with joined_processes() as processes:
 """
 
 
-def start(code, world=2):
-    """Start processes as torchrun does; return what each printed, its exit status and its messages."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-            | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-        )
-        for rank in range(world)
-    ]
-    found = [process.communicate(timeout=120) for process in running]
-    return [(out, process.returncode, err) for (out, err), process in zip(found, running, strict=True)]
-
-
-def test_processes_add_up_and_end_together():
-    (first, status, messages), (second, other_status, _) = start(TALK)
+def test_processes_add_up_and_end_together(start_processes):
+    (first, status, messages), (second, other_status, _) = start_processes(["-c", TALK])
     assert (status, other_status) == (0, 3), messages
     lines = first.splitlines()
     assert lines[0] == "True [2.0, 1.0] True False"

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.data.augment import DRAWS, OPERATIONS, augment, crop_boxes, trivial_augment
+from headstart.data.augment import (
+    DRAWS,
+    OPERATIONS,
+    Augmentation,
+    _sample_within,
+    augment,
+    crop_boxes,
+    trivial_augment,
+)
 from headstart.data.preprocess import Preprocess, resample
 from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
 
@@ -39,16 +47,16 @@ def test_pixels_beyond_the_edge_repeat_the_edge(pictures):
 
 def test_without_randomness_augment_is_preprocess(pictures):
     draws = torch.rand(len(pictures), DRAWS)
-    got = augment(pictures, draws, PREPROCESS, flip=False)
+    got = augment(pictures, draws, PREPROCESS, Augmentation(flip=False))
     assert torch.allclose(got, PREPROCESS.tensor(pictures), atol=1e-5)
 
 
 def test_a_change_depends_on_the_sample_alone(pictures):
     draws = torch.from_numpy(sample_uniforms(seed=1, epoch=2, n=16, k=DRAWS))
-    options = {"min_scale": 0.5, "max_aspect": 1.3, "trivial": 0.8}
-    whole = augment(pictures, draws, PREPROCESS, **options)
+    changes = Augmentation(min_scale=0.5, max_aspect=1.3, trivial=0.8)
+    whole = augment(pictures, draws, PREPROCESS, changes)
     for row in (0, 7, 15):
-        alone = augment(pictures[row : row + 1], draws[row : row + 1], PREPROCESS, **options)
+        alone = augment(pictures[row : row + 1], draws[row : row + 1], PREPROCESS, changes)
         assert torch.allclose(alone[0], whole[row], atol=1e-5)
 
 
@@ -103,3 +111,11 @@ def test_each_image_may_have_its_own_share(pictures):
     assert 0.5 < changed[200:].float().mean() < 0.7
     common = trivial_augment(planes, choice, torch.ones(400), share=0.6)
     assert torch.equal(own[200:], common[200:]), "the same share draws the same operations"
+
+
+def test_the_edge_is_repeated_where_torch_has_no_border_padding(pictures):
+    planes = pictures[:, :20].permute(0, 3, 1, 2).float() / 255
+    grid = torch.empty(16, 20, 32, 2).uniform_(-1.7, 1.7, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+    assert torch.allclose(_sample_within(planes, grid), expected, atol=1e-5)
+    assert (expected - torch.nn.functional.grid_sample(planes, grid, align_corners=False)).abs().max() > 0.1

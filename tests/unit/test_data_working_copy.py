@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from headstart.contracts import ClassNames
-from headstart.data.batches import TrainingBatches, evaluation_batches
+from headstart.data.augment import Augmentation
+from headstart.data.batches import Resident, TrainingBatches, evaluation_batches
 from headstart.data.preprocess import Preprocess
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
@@ -88,9 +89,11 @@ def test_what_is_made_of_images_of_several_sides_comes_in_the_order_asked_for(po
 
 def test_batches_take_images_of_several_sides():
     squares = working_copy(Subset.whole(Mixed(), "train"), PREPROCESS)
-    changes = {"flip": True, "min_scale": 0.5, "max_aspect": 1.2, "trivial": 0.5}
-    made = TrainingBatches(squares, PREPROCESS, sizes=[8], batch_size=6, seed=0, changes=changes)
+    changes = Augmentation(min_scale=0.5, max_aspect=1.2, trivial=0.5)
+    made = TrainingBatches(squares, PREPROCESS, sizes=[8], batch_size=6, seed=0, augmentation=changes)
     (batch,) = made.epoch(0)
+    resident = replace(made, resident=Resident.of(squares, torch.device("cpu")))
+    assert torch.equal(next(resident.epoch(0)).images, batch.images)
     for row, image, label in zip(batch.rows, batch.images, batch.labels, strict=True):
         assert torch.allclose(image, made.images(np.array([row]), view=0, size=8)[0], atol=1e-5)
         assert label == row % 2

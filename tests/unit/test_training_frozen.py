@@ -8,6 +8,8 @@ import timm
 import torch
 
 from headstart.compute.precision import Arithmetic
+from headstart.compute.processes import Processes
+from headstart.data.augment import Augmentation
 from headstart.data.batches import TrainingBatches
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import working_copy
@@ -18,8 +20,8 @@ from headstart.recipe.schema import load_recipe
 from headstart.training.frozen import FrozenStages, reuse_frozen
 
 PREPROCESS = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-RANDOM = {"flip": True, "min_scale": 0.6, "max_aspect": 1.2, "trivial": 0.3}
-STILL = {"flip": False, "min_scale": 1.0, "max_aspect": 1.0, "trivial": 0.0}
+RANDOM = Augmentation(min_scale=0.6, max_aspect=1.2, trivial=0.3)
+STILL = Augmentation(flip=False)
 
 
 class Counting:
@@ -110,7 +112,7 @@ def test_files_are_reserved_whole_and_removed(tmp_path):
 
 
 def batches(sample, **options):
-    settings = {"sizes": [32] * 4, "batch_size": 64, "seed": 5, "changes": RANDOM} | options
+    settings = {"sizes": [32] * 4, "batch_size": 64, "seed": 5, "augmentation": RANDOM} | options
     return TrainingBatches(squares=working_copy(sample.train, PREPROCESS), preprocess=PREPROCESS, **settings)
 
 
@@ -121,10 +123,10 @@ def batches(sample, **options):
         ({"views": 2}, [(0, 32), (1, 32)]),
         ({"views": 2, "sizes": [32, 32, 32, 40]}, [(0, 32)]),
         ({"views": 4}, []),
-        ({"changes": STILL}, [(0, 32)]),
-        ({"changes": STILL, "views": 3}, [(0, 32)]),
-        ({"changes": STILL | {"max_aspect": 1.1}}, []),
-        ({"changes": STILL, "mixup": 0.2}, []),
+        ({"augmentation": STILL}, [(0, 32)]),
+        ({"augmentation": STILL, "views": 3}, [(0, 32)]),
+        ({"augmentation": replace(STILL, max_aspect=1.1)}, []),
+        ({"augmentation": replace(STILL, mixup=0.2)}, []),
     ],
 )
 def test_views_that_return(sample, options, expected):
@@ -188,13 +190,16 @@ def test_a_disk_without_room_is_an_error_where_views_were_asked_for(sample, tmp_
 def test_a_disk_without_room_is_said_where_nobody_asked(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", disk_with(2**30))
     said = []
-    assert reuse(network(), batches(sample, changes=STILL), tmp_path, required=False, said=said) is None
+    assert reuse(network(), batches(sample, augmentation=STILL), tmp_path, required=False, said=said) is None
     assert "are not reused" in said[0]
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"views": 4}, "no view of an image comes back"), ({"views": 2, "processes": 2}, "a single process")],
+    [
+        ({"views": 4}, "no view of an image comes back"),
+        ({"views": 2, "processes": Processes(0, 2)}, "a single process"),
+    ],
 )
 def test_why_nothing_is_reused_is_said(sample, tmp_path, options, reason):
     said = []

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -113,7 +113,7 @@ def full_float32() -> Iterator[None]:
 @contextmanager
 def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     """Compute in ``precision`` inside the block."""
-    with torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision != "fp32"):
+    with nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=_DTYPES[precision]):
         yield
 
 

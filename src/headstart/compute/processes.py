@@ -1,6 +1,9 @@
 """The processes that train together, as torchrun starts them, and what they tell each other."""
 
+import gc
 import os
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,7 +120,7 @@ def joined_processes() -> Iterator[Processes]:
     try:
         yield processes
     finally:
-        dist.destroy_process_group()
+        _leave_group()
 
 
 def own_device(name: str | None, processes: Processes) -> str | None:
@@ -130,6 +133,15 @@ def own_device(name: str | None, processes: Processes) -> str | None:
     if processes.world == 1 or name not in (None, "cuda"):
         return name
     return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else name or "cpu"
+
+
+def _leave_group() -> None:
+    """End the group, once nothing refers to it: one that outlives Python itself aborts the process at its end."""
+    if error := sys.exc_info()[1]:
+        # A distributed network may be a variable of the functions that the error has left.
+        traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def _own_number() -> Processes:

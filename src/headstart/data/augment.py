@@ -5,8 +5,10 @@ Every draw comes from the uniform numbers of one sample (see randomness.py), so 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,36 +18,72 @@ DRAWS = 7
 """Uniform numbers that ``augment`` consumes per sample."""
 
 
-def augment(
-    images: Tensor,
-    draws: Tensor,
-    preprocess: Preprocess,
-    *,
-    flip: bool = True,
-    min_scale: float = 1.0,
-    max_aspect: float = 1.0,
-    trivial: float | Tensor = 0.0,
-) -> Tensor:
-    """Crop, mirror and distort a batch at random, and normalize it.
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to training images.
 
-    Args:
-        images: uint8, shape (n, height, width, 3).
-        draws: Uniform in [0, 1), shape (n, DRAWS).
-        preprocess: Size, kernel and statistics of the network's input.
+    Attributes:
         flip: Mirror left to right with probability one half.
         min_scale: Smallest share of the area that a crop keeps, in (0, 1].
         max_aspect: Largest ratio of a crop's sides, at least 1.
-        trivial: Share of images that get one random operation; one for all, or each image's own, shape (n,).
+        trivial: Share of images that get one random operation.
+        stronger: That share for single classes by name, in place of ``trivial``.
+        mixup: Alpha of mixup's Beta distribution; 0 for none.
+        cutmix: Alpha of cutmix's Beta distribution; 0 for none.
+    """
+
+    flip: bool = True
+    min_scale: float = 1.0
+    max_aspect: float = 1.0
+    trivial: float = 0.0
+    stronger: Mapping[str, float] = field(default_factory=dict)
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether every image stays as it is."""
+        crops = self.min_scale < 1 or self.max_aspect > 1
+        return not (self.flip or crops or self.trivial or self.stronger or self.mixup or self.cutmix)
+
+
+def augment(
+    images: Tensor, draws: Tensor, preprocess: Preprocess, augmentation: Augmentation, *, shares: Tensor | None = None
+) -> Tensor:
+    """Crop, mirror and distort a batch at random, and normalize it. Mixing is for whole batches, see ``mixing``.
+
+    Args:
+        images: uint8, shape (n, height, width, 3), on the device that trains.
+        draws: Uniform in [0, 1), shape (n, DRAWS), on the CPU, so that nothing has to wait for the device.
+        preprocess: Size, kernel and statistics of the network's input.
+        augmentation: Random changes.
+        shares: Each image's own share of ``trivial``, shape (n,), on the CPU; None for that of ``augmentation``.
 
     Returns:
         float32, shape (n, 3, size, size), normalized.
     """
-    boxes = crop_boxes(draws[:, :4], images.shape[1], images.shape[2], min_scale=min_scale, max_aspect=max_aspect)
-    mirror = draws[:, 4] < 0.5 if flip else None
-    result = resample(images, boxes, size=preprocess.size, interpolation=preprocess.interpolation, mirror=mirror)
-    if isinstance(trivial, Tensor) or trivial > 0:
-        result = trivial_augment(result, draws[:, 5], draws[:, 6], share=trivial)
+    height, width = images.shape[1:3]
+    scale, aspect = augmentation.min_scale, augmentation.max_aspect
+    boxes = crop_boxes(draws[:, :4], height, width, min_scale=scale, max_aspect=aspect)
+    mirror = to_device(draws[:, 4] < 0.5, images.device) if augmentation.flip else None
+    result = resample(
+        images,
+        to_device(boxes, images.device),
+        size=preprocess.size,
+        interpolation=preprocess.interpolation,
+        mirror=mirror,
+    )
+    if shares is not None or augmentation.trivial > 0:
+        share = augmentation.trivial if shares is None else shares
+        result = trivial_augment(result, draws[:, 5], draws[:, 6], share=share)
     return preprocess.normalize(result)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on ``device``, without waiting for what the device is busy with."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def crop_boxes(draws: Tensor, height: int, width: int, *, min_scale: float, max_aspect: float) -> Tensor:
@@ -75,21 +113,23 @@ def trivial_augment(images: Tensor, choice: Tensor, strength: Tensor, *, share: 
     """Apply one operation of random strength to a share of the images (Müller and Hutter 2021, TrivialAugment).
 
     Args:
-        images: float, shape (n, 3, height, width), in [0, 1].
-        choice: Uniform in [0, 1), shape (n,): whether, and which.
-        strength: Uniform in [0, 1), shape (n,): from one extreme over "unchanged" at 0.5 to the other.
-        share: Probability that an image is changed at all; one for all, or each image's own, shape (n,).
+        images: float, shape (n, 3, height, width), in [0, 1], on the device that trains.
+        choice: Uniform in [0, 1), shape (n,), on the CPU: whether, and which.
+        strength: Uniform in [0, 1), shape (n,), on the CPU: from one extreme over "unchanged" at 0.5 to the other.
+        share: Probability that an image is changed at all; one for all, or each image's own, shape (n,), on the CPU.
     """
     result = images.clone()
+    # Which images an operation changes is found on the CPU: asking the device would mean to wait for it.
     chosen = (choice / share * len(OPERATIONS)).long()
     if isinstance(share, Tensor):
         # A share of 0 has divided by zero.
-        chosen = torch.where(choice < share, chosen, len(OPERATIONS))
+        chosen = chosen.masked_fill(choice >= share, len(OPERATIONS))
     for number, operation in enumerate(OPERATIONS):
-        members = (chosen == number).nonzero().squeeze(1)
+        members = torch.from_numpy(np.flatnonzero(chosen.numpy() == number))
         if len(members):
-            amount = (2 * strength[members] - 1).view(-1, 1, 1, 1)
-            result[members] = operation(images[members], amount).clamp(0, 1)
+            amount = to_device((2 * strength[members] - 1).view(-1, 1, 1, 1), images.device)
+            rows = to_device(members, images.device)
+            result[rows] = operation(images[rows], amount).clamp(0, 1)
     return result
 
 
@@ -135,12 +175,26 @@ def _affine(images: Tensor, xx: Tensor, xy: Tensor, yx: Tensor, yy: Tensor) -> T
     zero = torch.zeros_like(xx)
     matrix = torch.stack([torch.stack([xx, xy, zero], 1), torch.stack([yx, yy, zero], 1)], 1)
     grid = torch.nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    if images.device.type == "mps":
+        return _sample_within(images, grid)
     return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+def _sample_within(images: Tensor, grid: Tensor) -> Tensor:
+    """Do what ``grid_sample`` does with border padding, which torch does not have on Apple's GPUs.
+
+    Places beyond the centres of the outermost pixels are moved onto them.
+    """
+    height, width = images.shape[2:]
+    x, y = (grid[..., axis].clamp(1 / length - 1, 1 - 1 / length) for axis, length in enumerate((width, height)))
+    return torch.nn.functional.grid_sample(
+        images, torch.stack([x, y], dim=-1), padding_mode="zeros", align_corners=False
+    )
+
+
 def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True)
+    red, green, blue = images.unbind(1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
 
 
 OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (

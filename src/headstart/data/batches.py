@@ -1,41 +1,42 @@
 """Training batches: which images, in which order, changed how. All of it follows from (seed, epoch, step)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import v2
 
+from headstart.compute.processes import ALONE, Processes
 from headstart.contracts import ClassNames, UInt8Images, listed
-from headstart.data.augment import DRAWS, augment
+from headstart.data.augment import DRAWS, Augmentation, augment, to_device
+from headstart.data.mixing import mix
 from headstart.data.preprocess import Preprocess
-from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
+from headstart.data.randomness import epoch_order, mixing_generator, sample_uniforms, step_seed
 from headstart.data.working_copy import Places, Squares
 from headstart.errors import RecipeError, nearest
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One optimiser step's share of this process.
+    """This process's share of one optimizer step.
 
     Attributes:
-        step: Within the epoch, from 0.
+        step: Number of the step within the epoch, from 0.
+        seed: Seed for what the network draws in this step, e.g. for dropout.
         rows: Positions in the training split, shape (n,).
-        view: Which of the fixed views this is; the epoch's number where there are none.
-        images: Normalised, shape (n, 3, size, size); or what ``TrainingBatches.hidden`` gives in their place.
-        labels: Indices, shape (n,).
+        images: Normalized, shape (n, 3, size, size); or what ``TrainingBatches.hidden`` gives in their place.
+        labels: Class indices, shape (n,).
         targets: ``labels``, or probabilities of shape (n, classes) after mixup or cutmix.
     """
 
     step: int
+    seed: int
     rows: NDArray[np.int64]
-    view: int
     images: Tensor
     labels: Tensor
     targets: Tensor
@@ -65,25 +66,59 @@ def check_classes(key: str, named: Iterable[str], class_names: ClassNames) -> No
 
 
 @dataclass(frozen=True)
+class Resident:
+    """Squares that lie on the device that trains, so that no batch has to travel.
+
+    Attributes:
+        stacks: Squares of one side each, as in ``Squares.stacks``, uint8; only those of the training split.
+        place: Place of each image in its stack, shape (n,).
+    """
+
+    stacks: tuple[Tensor, ...] = field(repr=False)
+    place: NDArray[np.int64] = field(repr=False)
+
+    @classmethod
+    def of(cls, squares: Squares, device: torch.device) -> "Resident":
+        """Return squares on a device."""
+        place, stacks = np.empty(len(squares), np.int64), []
+        for number, stack in enumerate(squares.stacks):
+            members = np.flatnonzero(squares.stack == number)
+            place[members] = np.arange(len(members))
+            stacks.append(torch.from_numpy(stack[squares.place[members]]).to(device))
+        return cls(tuple(stacks), place)
+
+
+def resident_where_it_fits(squares: Squares, device: torch.device) -> Resident | None:
+    """Return the squares on a CUDA device that has room for them; None where batches are copied one by one.
+
+    They may take a quarter of the free memory; the network needs the rest. On a CPU they lie where they are needed
+    already.
+    """
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    sides = np.array([stack.shape[1] for stack in squares.stacks])
+    needed = int((3 * sides[squares.stack] ** 2).sum())
+    return Resident.of(squares, device) if needed <= free // 4 else None
+
+
+@dataclass(frozen=True)
 class TrainingBatches:
     """The batches of every epoch.
 
     Attributes:
-        squares: What is trained on.
-        preprocess: Of the network's input; its size is replaced by each epoch's own.
+        squares: Training images.
+        preprocess: Input of the network; its size is replaced by each epoch's own.
         sizes: Image size of each epoch, in pixels.
-        batch_size: Images in an optimiser step, over all processes.
-        seed: Decides everything.
-        changes: Keyword arguments of ``augment``.
-        stronger: ``trivial`` of ``augment`` for the images of single classes, by name, in place of that in ``changes``.
-        views: Number of fixed views; 0 draws anew every epoch.
+        batch_size: Images in an optimizer step, over all processes.
+        seed: Seed of everything that is drawn.
+        augmentation: Random changes to the images.
+        views: Number of fixed views; 0 draws new changes in every epoch.
         hidden: Called with (rows, view, size) for what the network gets in place of images, e.g. what its frozen
             stages made of them; None for the images.
-        mixup: Alpha, 0 for none.
-        cutmix: Alpha, 0 for none.
-        device: Where the batches are made.
-        rank: Of this process.
-        processes: Sharing each batch.
+        device: Device on which the batches are made.
+        resident: The squares on that device; None where they are copied batch by batch.
+        processes: Processes that share each batch.
     """
 
     squares: Squares
@@ -91,19 +126,16 @@ class TrainingBatches:
     sizes: Sequence[int]
     batch_size: int
     seed: int
-    changes: Mapping[str, Any]
-    stronger: Mapping[str, float] = field(default_factory=dict)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     views: int = 0
     hidden: Callable[[NDArray[np.int64], int, int], Tensor] | None = None
-    mixup: float = 0.0
-    cutmix: float = 0.0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    rank: int = 0
-    processes: int = 1
+    resident: Resident | None = None
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         """Raise RecipeError for a batch that does not fit the data or the processes."""
-        check_batch_size(self.batch_size, images=len(self.squares), processes=self.processes)
+        check_batch_size(self.batch_size, images=len(self.squares), processes=self.processes.world)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -113,10 +145,7 @@ class TrainingBatches:
     @property
     def views_in_all(self) -> int:
         """Different views of an image in the whole training; 0 where every epoch draws a new one."""
-        operations = self.changes.get("trivial", 0.0) or self.stronger
-        draws = self.mixup or self.cutmix or self.changes.get("flip", True) or operations
-        crops = self.changes.get("min_scale", 1.0) < 1 or self.changes.get("max_aspect", 1.0) > 1
-        return self.views if draws or crops else 1
+        return 1 if self.augmentation.changes_nothing else self.views
 
     @property
     def views_that_return(self) -> list[tuple[int, int]]:
@@ -127,59 +156,65 @@ class TrainingBatches:
         return [view_and_size for view_and_size, epochs in shown.items() if epochs > 1]
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from step ``start`` on."""
+        """Yield the batches of an epoch from step ``start`` on; making one does not touch torch's random state."""
         order = epoch_order(seed=self.seed, epoch=epoch, n=len(self.squares))
         view = epoch % self.views_in_all if self.views_in_all else epoch
-        share = self.batch_size // self.processes
+        share = self.batch_size // self.processes.world
         for step in range(start, self.steps_per_epoch):
-            # Whatever a library draws during this step (dropout, mixup) follows from here.
-            torch.manual_seed(step_seed(seed=self.seed, epoch=epoch, step=step))
-            first = step * self.batch_size + self.rank * share
-            yield self._batch(step, order[first : first + share], view, self.sizes[epoch])
+            first = step * self.batch_size + self.processes.rank * share
+            yield self._batch(epoch, step, order[first : first + share], view)
         left_over = order[self.steps_per_epoch * self.batch_size :]
         if self.hidden and len(left_over) and (view, self.sizes[epoch]) in self.views_that_return:
             # Later epochs would miss these images here and there, each time at the price of a whole batch.
             self.hidden(left_over, view, self.sizes[epoch])
 
     def images(self, rows: NDArray[np.int64], *, view: int, size: int) -> Tensor:
-        """Return images as one view shows them: normalised, shape (len(rows), 3, size, size)."""
-        draws = torch.from_numpy(_draws(self.seed, view, len(self.squares))[rows]).to(self.device)
-        shares = self._shares(rows) if self.stronger else None
+        """Return images as one view shows them: normalized, shape (len(rows), 3, size, size)."""
+        draws = torch.from_numpy(_draws(self.seed, view, len(self.squares))[rows])
+        shares = self._shares(rows) if self.augmentation.stronger else None
         preprocess = self.preprocess.resized(size)
 
-        def changed(pixels: UInt8Images, places: Places) -> Tensor:
-            own = {} if shares is None else {"trivial": shares[places]}
-            return augment(
-                torch.from_numpy(pixels).to(self.device), draws[places], preprocess, **{**self.changes, **own}
-            )
+        def changed(number: int, chosen: NDArray[np.int64], places: Places) -> Tensor:
+            own = None if shares is None else shares[places]
+            return augment(self._pixels(number, chosen), draws[places], preprocess, self.augmentation, shares=own)
 
-        return self.squares.tensor(rows, changed)
+        return self.squares.gather(rows, changed)
+
+    def _pixels(self, number: int, rows: NDArray[np.int64]) -> Tensor:
+        """Return squares of one stack on the device: uint8, shape (len(rows), s, s, 3)."""
+        if self.resident is None:
+            return to_device(torch.from_numpy(self.squares.stacks[number][self.squares.place[rows]]), self.device)
+        index = to_device(torch.from_numpy(self.resident.place[rows]), self.device)
+        return self.resident.stacks[number].index_select(0, index)
 
     def _shares(self, rows: NDArray[np.int64]) -> Tensor:
         """Return how likely each of these images is to get a random operation, shape (len(rows),)."""
-        common = float(self.changes.get("trivial", 0.0))
-        of_class = np.array([self.stronger.get(name, common) for name in self.squares.subset.class_names], np.float32)
-        return torch.from_numpy(of_class[self.squares.labels[rows]]).to(self.device)
+        stronger, common = self.augmentation.stronger, self.augmentation.trivial
+        of_class = np.array([stronger.get(name, common) for name in self.squares.subset.class_names], np.float32)
+        return torch.from_numpy(of_class[self.squares.labels[rows]])
 
-    def _batch(self, step: int, rows: NDArray[np.int64], view: int, size: int) -> Batch:
-        labels = torch.from_numpy(self.squares.labels[rows]).to(self.device)
+    def _batch(self, epoch: int, step: int, rows: NDArray[np.int64], view: int) -> Batch:
+        key = {"seed": self.seed, "epoch": epoch, "step": step, "rank": self.processes.rank}
+        labels = to_device(torch.from_numpy(self.squares.labels[rows]), self.device)
         if self.hidden:
-            return Batch(step, rows, view, self.hidden(rows, view, size), labels, labels)
-        images, targets = self._mix(self.images(rows, view=view, size=size), labels)
-        return Batch(step, rows, view, images, labels, targets)
+            return Batch(step, step_seed(**key), rows, self.hidden(rows, view, self.sizes[epoch]), labels, labels)
+        images, targets = self.images(rows, view=view, size=self.sizes[epoch]), labels
+        mixup, cutmix = self.augmentation.mixup, self.augmentation.cutmix
+        if mixup or cutmix:
+            classes = len(self.squares.subset.class_names)
+            images, targets = mix(
+                images, labels, classes=classes, mixup=mixup, cutmix=cutmix, generator=mixing_generator(**key)
+            )
+        return Batch(step, step_seed(**key), rows, images, labels, targets)
 
-    def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        classes = len(self.squares.subset.class_names)
-        kinds = [
-            kind(alpha=alpha, num_classes=classes)
-            for kind, alpha in ((v2.MixUp, self.mixup), (v2.CutMix, self.cutmix))
-            if alpha
-        ]
-        if not kinds:
-            return images, labels
-        chosen = kinds[int(torch.randint(len(kinds), (1,)))]
-        mixed, targets = chosen(images, labels)
-        return mixed, targets
+
+def prepared_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the same batches, each of which a thread makes while the one before it is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+        upcoming = thread.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = thread.submit(next, batches, None)
+            yield batch
 
 
 @lru_cache(maxsize=1)

@@ -214,8 +214,10 @@ def _weights(start: Tensor, extent: Tensor, length: int, size: int, interpolatio
     weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp(min=0)
     # A centre far outside has no pixel in reach: it takes the nearest edge pixel.
     total = weights.sum(2, keepdim=True)
-    nearest = torch.nn.functional.one_hot(centres.squeeze(2).long().clamp(0, length - 1), length).to(weights.dtype)
-    return torch.where(total.abs() < 1e-6, nearest, weights / torch.where(total.abs() < 1e-6, 1.0, total))
+    out_of_reach = total.abs() < 1e-6
+    # Without one_hot, which looks at the values and so waits for the device.
+    nearest = (centres.long().clamp(0, length - 1) + 0.5 == pixels).to(weights.dtype)
+    return torch.where(out_of_reach, nearest, weights / total.masked_fill(out_of_reach, 1.0))
 
 
 def _cubic(x: Tensor, a: float = -0.5) -> Tensor:

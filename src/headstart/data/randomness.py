@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-_ORDER, _AUGMENT, _STEP = range(3)
+_ORDER, _AUGMENT, _STEP, _MIX = range(4)
 
 
 def epoch_order(*, seed: int, epoch: int, n: int) -> NDArray[np.int64]:
@@ -16,9 +16,15 @@ def sample_uniforms(*, seed: int, epoch: int, n: int, k: int) -> NDArray[np.floa
     return _generator(seed, epoch, _AUGMENT).random((n, k), dtype=np.float32)
 
 
-def step_seed(*, seed: int, epoch: int, step: int) -> int:
-    """Return the seed of whatever a library draws during one step: dropout, mixup, cutmix."""
-    return int(_generator(seed, epoch, _STEP, step).integers(2**63))
+def step_seed(*, seed: int, epoch: int, step: int, rank: int = 0) -> int:
+    """Return the seed of whatever torch draws during one step of a process: dropout, stochastic depth."""
+    # A rank of 0 is left out, so that a single process draws what it drew before there were several.
+    return int(_generator(seed, epoch, _STEP, step, *filter(None, [rank])).integers(2**63))
+
+
+def mixing_generator(*, seed: int, epoch: int, step: int, rank: int = 0) -> np.random.Generator:
+    """Return what mixup and cutmix draw from in one step of a process."""
+    return _generator(seed, epoch, _MIX, step, rank)
 
 
 def _generator(*key: int) -> np.random.Generator:

@@ -58,14 +58,28 @@ class Squares:
             make: From a copy of squares of one side, uint8 of shape (k, s, s, 3), and their places among
                 ``positions``, to a tensor of shape (k, ...). It is called once for each stack that is met.
         """
+
+        def copied(number: int, chosen: NDArray[np.int64], places: Places) -> Tensor:
+            return make(self.stacks[number][self.place[chosen]], places)
+
+        return self.gather(positions, copied)
+
+    def gather(self, positions: NDArray[np.int64], make: Callable[[int, NDArray[np.int64], Places], Tensor]) -> Tensor:
+        """Return what ``make`` makes of positions, in order: shape (len(positions), ...).
+
+        Args:
+            positions: Positions in the subset, at least one.
+            make: From the number of a stack, the positions whose squares lie in it, and their places among
+                ``positions``, to a tensor of shape (k, ...). It is called once for each stack that is met.
+        """
         stacks = self.stack[positions]
         numbers = np.unique(stacks)
         if len(numbers) == 1:
-            return make(self.stacks[numbers[0]][self.place[positions]], slice(None))
+            return make(int(numbers[0]), positions, slice(None))
         parts = {}
         for number in numbers.tolist():
             members = np.flatnonzero(stacks == number)
-            parts[number] = members, make(self.stacks[number][self.place[positions[members]]], members)
+            parts[number] = members, make(number, positions[members], members)
         first = next(iter(parts.values()))[1]
         made = first.new_empty((len(positions), *first.shape[1:]))
         for members, part in parts.values():

@@ -15,7 +15,8 @@ from headstart.compute.precision import Arithmetic, choose_arithmetic
 from headstart.compute.processes import Processes
 from headstart.compute.session import Session
 from headstart.contracts import EpochRecord
-from headstart.data.batches import TrainingBatches, evaluation_batches
+from headstart.data.augment import Augmentation
+from headstart.data.batches import TrainingBatches, evaluation_batches, resident_where_it_fits
 from headstart.data.splits import build_manifest
 from headstart.features.cache import FrozenBackbone, frozen_features
 from headstart.models.fold import unfolded_state_dict
@@ -279,19 +280,19 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, processes: Pro
         sizes=[step.size for step in tune.schedule for _ in range(step.epochs)],
         batch_size=tune.batch_size,
         seed=seed,
-        changes={
-            "flip": augment.flip,
-            "min_scale": augment.min_scale,
-            "max_aspect": augment.max_aspect,
-            "trivial": augment.trivial,
-        },
-        stronger=augment.stronger,
+        augmentation=Augmentation(
+            flip=augment.flip,
+            min_scale=augment.min_scale,
+            max_aspect=augment.max_aspect,
+            trivial=augment.trivial,
+            stronger=augment.stronger,
+            mixup=augment.mixup,
+            cutmix=augment.cutmix,
+        ),
         views=augment.views,
-        mixup=augment.mixup,
-        cutmix=augment.cutmix,
         device=material.device,
-        rank=processes.rank,
-        processes=processes.world,
+        resident=resident_where_it_fits(material.train, material.device),
+        processes=processes,
     )
 
 

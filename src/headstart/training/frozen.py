@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.compute.precision import Arithmetic, autocast
+from headstart.data.augment import to_device
 from headstart.data.batches import TrainingBatches
 from headstart.errors import RunError
 from headstart.models.split import split_frozen
@@ -71,7 +72,7 @@ class FrozenStages:
             batch["values"][unknown] = values[unknown]
             batch["crc32"][unknown] = [zlib.crc32(row["values"]) for row in batch[unknown]]
             stored[rows[unknown]] = batch[unknown]
-        return torch.from_numpy(np.ascontiguousarray(batch["values"])).to(self.device)
+        return to_device(torch.from_numpy(np.ascontiguousarray(batch["values"])), self.device)
 
     def reserve(self) -> None:
         """Take the room on the disk, so that it can't run out later; what a stopped run has stored stays.
@@ -134,7 +135,7 @@ def reuse_frozen(
     if not views:
         say(f"Frozen stages are not reused: no view of an image comes back within {len(batches.sizes)} epochs.")
         return None
-    if batches.processes > 1:
+    if batches.processes.world > 1:
         say("Frozen stages are not reused: that needs a single process. They run in every epoch.")
         return None
     parts = split_frozen(module, stages=stages, size=batches.sizes[0])

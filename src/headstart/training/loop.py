@@ -13,7 +13,7 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
-from headstart.data.batches import TrainingBatches
+from headstart.data.batches import TrainingBatches, prepared_ahead
 from headstart.errors import StoppedError, TrainingError
 from headstart.training.checkpoint import describe_newest
 from headstart.training.learner import Learner, Step
@@ -110,8 +110,12 @@ def _train_epoch(
     read_every = 1 if batches.device.type == "cpu" else READ_EVERY
     pending: list[Tensor] = []
     saved = started = time.monotonic()
-    for batch in batches.epoch(progress.epoch, start=progress.step):
+    coming = batches.epoch(progress.epoch, start=progress.step)
+    # On a CPU a thread would only take the cores from the network: both compute there.
+    for batch in coming if batches.device.type == "cpu" else prepared_ahead(coming):
         learner.optimization.set_rate(progress.epoch * batches.steps_per_epoch + batch.step)
+        # Whatever a layer draws in this step follows from here, however many steps came before.
+        torch.manual_seed(batch.seed)
         pending.append(learner.step(batch))
         due = learner.processes.any(stop_requested() or time.monotonic() - saved > checkpoints.seconds)
         if due or len(pending) == read_every or batch.step + 1 == batches.steps_per_epoch:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from headstart.compute.precision import check_precision
+from headstart.compute.processes import ALONE, Processes
 from headstart.data.batches import check_batch_size, check_classes
 from headstart.data.dataset import Dataset
 from headstart.data.preprocess import Preprocess
@@ -50,7 +51,7 @@ class Material:
     device: torch.device
 
 
-def split_checked(recipe: Recipe, dataset: Dataset) -> tuple[Subset, Subset]:
+def split_checked(recipe: Recipe, dataset: Dataset, *, processes: int = 1) -> tuple[Subset, Subset]:
     """Return what is trained on and what selects, once the recipe is known to fit them.
 
     Raises:
@@ -60,23 +61,31 @@ def split_checked(recipe: Recipe, dataset: Dataset) -> tuple[Subset, Subset]:
     if recipe.finetune:
         class_weights(recipe.finetune.class_weights, train)
         check_classes("finetune.augment.stronger", recipe.finetune.augment.stronger, dataset.class_names)
-        check_batch_size(recipe.finetune.batch_size, images=len(train))
+        check_batch_size(recipe.finetune.batch_size, images=len(train), processes=processes)
     return train, val
 
 
-def prepare(recipe: Recipe, dataset: Dataset, device: torch.device, *, progress: bool) -> Material:
+def prepare(
+    recipe: Recipe, dataset: Dataset, device: torch.device, *, progress: bool, processes: Processes = ALONE
+) -> Material:
     """Split the data, load the backbone and graft the head; nothing is written.
 
     Raises:
         InputError: The recipe does not fit the data, the backbone or this machine.
     """
     check_precision(recipe.hardware.precision, device)
-    train, val = split_checked(recipe, dataset)
+    train, val = split_checked(recipe, dataset, processes=processes.world)
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
     if recipe.preprocessing == "unit":
         backbone = fed_unit_range(backbone)
     for line in backbone.weights.unmatched:
         logger.warning("%s: %s", backbone.weights.origin, line)
+    if processes.world > 1 and recipe.finetune and not recipe.finetune.freeze.batch_norm:
+        logger.warning(
+            "Each of the %d processes normalizes with the batch statistics of its own share of a batch, and the main "
+            "one's are kept. For the result of a single process keep finetune.freeze.batch_norm.",
+            processes.world,
+        )
     if recipe.weights == "none":
         logger.warning("%s starts from scratch: no pretrained weights are used.", backbone.name)
     classifier = build_classifier(

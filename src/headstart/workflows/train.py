@@ -40,7 +40,7 @@ def train_new(recipe: Recipe, out: Path, session: Session, *, data_dir: Path | N
     if session.processes.is_main:
         check_free(out)
     dataset = _load(recipe, data_dir, session)
-    material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled)
+    material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled, processes=session.processes)
     # Only now is the folder made: whatever could be refused has been.
     environment = _environment(recipe, material, session, data_dir)
     with claim_run(out, recipe, environment) if session.processes.is_main else nullcontext(Run(out)) as run:
@@ -76,7 +76,9 @@ def go_on(
         if run.is_complete and not sealed:
             return run.metrics()
         if not run.is_trained:
-            material = prepare(begun, dataset, session.device, progress=session.terminal.enabled)
+            material = prepare(
+                begun, dataset, session.device, progress=session.terminal.enabled, processes=session.processes
+            )
             if session.processes.is_main:
                 run.note_resumed(Surroundings(**session.surroundings(PACKAGES)))
             session.processes.barrier()
