@@ -12,6 +12,8 @@ from headstart.wording import signed_points, signed_points_short
 
 _ROW = 26.0
 _LETTER = 6.6
+MOST_LINES = 40
+"""Of more changes than these, the largest are drawn."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class ChangeRow:
 
 @dataclass(frozen=True)
 class ChangeChart:
-    """Changes under one another; ``zero`` is where the axis has 0."""
+    """Changes under one another; ``zero`` is where the axis has 0, ``hidden`` counts those that are not drawn."""
 
     width: float
     height: float
@@ -38,6 +40,7 @@ class ChangeChart:
     zero: float
     x_ticks: list[Tick]
     rows: list[ChangeRow]
+    hidden: int = 0
 
 
 def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeChart:
@@ -45,7 +48,15 @@ def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeCh
 
     Args:
         changes: For each line its name, the change, and the ends of its 95% interval, in shares of 1; at least one.
+            Of many, the largest are drawn, in the order given.
     """
+    size = sorted((abs(value) for _, value, _, _ in changes), reverse=True)
+    limit = size[MOST_LINES] if len(size) > MOST_LINES else -1.0
+    hidden, changes = (
+        len(changes),
+        [change for change in changes if abs(change[1]) > limit] or list(changes)[:MOST_LINES],
+    )
+    hidden -= len(changes)
     names = [shortened(name) for name, *_ in changes]
     left = 16.0 + _LETTER * max(len(name) for name in names)
     box = Box(left, 8.0, left + 330.0, 8.0 + _ROW * len(changes))
@@ -69,4 +80,4 @@ def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeCh
         for i, (name, (full_name, value, low, high)) in enumerate(zip(names, changes, strict=True))
     ]
     x_ticks = [Tick(x(tick), signed_points_short(tick / 100)) for tick in ticks]
-    return ChangeChart(box.right + 52.0, box.bottom + 42.0, box, x(0.0), x_ticks, rows)
+    return ChangeChart(box.right + 52.0, box.bottom + 42.0, box, x(0.0), x_ticks, rows, hidden)

@@ -16,7 +16,9 @@ Point = tuple[float, float]
 
 _LONGEST_NAME = 30
 MOST_CLASSES_LABELLED = 40
-"""Beyond, a confusion matrix is drawn without names and tabulated by its largest mistakes only."""
+"""With more classes, a confusion matrix is drawn without names and only its largest mistakes are tabulated."""
+MOST_CLASSES_DRAWN = 150
+"""With more classes, it is not drawn: a page of megabytes would show specks."""
 
 
 @dataclass(frozen=True)

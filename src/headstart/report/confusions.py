@@ -48,8 +48,10 @@ def confusions(
         key=lambda pair: -pair.count,
     )
     return {
-        "chart": charts.matrix(counts, names),
-        "rows": [(name, [(c, c / (sum(row) or 1)) for c in row]) for name, row in zip(names, counts, strict=True)],
+        "chart": charts.matrix(counts, names) if len(names) <= charts.MOST_CLASSES_DRAWN else None,
+        "rows": [(name, [(c, c / (sum(row) or 1)) for c in row]) for name, row in zip(names, counts, strict=True)]
+        if len(names) <= charts.MOST_CLASSES_LABELLED
+        else [],
         "pairs": pairs[:PAIRS_LISTED],
         "pairs_in_all": len(pairs),
         "pictured": [_with_pictures(pair, predictions, thumbnails) for pair in pairs[:PAIRS_PICTURED]],

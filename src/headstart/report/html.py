@@ -65,6 +65,7 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
         splits=_splits(run, test.class_names),
         few=FEW_TO_CHOOSE_BY,
         shown=shown_in("page"),
+        most_unfolded=charts.MOST_CLASSES_LABELLED,
     )
     return run.write_report(page)
 
