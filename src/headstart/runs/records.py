@@ -4,9 +4,10 @@ A key that a later version has added is ignored when a file is read, and kept wh
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -17,7 +18,8 @@ from headstart.tasks.metrics import SplitMetrics
 PACKAGES = ("headstart", "torch", "torchvision", "timm", "numpy")
 """Packages whose versions affect a run's figures."""
 _T = TypeVar("_T")
-_READABLE = ConfigDict(extra="ignore", arbitrary_types_allowed=True)
+_Count = Annotated[int, Field(ge=0, lt=2**53)]
+_READABLE = ConfigDict(extra="ignore", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, config=_READABLE)
@@ -180,8 +182,8 @@ class Corruptions:
         corruptions: Each corruption by its name.
     """
 
-    n: int
-    severities: list[int]
+    n: _Count
+    severities: list[_Count]
     clean_accuracy: float
     accuracy: float
     accuracy_ci95: tuple[float, float]
@@ -208,16 +210,16 @@ class Explained:
         maps: From a class to a grid over the box, in shares of its largest value.
     """
 
-    row: int
-    size: tuple[int, int]
+    row: _Count
+    size: tuple[_Count, _Count]
     box: tuple[float, float, float, float]
     maps: dict[str, list[list[float]]]
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a map that is no grid, or a size that is none."""
+        """Raise ValueError for a map that is no grid, or a part that lies far outside of the image."""
         grids = [grid for grid in self.maps.values() if not grid or len({len(row) for row in grid}) != 1 or not grid[0]]
-        if grids or min(self.size) < 1:
-            raise ValueError(f"the maps of row {self.row} are damaged")
+        if grids or min(self.size) < 1 or max(map(abs, self.box)) > 2 * max(self.size):
+            raise ValueError(f"the maps of row {self.row} do not fit their image")
 
 
 @dataclass(frozen=True, config=_READABLE)
@@ -289,14 +291,21 @@ class Metrics(Mapping[str, Any]):
         return cls(
             val=SplitMetrics.from_dict(content["val"]),
             test=SplitMetrics.from_dict(content["test"]),
-            temperature=read_record(float, content["temperature"]),
+            temperature=_finite(content["temperature"], "temperature"),
             straddling=read_record(dict[str, int], content.get("straddling", {})),
             training=read_record(TrainingFacts, content),
             total_seconds=None
             if content.get("total_seconds") is None
-            else read_record(float, content["total_seconds"]),
+            else _finite(content["total_seconds"], "total_seconds"),
             corruptions=read_record(dict[str, Any], content["corruptions"]) if "corruptions" in content else None,
         )
+
+
+def _finite(value: object, key: str) -> float:
+    number = read_record(float, value)
+    if not math.isfinite(number):
+        raise ValueError(f"{key} must be a finite number")
+    return number
 
 
 def read_record(kind: type[_T], content: object) -> _T:

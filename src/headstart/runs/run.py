@@ -28,6 +28,8 @@ from headstart.runs.records import (
 from headstart.tasks.metrics import SplitMetrics
 
 _T = TypeVar("_T")
+_LARGEST = 2**53
+"""No figure of an epoch comes near this."""
 _EPOCH_COLUMNS = [field.name for field in fields(EpochRecord)]
 
 
@@ -167,12 +169,15 @@ class Run:
         if not (self.path / "history.csv").is_file():
             return []
         try:
-            return [
+            records = [
                 read_record(EpochRecord, {name: row[name] for name in _EPOCH_COLUMNS})
                 for row in csv.DictReader(io.StringIO(self._text("history.csv")))
             ]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise self._damaged("history.csv", f"{type(error).__name__}: {error}") from None
+        if any(not abs(value) < _LARGEST for record in records for value in asdict(record).values()):
+            raise self._damaged("history.csv", "it holds a number that is not finite, or absurd")
+        return records
 
     def write_history(self, records: Sequence[EpochRecord]) -> None:
         """Write all records, replacing what was there; a run without epochs has the heading alone."""

@@ -186,7 +186,7 @@ def _check_number(value: object, where: str, *, high: float = math.inf) -> None:
 
 
 def _check_count(value: object, where: str, *, least: int = 0) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**53:
         raise ValueError(f"{where} must be a whole number of {least} or more")
 
 
@@ -227,7 +227,9 @@ def _check_bins(value: object, where: str) -> None:
         _check_number(row.get("lower"), f"{where}, lower", high=1.0)
         _check_number(row.get("upper"), f"{where}, upper", high=1.0)
         _check_count(row.get("n"), f"{where}, n")
+        if missing := [key for key in ("confidence", "accuracy", "accuracy_ci95") if key not in row]:
+            raise ValueError(f"{where} lacks {', '.join(missing)}")
         if row["n"]:
-            _check_number(row.get("confidence"), f"{where}, confidence", high=1.0)
-            _check_number(row.get("accuracy"), f"{where}, accuracy", high=1.0)
-            _check_interval(row.get("accuracy_ci95"), f"{where}, accuracy_ci95")
+            _check_number(row["confidence"], f"{where}, confidence", high=1.0)
+            _check_number(row["accuracy"], f"{where}, accuracy", high=1.0)
+            _check_interval(row["accuracy_ci95"], f"{where}, accuracy_ci95")
