@@ -21,12 +21,6 @@ def lint(config, cwd):
     )
 
 
-def test_the_import_rules_hold():
-    done = lint(ROOT / "pyproject.toml", ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 broken" in done.stdout
-
-
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the package that may be spoilt; being in the working folder, it is the one that is linted."""

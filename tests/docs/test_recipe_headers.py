@@ -54,7 +54,10 @@ def test_a_header_is_complete_and_its_figures_are_in_the_file_it_names(name):
 
 def test_the_comparison_notices_a_wrong_figure(tmp_path):
     result = tmp_path / "r.json"
-    result.write_text(json.dumps({"median": {"accuracy": 0.93124, "seconds": [187.4, 2460.0]}, "peak_rss_mb": 1449}))
-    assert unbacked("93.1 % and 93.12 % in 187 s, 3 min 7 s or 41 min with 1.4 GB", result) == []
-    assert unbacked("93.2 % in 3 min 8 s or 42 min with 1.5 GB", result) == ["93.2 %", "188 s", "42 min", "1.5 GB"]
-    assert unbacked("no figure at all, 10,000 images", result) == []
+    figures = {"median": {"accuracy": 0.93124, "seconds": [187.4, 2460.0]}, "peak_rss_mb": 1449, "n": 0.5, "dogs": 77}
+    result.write_text(json.dumps(figures))
+    assert unbacked("93.1 % and 93.12% in 187 s, 3 min 7 s or 41 min with 1.4 GB", result) == []
+    assert unbacked("93.2% in 3 min 8 s or 42 min with 1.5 GB", result) == ["93.2 %", "188 s", "42 min", "1.5 GB"]
+    assert unbacked("no figure at all, 10,000 images, a 95% interval", result) == []
+    # A number of another kind backs nothing.
+    assert unbacked("50% in 77 s with 93 GB", result) == ["50 %", "77 s", "93 GB"]
