@@ -91,8 +91,8 @@ def crop_boxes(draws: Tensor, height: int, width: int, *, min_scale: float, max_
 
     Args:
         draws: Uniform in [0, 1), shape (n, 4).
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
+        height: Height of the images, in pixels.
+        width: Width of the images, in pixels.
         min_scale: Smallest share of the central square's area.
         max_aspect: Largest ratio of the sides.
 
@@ -152,11 +152,11 @@ def _sharpness(images: Tensor, amount: Tensor) -> Tensor:
     return blurred + (images - blurred) * (1 + 0.9 * amount)
 
 
-def _solarise(images: Tensor, amount: Tensor) -> Tensor:
+def _solarize(images: Tensor, amount: Tensor) -> Tensor:
     return torch.where(images > 1 - amount.abs() / 2, 1 - images, images)
 
 
-def _posterise(images: Tensor, amount: Tensor) -> Tensor:
+def _posterize(images: Tensor, amount: Tensor) -> Tensor:
     levels = 2 ** (8 - (6 * amount.abs()).round())
     return (images * levels).floor() / levels
 
@@ -202,8 +202,8 @@ OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     _contrast,
     _saturation,
     _sharpness,
-    _solarise,
-    _posterise,
+    _solarize,
+    _posterize,
     _rotate,
     _shear,
 )

@@ -1,4 +1,4 @@
-"""What fine-tuning leaves alone, and how fast each stage of a network may move."""
+"""Which parameters fine-tuning leaves as they are, and how fast it may move the others."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -63,9 +63,14 @@ def stage_parameters(module: nn.Module) -> list[list[str]]:
 
 
 def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Return optimiser groups of the trainable parameters; ``lr_scale`` shrinks by ``layer_decay`` per layer downwards.
+    """Return the trainable parameters in the groups of an optimizer.
 
-    Biases and norms get no weight decay.
+    Args:
+        module: A timm classifier after ``freeze``.
+        lr: Peak learning rate of the head.
+        weight_decay: Decoupled weight decay; biases and norms get none.
+        layer_decay: Factor on the learning rate per layer, from the head down to the stem; each group holds its product
+            as ``lr_scale``.
     """
     groups: list[dict[str, Any]] = param_groups_layer_decay(
         module, weight_decay=weight_decay, layer_decay=layer_decay, verbose=False

@@ -1,4 +1,4 @@
-"""A network cut in two: the frozen stages, whose output for a picture never changes, and the rest, which is trained."""
+"""A network cut in two: the frozen stages, whose output for an image never changes, and the rest, which is trained."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -13,10 +13,10 @@ from headstart.models.freeze import stage_parameters
 def split_frozen(module: nn.Module, *, stages: int, size: int) -> tuple[Callable[[Tensor], Tensor], nn.Module] | None:
     """Cut a classifier before its first trainable stage.
 
-    The rest is a shallow copy of the network in which everything that runs before that stage is an identity. Whether a
-    network can be cut that way is not believed but seen: ``rest(front(images))`` must equal ``module(images)`` bit for
-    bit on random images, and nothing trainable may take part in ``front``. A vision transformer, for one, adds its
-    position embeddings between two layers, and would add them twice.
+    The rest is a shallow copy of the network in which everything that runs before that stage is an identity. The cut is
+    verified: ``rest(front(images))`` must equal ``module(images)`` bit for bit on random images, and nothing trainable
+    may take part in ``front``. A vision transformer, for example, adds its position embeddings between two layers, and
+    would add them twice.
 
     Args:
         module: A timm classifier after ``freeze``; left in eval mode.

@@ -17,7 +17,7 @@ def class_weights(weights: Literal["balanced"] | Mapping[str, float] | None, tra
     Args:
         weights: ``balanced`` for inverse class frequencies with mean 1 over the images, as in scikit-learn; or a weight
             by class name, 1 where a name is missing.
-        train: What is trained on.
+        train: Images that are trained on.
 
     Raises:
         RecipeError: A name is not one of the classes.

@@ -1,8 +1,8 @@
-"""What frozen stages make of each view of an image: computed once, kept in files, read from then on.
+"""The output of frozen stages for each view of an image: computed once, kept in files, read from then on.
 
 Stopping and resuming can't change a value. An image's values are those of the first batch that shows it, computed with
-the whole of that batch, and which batch that is follows from the seed. So whatever a killed process had stored, and
-whatever it had not, the resumed one goes on with the same numbers.
+the whole of that batch, and which batch that is follows from the seed. So whatever a killed process had stored, the
+resumed one continues with the same numbers.
 """
 
 import os
@@ -24,7 +24,7 @@ from headstart.errors import RunError
 from headstart.models.split import split_frozen
 
 SPARE_BYTES = 2**30
-"""Room that stays free on the disk, for checkpoints and for others."""
+"""Space that stays free on the disk, for checkpoints and for others."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class FrozenStages:
     Attributes:
         compute: Runs the frozen stages: (rows, view, size) to hidden values, float32, shape (len(rows), ...).
         rest: Hidden values to logits; shares its parameters with the whole network.
-        shapes: Of one image's hidden values, by (view, size).
+        shapes: Shape of one image's hidden values, by (view, size).
         images: Number of training images.
-        folder: Of the files, one for each (view, size).
-        device: Of the hidden values.
+        folder: Folder of the files, one for each (view, size).
+        device: Device of the hidden values.
     """
 
     compute: Callable[[NDArray[np.int64], int, int], Tensor]
@@ -75,7 +75,7 @@ class FrozenStages:
         return to_device(torch.from_numpy(np.ascontiguousarray(batch["values"])), self.device)
 
     def reserve(self) -> None:
-        """Take the room on the disk, so that it can't run out later; what a stopped run has stored stays.
+        """Take the space on the disk, so that it can't run out later; what a stopped run has stored stays.
 
         Raises:
             OSError: There is not enough; no file of this call is left.
@@ -115,19 +115,19 @@ def reuse_frozen(
     """Prepare to run the frozen stages once for each view of an image, where views come back.
 
     Args:
-        module: The classifier after ``freeze``, on the training device; left in eval mode.
-        batches: Of the whole training.
+        module: Classifier after ``freeze``, on the training device; left in eval mode.
+        batches: Batches of the whole training.
         stages: Number of frozen stages; nothing can be reused where it is 0.
         arithmetic: Precision and memory format of the frozen stages.
         folder: Folder for the files, which may hold those of the run's stopped processes.
-        required: Whether a lack of room on the disk is an error or only said.
+        required: Whether a lack of space on the disk is an error or only said.
         say: Told once what is reused, or why nothing is.
 
     Returns:
         None where every epoch computes the frozen stages.
 
     Raises:
-        RunError: The disk has not enough room.
+        RunError: The disk has not enough space.
     """
     if not stages or not batches.views_in_all:
         return None
@@ -156,7 +156,7 @@ def reuse_frozen(
     lack = _take_room(frozen)
     if lack and required:
         raise RunError(
-            f"{lack} Free some space and go on with: headstart train --resume {folder.parent}; or begin anew in "
+            f"{lack} Free some space and resume with: headstart train --resume {folder.parent}; or start again in "
             "another folder, with --set finetune.augment.views=0, to run the frozen stages in every epoch."
         )
     if lack:
@@ -167,7 +167,7 @@ def reuse_frozen(
 
 
 def _take_room(frozen: FrozenStages) -> str:
-    """Reserve the files' room; return what is wrong where there is not enough, and else nothing."""
+    """Reserve the files' space; return what is wrong where there is not enough, else an empty string."""
     needed, free = frozen.missing_bytes(), shutil.disk_usage(frozen.folder).free
     sizes = f"The output of the frozen stages needs {needed / 1e9:.2f} GB more in {frozen.folder}"
     if needed and needed + SPARE_BYTES > free:

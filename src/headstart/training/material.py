@@ -1,4 +1,4 @@
-"""What a run works with, gathered and checked before anything is written."""
+"""Everything a run needs, gathered and checked before anything is written."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Material:
-    """What a run works with, once everything that can be refused has been.
+    """Everything a run needs, once everything that can be refused has been.
 
     Attributes:
-        dataset: Whole.
-        train: What is trained on.
-        val: What selects.
-        backbone: With its weights; its module is the classifier's.
+        dataset: The whole data set.
+        train: Images to train on.
+        val: Images that select.
+        backbone: Backbone with its weights; its module is the classifier's.
         classifier: The backbone with a new head, on the training device.
         folds: Batch norms that were folded.
-        frozen_stages: How many stages fine-tuning leaves as they are.
-        preprocess: Input of the finished classifier.
-        device: That trains.
+        frozen_stages: Number of stages that fine-tuning leaves as they are.
+        preprocess: Preprocessing of the finished classifier.
+        device: Device to train on.
     """
 
     dataset: Dataset
@@ -52,10 +52,10 @@ class Material:
 
 
 def split_checked(recipe: Recipe, dataset: Dataset, *, processes: int = 1) -> tuple[Subset, Subset]:
-    """Return what is trained on and what selects, once the recipe is known to fit them.
+    """Return the training and the validation split, once the recipe is known to fit them.
 
     Raises:
-        InputError: It does not.
+        InputError: It does not fit them, or the number of processes.
     """
     train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
     if recipe.finetune:
