@@ -17,12 +17,12 @@ from typing import Any
 
 from headstart.studies.plan import load_plan
 from headstart.studies.words import (
+    described_seed,
     lesson_sentences,
     published_sentence,
     seeds_sentence,
     stage_sentence,
     study_commands,
-    told_seed,
     variants_sentence,
     weak_class_sentences,
 )
@@ -96,7 +96,7 @@ def cell(study: Study, stage: str) -> str:
 
 def section(path: Path, study: Study) -> str:
     """Return what one study says about its stages, for one of its seeds, and about preprocessing."""
-    seed = told_seed(study)
+    seed = described_seed(study)
     rows = [row for row in study["stages"] if row["seed"] == seed and not row["aside"]]
     machines = " and ".join(dict.fromkeys(machine(row["environment"]) for row in study["stages"]))
     lines = [f"## {title(study)}", ""]

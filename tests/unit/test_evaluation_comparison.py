@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, recall_score
 from headstart.errors import DataError
 from headstart.evaluation.comparison import (
     cohen_kappa,
-    compare_answers,
+    compare_predictions,
     holm,
     mcnemar_p_value,
     smallest_significant_gap,
@@ -77,7 +77,7 @@ def test_holm_by_hand():
 
 def test_figures_are_those_of_scikit_learn():
     labels, first, second = answers()
-    found = compare_answers(labels, first, second, num_classes=4)
+    found = compare_predictions(labels, first, second, num_classes=4)
     assert found.accuracy.value == pytest.approx((second == labels).mean() - (first == labels).mean())
     macro = [f1_score(labels, said, average="macro") for said in (first, second)]
     assert found.macro_f1.value == pytest.approx(macro[1] - macro[0])
@@ -106,7 +106,7 @@ def test_the_bootstrap_is_the_one_that_draws_images():
 
     generator = np.random.default_rng(1)
     drawn = [macro_f1_change(generator.integers(0, 300, 300)) for _ in range(600)]
-    found = compare_answers(labels, first, second, num_classes=4)
+    found = compare_predictions(labels, first, second, num_classes=4)
     spread = np.std(drawn)
     assert [found.macro_f1.low, found.macro_f1.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=spread / 4)
     right = (second == labels).astype(float) - (first == labels)
@@ -122,31 +122,31 @@ def test_intervals_hold_the_truth_as_often_as_they_promise():
     held = 0
     for _ in range(200):
         rows = generator.integers(0, len(labels), 500)
-        found = compare_answers(labels[rows], first[rows], second[rows], num_classes=4, resamples=1000).accuracy
+        found = compare_predictions(labels[rows], first[rows], second[rows], num_classes=4, resamples=1000).accuracy
         held += found.low <= truth <= found.high
     assert 0.90 <= held / 200 <= 0.985
 
 
 def test_a_seed_decides_and_memory_does_not(monkeypatch):
     labels, first, second = answers()
-    found = compare_answers(labels, first, second, num_classes=4, resamples=1000)
-    assert found == compare_answers(labels, first, second, num_classes=4, resamples=1000)
-    assert found.accuracy != compare_answers(labels, first, second, num_classes=4, resamples=1000, seed=1).accuracy
+    found = compare_predictions(labels, first, second, num_classes=4, resamples=1000)
+    assert found == compare_predictions(labels, first, second, num_classes=4, resamples=1000)
+    assert found.accuracy != compare_predictions(labels, first, second, num_classes=4, resamples=1000, seed=1).accuracy
     monkeypatch.setattr("headstart.evaluation.comparison._NUMBERS_AT_ONCE", 700)
-    assert found == compare_answers(labels, first, second, num_classes=4, resamples=1000)
+    assert found == compare_predictions(labels, first, second, num_classes=4, resamples=1000)
 
 
 def test_the_other_way_round_changes_signs_only():
     labels, first, second = answers()
-    there = compare_answers(labels, first, second, num_classes=4)
-    back = compare_answers(labels, second, first, num_classes=4)
+    there = compare_predictions(labels, first, second, num_classes=4)
+    back = compare_predictions(labels, second, first, num_classes=4)
     assert back.accuracy.value == pytest.approx(-there.accuracy.value)
     assert (back.p_value, back.kappa, back.first_only) == (there.p_value, pytest.approx(there.kappa), there.second_only)
 
 
 def test_identical_predictions():
     labels, first, _ = answers()
-    found = compare_answers(labels, first, first.copy(), num_classes=4)
+    found = compare_predictions(labels, first, first.copy(), num_classes=4)
     assert (found.accuracy.value, found.accuracy.low, found.accuracy.high) == (0, 0, 0)
     assert (found.p_value, found.agreement, found.smallest_gap) == (1, 1, None)
     assert found.kappa == pytest.approx(1)
@@ -159,7 +159,7 @@ def test_images_of_one_class_only_and_classes_without_images():
     second[:5] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = compare_answers(labels, first, second, num_classes=3)
+        found = compare_predictions(labels, first, second, num_classes=3)
     one, predicted, absent = found.classes
     assert one.recall == (1.0, 0.9)
     assert one.recall_change.high <= 0
@@ -187,4 +187,4 @@ def test_kappa_is_undefined_where_both_know_one_class():
 )
 def test_unfit_arrays_are_refused(labels, first, second, said):
     with pytest.raises(DataError, match=said):
-        compare_answers(*(np.array(a, dtype=np.int64) for a in (labels, first, second)), num_classes=3)
+        compare_predictions(*(np.array(a, dtype=np.int64) for a in (labels, first, second)), num_classes=3)

@@ -1,15 +1,24 @@
-"""Figures of spoilt images: counted rightly, on images drawn fairly, and never before they may be."""
+"""Figures of corrupted images: counted rightly, on images drawn fairly, and never before they may be."""
 
 import numpy as np
 import pytest
 
 from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
+from headstart.data.preprocess import Preprocess
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
 from headstart.errors import InputError
 from headstart.evaluation.corruptions import CORRUPTIONS
-from headstart.evaluation.robustness import contact_sheet, headline, sample_size, stratified_rows, summary
+from headstart.evaluation.robustness import (
+    contact_sheet,
+    headline,
+    measure_corruptions,
+    sample_size,
+    stratified_rows,
+    summary,
+)
+from headstart.runs.run import Run
 
 
 def made_dataset(n):
@@ -68,3 +77,43 @@ def test_a_classifier_that_knows_nothing_has_no_relative_accuracy():
 def test_the_contact_sheet_has_a_row_for_each_corruption(sample_arrays):
     assert contact_sheet(sample_arrays.test_images[0]).shape == (len(CORRUPTIONS) * 32, 5 * 32, 3)
     assert contact_sheet(np.zeros((400, 200, 3), np.uint8)).shape == (len(CORRUPTIONS) * 96, 5 * 48, 3)
+
+
+@pytest.mark.parametrize("sizes", [(32,), (32, 24)])
+def test_images_of_any_sizes_are_corrupted_as_the_network_gets_them(tmp_path, monkeypatch, sizes):
+    class Sizes:
+        """A source like a folder of files, whose images have sizes of their own."""
+
+        array = groups = None
+        classes, targets = ClassNames(("dark", "light")), np.arange(20) % 2
+
+        def __len__(self):
+            return 20
+
+        def identity(self, row):
+            return f"{row:064}"
+
+        def image(self, row, **_):
+            side = sizes[row // 2 % len(sizes)]
+            return images[row, :side, :side]
+
+    images = np.zeros((20, 32, 32, 3), np.uint8)
+    images[1::2] = 255
+    split = Subset.whole(Sizes(), "test")
+    dataset = Dataset("animals", split, SealedTest(split), Sizes.classes, "ab" * 32, "a test")
+
+    class Light:
+        preprocess = Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+        def logits(self, squares, progress=None):
+            light = squares.reshape(len(squares), -1).mean(axis=1) - 127
+            progress(len(squares), len(squares))
+            return np.stack([-light, light], axis=1)
+
+    monkeypatch.setattr("headstart.evaluation.robustness.load", lambda *_, **__: Light())
+    seen = []
+    found = measure_corruptions(Run(tmp_path), dataset, images=10, progress=lambda *done: seen.append(done))
+    assert found["clean_accuracy"] == 1.0
+    assert all(row["accuracy"][0] == 1.0 for row in found["corruptions"].values() if row["category"] == "noise")
+    assert seen[-1] == (10 * (1 + 5 * len(CORRUPTIONS)),) * 2
+    assert Run(tmp_path).corruptions().accuracy == found["accuracy"]

@@ -105,6 +105,27 @@ def test_a_real_network_is_explained_and_the_file_says_how(tmp_path):
     np.testing.assert_allclose(alone[0], first["maps"]["red"], atol=1e-3)
 
 
+def test_images_of_different_sizes_are_explained(tmp_path):
+    class Sizes(ArraySource):
+        def image(self, row, **_):
+            return self.array[row, : 16 + 8 * (row % 3)]
+
+    save_bundle(
+        made_bundle(
+            build_classifier(
+                load_backbone("tf_efficientnet_lite0", weights="none", progress=False), num_classes=2, seed=0
+            )
+        ),
+        tmp_path / "model",
+    )
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    split = Subset.whole(Sizes(images, np.arange(6) % 2, NAMES), "test")
+    dataset = Dataset("colours", split, SealedTest(split), NAMES, "ab" * 32, "a test")
+    content = write_saliency(Run(tmp_path), dataset, wanted=dict.fromkeys((4, 0, 5, 1), ("red", "blue")))
+    assert [image["row"] for image in content["images"]] == [4, 0, 5, 1]
+    assert [image["size"] for image in content["images"]] == [[24, 32], [16, 32], [32, 32], [24, 32]]
+
+
 def test_without_captum_the_install_command_is_told(monkeypatch):
     monkeypatch.setattr(saliency, "find_spec", lambda name: None if name == "captum" else find_spec(name))
     with pytest.raises(InputError, match="pip install captum"):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from headstart.evaluation.comparison import compare_answers
+from headstart.evaluation.comparison import compare_predictions
 from headstart.evaluation.verdict import Pair, conclusion, decide, sentence
 
 NAMES = ("cat", "dog")
@@ -19,7 +19,7 @@ def comparison(*, lost=0, gained=0, both_right=400, gained_class=0):
     first, second = labels.copy(), labels.copy()
     second[both_right : both_right + lost] ^= 1
     first[both_right + lost :] ^= 1
-    return compare_answers(labels, first, second, num_classes=2, resamples=500)
+    return compare_predictions(labels, first, second, num_classes=2, resamples=500)
 
 
 def say(found, *, same_recipe=False, p_value=None, ratio=None):

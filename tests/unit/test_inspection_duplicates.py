@@ -119,7 +119,7 @@ def test_similar_pairs_are_those_of_the_whole_matrix(monkeypatch):
     monkeypatch.setattr("headstart.inspection.duplicates._ENTRIES", 700)  # several blocks
     vectors = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows, cosines = similar_pairs(vectors, threshold=0.8, neighbours=100)
+    rows, cosines = similar_pairs(vectors, threshold=0.8, neighbors=100)
     whole = np.triu(vectors @ vectors.T, 1)
     expected = np.argwhere(whole >= 0.8)
     assert len(expected) > 50
@@ -130,10 +130,10 @@ def test_similar_pairs_are_those_of_the_whole_matrix(monkeypatch):
 def test_a_pair_is_kept_for_the_nearest_neighbour_of_either():
     angles = np.array([0.0, 0.3, 0.1, 0.22])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    rows, _ = similar_pairs(vectors, threshold=0.5, neighbours=1)
+    rows, _ = similar_pairs(vectors, threshold=0.5, neighbors=1)
     # Nearest to 0 is 2, to 1 is 3, to 2 is 0, to 3 is 1.
     assert sorted(map(tuple, rows.tolist())) == [(0, 2), (1, 3)]
-    rows, _ = similar_pairs(vectors, threshold=0.5, neighbours=2)
+    rows, _ = similar_pairs(vectors, threshold=0.5, neighbors=2)
     assert sorted(map(tuple, rows.tolist())) == [(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
 
 
@@ -181,7 +181,7 @@ def test_of_images_that_are_all_alike_the_nearest_are_kept(monkeypatch):
     monkeypatch.setattr("headstart.inspection.duplicates._ENTRIES", 3000)
     vectors = 1 + np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32) / 10
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    rows, cosines = similar_pairs(vectors, threshold=0.5, neighbours=4)
+    rows, cosines = similar_pairs(vectors, threshold=0.5, neighbors=4)
     whole = vectors @ vectors.T
     np.testing.assert_allclose(cosines, whole[rows[:, 0], rows[:, 1]], atol=1e-6)
     # Of each row's later ones the 32 nearest; of these what is among the four nearest of either.

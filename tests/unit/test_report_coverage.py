@@ -15,7 +15,7 @@ def rows(*answers):
 
 def test_each_threshold_counts_what_is_answered_and_what_is_wrong():
     found = coverage(rows((0.99, True), (0.97, False), (0.55, True), (0.52, False), (0.3, False)))
-    table = {row.probability: (row.answered, row.wrong, row.accuracy) for row in found["rows"]}
+    table = {row.probability: (row.classified, row.wrong, row.accuracy) for row in found["rows"]}
     assert list(table) == list(THRESHOLDS)
     assert table[0.0] == (5, 3, pytest.approx(0.4))
     assert table[0.5] == (4, 2, 0.5)
@@ -26,7 +26,7 @@ def test_each_threshold_counts_what_is_answered_and_what_is_wrong():
 
 def test_nothing_answered_has_no_accuracy():
     last = coverage(rows((0.4, True), (0.3, False)))["rows"][-1]
-    assert (last.answered, last.accuracy) == (0, None)
+    assert (last.classified, last.accuracy) == (0, None)
 
 
 def test_a_target_is_met_by_the_most_that_can_be_answered():

@@ -126,7 +126,7 @@ def _use(config: Mapping[str, Any], *, timm_loads: bool) -> str:
 
 _FITS = {
     "crop": "the central square is kept",
-    "pad": "the whole image, with borders in the mean colour",
+    "pad": "the whole image, with borders in the mean color",
     "stretch": "the whole image, its proportions changed",
 }
 

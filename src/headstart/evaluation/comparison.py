@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import DataError
 
-Answers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 ALPHA = 0.05
@@ -32,7 +32,7 @@ _NUMBERS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Change:
-    """A difference, second minus first, with the ends of its 95 % bootstrap interval; in shares of 1."""
+    """A difference, second minus first, with the ends of its 95% bootstrap interval; in shares of 1."""
 
     value: float
     low: float
@@ -79,7 +79,7 @@ class PairedComparison:
         first_only: Images that only the first gets right.
         second_only: Images that only the second gets right.
         both_wrong: Images that both get wrong.
-        p_value: Of McNemar's exact test.
+        p_value: p-value of McNemar's exact test.
         smallest_gap: Smallest difference in accuracy that would have been significant with as many images that
             only one gets right; None where no difference would have been.
         agreement: Share of images that both give the same class, right or wrong.
@@ -101,10 +101,10 @@ class PairedComparison:
     classes: tuple[ClassChange, ...]
 
 
-def compare_answers(
-    labels: Answers, first: Answers, second: Answers, *, num_classes: int, resamples: int = RESAMPLES, seed: int = 0
+def compare_predictions(
+    labels: Indices, first: Indices, second: Indices, *, num_classes: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedComparison:
-    """Compare what two classifiers say about the same images.
+    """Compare two classifiers on the same images.
 
     Args:
         labels: True classes, shape (n,).
@@ -112,7 +112,7 @@ def compare_answers(
         second: Classes that the second predicts, shape (n,).
         num_classes: Indices lie below this.
         resamples: Bootstrap samples.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Raises:
         DataError: No images, lengths that differ, or indices out of range.
@@ -171,7 +171,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for there being several, in the same order.
 
     Among twenty comparisons of equals one p-value below 0.05 is to be expected. After Holm's correction the chance of
-    one such mistake or more is at most 5 %, however the comparisons hang together.
+    one such mistake or more is at most 5%, whatever the dependence between them.
 
     Source: Holm, 1979, "A simple sequentially rejective multiple test procedure".
 
@@ -188,12 +188,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def cohen_kappa(first: Answers, second: Answers, *, num_classes: int) -> float | None:
+def cohen_kappa(first: Indices, second: Indices, *, num_classes: int) -> float | None:
     """Return the agreement beyond what the two would have by chance: 1 is perfect, 0 is none; None if undefined.
 
     Source: Cohen, 1960, "A coefficient of agreement for nominal scales".
     """
-    shares = (np.bincount(answers, minlength=num_classes) / len(answers) for answers in (first, second))
+    shares = (np.bincount(found, minlength=num_classes) / len(found) for found in (first, second))
     by_chance = float(np.dot(*shares))
     return (float((first == second).mean()) - by_chance) / (1 - by_chance) if by_chance < 1 else None
 
@@ -202,10 +202,10 @@ def cohen_kappa(first: Answers, second: Answers, *, num_classes: int) -> float |
 class _Cells:
     """The distinct (label, first, second) triples, each of shape (cells,), and how many images are in each."""
 
-    labels: Answers
-    first: Answers
-    second: Answers
-    counts: Answers
+    labels: Indices
+    first: Indices
+    second: Indices
+    counts: Indices
     num_classes: int
 
 
@@ -222,7 +222,7 @@ class _Scores(NamedTuple):
     f1: Floats
 
 
-def _check(labels: Answers, first: Answers, second: Answers, num_classes: int) -> None:
+def _check(labels: Indices, first: Indices, second: Indices, num_classes: int) -> None:
     if len(labels) == 0:
         raise DataError("Nothing can be compared on a split without images.")
     if not len(labels) == len(first) == len(second):
@@ -237,7 +237,7 @@ def _check(labels: Answers, first: Answers, second: Answers, num_classes: int) -
             )
 
 
-def _count_cells(labels: Answers, first: Answers, second: Answers, num_classes: int) -> _Cells:
+def _count_cells(labels: Indices, first: Indices, second: Indices, num_classes: int) -> _Cells:
     codes, counts = np.unique((labels * num_classes + first) * num_classes + second, return_counts=True)
     return _Cells(codes // num_classes**2, codes // num_classes % num_classes, codes % num_classes, counts, num_classes)
 
@@ -258,7 +258,7 @@ def _bootstrap(cells: _Cells, resamples: int, seed: int) -> _Scores:
     return _Scores(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _scores(cells: _Cells, counts: Answers) -> _Scores:
+def _scores(cells: _Cells, counts: Indices) -> _Scores:
     """Return the scores of samples given as counts of cells, shape (r, cells)."""
     support = _sum_by_class(counts, cells.labels, cells.num_classes)
     right, recall, f1 = [], [], []
@@ -271,7 +271,7 @@ def _scores(cells: _Cells, counts: Answers) -> _Scores:
     return _Scores(accuracy, np.nanmean(f1, axis=2), np.stack(recall), np.stack(f1))
 
 
-def _sum_by_class(counts: Answers, classes: Answers, num_classes: int) -> Answers:
+def _sum_by_class(counts: Indices, classes: Indices, num_classes: int) -> Indices:
     """Return counts of shape (r, cells) summed over the cells of each class: shape (r, classes)."""
     order = np.argsort(classes, kind="stable")
     present, starts = np.unique(classes[order], return_index=True)
@@ -280,7 +280,7 @@ def _sum_by_class(counts: Answers, classes: Answers, num_classes: int) -> Answer
     return sums
 
 
-def _divide(part: Answers, whole: Answers) -> Floats:
+def _divide(part: Indices, whole: Indices) -> Floats:
     quotients: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
     return quotients
 

@@ -1,12 +1,12 @@
-"""Test images spoilt as pictures get spoilt: noise, blur, weather and compression, in five severities each.
+"""Corrupted images: noise, blur, weather and compression, in five severities each.
 
 Kinds and severities are those of CIFAR-10-C (Hendrycks and Dietterich, 2019, "Benchmarking Neural Network Robustness to
 Common Corruptions and Perturbations", arXiv:1903.12261; severities from its ``make_cifar_c.py``), which are scaled for
-pictures of 32 pixels; lengths grow with the shorter side of larger ones. The pictures are made here, with torchvision,
-Pillow and torch, so figures can be compared between runs of headstart and not with those on the published files:
+images of 32 pixels; lengths grow with the shorter side of larger ones. The images are made here, with torchvision,
+Pillow and torch, so figures can be compared between runs of headstart, but not with those on the published files:
 
 - fog is made of blended random grids with the published decay, instead of the diamond-square algorithm;
-- contrast pulls towards a picture's mean grey, as torchvision does, instead of each channel's mean;
+- contrast pulls towards an image's mean gray, as torchvision does, instead of each channel's mean;
 - an elastic displacement is chosen where a pixel comes from, not where it goes to;
 - frost, snow, glass and zoom blur are left out: they need photographs of ice, ImageMagick, or a loop over pixels.
 """
@@ -34,22 +34,22 @@ _TOGETHER = 250
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to spoil pictures.
+    """One way to corrupt images.
 
     Attributes:
         category: ``noise``, ``blur``, ``weather`` or ``digital``.
-        spoil: From images, float of shape (n, 3, height, width) in [0, 1], and a setting to images of that kind, which
+        apply: From images, float of shape (n, 3, height, width) in [0, 1], and a setting to images of that kind, which
             may lie a little outside [0, 1]. Draws from torch's global random state.
         settings: The setting of each severity, mildest first.
     """
 
     category: str
-    spoil: Callable[[Tensor, Any], Tensor]
+    apply: Callable[[Tensor, Any], Tensor]
     settings: tuple[Any, ...]
 
 
 def corrupt(images: UInt8Images, name: str, severity: int, *, seed: int) -> UInt8Images:
-    """Spoil pictures; the same arguments give the same pictures, and the global random state stays as it was.
+    """Corrupt images; the same arguments give the same images, and the global random state stays as it was.
 
     Args:
         images: Shape (n, height, width, 3).
@@ -69,8 +69,8 @@ def corrupt(images: UInt8Images, name: str, severity: int, *, seed: int) -> UInt
             key = np.random.SeedSequence([seed, zlib.crc32(name.encode()), severity, start])
             torch.default_generator.manual_seed(int(key.generate_state(1, np.uint32)[0]))
             planes = torch.from_numpy(np.array(images[part])).permute(0, 3, 1, 2).float() / 255
-            spoilt = corruption.spoil(planes, setting).clamp(0, 1).mul(255).round().byte()
-            result[part] = spoilt.permute(0, 2, 3, 1).numpy()
+            changed = corruption.apply(planes, setting).clamp(0, 1).mul(255).round().byte()
+            result[part] = changed.permute(0, 2, 3, 1).numpy()
     return result
 
 
@@ -93,7 +93,7 @@ def _gaussian_blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def _motion_blur(images: Tensor, setting: tuple[float, float]) -> Tensor:
-    """Drag each picture out in a direction of its own, at most 45 degrees from level, fading like half a Gaussian."""
+    """Drag each image out in a direction of its own, at most 45 degrees from level, fading like half a Gaussian."""
     radius, sigma = (length * _scale(images) for length in setting)
     angle = torch.empty(len(images)).uniform_(-math.pi / 4, math.pi / 4)
     direction = torch.stack([angle.cos(), angle.sin()], dim=1).view(-1, 1, 1, 2)
@@ -124,7 +124,7 @@ def _clouds(images: Tensor, decay: float) -> Tensor:
 
 
 def _brightness(images: Tensor, added: float) -> Tensor:
-    """Add to the value of HSV; torchvision multiplies instead, which leaves a dark picture dark."""
+    """Add to the value of HSV; torchvision multiplies instead, which leaves a dark image dark."""
     value = images.amax(1, keepdim=True)
     brighter = images * (value + added).clamp(max=1) / value.clamp(min=1e-6)
     return torch.where(value > 0, brighter, added)
@@ -154,9 +154,9 @@ def _elastic(images: Tensor, setting: tuple[float, float, float]) -> Tensor:
 
 
 def _pixelate(images: Tensor, share: float) -> Tensor:
-    def coarser(picture: Image.Image) -> Image.Image:
-        small = picture.resize([max(1, int(side * share)) for side in picture.size], Image.Resampling.BOX)
-        return small.resize(picture.size, Image.Resampling.BOX)
+    def coarser(image: Image.Image) -> Image.Image:
+        small = image.resize([max(1, int(side * share)) for side in image.size], Image.Resampling.BOX)
+        return small.resize(image.size, Image.Resampling.BOX)
 
     return _each(images, coarser)
 
@@ -164,23 +164,23 @@ def _pixelate(images: Tensor, share: float) -> Tensor:
 def _jpeg(images: Tensor, quality: int) -> Tensor:
     """By Pillow, because torchvision is giving up its own encoder."""
 
-    def compressed(picture: Image.Image) -> Image.Image:
+    def compressed(image: Image.Image) -> Image.Image:
         content = io.BytesIO()
-        picture.save(content, "JPEG", quality=quality)
+        image.save(content, "JPEG", quality=quality)
         return Image.open(content)
 
     return _each(images, compressed)
 
 
 def _each(images: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
-    """Change each picture by Pillow."""
+    """Change each image with Pillow."""
     pixels = images.mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     changed = np.stack([np.asarray(change(Image.fromarray(image))) for image in pixels])
     return torch.from_numpy(changed).permute(0, 3, 1, 2).float() / 255
 
 
 def _smooth(images: Tensor, sigma: float) -> Tensor:
-    # Mirroring at the edge needs a kernel that is smaller than the picture.
+    # Mirroring at the edge needs a kernel that is smaller than the image.
     radius = min(max(1, math.ceil(4 * sigma)), min(images.shape[2:]) - 1)
     smooth: Tensor = transforms.gaussian_blur(images, [2 * radius + 1, 2 * radius + 1], [sigma, sigma])
     return smooth

@@ -1,6 +1,8 @@
 """Accuracy on corrupted test images, written beside the other figures of a run."""
 
 import io
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,8 @@ from PIL import Image
 
 from headstart.contracts import UInt8Images
 from headstart.data.dataset import Dataset
+from headstart.data.subset import Subset
+from headstart.data.working_copy import Squares, working_copy
 from headstart.errors import InputError
 from headstart.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from headstart.inference.predictor import Progress, load, within
@@ -45,7 +49,8 @@ def measure_corruptions(
 ) -> dict[str, Any]:
     """Measure a run's classifier on corrupted test images and write the figures, and an image of each, into the run.
 
-    Part of an evaluation: the opening of the test split is in the log already, by ``evaluate_run``.
+    An image is corrupted as the network gets it: fitted to a square and, where it is larger, reduced to the network's
+    size. Part of an evaluation: the opening of the test split is in the log already, by ``evaluate_run``.
 
     Args:
         run: An evaluated run.
@@ -61,33 +66,50 @@ def measure_corruptions(
         RunError: The run folder can't be written.
     """
     test = dataset.sealed_test.open()
-    rows = stratified_rows(test.labels, images, seed=_SEED)
-    pictures, labels = np.stack([test.image(row) for row in rows.tolist()]), test.labels[rows]
+    sample = Subset(test.source, test.rows[stratified_rows(test.labels, images, seed=_SEED)], test.name)
     predictor = load(run.model, device=device)
+    stacks = _stacks(working_copy(sample, predictor.preprocess))
     rounds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
-    in_all = images * (1 + len(rounds))
+    in_all, done = images * (1 + len(rounds)), 0
 
-    def right(spoilt: UInt8Images, round_: int) -> NDArray[np.bool_]:
-        logits = predictor.logits(spoilt, progress=within(progress, done_before=round_ * images, in_all=in_all))
-        hits: NDArray[np.bool_] = logits.argmax(axis=1) == labels
+    def right(change: Callable[[UInt8Images], UInt8Images]) -> NDArray[np.bool_]:
+        nonlocal done
+        hits = np.empty(images, np.bool_)
+        for places, squares in stacks:
+            logits = predictor.logits(change(squares), progress=within(progress, done_before=done, in_all=in_all))
+            hits[places] = logits.argmax(axis=1) == sample.labels[places]
+            done += len(places)
         return hits
 
-    clean = right(pictures, 0)
-    hits = np.stack([right(corrupt(pictures, *key, seed=_SEED), i) for i, key in enumerate(rounds, start=1)])
+    clean = right(lambda squares: squares)
+    hits = np.stack([right(partial(_corrupted, key=key)) for key in rounds])
     result = summary(clean, hits.reshape(len(CORRUPTIONS), len(SEVERITIES), images))
-    run.write_corruptions(result, _png(contact_sheet(pictures[0])))
+    run.write_corruptions(result, _png(contact_sheet(sample.image(0, at_least=LARGEST_SIDE))))
     return result
+
+
+def _stacks(squares: Squares) -> list[tuple[NDArray[np.int64], UInt8Images]]:
+    """Return images of one size together: their places among all, and their squares, shape (k, s, s, 3)."""
+    found = []
+    for number in np.unique(squares.stack).tolist():
+        places = np.flatnonzero(squares.stack == number)
+        found.append((places, squares.stacks[number][squares.place[places]]))
+    return found
+
+
+def _corrupted(squares: UInt8Images, key: tuple[str, int]) -> UInt8Images:
+    return corrupt(squares, *key, seed=_SEED)
 
 
 def summary(clean: NDArray[np.bool_], hits: NDArray[np.bool_]) -> dict[str, Any]:
     """Return the figures of hits and misses.
 
-    ``accuracy`` is the mean over corruptions and severities, each corruption counting once; its interval is that of the
-    mean over images, since one image's answers hang together. ``relative_accuracy`` is its share of the accuracy on the
-    same images as they are, None where that is 0.
+    ``accuracy`` is the mean over corruptions and severities, each corruption counting once. Its interval is that of the
+    mean over images, since the predictions for one image hang together. ``relative_accuracy`` is its share of the
+    accuracy on the same images as they are, None where that is 0.
 
     Args:
-        clean: Shape (n,): whether an unspoilt image was named correctly.
+        clean: Shape (n,): whether the image itself was classified correctly.
         hits: Shape (corruptions, severities, n), in the order of ``CORRUPTIONS``.
     """
     by_severity = dict(zip(CORRUPTIONS, hits.mean(axis=2), strict=True))
@@ -139,13 +161,13 @@ def stratified_rows(labels: NDArray[np.int64], count: int, *, seed: int) -> NDAr
 
 
 def contact_sheet(image: UInt8Images) -> UInt8Images:
-    """Return what one picture looks like: a row for each corruption, a column for each severity.
+    """Return what one image looks like when it is corrupted: a row for each corruption, a column for each severity.
 
     Args:
         image: Shape (height, width, 3).
 
     Returns:
-        Shape (corruptions x height, severities x width, 3), of a picture no larger than 96 pixels a side.
+        Shape (corruptions x height, severities x width, 3), of an image of at most 96 pixels a side.
     """
     small = Image.fromarray(np.asarray(image))
     small.thumbnail((LARGEST_SIDE, LARGEST_SIDE))

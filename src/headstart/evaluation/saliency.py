@@ -1,11 +1,12 @@
-"""Where in a picture a classifier found evidence for a class: Grad-CAM, by captum.
+"""Which parts of an image support a class: Grad-CAM, by captum.
 
 Source: Selvaraju et al., 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.bundle import Bundle, load_bundle
-from headstart.contracts import UInt8Images
+from headstart.contracts import UInt8Image, UInt8Images
 from headstart.data.dataset import Dataset
 from headstart.data.preprocess import Preprocess
 from headstart.errors import InputError
@@ -59,7 +60,7 @@ def write_saliency(
         device: Name of a torch device; the CPU when None.
 
     Returns:
-        What is written. ``size`` is the height and width of a picture in pixels, ``box`` the part of it that the
+        What is written. ``size`` is the height and width of an image in pixels, ``box`` the part of it that the
         network sees, as top, left, height and width; ``maps`` are grids over the box, each in shares of its own largest
         value.
 
@@ -71,14 +72,13 @@ def write_saliency(
     bundle = load_bundle(run.model)
     pixels = mistake_pixels(dataset)
     asked = [(row, name) for row, names in wanted.items() for name in dict.fromkeys(names)]
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {row: {} for row in wanted}
     layer = last_feature_map(bundle.module, size=bundle.preprocess.size)[0]
-    for start in range(0, len(asked), _TOGETHER):
-        part = asked[start : start + _TOGETHER]
+    for part in _of_one_size(asked, pixels):
         targets = np.array([bundle.class_names.index(name) for _, name in part], dtype=np.int64)
         maps = class_activation_maps(bundle, np.stack([pixels(row) for row, _ in part]), targets, device=device)
         for (row, name), grid in zip(part, maps, strict=True):
-            found.setdefault(row, {})[name] = grid.astype(np.float64).round(4).tolist()
+            found[row][name] = grid.astype(np.float64).round(4).tolist()
     content = {
         "method": "Grad-CAM",
         "library": f"captum {version('captum')}",
@@ -92,19 +92,19 @@ def write_saliency(
 def class_activation_maps(
     bundle: Bundle, images: UInt8Images, targets: NDArray[np.int64], *, device: str | None = None
 ) -> NDArray[np.float32]:
-    """Return where each picture speaks for a class.
+    """Return which parts of each image support a class.
 
-    Where the classifier averages a picture with its mirror image, so does the map.
+    Where the classifier averages the outputs for an image and its mirror image, so does the map.
 
     Args:
         bundle: Its network must end in a map of features that is pooled.
         images: Shape (n, height, width, 3).
-        targets: Shape (n,): the class to explain for each picture.
+        targets: Shape (n,): the class to explain for each image.
         device: Name of a torch device; the CPU when None.
 
     Returns:
         Shape (n, rows, columns), on the grid of the last feature map, from 0 to 1, the largest value of each map; all 0
-        where nothing speaks for the class.
+        where nothing supports the class.
 
     Raises:
         InputError: captum is not installed.
@@ -119,17 +119,28 @@ def class_activation_maps(
     squares = torch.from_numpy(np.array(bundle.preprocess.squares(images)))
     inputs = bundle.preprocess.tensor(squares.to(device or "cpu"))
 
-    def evidence(pictures: Tensor) -> Tensor:
-        pictures = pictures.detach().requires_grad_(True)
-        maps: Tensor = gradcam.attribute(pictures, target=torch.from_numpy(targets).to(pictures.device))
+    def support(batch: Tensor) -> Tensor:
+        batch = batch.detach().requires_grad_(True)
+        maps: Tensor = gradcam.attribute(batch, target=torch.from_numpy(targets).to(batch.device))
         return maps.detach().squeeze(1)
 
-    maps = evidence(inputs)
+    maps = support(inputs)
     if bundle.flip:
-        maps = (maps + evidence(inputs.flip(3)).flip(2)) / 2
+        maps = (maps + support(inputs.flip(3)).flip(2)) / 2
     maps = maps.relu()
     shares: NDArray[np.float32] = (maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)).float().cpu().numpy()
     return shares
+
+
+def _of_one_size(
+    asked: Sequence[tuple[int, str]], pixels: Callable[[int], UInt8Image]
+) -> Iterator[list[tuple[int, str]]]:
+    """Yield a few at a time of what is asked for, of images of one size."""
+    shapes = {row: pixels(row).shape for row, _ in asked}
+    for _, group in groupby(sorted(asked, key=lambda one: shapes[one[0]]), key=lambda one: shapes[one[0]]):
+        same = list(group)
+        for start in range(0, len(same), _TOGETHER):
+            yield same[start : start + _TOGETHER]
 
 
 def _place(image: UInt8Images, preprocess: Preprocess) -> dict[str, list[float]]:

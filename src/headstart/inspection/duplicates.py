@@ -1,8 +1,8 @@
 """Images that a data set holds more than once, and images that look least like the rest of their class.
 
-Copies pixel for pixel are found by their hashes. Near duplicates, the same photograph with another crop, size, colour
+Copies pixel for pixel are found by their hashes. Near duplicates, the same photograph with another crop, size, color
 or side, are found in two steps: the features of a pretrained network propose pairs, and the pixels confirm them.
-Features alone would list pictures of the same kind of thing; pixels alone would have to be compared at every shift and
+Features alone would list images of the same kind of thing; pixels alone would have to be compared at every shift and
 scale for every pair. Both thresholds were chosen by looking at pairs of CIFAR-10's training images, and at no others.
 
 The search for near duplicates follows Barz and Denzler 2020, "Do We Train on Test Data? Purging CIFAR of
@@ -28,16 +28,16 @@ FEATURE_THRESHOLD = 0.6
 """Least cosine of feature directions at which the pixels of two images are compared."""
 PIXEL_THRESHOLD = 0.75
 """Least correlation of the pixels of near duplicates."""
-NEIGHBOURS = 4
-"""Pairs are compared where one image is among so many nearest neighbours of the other."""
+NEIGHBORS = 4
+"""Pairs are compared where one image is among so many nearest neighbors of the other."""
 SIDE = 32
 """Side of the squares in which pixels are compared."""
 _PATCH = 24
 """Side of the central part of one square that is looked for in the other."""
 _MIDDLES = (24, 26, 28, 30)
-"""Sides of the part that is shrunk to the patch: one picture may show things up to a quarter larger than the other."""
+"""Sides of the part that is shrunk to the patch: one image may show things up to a quarter larger than the other."""
 _BLUR = 9
-"""Side of the neighbourhood whose mean is taken away from a pixel."""
+"""Side of the neighborhood whose mean is taken away from a pixel."""
 _COMPONENTS = 256
 """Directions of features that are kept."""
 _ENTRIES = 2**24
@@ -53,7 +53,7 @@ class Pair:
     Attributes:
         first: Row of one image.
         second: Row of the other.
-        feature_similarity: Cosine of the two feature vectors, centred.
+        feature_similarity: Cosine of the two feature vectors, centered.
         pixel_similarity: Correlation of their luma where they fit best, at most 1.
     """
 
@@ -117,7 +117,7 @@ def feature_directions(
     Mean and directions are those of the first split alone, so that nothing is fitted to the others.
 
     Args:
-        features: Of each split, shape (n of the split, features).
+        features: Features of each split, shape (n of the split, features).
         components: Directions that are kept; all where there are no more.
 
     Returns:
@@ -144,15 +144,15 @@ def similar_pairs(
     directions: NDArray[np.float32],
     *,
     threshold: float,
-    neighbours: int = NEIGHBOURS,
+    neighbors: int = NEIGHBORS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the pairs of rows that point the same way: each with its nearest neighbours.
+    """Return the pairs of rows that point the same way: each with its nearest neighbors.
 
     Args:
         directions: Unit vectors, shape (n, d).
         threshold: Least cosine.
-        neighbours: A pair is kept where one row is among so many nearest ones of the other; otherwise n images of
+        neighbors: A pair is kept where one row is among so many nearest ones of the other; otherwise n images of
             the same thing would make n * n / 2 pairs.
         advance: Called with the number of rows that are done.
 
@@ -166,8 +166,8 @@ def similar_pairs(
     # Used again for every block: what is kept of a block would lie in the memory of its similarities, were that given
     # back, and the next block would need new memory, 64 MB at a time.
     similarities = torch.empty(step * len(vectors))
-    # The second row's own neighbours are known only at the end, so that a few more are kept until then.
-    most = 8 * neighbours
+    # The second row's own neighbors are known only at the end, so that a few more are kept until then.
+    most = 8 * neighbors
     for start in range(0, len(vectors), step):
         block, later = vectors[start : start + step], vectors[start:]
         similar = similarities[: len(block) * len(later)].view(len(block), len(later))
@@ -181,7 +181,7 @@ def similar_pairs(
         return np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32)
     pairs, similarity = np.concatenate(rows), np.concatenate(cosines)
     ranks = _ranks(pairs.T.ravel(), np.tile(similarity, 2)).reshape(2, -1)
-    near = ranks.min(axis=0) < neighbours
+    near = ranks.min(axis=0) < neighbors
     return pairs[near], similarity[near]
 
 
@@ -239,7 +239,7 @@ def pixel_correlation(
 
     The central part of one image is looked for in the other, at every shift of up to 4 pixels, at several sizes and
     mirrored, and the other way round. What counts is the correlation, which brightness and contrast do not change, of
-    what a pixel adds to its neighbourhood: plain luma would find any two pictures of sea and sky alike.
+    what a pixel adds to its neighborhood: plain luma would find any two images of sea and sky alike.
 
     Args:
         squares: Shape (n, 32, 32).
@@ -268,7 +268,7 @@ def _best_fit(images: Tensor, others: Tensor) -> Tensor:
     """Return the greatest correlation of the middle of each image with a window of the other: shape (k,)."""
     middles = torch.stack([_middle(images, side) for side in _MIDDLES], dim=1)
     middles = torch.cat([middles, middles.flip(3)], dim=1).flatten(2)
-    # Less than one level of grey in all is no picture.
+    # Less than one level of gray in all shows nothing.
     middles = F.normalize(middles - middles.mean(dim=2, keepdim=True), dim=2, eps=1.0)
     # The middles have mean 0, so that the mean of a window makes no difference here.
     products = middles @ F.unfold(others[:, None], _PATCH)

@@ -33,7 +33,7 @@ _MEAN_VALUES = 2**23
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one pass over labelled images has counted.
+    """What one pass over labeled images has counted.
 
     Attributes:
         sizes: Number of images of each (height, width, channels), most frequent first.
@@ -111,7 +111,7 @@ class Statistics:
 
 
 def describe(blocks: Iterable[UInt8Images], labels: NDArray[np.int64], class_names: ClassNames) -> Statistics:
-    """Count what labelled images are made of.
+    """Count what labeled images are made of.
 
     Args:
         blocks: All images in order, in blocks of shape (k, height, width, 3); at least one image.
@@ -162,7 +162,7 @@ def in_parts(blocks: Iterable[UInt8Images]) -> Iterator[UInt8Images]:
 
 
 def scale(images: UInt8Images) -> NDArray[np.float32]:
-    """Return pixels in [0, 1], as every network here gets them before its own normalisation."""
+    """Return pixels in [0, 1], as every network here gets them before its own normalization."""
     return np.asarray(images.astype(np.float32) / 255, dtype=np.float32)
 
 

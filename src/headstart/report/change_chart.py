@@ -1,6 +1,6 @@
 """Geometry of changes with their intervals: a line each, around a zero that all share.
 
-As in ``charts``, nothing here knows about markup or colours; ``change_chart.jinja`` makes it into SVG.
+As in ``charts``, nothing here knows about markup or colors; ``change_chart.jinja`` makes it into SVG.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from headstart.wording import signed_points, signed_points_short
 _ROW = 26.0
 _LETTER = 6.6
 MOST_LINES = 40
-"""Of more changes than these, the largest are drawn."""
+"""With more changes, only the largest are drawn."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeCh
 
     Args:
         changes: For each line its name, the change, and the ends of its 95% interval, in shares of 1; at least one.
-            Of many, the largest are drawn, in the order given.
+            With many, only the largest are drawn, in the order given.
     """
     size = sorted((abs(value) for _, value, _, _ in changes), reverse=True)
     limit = size[MOST_LINES] if len(size) > MOST_LINES else -1.0

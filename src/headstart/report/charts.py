@@ -1,6 +1,6 @@
 """Geometry of the charts: from figures to places on a drawing, which ``charts.jinja`` makes into SVG.
 
-Nothing here knows about markup or colours, so that the style sheet can adapt to light, dark and print.
+Nothing here knows about markup or colors, so that the style sheet can adapt to light, dark and print.
 Lengths are SVG user units, with y growing downwards.
 """
 
@@ -43,7 +43,7 @@ class Box:
 class Cell:
     """A non-zero entry of the confusion matrix.
 
-    ``share`` is that of the true class, ``strength`` in (0, 1] how strongly it is coloured.
+    ``share`` is that of the true class, ``strength`` in (0, 1] how strongly it is colored.
     """
 
     x: float
@@ -155,7 +155,7 @@ def bar_chart(
 def matrix(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Matrix:
     """Place a confusion matrix.
 
-    The diagonal is coloured by recall; the mistakes by their share of the true class against the largest such
+    The diagonal is colored by recall; the mistakes by their share of the true class against the largest such
     share, raised to 0.7: on the diagonal's scale a good classifier's mistakes could not be seen.
     """
     n = len(names)
@@ -248,7 +248,7 @@ def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
 
 
 def spread(places: Sequence[float], *, gap: float) -> list[float]:
-    """Return ``places`` pushed down where needed, so that neighbours in order are at least ``gap`` apart."""
+    """Return ``places`` pushed down where needed, so that neighbors in order are at least ``gap`` apart."""
     result = list(places)
     order = sorted(range(len(places)), key=lambda i: places[i])
     for above, below in pairwise(order):

@@ -13,7 +13,7 @@ from headstart.report.page import render, write_page
 from headstart.tasks.metrics import shown_in
 
 PAIRS_IN_DETAIL = 6
-"""More pairs than these are told in the table, and only the first run's in detail."""
+"""With more pairs, only those of the first run are shown in detail."""
 
 GENERATOR = "headstart compare"
 """Stands in the page's head, so that a later comparison may replace the page and nothing else."""
@@ -42,7 +42,7 @@ def write_comparison(
         comparison: What ``headstart compare --json`` prints.
         out: The page's path; folders above it are made.
         pictures: Pixels of test images by row, shape (height, width, 3); images that are not in it are left out.
-        why_no_pictures: Said on the page where there are none.
+        why_no_pictures: Reason why there are none, for the page.
 
     Raises:
         RunError: The page can't be written.
@@ -97,7 +97,7 @@ def _class_chart(pair: dict[str, Any]) -> ChangeChart:
 
 
 def _side(pair: dict[str, Any], winner: str, loser: str, pictures: Mapping[int, UInt8Images]) -> dict[str, Any]:
-    """Return the images that only ``winner`` gets right, those with a picture in full."""
+    """Return the images that only ``winner`` gets right, those with pixels in full."""
     found = pair[f"{winner}_only"]
     shown = [
         {**example, "picture": data_uri(pictures[example["row"]])}

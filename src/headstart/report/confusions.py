@@ -1,4 +1,4 @@
-"""Which classes are taken for which: the matrix, and the pairs that are confused most, with pictures."""
+"""Which classes are predicted as which: the matrix, and the most frequent confusions with examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ PICTURES_OF_A_PAIR = 6
 
 @dataclass(frozen=True)
 class Pair:
-    """Images of one class that were given one other name; ``share`` is that of the true class."""
+    """Images of one class that were predicted as another; ``share`` is that of the true class."""
 
     count: int
     label: str
@@ -34,9 +34,9 @@ def confusions(
 
     Args:
         counts: A row is a true class, a column a predicted one.
-        names: Of the classes, in that order.
-        predictions: Of the same images.
-        thumbnails: Called for the pictures of the most confused pairs only.
+        names: Names of the classes, in that order.
+        predictions: Predictions for the same images.
+        thumbnails: Called for the examples of the most frequent confusions only.
     """
     pairs = sorted(
         (

@@ -1,4 +1,4 @@
-"""What accuracy an abstaining classifier would have, that answers only when it is sure enough."""
+"""Accuracy on the images that a classifier is confident about, by the share of images that they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ _POINTS = 200
 
 @dataclass(frozen=True)
 class Threshold:
-    """What happens when answers below a probability are withheld.
+    """What remains when images below a probability are left out.
 
     Attributes:
-        probability: The least that is answered.
-        answered: Images.
-        coverage: Their share.
-        wrong: Wrong answers among them.
-        accuracy: Of what is answered; None when nothing is.
+        probability: Probability from which images are classified.
+        classified: Images that are classified.
+        coverage: Their share of all images.
+        wrong: Mistakes among them.
+        accuracy: Accuracy on them; None where there are none.
     """
 
     probability: float
-    answered: int
+    classified: int
     coverage: float
     wrong: int
     accuracy: float | None
@@ -38,7 +38,7 @@ def coverage(predictions: Sequence[PredictionRow]) -> dict[str, Any]:
     """Return the curve of accuracy over coverage, a table at fixed thresholds, and targets that can be met.
 
     Args:
-        predictions: Of the test split, at least one.
+        predictions: Predictions for the test split, at least one.
     """
     probability = np.array([p.probability for p in predictions])
     right = np.array([p.predicted == p.label for p in predictions])
@@ -47,7 +47,7 @@ def coverage(predictions: Sequence[PredictionRow]) -> dict[str, Any]:
     share = np.arange(1, len(right) + 1) / len(right)
     accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
     rows = [_at(threshold, probability, right) for threshold in THRESHOLDS]
-    # Images of one probability are answered together or not at all.
+    # Images of one probability are classified together or not at all.
     whole = np.append(probability[1:] < probability[:-1], True)
     return {
         "rows": rows,
@@ -57,9 +57,10 @@ def coverage(predictions: Sequence[PredictionRow]) -> dict[str, Any]:
 
 
 def _at(threshold: float, probability: Any, right: Any) -> Threshold:
-    answered = int((probability >= threshold).sum())
-    wrong = int((~right[:answered]).sum())
-    return Threshold(threshold, answered, answered / len(right), wrong, 1 - wrong / answered if answered else None)
+    classified = int((probability >= threshold).sum())
+    wrong = int((~right[:classified]).sum())
+    accuracy = 1 - wrong / classified if classified else None
+    return Threshold(threshold, classified, classified / len(right), wrong, accuracy)
 
 
 def _targets(probability: Any, share: Any, accuracy: Any) -> list[tuple[float, float, float]]:
@@ -73,7 +74,7 @@ def _targets(probability: Any, share: Any, accuracy: Any) -> list[tuple[float, f
 
 
 def _chart(share: Any, accuracy: Any, rows: Sequence[Threshold]) -> curves.CurveChart:
-    # The first few answers decide nothing, but would set the scale.
+    # The first few images decide nothing, but would set the scale.
     start = min(len(share) - 1, len(share) // 20)
     shown = np.unique(np.linspace(start, len(share) - 1, _POINTS).round().astype(int))
     marks, last = [], 1.1

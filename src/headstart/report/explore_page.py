@@ -15,9 +15,9 @@ from headstart.report.page import render
 from headstart.wording import counted, number, percent
 
 MADE_BY = "headstart explore"
-"""Stands at the beginning of both files, so that a later call may replace them and nothing else."""
+"""Mark at the beginning of both files, so that a later call may replace them and nothing else."""
 PAIRS_SHOWN = 20
-"""Near duplicates with pictures, for each pair of splits; explore.json lists all."""
+"""Near duplicates shown for each pair of splits; explore.json lists all."""
 GROUPS_SHOWN = 20
 _SAMPLES_LIMIT, _OUTLIERS_LIMIT, _MEANS_LIMIT, _PAIRS_LIMIT = 1_500_000, 1_000_000, 500_000, 1_200_000
 """Characters that the images of each section may take."""

@@ -1,4 +1,4 @@
-"""Geometry of histograms and of counts by class; like ``charts``, it knows nothing of markup or colours."""
+"""Geometry of histograms and of counts by class; like ``charts``, it knows nothing of markup or colors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def histogram_chart(histograms: dict[str, Sequence[int]], *, width: float = 400.
 
     Args:
         histograms: Name to counts, shape (bins,) each; one alone is filled.
-        width: Of the drawing.
+        width: Width of the drawing.
     """
     box = Box(46.0, 12.0, width - 14.0, 196.0)
     shares = {name: [count / max(1, sum(counts)) for count in counts] for name, counts in histograms.items()}

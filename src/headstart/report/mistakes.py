@@ -1,4 +1,4 @@
-"""The most confident mistakes, with the pictures inside the page."""
+"""The most confident mistakes, with their images inside the page."""
 
 import base64
 import io
@@ -14,10 +14,10 @@ Thumbnails = Callable[[int], UInt8Images]
 """From an image's row in the data set to its pixels, shape (height, width, 3)."""
 
 MISTAKES_SHOWN = 24
-"""On the page of a run."""
+"""Mistakes on the page of a run."""
 
 LARGEST_SIDE = 96
-"""Pixels; pictures of a folder are reduced to this, CIFAR's 32 stay as they are."""
+"""Pixels; larger images are reduced to this."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ def worst(predictions: Sequence[PredictionRow], *, count: int) -> list[Predictio
 
 
 def data_uri(pixels: UInt8Images) -> str:
-    """Return a picture of shape (height, width, 3) as a ``data:`` URI, at most 96 pixels a side."""
+    """Return an image of shape (height, width, 3) as a ``data:`` URI, at most 96 pixels a side."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     return png_uri(picture)
 
 
 def png_uri(picture: Image.Image) -> str:
-    """Return a picture as the ``data:`` URI of a PNG."""
+    """Return an image as the ``data:`` URI of a PNG."""
     content = io.BytesIO()
     picture.save(content, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")

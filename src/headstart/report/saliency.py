@@ -13,12 +13,12 @@ from headstart.runs.records import Saliency
 
 _RED = (255, 0, 60)
 _STRONGEST = 0.72
-"""Opacity of a map's largest value: the picture stays visible below."""
+"""Opacity of a map's largest value: the image stays visible below."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """A mistake with the maps for what was said and what would have been right, ``data:`` URIs of transparent PNGs."""
+    """A mistake with the maps for the predicted class and for the label, ``data:`` URIs of transparent PNGs."""
 
     mistake: Mistake
     predicted: str
@@ -52,9 +52,9 @@ def layer(grid: np.ndarray[Any, np.dtype[np.float32]], *, box: Sequence[float], 
 
     Args:
         grid: Shape (rows, columns), in [0, 1].
-        box: The part of the picture that the grid covers: top, left, height and width in pixels.
-        height: Of the picture.
-        width: Of the picture. The layer has its proportions, and at most 96 pixels a side.
+        box: The part of the image that the grid covers: top, left, height and width in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels. The layer has its proportions, and at most 96 pixels a side.
     """
     scale = min(1.0, LARGEST_SIDE / max(height, width))
     top, left, tall, wide = (round(length * scale) for length in box)
@@ -62,6 +62,6 @@ def layer(grid: np.ndarray[Any, np.dtype[np.float32]], *, box: Sequence[float], 
     opacity = opacity.resize((max(1, wide), max(1, tall)), Image.Resampling.BILINEAR)
     whole = Image.new("L", (max(1, round(width * scale)), max(1, round(height * scale))))
     whole.paste(opacity, (left, top))
-    colours: UInt8Images = np.empty((*np.asarray(whole).shape, 4), np.uint8)
-    colours[..., :3], colours[..., 3] = _RED, np.asarray(whole)
-    return png_uri(Image.fromarray(colours))
+    colors: UInt8Images = np.empty((*np.asarray(whole).shape, 4), np.uint8)
+    colors[..., :3], colors[..., 3] = _RED, np.asarray(whole)
+    return png_uri(Image.fromarray(colors))

@@ -15,6 +15,7 @@ from headstart.report.learning import learning_curves
 from headstart.report.page import render, write_page
 from headstart.runs.run import Run
 from headstart.studies.words import (
+    described_seed,
     discarded_finetuning,
     interval,
     lesson_sentences,
@@ -23,7 +24,6 @@ from headstart.studies.words import (
     signed,
     stage_sentence,
     study_commands,
-    told_seed,
     was_kept,
     weak_class_sentences,
 )
@@ -37,7 +37,7 @@ def write_study_page(folder: Path) -> Path:
     """Write ``study.html``, whole or not at all.
 
     Args:
-        folder: Of the study: ``study.json``, and the runs that it names.
+        folder: Folder of the study, with ``study.json`` and the runs that it names.
 
     Returns:
         The page's path.
@@ -47,7 +47,7 @@ def write_study_page(folder: Path) -> Path:
     """
     study = _read(folder / "study.json")
     seeds = sorted({row["seed"] for row in study["stages"]})
-    seed = told_seed(study)
+    seed = described_seed(study)
     rows = [row for row in study["stages"] if row["seed"] == seed]
     main = [row for row in rows if not row["aside"]]
     page = render(

@@ -150,7 +150,7 @@ def study_commands(study: Mapping[str, Any]) -> list[str]:
     return commands
 
 
-def told_seed(study: Mapping[str, Any]) -> int:
+def described_seed(study: Mapping[str, Any]) -> int:
     """Return the seed whose stages are described one by one: the one with most stages, the smallest among equals."""
     stages = Counter(row["seed"] for row in study["stages"] if not row["aside"])
     return min(stages, key=lambda seed: (-stages[seed], seed), default=0)

@@ -18,9 +18,9 @@ from headstart.tasks.measures import check_labels
 TEMPERATURE_BOUNDS = (0.05, 20.0)
 """Outside of these a fit says more about a tiny validation split than about the classifier."""
 _HALVINGS = 30
-"""Of the interval of log T, which is then known to 6e-9."""
+"""Times that the interval of log T is halved; T is then known to 6e-9."""
 _ENTRIES = 2**21
-"""Numbers of a block: 16 MB as float64."""
+"""Numbers in a block: 16 MB as float64."""
 
 Logits = NDArray[np.floating[Any]]
 
@@ -82,7 +82,7 @@ def judge(logits: Logits, labels: NDArray[np.int64], *, temperature: float = 1.0
 
 
 def fit_temperature(logits: Logits, labels: NDArray[np.int64]) -> float:
-    """Return the temperature that minimises the negative log-likelihood of ``labels``, within 0.05 and 20.
+    """Return the temperature that minimizes the negative log-likelihood of ``labels``, within 0.05 and 20.
 
     The likelihood is convex in 1 / T, so halving the interval by the sign of its slope finds the one minimum. There is
     none when every image is classified right: the colder, the better, whatever the confidence deserves. Such a split is

@@ -56,7 +56,7 @@ def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> dict[str, C
 
     Args:
         confusion: Shape (classes, classes), as ``confusion_matrix`` returns it.
-        names: Of the classes, in the matrix's order.
+        names: Names of the classes, in the matrix's order.
     """
     support = confusion.sum(axis=1).tolist()
     columns = (column.tolist() for column in _ratios(confusion))

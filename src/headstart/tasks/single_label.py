@@ -80,7 +80,7 @@ class SingleLabel:
         Args:
             logits: Shape (n, classes), uncalibrated.
             labels: Shape (n,).
-            names: Of the classes, in the order of the columns.
+            names: Names of the classes, in the order of the columns.
             temperature: Divides the logits.
 
         Raises:

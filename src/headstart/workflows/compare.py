@@ -23,7 +23,7 @@ from headstart.evaluation.comparison import (
     Change,
     ClassChange,
     PairedComparison,
-    compare_answers,
+    compare_predictions,
     holm,
 )
 from headstart.evaluation.thumbnails import mistake_pixels
@@ -33,7 +33,7 @@ from headstart.tasks.metrics import METRICS
 from headstart.wording import listed, percent
 
 EXAMPLES = 12
-"""Images told in full for each pair and side; of the others the rows."""
+"""Images described in full for each pair and side; of the others only the rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def compare(
     if out is not None:
         check_place(Path(out))
     elif data_dir is not None:
-        raise InputError("--data-dir is for the pictures on the page, and no page is asked for. Add --out FILE.html.")
+        raise InputError("--data-dir is for the images on the page, and no page is asked for. Add --out FILE.html.")
     compared = read_runs([Path(run) for run in runs])
     check_comparable(compared)
     result = _assemble(compared)
@@ -94,9 +94,9 @@ def compare(
 
 def _assemble(runs: Sequence[ComparedRun]) -> Comparison:
     names = runs[0].class_names
-    labels, *answers = _indices(runs, names)
+    labels, *predicted = _indices(runs, names)
     places = list(combinations(range(len(runs)), 2))
-    comparisons = [compare_answers(labels, answers[i], answers[j], num_classes=len(names)) for i, j in places]
+    comparisons = [compare_predictions(labels, predicted[i], predicted[j], num_classes=len(names)) for i, j in places]
     p_values = holm([comparison.p_value for comparison in comparisons])
     pairs = [
         _pair(runs[i], runs[j], comparison, p_value, names)
@@ -124,7 +124,7 @@ def _assemble(runs: Sequence[ComparedRun]) -> Comparison:
 
 
 def _indices(runs: Sequence[ComparedRun], names: Sequence[str]) -> list[Any]:
-    """Return the labels, then each run's answers, as indices of shape (n,) in one order for all."""
+    """Return the labels, then each run's predictions, as indices of shape (n,) in one order for all."""
     index = {name: i for i, name in enumerate(names)}
     labels = np.array([index[line.label] for line in runs[0].in_common_order], dtype=np.int64)
     return [
@@ -219,7 +219,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _only_one_right(first: ComparedRun, second: ComparedRun, *, winner: ComparedRun) -> dict[str, Any]:
-    """Return the images that only ``winner`` gets right: all rows, and those in full of which both were surest."""
+    """Return the images that only ``winner`` gets right: all rows, and examples with the highest probabilities."""
     loser = second if winner is first else first
     found = [
         (ours.probability + theirs.probability, place.row, place.sha256, ours, theirs)
@@ -298,6 +298,6 @@ def _pictures(
         pictures = {row: pixels(row) for row in wanted}
     except (DataError, IndexError, KeyError) as error:
         if data_dir is not None:
-            raise DataError(f"{data_dir} does not hold the pictures of these runs: {error}") from None
+            raise DataError(f"{data_dir} does not hold the images of these runs: {error}") from None
         return {}, str(error)
     return pictures, None

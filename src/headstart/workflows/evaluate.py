@@ -11,7 +11,7 @@ from headstart.evaluation.robustness import headline, measure_corruptions, sampl
 from headstart.evaluation.saliency import check_explainable, write_saliency
 from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.report.html import write_report
-from headstart.report.mistakes import MISTAKES_SHOWN, worst
+from headstart.report.mistakes import LARGEST_SIDE, MISTAKES_SHOWN, worst
 from headstart.runs.records import Metrics
 from headstart.runs.run import Run
 
@@ -76,5 +76,5 @@ def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, da
     if extras.saliency:
         wanted = {p.row: (p.predicted, p.label) for p in worst(run.predictions(), count=MISTAKES_SHOWN)}
         write_saliency(run, dataset, wanted=wanted, device=device)
-    write_report(run, mistake_pixels(dataset))
+    write_report(run, mistake_pixels(dataset, at_least=LARGEST_SIDE))
     return metrics

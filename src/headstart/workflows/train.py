@@ -14,6 +14,7 @@ from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.evaluation.validation import validate_run
 from headstart.recipe.schema import Recipe, differences
 from headstart.report.html import write_report
+from headstart.report.mistakes import LARGEST_SIDE
 from headstart.runs.folder import check_free, claim_run, reopen_run
 from headstart.runs.records import PACKAGES, DataRecord, Environment, Metrics, Surroundings
 from headstart.runs.run import Run
@@ -132,7 +133,7 @@ def _measure_alone(run: Run, dataset: Dataset, session: Session, *, sealed: bool
         training=replace(metrics.training, peak_rss_mb=round(peak_memory_mb(), 1)),
     )
     run.write_metrics(metrics)
-    write_report(run, mistake_pixels(dataset))
+    write_report(run, mistake_pixels(dataset, at_least=LARGEST_SIDE))
     # Nothing goes on from the checkpoints of a complete run, and they are most of its bytes.
     run.drop_checkpoints()
     return metrics
