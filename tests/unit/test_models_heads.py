@@ -10,7 +10,7 @@ from headstart.models.backbones import load_backbone
 from headstart.models.heads import (
     build_classifier,
     empty_classifier,
-    head_logits,
+    feature_head,
     head_of,
     last_feature_map,
     pooled_features,
@@ -38,7 +38,7 @@ def test_features_through_the_head_are_the_network(architecture, hidden, images)
         logits, features = module(images), pooled_features(module, images)
         assert logits.shape == (3, 5)
         assert features.ndim == 2
-        torch.testing.assert_close(head_logits(module, features), logits)
+        torch.testing.assert_close(feature_head(module)(features), logits)
 
 
 @pytest.mark.parametrize("architecture", FAMILIES)
@@ -84,14 +84,30 @@ def test_dropout_acts_while_training_and_only_then(architecture, hidden, images)
     with torch.no_grad():
         kept = classifier(architecture, hidden, dropout=0.0)
         dropped = classifier(architecture, hidden, dropout=0.9)
-        features = pooled_features(kept, images)
-        assert torch.equal(head_logits(dropped, features), head_logits(kept, features))
-        kept.train()
-        dropped.train()
-        assert torch.equal(head_logits(kept, features), head_logits(kept, features))
-        assert not torch.equal(head_logits(dropped, features), head_logits(dropped, features))
-        freeze_norms(dropped)
+        assert torch.equal(dropped(images), kept(images))
+        for module in (kept, dropped):
+            module.train()
+            freeze_norms(module)
+        assert torch.equal(kept(images), kept(images))
         assert not torch.equal(dropped(images), dropped(images))
+
+
+@pytest.mark.parametrize("hidden", HEADS)
+def test_training_the_head_on_features_trains_a_convolutional_classifier(hidden, images):
+    module = classifier("resnetv2_18", hidden)
+    assert hidden or isinstance(head_of(module), nn.Conv2d)
+    with torch.no_grad():
+        features = pooled_features(module, images)
+        before = module(images)
+    head = feature_head(module)
+    kept = head.state_dict()
+    torch.nn.functional.cross_entropy(head(features), torch.tensor([0, 1, 2])).backward()
+    torch.optim.SGD(head.parameters(), lr=1.0).step()
+    with torch.no_grad():
+        assert not torch.allclose(module(images), before)
+        torch.testing.assert_close(module(images), head(features))
+    head.load_state_dict({name: torch.zeros_like(value) for name, value in kept.items()})
+    assert not module(images).any()
 
 
 def test_a_vision_transformer_takes_other_sizes_than_that_of_pretraining():
@@ -105,9 +121,24 @@ def test_an_unknown_architecture_is_refused(architecture):
         empty_classifier(architecture, num_classes=5)
 
 
-def test_a_network_with_two_classifiers_is_refused():
-    with pytest.raises(WeightsError, match="several classifiers"):
-        empty_classifier("deit_tiny_distilled_patch16_224", num_classes=5)
+@pytest.mark.parametrize("hidden", [(), (16,)])
+def test_a_network_with_a_second_classifier_for_distillation_has_one_in_both_places(hidden, images):
+    module = classifier("swiftformer_xs", hidden)
+    assert module.head is module.head_dist
+    assert head_of(module) is module.head
+    empty = empty_classifier("swiftformer_xs", num_classes=5, hidden=hidden).eval()
+    copies = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert any(name.startswith("head_dist.") for name in copies)
+    empty.load_state_dict(copies)
+    with torch.inference_mode():
+        torch.testing.assert_close(feature_head(module)(pooled_features(module, images)), module(images))
+        assert torch.equal(empty(images), module(images))
+
+
+@pytest.mark.parametrize("architecture", ["crossvit_9_240", "repvit_m0_9", "levit_128s"])
+def test_a_network_whose_classifier_is_no_plain_layer_is_refused(architecture):
+    with pytest.raises(WeightsError, match=r"can't be replaced.*Choose another backbone"):
+        empty_classifier(architecture, num_classes=5)
 
 
 def freeze_norms(module):

@@ -1,5 +1,6 @@
 """Networks by name, without weights: timm's own, and the one that headstart adds."""
 
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,12 +90,18 @@ class _Valueless(TorchFunctionMode):
 
 
 def creation_options(architecture: str) -> dict[str, Any]:
-    """Return what timm must be told to build a network that takes any image size.
+    """Return what timm must be told to build a network that takes as many image sizes as possible.
 
     Vision transformers otherwise refuse every size but that of pretraining; with this they interpolate their
-    position embedding.
+    position embedding, and pad images whose sides are no multiples of their patches.
     """
-    return {"dynamic_img_size": True} if hasattr(outline(architecture), "dynamic_img_size") else {}
+    network = outline(architecture)
+    options: dict[str, Any] = {}
+    if hasattr(network, "dynamic_img_size"):
+        options["dynamic_img_size"] = True
+        if "dynamic_img_pad" in inspect.signature(type(network).__init__).parameters:
+            options["dynamic_img_pad"] = True
+    return options
 
 
 def adapt_tensors(network: Network, state: dict[str, Tensor]) -> dict[str, Tensor]:

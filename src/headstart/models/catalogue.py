@@ -67,7 +67,7 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
     """
     names = [*_OWN, *_hub_names()]
     if pattern is None:
-        names = [name for name in names if name in _OWN or _here(name)]
+        names = [name for name in names if name in _OWN or on_disk(name)]
     else:
         wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
         names = [name for name in names if fnmatchcase(name, wanted)]
@@ -77,7 +77,7 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
 
 def offline_backbones() -> list[str]:
     """Return the backbones that can be loaded here without a network, the embedded default first."""
-    return [name for name in [*_OWN, *_hub_names()] if _here(name)]
+    return [name for name in [*_OWN, *_hub_names()] if on_disk(name)]
 
 
 def full_name(name: str) -> str:
@@ -117,7 +117,7 @@ def _hub_names() -> tuple[str, ...]:
     return tuple(name for name in timm.list_models(pretrained=True) if name not in PACKAGES)
 
 
-def _here(name: str) -> bool:
+def on_disk(name: str) -> bool:
     """Return whether a backbone's weights are on this machine."""
     if name in PACKAGES:
         return PACKAGES[name].installed
@@ -139,7 +139,7 @@ def _describe(name: str, *, count: bool) -> BackboneInfo:
     return BackboneInfo(
         name=name,
         source=source,
-        available=_here(name),
+        available=on_disk(name),
         parameters=_parameters(config["architecture"]) if count else None,
         size=config["input_size"][-1],
         imagenet_top1=_PUBLISHED_TOP1.get(name),

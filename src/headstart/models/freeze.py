@@ -8,6 +8,7 @@ from timm.optim._param_groups import param_groups_layer_decay
 from torch import nn
 
 from headstart.errors import RecipeError
+from headstart.models.heads import head_of
 
 SUGGESTED_RATES = {"depthwise": 3e-4, "dense": 1e-4}
 """Peak learning rates of AdamW that did well on validation. Filters of depthwise networks are few and large; those of
@@ -27,7 +28,7 @@ def count_stages(module: nn.Module, stages: float) -> int:
     """
     # The last group is the head, the first the stem.
     available = len(stage_parameters(module)) - 2
-    if stages > available:
+    if stages >= 1 and stages > available:
         raise RecipeError(
             f"finetune.freeze.stages is {stages}, but this backbone has {available} stages. "
             f"Allowed: 0 to {available}, or a share between 0 and 1."
@@ -57,8 +58,17 @@ def freeze(module: nn.Module, *, stages: int, depthwise: bool = False) -> list[s
 
 
 def stage_parameters(module: nn.Module) -> list[list[str]]:
-    """Return the names of the parameters by stage: the stem, the stages, the head. Source: timm's group_matcher."""
-    grouped: dict[Any, list[str]] = group_parameters(module, module.group_matcher(coarse=True))  # type: ignore[operator]
+    """Return the names of the parameters by stage: the stem, the stages, the head. Source: timm's group_matcher.
+
+    Of a network that does not tell its stages, everything before the head counts as the stem.
+    """
+    try:
+        matcher = module.group_matcher(coarse=True)  # type: ignore[operator]
+    except (AttributeError, AssertionError):
+        head = {id(parameter) for parameter in head_of(module).parameters()}
+        named = list(module.named_parameters())
+        return [[n for n, p in named if id(p) not in head], [n for n, p in named if id(p) in head]]
+    grouped: dict[Any, list[str]] = group_parameters(module, matcher)
     return [grouped[key] for key in sorted(grouped)]
 
 

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
@@ -87,30 +86,32 @@ def fill(outline: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def head_of(module: nn.Module) -> nn.Module:
-    """Return the classifier: the layers between pooled features and logits."""
-    return _named_head(module)[1]
+    """Return the classifier as the network holds it: the layers between pooled features and logits."""
+    return next(iter(_named_heads(module).values()))
 
 
 def pooled_features(module: nn.Module, images: Tensor) -> Tensor:
     """Return what the head sees: (B, 3, H, W) to (B, features)."""
     network: Network = module
     features: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)
-    return features
+    # Networks that classify with a 1x1 convolution keep pooled features as a map of one pixel.
+    return features[:, :, 0, 0] if features.ndim == 4 and features.shape[2:] == (1, 1) else features
 
 
-def head_logits(module: nn.Module, features: Tensor) -> Tensor:
-    """Return the logits (B, classes) of pooled features (B, features), with dropout while training.
+def feature_head(module: nn.Module) -> nn.Module:
+    """Return the classifier as a module from pooled features (B, features) to logits (B, classes).
 
-    ``head_logits(module, pooled_features(module, images))`` equals ``module(images)`` in evaluation mode.
+    Its parameters share their memory with those of ``head_of(module)``, so that training it trains the classifier.
+    ``feature_head(module)(pooled_features(module, images))`` equals ``module(images)`` in evaluation mode.
     """
     head = head_of(module)
-    if isinstance(head, nn.Sequential):
-        logits: Tensor = head(features)
-        return logits
-    dropped = F.dropout(features, _dropout_of(module), training=module.training)
-    # Some networks classify with a 1x1 convolution.
-    inputs = dropped[:, :, None, None] if isinstance(head, nn.Conv2d) else dropped
-    return torch.flatten(head(inputs), 1)
+    if not isinstance(head, nn.Conv2d):
+        return head
+    linear = nn.Linear(head.in_channels, head.out_channels, bias=head.bias is not None, device="meta")
+    linear.weight = nn.Parameter(head.weight.detach().flatten(1))
+    if head.bias is not None:
+        linear.bias = nn.Parameter(head.bias.detach())
+    return linear.train(head.training)
 
 
 def last_feature_map(module: nn.Module, *, size: int) -> tuple[str, nn.Module]:
@@ -162,16 +163,18 @@ def _graft(
     # New layers draw from the global state when they are made, before the generator overwrites them.
     with torch.random.fork_rng(devices=[]):
         module.reset_classifier(num_classes)
-        name, head = _named_head(module)
-        if not isinstance(head, nn.Linear | nn.Conv2d):
+        heads = _named_heads(module)
+        head = next(iter(heads.values()))
+        if not isinstance(head, nn.Linear | nn.Conv2d) or head.bias is None:
             raise WeightsError(
-                f"The classifier of {architecture} is a {type(head).__name__}, which can't be replaced. "
+                f"The classifier of {architecture} is a {type(head).__name__} that can't be replaced by a new one. "
                 "Choose another backbone."
             )
         _set_dropout(module, 0.0 if hidden else dropout, architecture)
         if hidden:
             features = head.weight.shape[1]
             head = _mlp((features, *hidden, num_classes), dropout, flatten=isinstance(head, nn.Conv2d))
+        for name in heads:
             module.set_submodule(name, head)
     for layer in head.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -200,14 +203,28 @@ def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> Non
             layer.bias.zero_()
 
 
-def _named_head(module: Network) -> tuple[str, nn.Module]:
-    head = module.get_classifier()
-    for name, candidate in module.named_modules():
-        if candidate is head:
-            return name, candidate
-    raise WeightsError(
-        f"{type(module).__name__} has several classifiers, or none. Choose a backbone with a single one."
-    )
+def _named_heads(module: Network) -> dict[str, nn.Module]:
+    """Return a network's classifiers by their paths.
+
+    Networks that were trained by distillation have two and average their logits; ``_graft`` puts one module into both
+    places, which changes nothing in the average.
+    """
+    found = module.get_classifier()
+    heads = [_inner(head) for head in (found if isinstance(found, tuple | list) else [found]) if head is not None]
+    named = {
+        name: part for name, part in module.named_modules(remove_duplicate=False) if any(part is head for head in heads)
+    }
+    if not named or len({type(head) for head in heads}) > 1:
+        raise WeightsError(
+            f"{type(module).__name__} has no classifier that could be replaced. Choose another backbone."
+        )
+    return named
+
+
+def _inner(head: nn.Module) -> nn.Module:
+    """Return the layer that classifies in what some networks give with their pooling and dropout."""
+    inner = getattr(head, "fc", None)
+    return inner if isinstance(inner, nn.Linear | nn.Conv2d | nn.Sequential) else head
 
 
 def _dropouts(module: Network) -> list[nn.Dropout]:
@@ -217,11 +234,6 @@ def _dropouts(module: Network) -> list[nn.Dropout]:
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Dropout) and name in {"head_drop", "head.drop", "head.head_drop", "drop", "dropout"}
     ]
-
-
-def _dropout_of(module: Network) -> float:
-    layers = _dropouts(module)
-    return float(layers[0].p) if layers else float(getattr(module, "drop_rate", 0.0))
 
 
 def _set_dropout(module: Network, probability: float, architecture: str) -> None:

@@ -85,6 +85,16 @@ class Recipe(Section):
         assert self.probe is not None
         return self.probe.size
 
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """All image sizes in pixels at which the network is run, in ascending order."""
+        sizes = {self.input_size}
+        if self.probe:
+            sizes.add(self.probe.size)
+        if self.finetune:
+            sizes |= {step.size for step in self.finetune.schedule}
+        return tuple(sorted(sizes))
+
 
 def _check_augmentation(finetune: FinetuneRecipe) -> None:
     augment = finetune.augment

@@ -21,7 +21,7 @@ from headstart.data.splits import build_manifest
 from headstart.features.cache import FrozenBackbone, frozen_features
 from headstart.models.fold import unfolded_state_dict
 from headstart.models.freeze import parameter_groups, suggested_rate
-from headstart.models.heads import empty_classifier, head_of
+from headstart.models.heads import empty_classifier, feature_head, head_of
 from headstart.recipe.schema import Recipe
 from headstart.recipe.sections import FinetuneRecipe, ProbeRecipe
 from headstart.runs.records import TrainingFacts
@@ -159,11 +159,12 @@ def _train_probe(work: _Work, probe: ProbeRecipe) -> _Trained:
     )
     cached_seconds = sum(part.cached_seconds for part in found)
     weights = class_weights(tune.class_weights, material.train.subset) if tune else None
-    head = head_of(material.classifier).to("cpu")
+    head_of(material.classifier).to("cpu")
+    head = feature_head(material.classifier)
     if probe.solver == "lbfgs":
         assert isinstance(head, nn.Linear)
         fit_linear(train, head, l2=probe.l2, weights=weights)
-        head.to(material.device)
+        head_of(material.classifier).to(material.device)
         return _Trained(cached_seconds=cached_seconds)
     with terminal.bar("Validation features", len(material.val)) as advance:
         val = frozen_features(backbone, material.val, advance=advance)
@@ -178,7 +179,7 @@ def _train_probe(work: _Work, probe: ProbeRecipe) -> _Trained:
             image_size=probe.size,
             advance=advance,
         )
-    head.to(material.device)
+    head_of(material.classifier).to(material.device)
     return _Trained(best_epoch, tuple(history), cached_seconds=cached_seconds + val.cached_seconds)
 
 

@@ -15,6 +15,7 @@ from headstart.data.splits import split_train
 from headstart.data.subset import Subset
 from headstart.data.working_copy import Squares, working_copy
 from headstart.models.backbones import Backbone, fed_unit_range, load_backbone
+from headstart.models.fits import check_before_download, require_fit
 from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel
 from headstart.models.freeze import count_stages, freeze
 from headstart.models.heads import build_classifier
@@ -75,6 +76,8 @@ def prepare(
     """
     check_precision(recipe.hardware.precision, device)
     train, val = split_checked(recipe, dataset, processes=processes.world)
+    if recipe.weights == "auto":
+        check_before_download(recipe.backbone, recipe.image_sizes)
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
     if recipe.preprocessing == "unit":
         backbone = fed_unit_range(backbone)
@@ -95,9 +98,10 @@ def prepare(
         dropout=recipe.head.dropout,
         seed=recipe.seed,
     )
+    require_fit(classifier.eval(), backbone.name, recipe.image_sizes, usual=backbone.preprocess.size)
     # Statistics that never change again can be folded away, which makes every pass cheaper.
     fixed_statistics = recipe.finetune is None or recipe.finetune.freeze.batch_norm
-    folds = fold_batch_norm(classifier, size=backbone.preprocess.size) if fixed_statistics else ()
+    folds = fold_batch_norm(classifier, size=recipe.input_size) if fixed_statistics else ()
     pad_in_kernel(classifier)
     frozen_stages = 0
     if recipe.finetune:
