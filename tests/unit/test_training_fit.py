@@ -8,10 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 import headstart
+from headstart.data.augment import Augmentation
 from headstart.errors import RecipeError
 from headstart.training import fit as fit_module
 from headstart.training.loop import fine_tune
 from headstart.training.probe import fit_head
+from headstart.training.schedule import Schedule
 
 ADAM = {"probe": {"solver": "adam", "size": 32, "epochs": 2, "batch_size": 50}, "finetune": None}
 TUNE = {"probe": None, "finetune": {"schedule": [{"epochs": 1, "size": 32}], "batch_size": 50}}
@@ -68,6 +70,55 @@ def test_the_weights_that_fine_tuning_returns_are_those_that_are_saved(own_home,
     saved = weights_of(tmp_path / "run")
     assert saved.keys() == kept.keys()
     assert all(torch.equal(saved[name], tensor) for name, tensor in kept.items())
+
+
+class Captured(Exception):  # noqa: N818
+    pass
+
+
+def test_every_setting_of_the_recipe_reaches_the_loop(own_home, sample_dir, tmp_path):
+    settings = {
+        "lr": 3e-3,
+        "weight_decay": 0.07,
+        "layer_decay": 0.6,
+        "warmup": 0.25,
+        "decay": "constant",
+        "label_smoothing": 0.15,
+        "class_weights": {"cat": 3},
+        "ema": 0.9,
+        "clip_norm": 0.7,
+        "patience": 4,
+        "schedule": [{"epochs": 1, "size": 32}, {"epochs": 2, "size": 40}],
+        "freeze": {"stages": 1, "batch_norm": False},
+        "augment": {"flip": False, "min_scale": 0.4, "max_aspect": 1.3, "trivial": 0.2, "mixup": 0.1, "cutmix": 0.5}
+        | {"stronger": {"dog": 0.8}},
+    }
+    changes = {f"finetune.{key}": value for key, value in settings.items()} | {"hardware.checkpoint_minutes": 7}
+    with mock.patch.object(fit_module, "fine_tune", side_effect=Captured) as loop, pytest.raises(Captured):
+        train(sample_dir, tmp_path / "run", TUNE, weights="none", **changes)
+    learner, batches, selection, checkpoints = loop.call_args.args
+
+    optimization, steps = learner.optimization, 3 * (90 // 50)
+    assert optimization.schedule == Schedule(3e-3, steps, 0.25, "constant")
+    assert optimization.clip_norm == 0.7
+    groups = optimization.optimizer.param_groups
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.07}
+    assert {round(group["lr_scale"], 4) for group in groups} >= {1.0, 0.6, 0.36}
+    assert {id(parameter) for group in groups for parameter in group["params"]} == {
+        id(parameter) for parameter in learner.module.parameters() if parameter.requires_grad
+    }
+    assert learner.objective.label_smoothing == 0.15
+    assert sorted(learner.objective.class_weights.tolist()) == [1] * 9 + [3]
+    assert learner.average.decay == 0.9
+    assert not learner.freeze_batch_norm
+    assert learner.trained is learner.module
+    assert selection.patience == 4
+    assert (checkpoints.folder, checkpoints.seconds) == (tmp_path / "run" / "checkpoints", 420)
+    assert batches.sizes == [32, 40, 40]
+    assert batches.augmentation == Augmentation(
+        flip=False, min_scale=0.4, max_aspect=1.3, trivial=0.2, stronger={"dog": 0.8}, mixup=0.1, cutmix=0.5
+    )
+    assert (batches.batch_size, batches.seed, batches.views) == (50, 0, 0)
 
 
 def test_smoothing_does_not_change_what_the_history_calls_a_loss(own_home, sample_dir, tmp_path):

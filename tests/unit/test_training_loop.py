@@ -13,6 +13,7 @@ from torch import nn
 from headstart.compute.precision import Arithmetic
 from headstart.data.batches import Batch
 from headstart.errors import StoppedError, TrainingError
+from headstart.training import loop
 from headstart.training.average import MovingAverage
 from headstart.training.checkpoint import newest_checkpoint, read_checkpoints, write_checkpoint
 from headstart.training.learner import Learner
@@ -155,6 +156,16 @@ def test_a_constant_rate_stays(tmp_path):
     assert weights_of(learner.module) == pytest.approx(worked_out(3, rates=[LR] * 3)[0][-1], rel=1e-5)
 
 
+def test_the_record_of_an_epoch_counts_what_the_network_met(tmp_path):
+    _, _, progress = train(tmp_path, Points(epochs=4), decay="constant")
+    _, losses, hits = worked_out(12, rates=[LR] * 12)
+    assert [r.train_accuracy for r in progress.history] == [sum(hits[n : n + 3]) / 6 for n in (0, 3, 6, 9)]
+    assert sum(hits) != 12, "half of them would not tell right from wrong"
+    assert [r.train_loss for r in progress.history] == pytest.approx(
+        [sum(losses[n : n + 3]) / 3 for n in (0, 3, 6, 9)], rel=1e-5
+    )
+
+
 def test_label_smoothing_moves_the_weights_but_not_the_loss_that_is_recorded(tmp_path):
     learner, _, progress = train(tmp_path, decay="constant", label_smoothing=0.2)
     trajectory, losses, hits = worked_out(3, rates=[LR] * 3, smoothing=0.2)
@@ -184,6 +195,13 @@ def test_the_whole_gradient_is_clipped_to_a_norm(tmp_path, clip_norm):
     free, _, _ = worked_out(3, rates=[LR] * 3)
     assert weights_of(learner.module) == pytest.approx(clipped[-1], rel=1e-5)
     assert (clipped[-1] == pytest.approx(free[-1], rel=1e-3)) is (clip_norm == 10.0)
+
+
+def test_in_fp16_it_is_the_gradient_that_is_clipped_and_not_its_scaled_likeness(tmp_path):
+    # Nothing here is rounded to fp16: the network holds no matrix product.
+    learner, _, _ = train(tmp_path, decay="constant", clip_norm=0.3, precision="fp16")
+    clipped, _, _ = worked_out(3, rates=[LR] * 3, clip_norm=0.3)
+    assert weights_of(learner.module) == pytest.approx(clipped[-1], rel=1e-5)
 
 
 def test_the_moving_average_starts_at_the_first_step_and_is_what_is_validated_and_kept(tmp_path):
@@ -226,6 +244,30 @@ def test_training_stops_after_so_many_epochs_without_a_better_one(tmp_path, pati
 def test_every_epoch_trains_in_training_mode_after_a_validation(tmp_path):
     learner, _, _ = train(tmp_path, Points(epochs=2))
     assert learner.module.modes == [True] * 6
+
+
+def test_what_a_layer_draws_follows_from_the_seed_of_its_batch(tmp_path):
+    class Drawing(Line):
+        def forward(self, x):
+            self.modes.append(float(torch.rand(1)))
+            return super().forward(x)
+
+    network, batches = Drawing(), Points(epochs=2)
+    learner = learner_of(network, steps=6)
+    fine_tune(
+        learner, batches, Selection(lambda _: (1.0, float(torch.rand(1))), (9.0, 0.0)), Checkpoints(tmp_path, 1e9)
+    )
+    drawn = [mode for mode in network.modes if not isinstance(mode, bool)]
+    assert drawn == [float(torch.rand(1, generator=torch.Generator().manual_seed(s))) for s in (0, 1, 2, 100, 101, 102)]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_statistics_of_batch_norms_move_only_where_they_may(frozen):
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout())
+    network.w, network.b = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+    learner = replace(learner_of(network, steps=1), freeze_batch_norm=frozen)
+    learner.start()
+    assert (network[0].training, network[1].training) == (not frozen, True)
 
 
 def state_of(learner, best, progress):
@@ -284,15 +326,32 @@ def test_a_checkpoint_is_written_after_every_epoch_and_when_it_is_time(tmp_path)
     assert written == [None, None, None, 3, 3, 3]
 
 
+def test_inside_an_epoch_the_clock_decides(tmp_path, monkeypatch):
+    now, written = [0.0], []
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    def step(progress):
+        path = newest_checkpoint(tmp_path)
+        written.append(int(path.name.split("-")[1]) if path else None)
+        now[0] += 10
+
+    # The third step and the sixth are the first ones more than 15 s after the last checkpoint.
+    _, _, progress = train(tmp_path, Points(steps_per_epoch=8), hooks={"on_step": step}, seconds=15)
+    assert written == [None, None, None, 3, 3, 3, 6, 6]
+    assert progress.history[0].seconds == 70
+    assert progress.history[0].images_per_second == 16 / 70
+
+
 def test_a_stop_request_saves_and_says_how_to_resume(tmp_path):
     def request(progress):
         if (progress.epoch, progress.step) == (1, 1):
             os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
     with pytest.raises(StoppedError, match=rf"epoch 2, step 2.*--resume {tmp_path.parent}"):
         train(tmp_path, Points(epochs=3), hooks={"on_step": request})
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in numbers] == before
     assert newest_checkpoint(tmp_path).name.startswith("step-000000005")
 
 
