@@ -315,5 +315,10 @@ class Run:
         write_json(self.path / name, dict(content))
 
 
+def runs_below(place: Path) -> list[Run]:
+    """Return the runs in a folder and in the folders below it, by path."""
+    return [Run(path.parent) for path in sorted(place.rglob("recipe.yaml"))]
+
+
 def _short(value: float) -> float | str:
     return f"{value:.6g}" if isinstance(value, float) else value

@@ -8,7 +8,8 @@ from typing import Any
 from headstart import api
 from headstart.contracts import listed
 from headstart.errors import InputError, RecipeError, RunError
-from headstart.recipe.schema import Recipe, differences, load_recipe
+from headstart.recipe.schema import Recipe, differences
+from headstart.runs.run import Run
 from headstart.studies.ledger import Ledger
 from headstart.studies.plan import ONLY, Stage, has_section
 from headstart.studies.rows import lead_to_same_run
@@ -74,9 +75,9 @@ def _check_unchanged(where: str, variant: str, recipe: Recipe, row: dict[str, An
     """Refuse to go on with a study one of whose finished stages would now be another one."""
     for known in row["variants"] if row else []:
         # A variant whose run was removed is made again, or not asked for.
-        own = folder / known["run"] / "recipe.yaml"
-        if known["name"] == variant and own.is_file():
-            earlier = load_recipe(str(own))
+        own = Run(folder / known["run"])
+        if known["name"] == variant and own.is_started:
+            earlier = own.recipe()
             if not lead_to_same_run(earlier, recipe):
                 told = differences(earlier, recipe.model_copy(update={"description": earlier.description}))
                 raise RunError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from headstart.errors import RunError
 from headstart.files import write_json
+from headstart.runs.run import Run
 
 FILE = "study.json"
 _SIDES = ("unit", "weights")
@@ -122,4 +123,4 @@ def open_ledger(folder: Path, header: dict[str, Any], *, order: Sequence[str], r
 
 def _is_there(run: Path) -> bool:
     # Written last, so that a run which is being made anew is not there yet.
-    return (run / "validation.json").is_file()
+    return Run(run).is_validated

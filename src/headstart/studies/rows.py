@@ -1,15 +1,16 @@
 """What a stage comes to: its variants as trained, the one that validation chose, and the figures worth keeping."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import RunError
-from headstart.recipe.schema import Recipe, load_recipe
+from headstart.recipe.schema import Recipe
+from headstart.runs.records import TrainingFacts
+from headstart.runs.run import Run, runs_below
 from headstart.studies.plan import ONLY, Stage
+from headstart.tasks.metrics import SplitMetrics
 
 _FIGURES = ("accuracy", "accuracy_ci95", "n", "macro_f1", "nll", "ece", "ece_calibrated", "per_class")
 _COSTS = ("train_seconds", "train_images_per_second", "device", "precision", "best_epoch")
@@ -21,16 +22,16 @@ class VariantRun:
 
     Attributes:
         name: Of the variant.
-        path: Of its run folder.
-        val: ``validation.json``.
-        facts: ``training.json``.
+        path: Folder of its run.
+        val: Figures on validation.
+        facts: Facts about its training.
         reused: Whether the run was made for an earlier stage.
     """
 
     name: str
     path: Path
-    val: dict[str, Any]
-    facts: dict[str, Any]
+    val: SplitMetrics
+    facts: TrainingFacts
     reused: bool
 
 
@@ -40,13 +41,15 @@ def read_variant(name: str, path: Path, *, reused: bool) -> VariantRun:
     Raises:
         RunError: A file is missing or damaged.
     """
-    return VariantRun(name, path, _read(path / "validation.json"), _read(path / "training.json"), reused)
+    run = Run(path)
+    return VariantRun(name, path, run.validation(), run.training(), reused)
 
 
 def known_runs(place: Path) -> Iterator[tuple[Path, Recipe]]:
     """Yield the finished runs below a folder, with their recipes."""
-    for path in sorted(place.rglob("validation.json")):
-        yield path.parent, load_recipe(str(path.parent / "recipe.yaml"))
+    for run in runs_below(place):
+        if run.is_validated:
+            yield run.path, run.recipe()
 
 
 def lead_to_same_run(one: Recipe, other: Recipe) -> bool:
@@ -99,8 +102,8 @@ def stage_row(
         missing: Why variants were left out, by name.
         weakest: Classes that the variants were made for.
     """
-    metrics, environment = _read(best.path / "metrics.json"), _read(best.path / "environment.json")
-    recipe = load_recipe(str(best.path / "recipe.yaml"))
+    run = Run(best.path)
+    metrics, environment, recipe = run.metrics(), run.environment(), run.recipe()
     return {
         "name": stage.name,
         "title": stage.title,
@@ -117,13 +120,13 @@ def stage_row(
         "val": _figures(metrics["val"]),
         "test": _figures(metrics["test"]),
         "seconds": metrics["train_seconds"],
-        "seconds_of_all_variants": round(sum(run.facts["train_seconds"] for run in runs if not run.reused), 3),
+        "seconds_of_all_variants": round(sum(variant.facts.train_seconds for variant in runs if not variant.reused), 3),
         **{key: metrics[key] for key in _COSTS},
-        "variants": [_variant(run, folder, weakest) for run in runs],
+        "variants": [_variant(variant, folder, weakest) for variant in runs],
         "left_out": dict(missing),
         "weakest": list(weakest),
-        "test_openings": len(environment["test_openings"]),
-        "environment": {key: environment[key] for key in ("versions", "hardware", "threads")},
+        "test_openings": len(environment.test_openings),
+        "environment": {key: environment.to_dict()[key] for key in ("versions", "hardware", "threads")},
         "against": None,
     }
 
@@ -138,19 +141,9 @@ def _variant(run: VariantRun, folder: Path, weakest: Sequence[str]) -> dict[str,
         "val_macro_f1": run.val["macro_f1"],
         "val_nll": run.val["nll"],
         "val_f1_of_weakest": {name: run.val["per_class"][name]["f1-score"] for name in weakest},
-        "seconds": run.facts["train_seconds"],
+        "seconds": run.facts.train_seconds,
     }
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {key: metrics[key] for key in _FIGURES}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} can't be read ({error}). Remove {path.parent} to have it trained again, and add --resume."
-        ) from None
-    return content

@@ -7,7 +7,7 @@ from typing import Any
 from headstart import api
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.errors import HeadstartError, StoppedError, TrainingError, WeightsError
-from headstart.recipe.schema import Recipe, load_recipe
+from headstart.recipe.schema import Recipe
 from headstart.runs.run import Run
 from headstart.studies.changes import compare_with_before, tell_lesson
 from headstart.studies.ledger import Ledger
@@ -122,7 +122,7 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
     """Train a variant, or recognise it: in its own folder, or as an earlier run of the same recipe."""
     run, say = Run(own), settings.session.terminal.say
     shown = own.relative_to(place.parent)
-    begun = load_recipe(str(own / "recipe.yaml")) if run.is_started else None
+    begun = run.recipe() if run.is_started else None
     if begun is None:
         for path, known in known_runs(place):
             if lead_to_same_run(known, recipe):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from headstart.compute.session import Session
-from headstart.recipe.schema import Recipe, load_recipe
+from headstart.recipe.schema import Recipe
+from headstart.runs.run import Run
 from headstart.studies.ledger import Ledger
 from headstart.studies.plan import Plan, Stage, resolve
 from headstart.workflows.check import DataFacts
@@ -55,7 +56,7 @@ def stage_recipe(
     if start is not None:
         row = ledger.row(start, seed)
         if row is not None:
-            base = load_recipe(str(ledger.folder / row["run"] / "recipe.yaml"))
+            base = Run(ledger.folder / row["run"]).recipe()
         else:
             before = settings.plan.stage(start)
             variants = list(before.variants_for(settings.families).values())
