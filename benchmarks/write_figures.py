@@ -50,7 +50,7 @@ def printed(found: dict) -> str:
 def table_row(name: str, recipe: str, backbone: str, images: str) -> str:
     found = result(name)
     median = found["median"]
-    cells = [f"`{recipe}`", f"`{backbone}`", images, f"{median['accuracy']:.1%}".replace("%", " %")]
+    cells = [f"`{recipe}`", f"`{backbone}`", images, f"{median['accuracy']:.1%}"]
     cells += [duration(median["total_seconds"]), machine(found), f"[{name}.json](benchmarks/results/{name}.json)"]
     return f"| {' | '.join(cells)} |"
 
@@ -62,7 +62,7 @@ def header(name: str) -> str:
             f"# command: {found['claim'].partition(':')[0]} --out runs/{name}",
             f"# hardware: {machine(found)}",
             f"# time: {duration(found['median']['total_seconds'])}{of_seeds(found)}",
-            f"# score: {found['median']['accuracy'] * 100:.1f} % test accuracy{of_seeds(found)}",
+            f"# score: {found['median']['accuracy']:.1%} test accuracy{of_seeds(found)}",
             f"# measured: benchmarks/results/{name}.json",
             "",
         ]
