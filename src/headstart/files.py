@@ -128,7 +128,7 @@ def alone(path: Path, *, waiting: Callable[[], None], advice: str = "") -> Itera
 
     Args:
         path: Lock file; it stays, since removing it would let two processes in.
-        waiting: Called once if another process holds the lock.
+        waiting: Called once if another process holds the lock; it may raise, so as not to wait.
         advice: What else to do when the lock file can't be made, for the error.
 
     Raises:

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from headstart.errors import RunError
-from headstart.files import sweep_leftovers
+from headstart.files import alone, sweep_leftovers
 from headstart.recipe.schema import Recipe
 from headstart.runs.records import Environment
 from headstart.runs.run import Run
@@ -108,25 +106,22 @@ def _check_path(path: Path) -> None:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Hold the lock of a run's folder; it ends with the process, however that ends."""
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+
+    def refuse() -> None:
         raise RunError(
             f"Another process works in {path}{_owner(path)}. Wait until it has finished, or stop it; it saves a "
             "checkpoint first."
         ) from None
-    except OSError as error:
-        raise RunError(f"{path} can't be locked ({error.strerror}). Check space and permissions.") from None
-    try:
+
+    with alone(path / LOCK, waiting=refuse):
         # For people only; the lock does not depend on it.
         with suppress(OSError):
             (path / LOCK).write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
-        yield
-    finally:
-        with suppress(OSError):
-            (path / LOCK).write_text("", encoding="utf-8")
-        lock.release()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (path / LOCK).write_text("", encoding="utf-8")
 
 
 def _owner(path: Path) -> str:
