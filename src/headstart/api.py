@@ -245,8 +245,8 @@ def explore(
         [32, 32, 3]
     """
     from headstart.compute.session import open_session
-    from headstart.workflows.explore import check_place, default_folder
     from headstart.workflows.explore import explore as describe
+    from headstart.workflows.explore_files import check_place, default_folder
 
     folder = Path(out) if out is not None else default_folder(str(data))
     check_place(folder)

@@ -6,11 +6,13 @@ import pytest
 from headstart.contracts import ClassNames
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
+from headstart.inspection.copies import find_copies
+from headstart.inspection.outliers import find_outliers
 from headstart.inspection.statistics import describe
 from headstart.report.budget import within
 from headstart.report.explore_page import explore_page
 from headstart.terminal import Terminal
-from headstart.workflows import explore as workflow
+from headstart.workflows.explore_files import samples
 
 
 def test_the_first_image_of_every_class_comes_before_the_second_of_any():
@@ -50,8 +52,8 @@ def page():
         "class_names": list(names),
         "train": statistics.as_dict(),
         "test": describe(test.blocks(), test.labels, names).as_dict(),
-        "duplicates": workflow._duplicates((train, test), directions, Terminal(enabled=False)),
-        "outliers": workflow._outliers(train, directions[:2000]),
+        "duplicates": find_copies((train, test), directions, Terminal(enabled=False).bar),
+        "outliers": find_outliers(train, directions[:2000]),
         "test_opening": {"time": "2026-05-04T10:14:22+00:00", "command": "headstart explore /srv/anna/photos"},
         "features": {"backbone": "a backbone", "size": 64},
         "versions": {"headstart": "0"},
@@ -63,7 +65,7 @@ def page():
     return explore_page(
         found,
         picture=lambda split, row: (train if split == "train" else test).image(row),
-        samples=workflow._samples(train),
+        samples=samples(train),
         mean_images=statistics.mean_images,
     )
 

@@ -26,7 +26,7 @@ def explore(
     """Show what a data set holds before training on it: pixels, classes, quality, duplicates, outliers."""
     check_device(device)
     from headstart import api
-    from headstart.workflows.explore import default_folder
+    from headstart.workflows.explore_files import default_folder
 
     folder = out or default_folder(data)
     found = api.explore(
