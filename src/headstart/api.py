@@ -31,6 +31,7 @@ def train(
     backbone: str | None = None,
     weights: str | Path | None = None,
     seed: int | None = None,
+    abstain: float | None = None,
     sealed: bool = False,
     resume: bool = False,
     data_dir: Path | str | None = None,
@@ -49,10 +50,11 @@ def train(
             None.
         out: Folder for the run.
         overrides: Dotted keys of the recipe with their values, e.g. ``{"finetune.lr": 1e-4, "probe": None}``.
-        limit: Number of training images to keep, from the first; as the recipe has it when None, like the next three.
+        limit: Number of training images to keep, from the first; as the recipe has it when None, like the next four.
         backbone: A name that ``headstart backbones`` lists.
         weights: ``auto``, ``none`` (from scratch) or a weights file.
         seed: Decides split, order, augmentation and new weights.
+        abstain: Accuracy of the predictions that are not marked as unsure.
         sealed: Measure on validation only and leave the test split sealed, for choosing among several runs;
             ``evaluate`` measures the chosen one.
         resume: Where ``out`` holds a run of the same recipe and data already, resume it, or return its figures when it
@@ -80,7 +82,8 @@ def train(
         >>> train("cifar10", "runs/a/recipe.yaml", overrides=warmer, out="runs/b").test.accuracy  # doctest: +SKIP
         0.91...
     """
-    settings = {"data.limit": limit, "backbone": backbone, "weights": weights and str(weights), "seed": seed}
+    settings: dict[str, Any] = {"data.limit": limit, "backbone": backbone, "weights": weights and str(weights)}
+    settings |= {"seed": seed, "evaluation.abstain": abstain}
     given = {key: value for key, value in settings.items() if value is not None}
     resolved = resolve_recipe(data, recipe, overrides or {}, given)
     folder, copy = Path(out), absolute_path(data_dir)

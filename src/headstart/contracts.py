@@ -84,10 +84,17 @@ class Predictions:
     Attributes:
         probabilities: Shape (n, classes), float32; rows sum to 1.
         class_names: In the order of the columns.
+        unsure: Whether each probability is too low to be relied on, shape (n,); None where the classifier has no
+            threshold, as is the case with those of early versions.
+        novelty: How unlike the training images each image is, float32, shape (n,); None where that was not measured.
+        unfamiliar: Whether each image is too unlike them, shape (n,); None where that was not measured.
     """
 
     probabilities: NDArray[np.float32]
     class_names: ClassNames
+    unsure: NDArray[np.bool_] | None = None
+    novelty: NDArray[np.float32] | None = None
+    unfamiliar: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)

@@ -52,7 +52,7 @@ def test_train_hands_every_option_on(trained, tmp_path, capsys):
     words = ["train", "cifar10", "--recipe", "quickstart", "--limit", "500", "--out", str(tmp_path / "r")]
     words += ["--backbone", "resnet50v1.keras_in1k", "--weights", "w.h5", "--seed", "7", "--threads", "2"]
     words += ["--device", "cuda:1", "--set", "finetune.lr=1e-4", "--set", "head.dropout=0.25"]
-    words += ["--data-dir", str(tmp_path), "--quiet"]
+    words += ["--data-dir", str(tmp_path), "--quiet", "--abstain", "0.98"]
     assert main(words) == 0
     assert trained.call_args.args == ("cifar10", "quickstart")
     options = trained.call_args.kwargs
@@ -65,6 +65,7 @@ def test_train_hands_every_option_on(trained, tmp_path, capsys):
         "backbone": "resnet50v1.keras_in1k",
         "weights": "w.h5",
         "seed": 7,
+        "abstain": 0.98,
         "data_dir": tmp_path,
         "threads": 2,
         "device": "cuda:1",

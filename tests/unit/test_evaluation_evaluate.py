@@ -16,6 +16,7 @@ from headstart.data.splits import build_manifest, split_train
 from headstart.data.subset import Subset
 from headstart.errors import DataError, HeadstartError, RunError, WriteError
 from headstart.evaluation.evaluate import evaluate_run
+from headstart.inference.artifact import Outputs
 from headstart.inference.predictor import Predictor, load
 from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
@@ -136,6 +137,20 @@ def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
     assert result["test"]["accuracy"] == pytest.approx(right / 30, abs=1e-6)
 
 
+def test_what_is_called_sure_travels_with_the_classifier(run):
+    dataset = made_dataset()
+    result = evaluate_run(Run(run), dataset, command="c", abstain=0.5)
+    row = next(row for row in result["abstention"]["rows"] if row["target"] == 0.5)
+    assert [row["target"] for row in result["abstention"]["rows"]] == [0.5, 0.95, 0.98, 0.99]
+
+    images = dataset.sealed_test.open().source.array
+    found = load(run).predict(images)
+    assert found.unsure is not None
+    assert (~found.unsure).sum() == row["test"]["answered"]
+    assert Run(run).metrics().abstention == result["abstention"]
+    assert load_bundle(run / "model").abstention.target == 0.5
+
+
 def test_the_figures_of_a_split_worked_out_by_hand():
     # Softmax of (log 3, 0, -inf) is (3/4, 1/4, 0). Three such answers, of which one is wrong; no bird anywhere.
     logits = np.array([[math.log(3), 0, -1e30]] * 2 + [[0, math.log(3), -1e30]], np.float32)
@@ -235,10 +250,10 @@ def test_outputs_that_are_not_finite_are_an_error_before_the_split_is_opened(run
     logits = np.zeros((18, 3), np.float32)
     logits[4] = np.nan
 
-    def broken(self, images, progress=None):
-        return logits
+    def broken(self, images, **_):
+        return Outputs(logits)
 
-    monkeypatch.setattr(Predictor, "logits", broken)
+    monkeypatch.setattr(Predictor, "outputs", broken)
     with pytest.raises(HeadstartError, match=r"not finite for 1 of 18 val images, first for row \d+"):
         evaluate_run(Run(run), made_dataset(), command="c")
     assert openings(run) == []

@@ -21,13 +21,14 @@ from PIL import Image
 
 import headstart
 from headstart.bundle import Bundle, save_bundle
+from headstart.bundle.config import Abstention
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
 from headstart.data.working_copy import working_copy
 from headstart.errors import BundleError, InputError
-from headstart.inference.artifact import TorchArtifact
+from headstart.inference.artifact import Outputs, TorchArtifact
 from headstart.inference.predictor import FilePrediction, Predictor, load
 from headstart.inference.workers import Workers
 from headstart.models.heads import empty_classifier, head_of
@@ -306,9 +307,13 @@ class Brightness:
     class_names = ClassNames(("dark", "bright"))
     preprocess = Preprocess(8, (0.5, 0.5, 0.5), (1, 1, 1))
     temperature, flip, architecture, manifest_sha256, batch_size, threads = 1.0, False, "brightness", "", 4, 2
+    abstention = novelty_threshold = None
 
     def __init__(self):
         self.sides = []
+
+    def outputs(self, squares, **_):
+        return Outputs(self.logits(squares))
 
     def logits(self, squares):
         self.sides.append(squares.shape)
@@ -321,6 +326,16 @@ def test_anything_that_gives_logits_can_predict():
     images = [np.full((side, side, 3), value, np.uint8) for side, value in ((3, 0), (30, 255), (3, 255), (8, 0))]
     assert Predictor(artifact).predict(images).labels == ["dark", "bright", "bright", "dark"]
     assert sorted(artifact.sides) == [(2, 3, 3, 3), (2, 8, 8, 3)]
+
+
+def test_what_is_unsure_is_flagged_alike_for_arrays_and_files(bundle, images, files):
+    assert Predictor(TorchArtifact(bundle, device="cpu")).predict(images).unsure is None
+    best = Predictor(TorchArtifact(bundle, device="cpu")).predict(images).probabilities.max(axis=1)
+    for threshold, expected in ((float(np.median(best)), best < np.median(best)), (None, np.ones(len(best), bool))):
+        wary = dataclasses.replace(bundle, abstention=Abstention(0.99, threshold))
+        predictor = Predictor(TorchArtifact(wary, device="cpu"))
+        np.testing.assert_array_equal(predictor.predict(images).unsure, expected)
+        assert [found.unsure for _, found in predictor.predict_files(files)] == expected.tolist()
 
 
 def test_a_split_is_computed_from_its_working_copy(predictor, images):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
+from headstart.bundle.novelty import Novelty
 from headstart.bundle.schema import ConfigFile, cut, explain
 from headstart.contracts import ClassNames, Fit
 from headstart.data.preprocess import Preprocess
@@ -17,6 +18,21 @@ from headstart.errors import BundleError, DataError
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """From which probability a prediction counts as sure.
+
+    Attributes:
+        target: Accuracy that sure predictions reach on validation.
+        threshold: Calibrated probability from which a prediction is sure; None where no threshold reaches the target,
+            and no prediction is sure.
+    """
+
+    target: float
+    threshold: float | None
+
 
 _CROP_MODES: dict[Fit, str] = {"crop": "center", "pad": "border", "stretch": "squash"}
 """What timm calls each way to fit an image to a square."""
@@ -44,6 +60,8 @@ class Bundle:
         flip: Average the logits of an image and its mirror image.
         weights: Record of the pretrained weights: source, origin, sha256, license.
         metrics: Measured scores for the model card, as ``metrics.json`` has them; may be empty.
+        abstention: From which probability a prediction is sure; None where that was not measured.
+        novelty: How unlike the training images an image is; None where that was not measured.
     """
 
     module: nn.Module = field(repr=False)
@@ -59,6 +77,8 @@ class Bundle:
     flip: bool = False
     weights: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    abstention: Abstention | None = None
+    novelty: Novelty | None = None
 
 
 def to_config(bundle: Bundle) -> dict[str, Any]:
@@ -99,7 +119,16 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
             "manifest_sha256": bundle.manifest_sha256,
             "weights": _published(bundle.weights),
             "metrics": bundle.metrics,
+            **doubts(bundle.abstention, bundle.novelty),
         },
+    }
+
+
+def doubts(abstention: Abstention | None, novelty: Novelty | None) -> dict[str, Any]:
+    """Return the keys of the block ``headstart`` that only classifiers have whose doubts were measured."""
+    return {
+        **({"abstention": asdict(abstention)} if abstention else {}),
+        **({"novelty": True} if novelty else {}),
     }
 
 
@@ -139,7 +168,7 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Check every key and value of ``config.json``.
 
     Returns:
-        The fields of the Bundle except its module.
+        The fields of the Bundle except its module, and except its novelty score, which has a file of its own.
 
     Raises:
         BundleError: An unknown format, a missing or unknown key, a wrong value; each is named.
@@ -177,6 +206,7 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "hidden": tuple(mine.hidden),
         **{key: getattr(mine, key) for key in ("backbone", "dropout", "temperature", "flip", "dataset")},
         **{key: getattr(mine, key) for key in ("manifest_sha256", "weights", "metrics")},
+        "abstention": mine.abstention and Abstention(mine.abstention.target, mine.abstention.threshold),
     }
 
 

@@ -20,11 +20,14 @@ from headstart.bundle.config import (
     CARD_FILE,
     CONFIG_FILE,
     WEIGHTS_FILE,
+    Abstention,
     Bundle,
     check_config,
+    doubts,
     read_config,
     to_config,
 )
+from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
 from headstart.bundle.schema import cut
 from headstart.errors import BundleError, RunError, WeightsError
 from headstart.files import sweep_leftovers, sync_folder, write_atomically
@@ -60,6 +63,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         beside.mkdir(parents=True)
         save_file(tensors, beside / WEIGHTS_FILE, metadata={"format": "pt"})
         _sync_file(beside / WEIGHTS_FILE)
+        if bundle.novelty:
+            write_novelty(beside, bundle.novelty)
         write_atomically(beside / CONFIG_FILE, _json(config))
         write_atomically(beside / CARD_FILE, _card(config))
         # safetensors makes its file private to the user.
@@ -80,7 +85,8 @@ def load_bundle(folder: Path) -> Bundle:
             is missing, superfluous, of another shape or type, or not finite.
     """
     folder = Path(folder)
-    facts = check_config(read_config(folder), folder)
+    config = read_config(folder)
+    facts = check_config(config, folder)
     path = folder / WEIGHTS_FILE
     shape = {"num_classes": len(facts["class_names"]), "hidden": facts["hidden"], "dropout": facts["dropout"]}
     stored = _stored_kinds(path)
@@ -98,11 +104,21 @@ def load_bundle(folder: Path) -> Bundle:
             module.load_state_dict(tensors)
     except WeightsError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
-    return Bundle(module=module.eval(), **facts)
+    novelty = None
+    if config["headstart"].get("novelty"):
+        novelty = read_novelty(folder, num_classes=shape["num_classes"])
+    return Bundle(module=module.eval(), novelty=novelty, **facts)
 
 
-def update_bundle(folder: Path, *, temperature: float, metrics: Mapping[str, Any]) -> None:
-    """Put a fitted temperature and measured scores into a saved bundle; its weights stay untouched.
+def update_bundle(
+    folder: Path,
+    *,
+    temperature: float,
+    metrics: Mapping[str, Any],
+    abstention: Abstention | None = None,
+    novelty: Novelty | None = None,
+) -> None:
+    """Put what was measured into a saved bundle; its weights stay untouched, and so do doubts that are not given.
 
     Raises:
         BundleError: The folder holds no valid bundle, or the new values are out of range.
@@ -111,10 +127,13 @@ def update_bundle(folder: Path, *, temperature: float, metrics: Mapping[str, Any
     folder = Path(folder)
     config = read_config(folder)
     check_config(config, folder)
-    config["headstart"].update(temperature=temperature, metrics=dict(metrics))
+    config["headstart"].update(temperature=temperature, metrics=dict(metrics), **doubts(abstention, novelty))
     check_config(config, folder)
     sweep_leftovers(folder, older_than=0)
     try:
+        if novelty:
+            # Before the configuration that says it is there.
+            write_novelty(folder, novelty)
         write_atomically(folder / CARD_FILE, _card(config))
         write_atomically(folder / CONFIG_FILE, _json(config))
     except OSError as error:

@@ -68,6 +68,15 @@ class ImageBlock(BaseModel):
     classifier: Any = None
 
 
+class AbstentionBlock(BaseModel):
+    """Block ``headstart.abstention``: from which probability a prediction counts as sure."""
+
+    model_config = _STRICT
+
+    target: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")]
+    threshold: Annotated[float | None, Field(ge=0, le=1, description="a number from 0 to 1, or null")]
+
+
 class OwnBlock(BaseModel):
     """Block ``headstart``: what timm has no place for."""
 
@@ -88,6 +97,8 @@ class OwnBlock(BaseModel):
     manifest_sha256: Annotated[str, Field(description="a SHA-256")]
     weights: Plain
     metrics: Plain
+    abstention: Annotated[AbstentionBlock | None, Field(description="a mapping")] = None
+    novelty: Annotated[bool, Field(description="true or false")] = False
 
 
 class ConfigFile(BaseModel):
@@ -155,9 +166,10 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
 _BLOCKS: dict[str, type[BaseModel]] = {
     "pretrained_cfg": ImageBlock,
     "headstart": OwnBlock,
+    "headstart.abstention": AbstentionBlock,
     "model_args": AnySize,
 }
 
 
 def _block(keys: list[str]) -> type[BaseModel]:
-    return _BLOCKS[keys[0]] if keys else ConfigFile
+    return _BLOCKS[".".join(keys)] if keys else ConfigFile

@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device, print_line
 from headstart.errors import BundleError, InputError
 from headstart.terminal import visible
+
+if TYPE_CHECKING:
+    from headstart.inference.predictor import FilePrediction
 
 _UNREADABLE_IMAGES = frozenset(
     {".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
@@ -77,6 +80,7 @@ def predict(
                 "label": prediction.label,
                 "probability": prediction.probability,
                 "top": [list(pair) for pair in best],
+                **_doubts(prediction),
             }
         )
         if not as_json:
@@ -90,6 +94,12 @@ def predict(
         typer.echo(f"{failed} of {len(rows)} files and folders could not be read.", err=True)
     payload: dict[str, Any] = {"predictions": rows, "skipped": [str(path) for path in found.skipped]}
     return Answer(payload, "", status=1 if failed else 0)
+
+
+def _doubts(prediction: "FilePrediction") -> dict[str, Any]:
+    """Return the doubts about a prediction that the classifier can have; those of early versions have none."""
+    doubts = {name: getattr(prediction, name) for name in ("unsure", "unfamiliar", "novelty")}
+    return {name: value for name, value in doubts.items() if value is not None}
 
 
 def _find_images(inputs: Iterable[Path]) -> _Found:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.tasks.metrics import shown_in
-from headstart.wording import counted, duration, gigabytes, percent_range
+from headstart.wording import counted, duration, gigabytes, percent, percent_range, percent_short
 
 
 def result_lines(metrics: dict[str, Any], out: Path) -> str:
@@ -26,11 +26,28 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
             f"Test        {told['accuracy']} accuracy on {counted(test['n'], 'image')} "
             f"(95% interval {percent_range(test['accuracy_ci95'])})",
             f"Calibration ECE {told['ece_calibrated']} ({told['ece']} before temperature scaling{doubt})",
+            *_abstention_line(metrics),
             f"Cost        {_cost(metrics) or 'not recorded'}",
             f"Report      {out / 'report.html'}",
             f"Model       {out / 'model'}",
         ]
     )
+
+
+def _abstention_line(metrics: dict[str, Any]) -> list[str]:
+    """Return what the classifier answers when it may leave unsure images out; nothing of runs of early versions."""
+    block = metrics.get("abstention")
+    row = next((row for row in block["rows"] if row["target"] == block["target"]), None) if block else None
+    if row is None:
+        return []
+    target, test = percent_short(row["target"]), row["test"]
+    if row["threshold"] is None or not test["answered"]:
+        return [f"Sure        no threshold reaches {target} on validation, so every prediction is marked unsure"]
+    few = "" if row["enough"] else f"; validation is too small to promise {target}"
+    return [
+        f"Sure        {percent(test['coverage'], 1)} of the test images, with a probability of at least "
+        f"{row['threshold']:.3f}; {percent(test['accuracy'])} of them are right (set for {target} on validation{few})"
+    ]
 
 
 def _cost(metrics: dict[str, Any]) -> str:

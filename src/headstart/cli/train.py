@@ -26,6 +26,9 @@ def train(
     backbone: Annotated[str | None, typer.Option(help="A name that `headstart backbones` lists.")] = None,
     weights: Annotated[str | None, typer.Option(help="auto, none (from scratch) or a weights file.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides split, order, augmentation and new weights.")] = None,
+    abstain: Annotated[
+        float | None, typer.Option(help="Accuracy of the predictions that are not marked as unsure. Default: 0.99.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, e.g. finetune.lr=1e-4."),
@@ -48,6 +51,7 @@ def train(
             "--backbone": backbone,
             "--weights": weights,
             "--seed": seed,
+            "--abstain": abstain,
             "--set": set_ or None,
         }
         _check_resume([name for name, value in given.items() if value is not None])
@@ -75,6 +79,7 @@ def train(
             recipe,
             out=folder,
             overrides=read_overrides(set_ or []),
+            abstain=abstain,
             limit=limit,
             backbone=backbone,
             weights=weights,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.bundle import update_bundle
-from headstart.bundle.config import WEIGHTS_FILE
+from headstart.bundle.config import WEIGHTS_FILE, Abstention
 from headstart.contracts import Predictions, listed
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest
@@ -20,11 +20,18 @@ from headstart.inference.predictor import Predictor, Progress, load, within
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.records import Metrics, Opening, TrainingFacts
 from headstart.runs.run import Run
+from headstart.tasks.abstention import Judgement, measure_abstention, threshold_at
 from headstart.tasks.single_label import SINGLE_LABEL
 
 
 def evaluate_run(
-    run: Run, dataset: Dataset, *, command: str, device: str | None = None, progress: Progress | None = None
+    run: Run,
+    dataset: Dataset,
+    *,
+    command: str,
+    abstain: float = 0.99,
+    device: str | None = None,
+    progress: Progress | None = None,
 ) -> Metrics:
     """Calibrate a run's classifier on validation, measure it on the test split, and write both down.
 
@@ -36,6 +43,7 @@ def evaluate_run(
         run: A run whose training is complete.
         dataset: The data set that the run was trained on.
         command: What the user typed; logged with the opening of the test split.
+        abstain: Accuracy that predictions must reach on validation to count as sure.
         device: Name of a torch device; as for ``load`` when None.
         progress: Told about images as they pass through the classifier, of validation and test together.
 
@@ -64,6 +72,11 @@ def evaluate_run(
     test_metrics = SINGLE_LABEL.measure(test_logits, test.labels, names=names, temperature=temperature)
     probabilities = SINGLE_LABEL.probabilities(test_logits, temperature=temperature)
     predictions = Predictions(probabilities, test.class_names)
+    abstention = measure_abstention(
+        abstain,
+        _judged(SINGLE_LABEL.probabilities(val_logits, temperature=temperature), val),
+        _judged(probabilities, test),
+    )
 
     metrics = Metrics(
         val=val_metrics,
@@ -75,9 +88,15 @@ def evaluate_run(
         total_seconds=earlier.total_seconds if earlier else None,
         # Measured by another command, of the same classifier.
         corruptions=earlier.corruptions if earlier else None,
+        abstention=abstention,
     )
     scores = {"val": val_metrics.headline(), "test": test_metrics.headline()}
-    update_bundle(run.model, temperature=temperature, metrics=scores)
+    update_bundle(
+        run.model,
+        temperature=temperature,
+        metrics=scores,
+        abstention=Abstention(abstain, threshold_at(abstain, abstention)),
+    )
     run.write_predictions(TestPredictions(test.rows, dataset.sealed_test.image_hashes(), test.labels, predictions))
     run.write_metrics(metrics)
     return metrics
@@ -133,6 +152,10 @@ def finite_logits(predictor: Predictor, split: Subset, progress: Progress | None
             f"first for row {split.rows[bad[0]]}. Train again, with a lower learning rate or in fp32."
         )
     return logits
+
+
+def _judged(probabilities: NDArray[np.float32], split: Subset) -> Judgement:
+    return Judgement(probabilities.max(axis=1), probabilities.argmax(axis=1) == split.labels)
 
 
 def _earlier(run: Run) -> Metrics | None:

@@ -1,7 +1,7 @@
 """What a Predictor computes with: a trained classifier in a form that is ready to run."""
 
 import copy
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -9,10 +9,27 @@ from numpy.typing import NDArray
 from torch import nn
 
 from headstart.bundle import Bundle
+from headstart.bundle.config import Abstention
+from headstart.bundle.novelty import Novelty
 from headstart.compute.device import check_threads, pick_device
 from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.preprocess import Preprocess
 from headstart.models.fold import fold_batch_norm, pad_in_kernel
+from headstart.models.heads import features_and_logits
+
+
+class Outputs(NamedTuple):
+    """What one pass through a classifier gives for images.
+
+    Attributes:
+        logits: Outputs before temperature and softmax, float32, shape (n, classes).
+        novelty: How unlike the training images each one is, float32, shape (n,); None where that was not measured.
+        features: What the head sees, float32, shape (n, features); None where it was not asked for.
+    """
+
+    logits: NDArray[np.float32]
+    novelty: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
 
 
 class Artifact(Protocol):
@@ -23,6 +40,8 @@ class Artifact(Protocol):
         preprocess: How images become squares.
         temperature: Number that divides the outputs before the softmax.
         flip: Whether the outputs for an image and its mirror image are averaged.
+        abstention: From which probability a prediction is sure; None where that was not measured.
+        novelty_threshold: Novelty above which an image counts as unfamiliar; None where that was not measured.
         architecture: Name of the network.
         manifest_sha256: SHA-256 of the split manifest of the run that trained it.
         batch_size: Squares in one call that suit the device.
@@ -33,19 +52,19 @@ class Artifact(Protocol):
     preprocess: Preprocess
     temperature: float
     flip: bool
+    abstention: Abstention | None
+    novelty_threshold: float | None
     architecture: str
     manifest_sha256: str
     batch_size: int
     threads: int | None
 
-    def logits(self, squares: UInt8Images) -> NDArray[np.float32]:
-        """Return the outputs before temperature and softmax, averaged over the mirror images where ``flip`` says so.
+    def outputs(self, squares: UInt8Images, *, features: bool = False) -> Outputs:
+        """Return what one pass gives, averaged over the mirror images where ``flip`` says so.
 
         Args:
             squares: uint8, shape (n, side, side, 3), as ``preprocess.square`` returns them.
-
-        Returns:
-            Shape (n, classes).
+            features: Return what the head sees as well.
         """
         ...
 
@@ -71,6 +90,7 @@ class TorchArtifact:
         self.preprocess = bundle.preprocess
         self.temperature = bundle.temperature
         self.flip = bundle.flip
+        self.abstention = bundle.abstention
         self.architecture = bundle.architecture
         self.manifest_sha256 = bundle.manifest_sha256
         self.device = pick_device(device)
@@ -84,23 +104,42 @@ class TorchArtifact:
         fold_batch_norm(network, size=bundle.preprocess.size)
         pad_in_kernel(network)
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.set_novelty(bundle.novelty)
+
+    def set_novelty(self, novelty: Novelty | None) -> None:
+        """Score the novelty of images from now on as given, or not at all; before the artifact is shared."""
+        self.novelty_threshold = novelty.threshold if novelty else None
+        self._novelty = novelty.to(self.device) if novelty else None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._limit_threads()
 
-    def logits(self, squares: UInt8Images) -> NDArray[np.float32]:
+    def outputs(self, squares: UInt8Images, *, features: bool = False) -> Outputs:
         """Return the outputs for squares of one size, as ``Artifact`` describes them."""
         # torch shares the memory of an array, unless that is read-only or has gaps.
         owned = np.require(squares, requirements=["C", "W"])
         with torch.inference_mode():
             inputs = self.preprocess.tensor(torch.from_numpy(owned).to(self.device))
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-            logits: torch.Tensor = self._network(inputs)
+            seen, logits = self._pass(inputs, features=features)
             if self.flip:
-                logits = (logits + self._network(inputs.flip(3))) / 2
-            found: NDArray[np.float32] = logits.float().cpu().numpy()
-        return found
+                mirrored_seen, mirrored_logits = self._pass(inputs.flip(3), features=features)
+                logits = (logits + mirrored_logits) / 2
+                seen = None if seen is None or mirrored_seen is None else (seen + mirrored_seen) / 2
+            novelty = self._novelty.score(seen) if self._novelty and seen is not None else None
+            return Outputs(
+                logits.float().cpu().numpy(),
+                None if novelty is None else novelty.cpu().numpy(),
+                seen.cpu().numpy() if features and seen is not None else None,
+            )
+
+    def _pass(self, inputs: torch.Tensor, *, features: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Return features, where something needs them, and logits."""
+        if not features and self._novelty is None:
+            return None, self._network(inputs)
+        seen, logits = features_and_logits(self._network, inputs)
+        return seen.float(), logits
 
     def _limit_threads(self) -> None:
         if self.threads is not None:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,13 @@ from PIL import Image
 
 from headstart.bundle import CONFIG_FILE, load_bundle
 from headstart.contracts import ClassNames, Predictions, UInt8Images
-from headstart.data.decode import decode_file, to_rgb
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import Squares
 from headstart.errors import BundleError, InputError
-from headstart.inference.artifact import Artifact, TorchArtifact
+from headstart.inference.artifact import Artifact, Outputs, TorchArtifact
+from headstart.inference.images import ImageLike, name_of, square_of, unreadable, wrong_kind
 from headstart.inference.workers import Workers
 
-ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 _I = TypeVar("_I")
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
@@ -44,11 +43,26 @@ class FilePrediction:
         label: Name of the most probable class.
         probability: Calibrated probability of that class.
         top: Every class as (name, probability), best first.
+        unsure: Whether the probability is too low to be relied on; None where the classifier has no threshold.
+        novelty: How unlike the training images the image is; None where that was not measured, like the next.
+        unfamiliar: Whether it is too unlike them.
     """
 
     label: str
     probability: float
     top: tuple[tuple[str, float], ...]
+    unsure: bool | None = None
+    novelty: float | None = None
+    unfamiliar: bool | None = None
+
+
+@dataclass(frozen=True)
+class _Batch(Generic[_I]):
+    """Images, why some could not be read, and the outputs for the others."""
+
+    images: list[_I]
+    reasons: list[str | None]
+    outputs: Outputs
 
 
 class Predictor:
@@ -104,26 +118,32 @@ class Predictor:
         batch_size = self._batch_size(batch_size)
         names: list[str] = []
         if isinstance(images, np.ndarray) and images.ndim == 4:
-            logits = self.logits(images, batch_size=batch_size)
+            outputs = self.outputs(images, batch_size=batch_size)
         elif isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
-            names = [_name(images, 0)]
-            logits = self._logits([_found(self._square(images), images)])
+            names = [name_of(images, 0)]
+            square = square_of(images, self.preprocess)
+            if isinstance(square, str):
+                raise unreadable(images, square)
+            outputs = self._pass([square])
         elif isinstance(images, Iterable):
-            rows = []
-            for batch in self._outputs(images, batch_size):
-                rows += [_found(output, image) for image, output in batch]
-                names += [_name(image, len(names) + place) for place, (image, _) in enumerate(batch)]
-            if not rows:
+            parts = []
+            for batch in self._batches(images, batch_size):
+                names += [name_of(image, len(names) + place) for place, image in enumerate(batch.images)]
+                for image, reason in zip(batch.images, batch.reasons, strict=True):
+                    if reason is not None:
+                        raise unreadable(image, reason)
+                parts.append(batch.outputs)
+            if not names:
                 raise InputError("There is no image to classify. Give at least one path, Pillow image or uint8 array.")
-            logits = np.stack(rows)
+            outputs = _joined(parts)
         else:
-            raise InputError(f"{_wrong_kind(images)}.")
-        probabilities, finite = self._calibrated(logits)
+            raise InputError(f"{wrong_kind(images)}.")
+        predictions, finite = self._judged(outputs)
         if not finite.all():
             place = int(finite.argmin())
-            name = names[place] if names else _name(images, place)
+            name = names[place] if names else name_of(images, place)
             raise BundleError(f"{name}: {_NOT_FINITE}. Train again, or load another classifier.")
-        return Predictions(probabilities, self.class_names)
+        return predictions
 
     def predict_files(
         self, paths: Iterable[str | os.PathLike[str]], *, batch_size: int | None = None
@@ -131,32 +151,40 @@ class Predictor:
         """Classify image files while the following ones are being decoded.
 
         Args:
-            paths: May be endless; at most two batches are looked at ahead of what was yielded.
+            paths: May be endless; at most a few batches are looked at ahead of what was yielded.
             batch_size: As in ``predict``.
 
         Yields:
             Each path, in order, with its prediction, or a short reason why there is none.
         """
         batch_size = self._batch_size(batch_size)
-        for batch in self._outputs((Path(path) for path in paths), batch_size):
-            logits = [output for _, output in batch if not isinstance(output, str)]
-            ranked = iter(self._ranked(np.stack(logits)) if logits else ())
-            for path, output in batch:
-                yield path, output if isinstance(output, str) else next(ranked)
+        for batch in self._batches((Path(path) for path in paths), batch_size):
+            ranked = iter(self._ranked(batch.outputs))
+            for path, reason in zip(batch.images, batch.reasons, strict=True):
+                yield path, reason if reason is not None else next(ranked)
 
     def logits(
         self, images: UInt8Images | Squares, *, batch_size: int | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
+        """Return the uncalibrated outputs for images, shape (n, classes), finite or not; see ``outputs``."""
+        return self.outputs(images, batch_size=batch_size, progress=progress).logits
+
+    def outputs(
+        self,
+        images: UInt8Images | Squares,
+        *,
+        batch_size: int | None = None,
+        features: bool = False,
+        progress: Progress | None = None,
+    ) -> Outputs:
         """Return the uncalibrated outputs for the images of a split, or for images of one size, finite or not.
 
         Args:
             images: The working copy of a split for this classifier's preprocessing; or uint8, shape
                 (n, height, width, 3), RGB, which may be memory-mapped, as only one batch is held at once.
             batch_size: As in ``predict``.
+            features: Return what the head sees as well.
             progress: Told about each batch.
-
-        Returns:
-            Shape (n, classes).
 
         Raises:
             InputError: No image, or another kind of array.
@@ -169,22 +197,21 @@ class Predictor:
                 f"Expected uint8 images of shape (n, height, width, 3), n at least 1, but got {images.dtype} "
                 f"of shape {images.shape}."
             )
-        logits = np.empty((len(images), len(self.class_names)), np.float32)
+        parts = []
         for start in range(0, len(images), batch_size):
             stop = min(start + batch_size, len(images))
             if isinstance(images, Squares):
                 numbers, places = images.stack[start:stop], images.place[start:stop]
-                for number in np.unique(numbers):
-                    alike = np.flatnonzero(numbers == number)
-                    logits[start + alike] = self.artifact.logits(images.stacks[number][places[alike]])
+                squares = [images.stacks[n][p] for n, p in zip(numbers.tolist(), places.tolist(), strict=True)]
+                parts.append(self._pass(squares, features=features))
             else:
-                logits[start:stop] = self.artifact.logits(self.preprocess.squares(images[start:stop]))
+                parts.append(self.artifact.outputs(self.preprocess.squares(images[start:stop]), features=features))
             if progress is not None:
                 progress(stop, len(images))
-        return logits
+        return _joined(parts)
 
-    def _outputs(self, images: Iterable[_I], batch_size: int) -> Iterator[list[tuple[_I, NDArray[np.float32] | str]]]:
-        """Yield batches of images with their logits, shape (classes,), or the reason why there are none.
+    def _batches(self, images: Iterable[_I], batch_size: int) -> Iterator[_Batch[_I]]:
+        """Yield batches of images with the outputs of those that can be read.
 
         While the network computes on one batch, the next is decoded and reduced by other threads, so that no more than
         the squares of two batches are held.
@@ -207,61 +234,77 @@ class Predictor:
                 squares = [square for future in futures for square in future.result()]
                 following = begin()
                 readable = [square for square in squares if not isinstance(square, str)]
-                rows = iter(self._logits(readable) if readable else ())
-                yield [
-                    (image, square if isinstance(square, str) else next(rows))
-                    for image, square in zip(batch, squares, strict=True)
-                ]
+                reasons = [square if isinstance(square, str) else None for square in squares]
+                yield _Batch(batch, reasons, self._pass(readable))
                 batch = following
         finally:
             for future in futures:
                 future.cancel()
 
     def _squares(self, images: Sequence[object]) -> list[UInt8Images | str]:
-        return [self._square(image) for image in images]
+        return [square_of(image, self.preprocess) for image in images]
 
-    def _square(self, image: object) -> UInt8Images | str:
-        """Return the square that the network sees of an image, shape (s, s, 3), or a short reason why there is none."""
-        at_least, fit = self.preprocess.side, self.preprocess.fit
-        try:
-            if isinstance(image, str | os.PathLike):
-                pixels = decode_file(Path(image), at_least=at_least, fit=fit)
-            elif isinstance(image, Image.Image):
-                pixels = to_rgb(image, at_least=at_least, fit=fit)
-            else:
-                pixels = _checked_array(image)
-        except InputError as error:
-            return str(error)
-        return self.preprocess.square(pixels)
-
-    def _logits(self, squares: Sequence[UInt8Images]) -> NDArray[np.float32]:
-        """Return the logits of squares of any sizes, shape (n, classes)."""
-        places: dict[int, list[int]] = defaultdict(list)
+    def _pass(self, squares: Sequence[UInt8Images], *, features: bool = False) -> Outputs:
+        """Return the outputs for squares of any sizes, in order."""
+        by_side: dict[int, list[int]] = defaultdict(list)
         for place, square in enumerate(squares):
-            places[len(square)].append(place)
-        logits = np.empty((len(squares), len(self.class_names)), np.float32)
-        for alike in places.values():
-            logits[alike] = self.artifact.logits(np.stack([squares[place] for place in alike]))
-        return logits
+            by_side[len(square)].append(place)
+        if not by_side:
+            return Outputs(np.empty((0, len(self.class_names)), np.float32))
+        places = list(by_side.values())
+        stacks = (np.stack([squares[place] for place in alike]) for alike in places)
+        joined = _joined([self.artifact.outputs(stack, features=features) for stack in stacks])
+        if len(places) == 1:
+            return joined
+        return _mapped([joined], lambda column: column[0][np.argsort([place for alike in places for place in alike])])
 
-    def _ranked(self, logits: NDArray[np.float32]) -> Iterator[FilePrediction | str]:
-        probabilities, finite = self._calibrated(logits)
-        ranks = Predictions(probabilities, self.class_names).top(len(self.class_names))
-        for top, is_finite in zip(ranks, finite, strict=True):
-            yield FilePrediction(*top[0], tuple(top)) if is_finite else _NOT_FINITE
+    def _ranked(self, outputs: Outputs) -> Iterator[FilePrediction | str]:
+        predictions, finite = self._judged(outputs)
+        unsure, novelty, unfamiliar = (
+            [None] * len(predictions) if flag is None else flag.tolist()
+            for flag in (predictions.unsure, predictions.novelty, predictions.unfamiliar)
+        )
+        for place, top in enumerate(predictions.top(len(self.class_names))):
+            doubts = unsure[place], novelty[place], unfamiliar[place]
+            yield FilePrediction(*top[0], tuple(top), *doubts) if finite[place] else _NOT_FINITE
 
-    def _calibrated(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return probabilities, shape (n, classes), and which rows are finite, shape (n,)."""
+    def _judged(self, outputs: Outputs) -> tuple[Predictions, NDArray[np.bool_]]:
+        """Return calibrated predictions with their doubts, and which of them are finite, shape (n,)."""
         with np.errstate(all="ignore"):
-            scaled = logits.astype(np.float64) / self.artifact.temperature
+            scaled = outputs.logits.astype(np.float64) / self.artifact.temperature
             exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
             probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-        return probabilities, np.isfinite(probabilities).all(axis=1)
+        abstention, limit = self.artifact.abstention, self.artifact.novelty_threshold
+        unsure = unfamiliar = None
+        if abstention is not None:
+            # Without a threshold that reaches the target nothing is sure.
+            lowest = np.inf if abstention.threshold is None else abstention.threshold
+            unsure = probabilities.max(axis=1, initial=0) < lowest
+        if limit is not None and outputs.novelty is not None:
+            unfamiliar = outputs.novelty > limit
+        predictions = Predictions(probabilities, self.class_names, unsure, outputs.novelty, unfamiliar)
+        return predictions, np.isfinite(probabilities).all(axis=1)
 
     def _batch_size(self, wanted: int | None) -> int:
         if wanted is not None and wanted < 1:
             raise InputError(f"batch_size must be at least 1, but is {wanted}.")
         return wanted or self.artifact.batch_size
+
+
+def _joined(parts: Sequence[Outputs]) -> Outputs:
+    """Return the outputs of several passes as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return _mapped([part for part in parts if len(part.logits)] or parts[:1], np.concatenate)
+
+
+def _mapped(parts: Sequence[Outputs], make: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> Outputs:
+    """Return outputs of which each column is made from that column of all parts."""
+    logits, novelty, features = (
+        None if column[0] is None else make(list(column)) for column in zip(*parts, strict=True)
+    )
+    assert logits is not None
+    return Outputs(logits, novelty, features)
 
 
 def load(path: str | os.PathLike[str], *, device: str | None = None, threads: int | None = None) -> Predictor:
@@ -293,29 +336,3 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, threads: in
     except OSError as error:  # no permission, a name that is too long, ...
         raise BundleError(f"{folder} can't be read: {error.strerror or error}.") from None
     return Predictor(TorchArtifact(load_bundle(folder), device=device, threads=threads, copy_module=False))
-
-
-def _found(output: _I | str, image: object) -> _I:
-    """Return what was found for an image; raise InputError, naming a file, where that is a reason for nothing."""
-    if isinstance(output, str):
-        raise InputError(f"{os.fspath(image)}: {output}." if isinstance(image, str | os.PathLike) else f"{output}.")
-    return output
-
-
-def _name(image: object, place: int) -> str:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {place}"
-
-
-def _checked_array(image: object) -> UInt8Images:
-    if not isinstance(image, np.ndarray):
-        raise InputError(_wrong_kind(image))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise InputError(
-            f"an array must be uint8 (0 to 255) of shape (height, width, 3), RGB, but this one is {image.dtype} of "
-            f"shape {image.shape}"
-        )
-    return image
-
-
-def _wrong_kind(value: object) -> str:
-    return f"an image must be a path, a Pillow image or a uint8 array, not {type(value).__name__}"

@@ -114,6 +114,12 @@ def feature_head(module: nn.Module) -> nn.Module:
     return linear.train(head.training)
 
 
+def features_and_logits(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what the head sees, (B, features), and what it makes of that, (B, classes), in one forward pass."""
+    features = pooled_features(module, images)
+    return features, feature_head(module)(features)
+
+
 def last_feature_map(module: nn.Module, *, size: int) -> tuple[str, nn.Module]:
     """Return the path of the module whose output is pooled for the head, and the module.
 

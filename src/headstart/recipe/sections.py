@@ -181,6 +181,9 @@ class EvaluationRecipe(Section):
     """Image size in pixels; the last training size when empty. A slightly larger one often scores better."""
     flip: bool = True
     """Average the logits of the image and its mirror image."""
+    abstain: Annotated[Real, Field(gt=0.0, lt=1.0)] = 0.99
+    """Accuracy that predictions must reach to count as sure; the others are marked ``unsure``. The probability from
+    which they reach it is found on validation."""
 
 
 class HardwareRecipe(Section):

@@ -56,6 +56,15 @@ def coverage(predictions: Sequence[PredictionRow]) -> dict[str, Any]:
     }
 
 
+def thresholds(block: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the thresholds that were chosen on validation, as the page shows them; None where there are none."""
+    if block is None:
+        return None
+    shipped = next(row for row in block["rows"] if row["target"] == block["target"])
+    few = [row for row in block["rows"] if row["threshold"] is not None and not row["enough"]]
+    return block | {"shipped": shipped, "few": few}
+
+
 def _at(threshold: float, probability: Any, right: Any) -> Threshold:
     classified = int((probability >= threshold).sum())
     wrong = int((~right[:classified]).sum())

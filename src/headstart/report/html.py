@@ -8,7 +8,7 @@ from headstart.errors import RunError
 from headstart.report import charts
 from headstart.report.classes import classes
 from headstart.report.confusions import confusions
-from headstart.report.coverage import coverage
+from headstart.report.coverage import coverage, thresholds
 from headstart.report.learning import learning_curves
 from headstart.report.mistakes import MISTAKES_SHOWN, Thumbnails, most_confident
 from headstart.report.page import render
@@ -57,6 +57,7 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
         classes=classes(test),
         reliability=charts.reliability_chart(test.reliability, test.reliability_calibrated),
         coverage=coverage(predictions),
+        abstention=thresholds(metrics.abstention),
         mistakes=mistakes,
         mistakes_in_all=sum(p.label != p.predicted for p in predictions),
         saliency=saliency,

@@ -253,6 +253,9 @@ class Metrics(Mapping[str, Any]):
         training: Facts about the training; None while the test split is sealed.
         total_seconds: Seconds of the whole command; None where the run was measured by another process.
         corruptions: Accuracy on corrupted test images, where that was measured.
+        abstention: Thresholds found on validation, and the share and accuracy of the test images that they leave; None
+            in runs of early versions.
+        novelty: How the novelty score was chosen, and its false alarms; None in runs of early versions.
     """
 
     val: SplitMetrics
@@ -262,6 +265,8 @@ class Metrics(Mapping[str, Any]):
     training: TrainingFacts | None = None
     total_seconds: float | None = None
     corruptions: dict[str, Any] | None = None
+    abstention: dict[str, Any] | None = None
+    novelty: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``metrics.json``; of a run whose test split is sealed, ``val`` alone."""
@@ -274,7 +279,7 @@ class Metrics(Mapping[str, Any]):
             "straddling": self.straddling,
             **self.training.to_dict(),
             "total_seconds": self.total_seconds,
-            **({"corruptions": self.corruptions} if self.corruptions is not None else {}),
+            **{key: value for key in _OPTIONAL if (value := getattr(self, key)) is not None},
         }
 
     __getitem__, __iter__, __len__ = value_of, keys_of, number_of_keys
@@ -297,8 +302,12 @@ class Metrics(Mapping[str, Any]):
             total_seconds=None
             if content.get("total_seconds") is None
             else _finite(content["total_seconds"], "total_seconds"),
-            corruptions=read_record(dict[str, Any], content["corruptions"]) if "corruptions" in content else None,
+            **{key: read_record(dict[str, Any], content[key]) for key in _OPTIONAL if key in content},
         )
+
+
+_OPTIONAL = ("corruptions", "abstention", "novelty")
+"""Blocks of ``metrics.json`` that not every run has."""
 
 
 def _finite(value: object, key: str) -> float:

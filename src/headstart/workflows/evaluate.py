@@ -67,7 +67,14 @@ def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, da
     images = sample_size(extras.corruption_images, dataset) if extras.corruptions else 0
     device = str(session.device)
     with session.terminal.share("Measuring") as show:
-        metrics = evaluate_run(run, dataset, device=device, command=session.command, progress=show)
+        metrics = evaluate_run(
+            run,
+            dataset,
+            command=session.command,
+            abstain=recipe.evaluation.abstain,
+            device=device,
+            progress=show,
+        )
     if images:
         with session.terminal.share("Measuring corrupted images") as show:
             found = measure_corruptions(run, dataset, images=images, device=device, progress=show)

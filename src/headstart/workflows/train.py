@@ -125,7 +125,14 @@ def _measure_alone(run: Run, dataset: Dataset, session: Session, *, sealed: bool
     if sealed:
         return Metrics(val=validate_run(run, dataset, device=str(session.device)))
     with session.terminal.share("Measuring") as show:
-        metrics = evaluate_run(run, dataset, device=str(session.device), command=session.command, progress=show)
+        metrics = evaluate_run(
+            run,
+            dataset,
+            command=session.command,
+            abstain=run.recipe().evaluation.abstain,
+            device=str(session.device),
+            progress=show,
+        )
     assert metrics.training is not None
     metrics = replace(
         metrics,

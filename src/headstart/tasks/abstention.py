@@ -1,0 +1,120 @@
+"""From which probability a classifier should answer, so that its answers are as often right as is wanted.
+
+The threshold is found on validation and measured on test. Images of one probability are answered together or not at
+all.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.tasks.measures import wilson_interval
+
+TARGETS = (0.95, 0.98, 0.99)
+"""Accuracies whose coverage is always reported."""
+_CHANCE = 0.05
+"""Probability, at most, that as many answers are all right although the target is not reached."""
+
+
+class Answered(TypedDict):
+    """Images of a split that a classifier answers; ``accuracy`` and its interval are None where there are none."""
+
+    n: int
+    answered: int
+    coverage: float
+    accuracy: float | None
+    accuracy_ci95: list[float] | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a classifier said about the images of a split.
+
+    Attributes:
+        confidence: Calibrated probability of the predicted class, shape (n,).
+        right: Whether that class is the label, shape (n,).
+    """
+
+    confidence: NDArray[np.floating[Any]]
+    right: NDArray[np.bool_]
+
+
+def threshold_for(target: float, val: Judgement) -> float | None:
+    """Return the lowest probability from which the answers are right often enough; None where no threshold does it.
+
+    It has six decimals, rounded down so that the last image that it stands for is answered.
+
+    Args:
+        target: Accuracy that the answered images shall reach, between 0 and 1.
+        val: The validation split.
+    """
+    order = np.argsort(-val.confidence, kind="stable")
+    confidence, right = val.confidence[order], val.right[order]
+    accuracy = np.cumsum(right) / np.arange(1, len(right) + 1)
+    whole = np.append(confidence[1:] < confidence[:-1], True)
+    reached = np.flatnonzero(whole & (accuracy >= target))
+    if not len(reached):
+        return None
+    return math.floor(float(confidence[reached[-1]]) * 1e6) / 1e6
+
+
+def answered(threshold: float | None, split: Judgement) -> Answered:
+    """Return how many images of a split are answered from a threshold on, and how many of these are right.
+
+    Args:
+        threshold: As ``threshold_for`` returns it; with None nothing is answered.
+        split: Any split.
+    """
+    chosen = np.zeros(len(split.right), bool) if threshold is None else split.confidence >= threshold
+    count, right = int(chosen.sum()), int(split.right[chosen].sum())
+    return {
+        "n": len(split.right),
+        "answered": count,
+        "coverage": round(count / len(split.right), 6),
+        "accuracy": round(right / count, 6) if count else None,
+        "accuracy_ci95": [round(end, 6) for end in wilson_interval(right, count)] if count else None,
+    }
+
+
+def answers_needed(target: float) -> int:
+    """Return from how many answers on, all of them right, validation speaks for an accuracy.
+
+    Example:
+        >>> answers_needed(0.95), answers_needed(0.99)
+        (59, 299)
+    """
+    return math.ceil(math.log(_CHANCE) / math.log(target))
+
+
+def threshold_at(target: float, block: dict[str, Any]) -> float | None:
+    """Return the threshold that ``measure_abstention`` found for one of its targets."""
+    found: float | None = next(row["threshold"] for row in block["rows"] if row["target"] == target)
+    return found
+
+
+def measure_abstention(target: float, val: Judgement, test: Judgement) -> dict[str, Any]:
+    """Return the block ``abstention`` of ``metrics.json``.
+
+    Args:
+        target: Accuracy that the shipped threshold stands for.
+        val: The validation split, on which thresholds are found.
+        test: The test split, on which they are measured.
+    """
+    rows = []
+    for wanted in sorted({*TARGETS, target}):
+        threshold = threshold_for(wanted, val)
+        found = answered(threshold, val)
+        rows.append(
+            {
+                "target": wanted,
+                "threshold": threshold,
+                "val": found,
+                "test": answered(threshold, test),
+                "answers_needed": answers_needed(wanted),
+                "enough": found["answered"] >= answers_needed(wanted),
+            }
+        )
+    return {"target": target, "rows": rows}

@@ -1,0 +1,47 @@
+"""Thresholds found on validation: worked out by hand, then the promise that they make on fresh data."""
+
+import numpy as np
+import pytest
+
+from headstart.tasks.abstention import Judgement, answered, answers_needed, measure_abstention, threshold_for
+
+
+def judged(*pairs):
+    return Judgement(np.array([p for p, _ in pairs], np.float32), np.array([right for _, right in pairs]))
+
+
+def test_the_lowest_probability_that_reaches_the_target_is_found():
+    val = judged((0.9, True), (0.8, True), (0.7, False), (0.6, True), (0.5, True), (0.4, False))
+    assert threshold_for(0.8, val) == pytest.approx(0.5, abs=2e-6)
+    assert threshold_for(0.95, val) == pytest.approx(0.8, abs=2e-6)
+    assert answered(threshold_for(0.8, val), val)["answered"] == 5
+
+
+def test_images_of_one_probability_are_answered_together():
+    val = judged((0.9, True), (0.9, False), (0.5, True), (0.5, True))
+    assert threshold_for(0.9, val) is None
+    assert threshold_for(0.75, val) == pytest.approx(0.5, abs=2e-6)
+    assert answered(None, val) == {"n": 4, "answered": 0, "coverage": 0.0, "accuracy": None, "accuracy_ci95": None}
+
+
+@pytest.mark.parametrize("target", [0.9, 0.95, 0.99])
+def test_the_target_is_met_on_validation_and_nearly_on_new_images(target):
+    generator = np.random.default_rng(1)
+
+    def split(n):
+        confidence = generator.uniform(0.3, 1, n).astype(np.float32)
+        return Judgement(confidence, generator.uniform(size=n) < confidence)
+
+    val, test = split(5000), split(5000)
+    threshold = threshold_for(target, val)
+    on_val, on_test = answered(threshold, val), answered(threshold, test)
+    assert on_val["accuracy"] >= target
+    assert on_test["accuracy_ci95"][0] <= target <= on_test["accuracy_ci95"][1] + 0.01
+
+
+def test_what_validation_can_not_show_is_said():
+    few = judged(*[(0.9, True)] * 60)
+    block = measure_abstention(0.9, few, few)
+    assert [row["target"] for row in block["rows"]] == [0.9, 0.95, 0.98, 0.99]
+    assert [row["enough"] for row in block["rows"]] == [True, True, False, False]
+    assert answers_needed(0.99) == 299
