@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import secrets
@@ -21,6 +22,8 @@ DAY = 86_400.0
 _LONGEST_NAME = 255
 """Bytes that a file name may have on the file systems in use."""
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}")
+_DEEPEST = 100
+"""Levels of JSON; none of headstart's own files has ten."""
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
 """How file systems say that they flush files only."""
 
@@ -61,6 +64,45 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_bounded(path: Path, *, at_most: int) -> bytes:
+    """Return the content of a file that has at most so many bytes.
+
+    Raises:
+        OSError: The file can't be read, or is larger.
+    """
+    with path.open("rb") as file:
+        if (size := os.fstat(file.fileno()).st_size) > at_most:
+            told = f"it has {size / 1e6:,.0f} MB; at most {at_most / 1e6:,.0f} MB are read"
+            raise OSError(errno.EFBIG, told, str(path))
+        return file.read(at_most)
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file; none where it can't be read."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(count)
+    return b""
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Return what JSON holds, if it is what ``write_json`` could have written.
+
+    Raises:
+        ValueError: It is not JSON in UTF-8, is nested too deeply, or holds a number that is not finite.
+    """
+    try:
+        value = json.loads(content, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        inside = [node.values() if isinstance(node, dict) else node for node in level]
+        level = [child for nodes in inside for child in nodes if isinstance(child, (dict, list))]
+    if level:
+        raise ValueError("it is nested too deeply")
+    return value
 
 
 def sync_folder(folder: Path) -> None:
@@ -150,6 +192,12 @@ def alone(path: Path, *, waiting: Callable[[], None], advice: str = "") -> Itera
         yield
     finally:
         lock.release()
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is not a finite number")
+    return value
 
 
 def _temporary_name(name: str) -> str:

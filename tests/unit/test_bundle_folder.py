@@ -9,6 +9,7 @@ import shutil
 import stat
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -331,6 +332,12 @@ def test_constants_that_no_file_holds_are_computed(tmp_path):
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(load_bundle(tmp_path / "model").module(images), bundle.module(images))
+
+
+def test_weights_that_do_not_fit_into_memory_are_named(folder, monkeypatch):
+    monkeypatch.setattr("headstart.bundle.folder.safe_open", mock.Mock(side_effect=MemoryError))
+    with pytest.raises(BundleError, match=r"model\.safetensors can't be read: it does not fit into memory"):
+        load_bundle(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

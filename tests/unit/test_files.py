@@ -10,7 +10,17 @@ import time
 import pytest
 
 from headstart.errors import WriteError
-from headstart.files import alone, scratch_folder, sweep_leftovers, sync_folder, write_atomically, write_json
+from headstart.files import (
+    alone,
+    first_bytes,
+    parse_json,
+    read_bounded,
+    scratch_folder,
+    sweep_leftovers,
+    sync_folder,
+    write_atomically,
+    write_json,
+)
 
 
 def names(folder):
@@ -51,6 +61,35 @@ def test_what_cant_be_written_is_named(tmp_path, path):
     with pytest.raises(WriteError, match="can't be written") as caught:
         write_atomically(tmp_path / path, "content")
     assert caught.value.filename == str(tmp_path / path)
+
+
+def test_a_file_of_absurd_size_is_not_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"12345")
+    assert read_bounded(path, at_most=5) == b"12345"
+    os.truncate(path, 10**13)
+    with pytest.raises(OSError, match="10,000,000 MB; at most 2 MB"):
+        read_bounded(path, at_most=2_000_000)
+
+
+def test_the_first_bytes_of_what_cant_be_read_are_none(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    assert first_bytes(tmp_path / "a", 2) == b"12"
+    assert first_bytes(tmp_path, 2) == first_bytes(tmp_path / "gone", 2) == b""
+
+
+@pytest.mark.parametrize(
+    "content", ["NaN", "[-Infinity]", '{"a": 1e999}', "[" * 300 + "]" * 300, "[" * 10**5, "{", b"\xff", "9" * 5000]
+)
+def test_json_that_could_not_be_written_is_not_read(content):
+    with pytest.raises(ValueError, match=r"finite|deep|Expecting|decode|integer"):
+        parse_json(content)
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
+    value = {"a": [1, 2.5, None, {"b": "x"}], "c": 1e300}
+    write_json(tmp_path / "a.json", value)
+    assert parse_json((tmp_path / "a.json").read_bytes()) == value
 
 
 def test_infinity_is_no_json(tmp_path):

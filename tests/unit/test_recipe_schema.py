@@ -126,6 +126,7 @@ def test_every_mistake_is_named_at_once(file):
         ("{probe: null, finetune: null}", "nothing would be trained"),
         ("head: {hidden: [512]}", "needs a linear head"),
         ("{weights: none, finetune: null}", "random backbone"),
+        ("{head: {dropout: 0.2}, finetune: null}", "head.dropout would have no effect"),
         ("seed: -1", "seed"),
         ("seed: 2147483648", "seed"),
         ("finetune: {schedule: [{epochs: 1, sizes: 64}]}", "Did you mean 'size'?"),

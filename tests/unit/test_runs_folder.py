@@ -65,6 +65,15 @@ def test_what_a_killed_process_left_does_not_block_the_folder_and_is_swept(tmp_p
         assert not left.exists()
 
 
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_lies_in_the_place_of_the_checkpoints_is_named(tmp_path, kind):
+    with claim_run(tmp_path, Recipe(), STARTED) as run:
+        run.checkpoints.rmdir()
+    run.checkpoints.touch() if kind == "file" else run.checkpoints.symlink_to("/nowhere")
+    with pytest.raises(RunError, match="checkpoints can't be the folder"), reopen_run(tmp_path):
+        pass
+
+
 def test_a_folder_that_holds_no_run_can_not_be_resumed(tmp_path):
     with pytest.raises(RunError, match="holds no run"), reopen_run(tmp_path):
         pass

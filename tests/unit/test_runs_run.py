@@ -1,11 +1,12 @@
 """Reading and writing the files of a run, and what is said of damaged ones."""
 
 import json
+import os
 
 import pytest
 
 from headstart.contracts import EpochRecord
-from headstart.errors import RunError
+from headstart.errors import InputError, RunError
 from headstart.recipe.schema import Recipe
 from headstart.runs.records import Environment, Opening, Surroundings, TrainingFacts
 from headstart.runs.run import Run
@@ -78,6 +79,9 @@ def test_facts_are_added_to_the_environment_and_what_a_later_version_wrote_stays
         b'{"hardware": null}',
         b"[" * 100_000,
         b'{"threads": 1e999}',
+        b'{"anything": NaN}',
+        b'{"hardware": {"ram_gb": 1e999}}',
+        b'{"anything": ' + b"[" * 300 + b"]" * 300 + b"}",
     ],
 )
 def test_a_damaged_environment_is_named_before_anything_is_done(run, damage):
@@ -107,6 +111,31 @@ def test_a_damaged_file_is_named(run, name, content, read):
     (run.path / name).write_text(content)
     with pytest.raises(RunError, match=name.replace(".", r"\.")):
         read(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("environment.json", Run.environment),
+        ("metrics.json", Run.metrics),
+        ("history.csv", Run.history),
+        ("predictions.csv", Run.predictions),
+        ("recipe.yaml", Run.recipe_text),
+        ("split_manifest.csv", Run.manifest),
+    ],
+)
+def test_a_file_of_absurd_size_is_named_instead_of_filling_the_memory(run, name, read):
+    (run.path / name).touch()
+    os.truncate(run.path / name, 10**13)
+    with pytest.raises(InputError, match=rf"{name}.*10,000,000 MB"):
+        read(run)
+
+
+def test_checkpoints_go_and_what_else_lies_there_stays(run):
+    (run.checkpoints / "mine").mkdir(parents=True)
+    (run.checkpoints / "step-1.safetensors").touch()
+    run.drop_checkpoints()
+    assert [path.name for path in run.checkpoints.iterdir()] == ["mine"]
 
 
 def test_a_class_name_with_a_line_separator_does_not_split_a_row(run):

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -115,6 +116,14 @@ def test_a_file_that_can_not_be_read_is_passed_over_and_named(tmp_path, caplog, 
     assert newest_checkpoint(tmp_path) == good
     assert forbidden.name in caplog.text
     assert "Permission denied" in caplog.text
+
+
+def test_a_file_that_does_not_fit_into_memory_is_passed_over_and_named(tmp_path, caplog, monkeypatch):
+    huge = write_checkpoint(tmp_path, step=1, tensors=tensors(), numbers={})
+    monkeypatch.setattr(Path, "read_bytes", mock.Mock(side_effect=MemoryError))
+    assert list(read_checkpoints(tmp_path)) == []
+    assert newest_checkpoint(tmp_path) is None
+    assert f"{huge.name} can't be read (it does not fit into memory)" in caplog.text
 
 
 def test_no_checkpoint(tmp_path):

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 import headstart
 from headstart.data.augment import Augmentation
-from headstart.errors import RecipeError
+from headstart.errors import RecipeError, RunError
+from headstart.runs.run import Run
 from headstart.training import fit as fit_module
 from headstart.training.loop import fine_tune
 from headstart.training.probe import fit_head
@@ -146,3 +147,13 @@ def test_a_run_records_its_arithmetic_and_device(own_home, sample_dir, tmp_path)
     assert recorded["arithmetic"] == json.loads(memory.read_text())["chosen"]
     assert recorded["device"] == "cpu"
     assert json.loads((tmp_path / "run" / "training.json").read_text())["precision"] == "fp32"
+
+
+@pytest.mark.parametrize("damage", [{"precision": "fp8"}, {"memory_format": 3}, {"milliseconds": ["x"]}])
+def test_a_damaged_arithmetic_is_named(tmp_path, damage):
+    arithmetic = {"precision": "fp32", "memory_format": "contiguous", "milliseconds": {}}
+    (tmp_path / "environment.json").write_text(json.dumps({"arithmetic": arithmetic | {"of a later version": 1}}))
+    assert fit_module._arithmetic(None, None, Run(tmp_path)).precision == "fp32"
+    (tmp_path / "environment.json").write_text(json.dumps({"arithmetic": arithmetic | damage}))
+    with pytest.raises(RunError, match=rf"environment\.json is damaged: arithmetic: {next(iter(damage))}"):
+        fit_module._arithmetic(None, None, Run(tmp_path))

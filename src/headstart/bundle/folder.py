@@ -183,6 +183,8 @@ def _naming_damage(path: Path) -> Iterator[None]:
         raise BundleError(f"{path} is damaged or is not a safetensors file ({cut(str(error))}).") from None
     except OSError as error:
         raise BundleError(f"{path} can't be read: {error.strerror or error}.") from None
+    except MemoryError:
+        raise BundleError(f"{path} can't be read: it does not fit into memory.") from None
 
 
 def _kind(dtype: str, shape: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headstart.compute.device import describe_hardware
 from headstart.errors import RecipeError
-from headstart.files import write_json
+from headstart.files import parse_json, read_bounded, write_json
 from headstart.home import cache_home
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -154,10 +154,10 @@ def _memory(key: dict[str, Any]) -> Path:
 def _recall(key: dict[str, Any]) -> Arithmetic | None:
     """Return what was chosen before; None where nothing was, or where the file is damaged."""
     try:
-        content = json.loads(_memory(key).read_bytes())
+        content = parse_json(read_bounded(_memory(key), at_most=1_000_000))
         chosen = content["chosen"]
         arithmetic = Arithmetic(chosen["precision"], chosen["memory_format"], dict(chosen["milliseconds"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     names = (arithmetic.precision, arithmetic.memory_format)
     allowed = names[0] in get_args(Precision) and names[1] in get_args(MemoryFormat)

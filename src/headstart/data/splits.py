@@ -18,9 +18,11 @@ from headstart.contracts import SplitName
 from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.subset import Subset
 from headstart.errors import DataError
-from headstart.files import write_atomically
+from headstart.files import read_bounded, write_atomically
 
 _SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+_MAX_BYTES = 1_000_000_000
+"""Largest size of a manifest: ten million images."""
 _HEADER = ["sha256", "split", "label", "row"]
 
 
@@ -229,8 +231,7 @@ def read_manifest(path: Path) -> Manifest:
         DataError: The file is missing or a line is damaged; the line is named.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.reader(file))
+        lines = list(csv.reader(io.StringIO(read_bounded(path, at_most=_MAX_BYTES).decode("utf-8"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"The split manifest {path} can't be read: {error}") from None
     if not lines or lines[0] != _HEADER:

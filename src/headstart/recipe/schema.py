@@ -69,6 +69,11 @@ class Recipe(Section):
             raise ValueError("probe and finetune are both empty, so nothing would be trained; give at least one")
         if self.probe and self.probe.solver == "lbfgs" and self.head.hidden:
             raise ValueError("probe.solver 'lbfgs' needs a linear head; set probe.solver=adam or head.hidden=[]")
+        if self.head.dropout and self.finetune is None and self.probe and self.probe.solver == "lbfgs":
+            raise ValueError(
+                "head.dropout would have no effect: it acts in steps of training, and probe.solver 'lbfgs' takes none; "
+                "set head.dropout=0, choose probe.solver=adam, or give finetune"
+            )
         if self.weights == "none" and self.finetune is None:
             raise ValueError("weights 'none' with finetune empty would train a head on a random backbone")
         if self.finetune:

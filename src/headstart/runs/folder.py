@@ -1,6 +1,5 @@
 """Who may write to a run's folder: claiming a new one, reopening an old one, and the lock held meanwhile."""
 
-import json
 import os
 import socket
 from collections.abc import Iterator
@@ -8,13 +7,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from headstart.errors import RunError
-from headstart.files import alone, sweep_leftovers
+from headstart.files import alone, parse_json, read_bounded, sweep_leftovers
 from headstart.recipe.schema import Recipe
 from headstart.runs.records import Environment
 from headstart.runs.run import Run
 
 LOCK = ".lock"
 """File that a process holds open while it works in a run; it stays, since removing a lock file would break the lock."""
+
+_ENVIRONMENT_BYTES = 10_000_000
+"""Largest environment.json that a killed process could have left."""
 
 
 def check_free(path: Path) -> None:
@@ -70,7 +72,7 @@ def claim_run(path: Path, recipe: Recipe, environment: Environment) -> Iterator[
         _sweep(path)
         run = Run(path)
         run.write_environment(environment)
-        run.checkpoints.mkdir(exist_ok=True)
+        _make_checkpoints(run)
         run.write_recipe(recipe)
         yield run
 
@@ -88,7 +90,7 @@ def reopen_run(path: Path) -> Iterator[Run]:
         raise RunError(f"{path} can't be written. Work on it as a user who may write there.")
     with _alone(path):
         _sweep(path)
-        run.checkpoints.mkdir(exist_ok=True)
+        _make_checkpoints(run)
         yield run
 
 
@@ -132,6 +134,15 @@ def _owner(path: Path) -> str:
     return ""
 
 
+def _make_checkpoints(run: Run) -> None:
+    try:
+        run.checkpoints.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{run.checkpoints} can't be the folder of the checkpoints ({error.strerror}). Move it away."
+        ) from None
+
+
 def _sweep(path: Path) -> None:
     """Remove temporary files that killed processes left; under the lock nobody else is writing one."""
     for folder in (path, path / "checkpoints"):
@@ -142,7 +153,7 @@ def _is_left_over(file: Path) -> bool:
     """Return whether a process that was killed while it claimed the folder left this file."""
     if file.name == "environment.json":
         with suppress(OSError, ValueError, AttributeError):
-            return "headstart" in json.loads(file.read_text(encoding="utf-8")).get("versions", {})
+            return "headstart" in parse_json(read_bounded(file, at_most=_ENVIRONMENT_BYTES)).get("versions", {})
         return False
     if file.name == "checkpoints":
         return file.is_dir() and not any(file.iterdir())

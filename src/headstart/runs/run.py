@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from headstart.contracts import EpochRecord
 from headstart.data.splits import Manifest, read_manifest
 from headstart.errors import DataError, RecipeError, RunError
-from headstart.files import write_atomically, write_json
+from headstart.files import parse_json, read_bounded, write_atomically, write_json
 from headstart.recipe.read import read_yaml
 from headstart.recipe.schema import Recipe, dump_recipe, load_recipe
 from headstart.runs.predictions import PredictionRow, TestPredictions, parse_predictions
@@ -28,6 +28,8 @@ from headstart.runs.records import (
 from headstart.tasks.metrics import SplitMetrics
 
 _T = TypeVar("_T")
+_MAX_BYTES = 500_000_000
+"""Largest size of a file that is read whole: predictions of a million images."""
 _LARGEST = 2**53
 """No figure of an epoch comes near this."""
 _EPOCH_COLUMNS = [field.name for field in fields(EpochRecord)]
@@ -259,7 +261,9 @@ class Run:
     def drop_checkpoints(self) -> None:
         """Remove what only an unfinished training needs: most of a run's bytes."""
         for file in self.checkpoints.glob("*"):
-            file.unlink(missing_ok=True)
+            # What was not written by training stays, and what can't be removed does no harm.
+            with suppress(OSError):
+                file.unlink()
 
     def _require(self, name: str, remedy: str) -> None:
         if not (self.path / name).is_file():
@@ -274,15 +278,15 @@ class Run:
             )
         try:
             # As it stands: a class name may hold what Python takes for the end of a line.
-            return path.read_bytes().decode("utf-8")
+            return read_bounded(path, at_most=_MAX_BYTES).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise RunError(f"{path} can't be read: {reason}. Restore it, or train again.") from None
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
-            content = json.loads(self._text(name))
-        except (ValueError, RecursionError) as error:
+            content = parse_json(self._text(name))
+        except ValueError as error:
             raise self._damaged(name, f"it is not valid JSON: {error}") from None
         if not isinstance(content, dict):
             raise self._damaged(name, "it must hold a JSON object")

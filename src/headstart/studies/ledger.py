@@ -1,17 +1,18 @@
 """``study.json``: what a study has found so far, written after every stage."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headstart.errors import RunError
-from headstart.files import write_json
+from headstart.files import parse_json, read_bounded, write_json
 from headstart.runs.run import Run
 
 FILE = "study.json"
 _SIDES = ("unit", "weights")
+MAX_BYTES = 100_000_000
+"""Largest size of a study's file."""
 _MUST_AGREE = {
     "data": "the data",
     "data_sha256": "the data",
@@ -94,7 +95,7 @@ def open_ledger(folder: Path, header: dict[str, Any], *, order: Sequence[str], r
     if not resume:
         raise RunError(f"{folder} already holds a study. Go on with it by adding --resume, or give another --out.")
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = parse_json(read_bounded(path, at_most=MAX_BYTES))
         for key, option in _MUST_AGREE.items():
             if known[key] != header[key]:
                 raise RunError(

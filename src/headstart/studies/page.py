@@ -1,6 +1,5 @@
 """From ``study.json`` and the run folders beside it to one self-contained page."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import Any
 
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.errors import RunError
+from headstart.files import parse_json, read_bounded
 from headstart.report import charts, curves
 from headstart.report.change_chart import ChangeChart, change_chart
 from headstart.report.learning import learning_curves
 from headstart.report.page import render, write_page
 from headstart.runs.run import Run
+from headstart.studies.ledger import MAX_BYTES
 from headstart.studies.words import (
     described_seed,
     discarded_finetuning,
@@ -159,7 +160,7 @@ def _cost_curve(variants: Sequence[Mapping[str, Any]]) -> curves.CurveChart | No
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(read_bounded(path, at_most=MAX_BYTES))
         missing = {"stages", "lesson", "data", "backbone"} - content.keys()
     except (OSError, ValueError, AttributeError) as error:
         raise RunError(f"{path} can't be read ({error}). Run the study again with --resume.") from None

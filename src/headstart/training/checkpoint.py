@@ -84,8 +84,9 @@ def read_checkpoints(folder: Path) -> Iterator[Checkpoint]:
             if not isinstance(numbers, dict):
                 raise ValueError("its numbers are not a JSON object")
             checkpoint = Checkpoint(path, load_tensors(content), numbers)
-        except OSError as error:
-            logger.warning("Checkpoint %s can't be read (%s) and is passed over.", path, error.strerror)
+        except (OSError, MemoryError) as error:
+            why = getattr(error, "strerror", "it does not fit into memory")
+            logger.warning("Checkpoint %s can't be read (%s) and is passed over.", path, why)
         except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             logger.warning("Checkpoint %s is damaged and is passed over: %s", path, error)
         else:
@@ -95,7 +96,7 @@ def read_checkpoints(folder: Path) -> Iterator[Checkpoint]:
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint whose content has the hash in its name; None where there is none."""
     for path in _newest_first(folder):
-        with suppress(OSError):
+        with suppress(OSError, MemoryError):
             if _has_its_name(path, path.read_bytes()):
                 return path
     return None

@@ -18,13 +18,14 @@ from headstart.contracts import EpochRecord
 from headstart.data.augment import Augmentation
 from headstart.data.batches import TrainingBatches, evaluation_batches, resident_where_it_fits
 from headstart.data.splits import build_manifest
+from headstart.errors import RunError
 from headstart.features.cache import FrozenBackbone, frozen_features
 from headstart.models.fold import unfolded_state_dict
 from headstart.models.freeze import parameter_groups, suggested_rate
 from headstart.models.heads import empty_classifier, feature_head, head_of
 from headstart.recipe.schema import Recipe
 from headstart.recipe.sections import FinetuneRecipe, ProbeRecipe
-from headstart.runs.records import TrainingFacts
+from headstart.runs.records import TrainingFacts, read_record
 from headstart.runs.run import Run
 from headstart.training.average import MovingAverage
 from headstart.training.class_weights import class_weights
@@ -123,7 +124,12 @@ def _arithmetic(recipe: Recipe, material: Material, run: Run) -> Arithmetic:
     """Return the run's arithmetic: chosen once, then kept; a resumed run must compute as it began."""
     known = run.environment().arithmetic
     if known:
-        return Arithmetic(**known)
+        try:
+            return read_record(Arithmetic, known)
+        except ValueError as error:
+            raise RunError(
+                f"{run.path / 'environment.json'} is damaged: arithmetic: {error}. Restore it, or train again."
+            ) from None
     size = recipe.finetune.schedule[-1].size if recipe.finetune else material.preprocess.size
     sample = next(
         evaluation_batches(material.train, material.preprocess.resized(size), batch_size=16, device=material.device)

@@ -8,7 +8,7 @@ import numpy as np
 
 from headstart.data.subset import ImageSource, Subset
 from headstart.errors import RunError
-from headstart.files import write_atomically, write_json
+from headstart.files import first_bytes, write_atomically, write_json
 from headstart.inspection.statistics import Statistics
 from headstart.report.explore_page import MADE_BY, explore_page
 from headstart.runs.folder import check_writable
@@ -30,7 +30,7 @@ def check_place(folder: Path) -> None:
     check_writable(folder)
     for name in (PAGE, FIGURES):
         path = folder / name
-        if path.exists() and MADE_BY.encode() not in path.read_bytes()[:1000]:
+        if path.exists() and MADE_BY.encode() not in first_bytes(path, 1000):
             raise RunError(
                 f"{path} was not written by `headstart explore`, so it is not overwritten. Name another folder with "
                 "--out, or move it away."
