@@ -162,10 +162,10 @@ def asked(place: Path) -> dict[str, list]:
         "data": [
             train,
             ["explore", data, "--out", place / "explored", "--quiet"],
-            ["evaluate", run, "--data", data],
+            ["evaluate", run, data, "--quiet"],
             check,
         ],
-        "home": [train, ["explore", data, "--out", place / "explored", "--quiet"], ["evaluate", run, "--data", data]],
+        "home": [train, ["explore", data, "--out", place / "explored", "--quiet"], ["evaluate", run, data, "--quiet"]],
         "recipe.yaml": [train, check],
         "explored": [["explore", data, "--out", place / "explored", "--quiet"]],
         "image.png": [["predict", run, image]],
@@ -345,9 +345,8 @@ def answer(number: int, seed: int, whole: Path, case: Path) -> dict[str, str]:
             outcome, said = "worked", ""
         else:
             status, said = quietly(*ask, "--debug")
-            surprise = (
-                "This is a bug" in said or ("Traceback" in said and "Error: " not in said) or status not in (0, 1, 2)
-            )
+            # A usage error would be a mistake of this script.
+            surprise = "This is a bug" in said or "--help." in said or status not in (0, 1, 2)
             outcome = "surprise" if surprise else ("worked", "failed by name", "refused")[status]
     except HeadstartError as error:
         outcome, said = "refused" if error.exit_status == 2 else "failed by name", str(error)
