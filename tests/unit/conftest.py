@@ -54,13 +54,14 @@ class EvaluatedRun:
 def make_evaluated_run(tmp_path):
     """Return a function that makes an evaluated run; ``strength`` 1 is a fair classifier, 50 a perfect one."""
 
-    def make(*, names=ANIMALS, n=240, strength=1.0, epochs=4, name="a-run"):
+    def make(*, names=ANIMALS, n=240, strength=1.0, epochs=4, name="a-run", uneven=False):
         run = tmp_path / name
         run.mkdir()
         generator = np.random.default_rng(7)
         classes = ClassNames(tuple(names))
         images = generator.integers(0, 256, (2 * n, 32, 32, 3), dtype=np.uint8)
-        labels = np.arange(2 * n, dtype=np.int64) % len(names)
+        # Uneven: half of the images and more are of the last class.
+        labels = np.minimum(np.arange(2 * n, dtype=np.int64) % ((1 + uneven) * len(names)), len(names) - 1)
         logits = generator.normal(size=(2 * n, len(names)))
         logits[np.arange(2 * n), labels] += 2 * strength
         logits = (3 * logits).astype(np.float32)

@@ -90,6 +90,46 @@ def test_a_batch_that_does_not_fit_is_refused(sample, options, message):
         batches(sample, **options)
 
 
+@pytest.fixture
+def uneven(sample):
+    """300 images: 40 of the first class, 4 of the second, the rest as they come."""
+    labels = sample.train.labels
+    chosen = [np.flatnonzero(labels == 0)[:40], np.flatnonzero(labels == 1)[:4], np.flatnonzero(labels > 1)[:256]]
+    return replace(sample, train=replace(sample.train, rows=np.sort(sample.train.rows[np.concatenate(chosen)])))
+
+
+def test_balanced_sampling_shows_every_class_equally_often(uneven):
+    made = batches(uneven, balanced=True, batch_size=100)
+    shown = np.concatenate([batch.rows for batch in made.epoch(0)])
+    counts = np.bincount(uneven.train.labels[shown])
+    assert counts.tolist() == [30] * 10
+    rare = np.bincount(shown, minlength=300)[uneven.train.labels == 1]
+    assert set(rare.tolist()) <= {7, 8}
+    frequent = shown[uneven.train.labels[shown] == 0]
+    assert len(set(frequent.tolist())) == 30
+    other = np.concatenate([batch.rows for batch in made.epoch(1)])
+    assert set(other[uneven.train.labels[other] == 0].tolist()) != set(frequent.tolist())
+
+
+def test_an_image_that_comes_twice_in_an_epoch_is_changed_in_two_ways(uneven):
+    seen = {}
+    for batch in batches(uneven, balanced=True, batch_size=100).epoch(0):
+        for row, image in zip(batch.rows.tolist(), batch.images, strict=True):
+            seen.setdefault(row, []).append(image)
+    repeated = [images for images in seen.values() if len(images) > 3]
+    assert repeated
+    assert all(not torch.allclose(images[0], images[1], atol=1e-3) for images in repeated)
+
+
+def test_a_balanced_epoch_begun_in_the_middle_goes_on_as_if_unbroken(uneven):
+    made = batches(uneven, balanced=True)
+    whole, rest = list(made.epoch(1)), list(batches(uneven, balanced=True).epoch(1, start=2))
+    assert len(rest) == len(whole) - 2 > 0
+    for one, other in zip(rest, whole[2:], strict=True):
+        assert np.array_equal(one.rows, other.rows)
+        assert torch.equal(one.images, other.images)
+
+
 def test_evaluation_keeps_the_order(sample):
     batches = evaluation_batches(
         working_copy(sample.train, PREPROCESS), PREPROCESS, batch_size=64, device=torch.device("cpu")

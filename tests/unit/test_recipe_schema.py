@@ -124,6 +124,7 @@ def test_every_mistake_is_named_at_once(file):
     ("text", "said"),
     [
         ("{probe: null, finetune: null}", "nothing would be trained"),
+        ("finetune: {sampling: balanced, class_weights: balanced}", "count twice"),
         ("head: {hidden: [512]}", "needs a linear head"),
         ("{weights: none, finetune: null}", "random backbone"),
         ("{head: {dropout: 0.2}, finetune: null}", "head.dropout would have no effect"),

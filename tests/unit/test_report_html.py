@@ -60,6 +60,17 @@ def report(run):
     return page
 
 
+def test_averages_over_classes_come_first_where_classes_are_uneven(make_evaluated_run):
+    run = make_evaluated_run(uneven=True)
+    page = report(run)
+    recalls = [figures["recall"] for figures in run.metrics.per_class.values()]
+    score = page.words.index(f"Balanced test accuracy{percent(np.mean(recalls))}")
+    assert score < page.words.index("Macro F1") < page.words.index("Accuracy" + percent(run.metrics.accuracy))
+    assert "classes are uneven" in page.words
+    even = report(make_evaluated_run(name="even"))
+    assert "Balanced" not in even.words
+
+
 def test_the_page_is_one_file_that_loads_and_runs_nothing(make_evaluated_run):
     run = make_evaluated_run()
     page = report(run)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from headstart.tasks.metrics import METRICS, SplitMetrics, shown_in
+from headstart.tasks.metrics import METRICS, SplitMetrics, balanced_accuracy, is_uneven, shown_in
 from headstart.tasks.single_label import SINGLE_LABEL
 
 KEYS = [
@@ -123,3 +123,17 @@ def test_the_list_of_metrics_names_figures_of_a_split(measured):
         assert metric.interval is None or len(measured[metric.interval]) == 2
     assert {metric.shown <= {"card", "terminal", "page", "comparison"} for metric in METRICS} == {True}
     assert [metric.name for metric in shown_in("comparison")] == ["accuracy", "macro_f1", "ece_calibrated"]
+
+
+def test_uneven_classes_and_their_balanced_accuracy():
+    from sklearn.metrics import balanced_accuracy_score
+
+    labels = np.array([0] * 30 + [1] * 16)
+    logits = np.random.default_rng(1).normal(size=(46, 3)).astype(np.float32)
+    found = SINGLE_LABEL.measure(logits, labels, names=("cat", "dog", "okapi"), temperature=1.0)
+    assert is_uneven(found.per_class)
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        expected = balanced_accuracy_score(labels, logits.argmax(axis=1))
+    assert balanced_accuracy(found.per_class) == pytest.approx(expected, abs=1e-5)
+    even = SINGLE_LABEL.measure(logits[:40], labels[6:46], names=("cat", "dog", "okapi"), temperature=1.0)
+    assert not is_uneven(even.per_class)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from headstart.tasks.metrics import shown_in
+from headstart.tasks.metrics import balanced_accuracy, is_uneven, shown_in
 from headstart.wording import counted, duration, gigabytes, percent, percent_range, percent_short
 
 
@@ -23,6 +23,7 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
     doubt = f"; mostly chance, from {counted(val, 'validation image')}" if val < FEW_TO_CHOOSE_BY else ""
     return "\n".join(
         [
+            *_averages(test),
             f"Test        {told['accuracy']} accuracy on {counted(test['n'], 'image')} "
             f"(95% interval {percent_range(test['accuracy_ci95'])})",
             f"Calibration ECE {told['ece_calibrated']} ({told['ece']} before temperature scaling{doubt})",
@@ -32,6 +33,17 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
             f"Model       {out / 'model'}",
         ]
     )
+
+
+def _averages(test: dict[str, Any]) -> list[str]:
+    """Return the averages over classes, which come first where some classes have many more images than others."""
+    if not is_uneven(test["per_class"]):
+        return []
+    counts = [figures["support"] for figures in test["per_class"].values()]
+    return [
+        f"Classes     {percent(balanced_accuracy(test['per_class']))} balanced accuracy (mean recall of the classes), "
+        f"{percent(test['macro_f1'])} macro F1; they have {min(counts):,} to {max(counts):,} test images"
+    ]
 
 
 def _abstention_line(metrics: dict[str, Any]) -> list[str]:

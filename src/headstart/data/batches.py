@@ -16,7 +16,7 @@ from headstart.contracts import ClassNames, UInt8Images, listed
 from headstart.data.augment import DRAWS, Augmentation, augment, to_device
 from headstart.data.mixing import mix
 from headstart.data.preprocess import Preprocess
-from headstart.data.randomness import epoch_order, mixing_generator, sample_uniforms, step_seed
+from headstart.data.randomness import balanced_order, epoch_order, mixing_generator, sample_uniforms, step_seed
 from headstart.data.working_copy import Places, Squares
 from headstart.errors import RecipeError, nearest
 
@@ -113,6 +113,7 @@ class TrainingBatches:
         batch_size: Images in an optimizer step, over all processes.
         seed: Seed of everything that is drawn.
         augmentation: Random changes to the images.
+        balanced: Whether every class is equally frequent in an epoch, so that images of rare classes come repeatedly.
         views: Number of fixed views; 0 draws new changes in every epoch.
         hidden: Called with (rows, view, size) for what the network gets in place of images, e.g. what its frozen
             stages made of them; None for the images.
@@ -127,6 +128,7 @@ class TrainingBatches:
     batch_size: int
     seed: int
     augmentation: Augmentation = field(default_factory=Augmentation)
+    balanced: bool = False
     views: int = 0
     hidden: Callable[[NDArray[np.int64], int, int], Tensor] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -157,20 +159,31 @@ class TrainingBatches:
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step ``start`` on; making one does not touch torch's random state."""
-        order = epoch_order(seed=self.seed, epoch=epoch, n=len(self.squares))
+        if self.balanced:
+            order = balanced_order(self.squares.labels, seed=self.seed, epoch=epoch)
+        else:
+            order = epoch_order(seed=self.seed, epoch=epoch, n=len(self.squares))
         view = epoch % self.views_in_all if self.views_in_all else epoch
         share = self.batch_size // self.processes.world
         for step in range(start, self.steps_per_epoch):
             first = step * self.batch_size + self.processes.rank * share
-            yield self._batch(epoch, step, order[first : first + share], view)
+            rows = order[first : first + share]
+            # An image that comes twice in an epoch is changed in two ways, unless the views are fixed.
+            own_draws = self.balanced and not self.views_in_all
+            yield self._batch(epoch, step, rows, view, np.arange(first, first + share) if own_draws else rows)
         left_over = order[self.steps_per_epoch * self.batch_size :]
         if self.hidden and len(left_over) and (view, self.sizes[epoch]) in self.views_that_return:
             # Later epochs would miss these images here and there, each time at the price of a whole batch.
             self.hidden(left_over, view, self.sizes[epoch])
 
-    def images(self, rows: NDArray[np.int64], *, view: int, size: int) -> Tensor:
-        """Return images as one view shows them: normalized, shape (len(rows), 3, size, size)."""
-        draws = torch.from_numpy(_draws(self.seed, view, len(self.squares))[rows])
+    def images(
+        self, rows: NDArray[np.int64], *, view: int, size: int, drawn: NDArray[np.int64] | None = None
+    ) -> Tensor:
+        """Return images as one view shows them: normalized, shape (len(rows), 3, size, size).
+
+        Each is changed by the random numbers of its own row, or by those at ``drawn``, shape (len(rows),).
+        """
+        draws = torch.from_numpy(_draws(self.seed, view, len(self.squares))[rows if drawn is None else drawn])
         shares = self._shares(rows) if self.augmentation.stronger else None
         preprocess = self.preprocess.resized(size)
 
@@ -193,12 +206,12 @@ class TrainingBatches:
         of_class = np.array([stronger.get(name, common) for name in self.squares.subset.class_names], np.float32)
         return torch.from_numpy(of_class[self.squares.labels[rows]])
 
-    def _batch(self, epoch: int, step: int, rows: NDArray[np.int64], view: int) -> Batch:
+    def _batch(self, epoch: int, step: int, rows: NDArray[np.int64], view: int, drawn: NDArray[np.int64]) -> Batch:
         key = {"seed": self.seed, "epoch": epoch, "step": step, "rank": self.processes.rank}
         labels = to_device(torch.from_numpy(self.squares.labels[rows]), self.device)
         if self.hidden:
             return Batch(step, step_seed(**key), rows, self.hidden(rows, view, self.sizes[epoch]), labels, labels)
-        images, targets = self.images(rows, view=view, size=self.sizes[epoch]), labels
+        images, targets = self.images(rows, view=view, size=self.sizes[epoch], drawn=drawn), labels
         mixup, cutmix = self.augmentation.mixup, self.augmentation.cutmix
         if mixup or cutmix:
             classes = len(self.squares.subset.class_names)

@@ -78,6 +78,11 @@ class Recipe(Section):
             raise ValueError("weights 'none' with finetune empty would train a head on a random backbone")
         if self.finetune:
             _check_augmentation(self.finetune)
+            if self.finetune.sampling == "balanced" == self.finetune.class_weights:
+                raise ValueError(
+                    "finetune.sampling and finetune.class_weights are both 'balanced', which would make rare classes "
+                    "count twice; keep one of them"
+                )
         return self
 
     @property

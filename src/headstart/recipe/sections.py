@@ -161,6 +161,9 @@ class FinetuneRecipe(Section):
     """Share of each target that is spread over all classes."""
     class_weights: ClassWeights | None = None
     """``balanced`` (inverse class frequency), or a weight per class name (1 for names that are not listed)."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """``natural``: an epoch shows every image once. ``balanced``: an epoch shows as many images, equally many of each
+    class; images of rare classes repeatedly."""
     ema: Annotated[Real, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay per step of an exponential moving average of the weights, which replaces them; 0 switches it off."""
     clip_norm: Annotated[Real, Field(ge=0.0, le=1e6)] = 1.0

@@ -16,7 +16,7 @@ from headstart.report.robustness import robustness
 from headstart.report.saliency import looks
 from headstart.runs.records import TrainingFacts
 from headstart.runs.run import Run
-from headstart.tasks.metrics import shown_in
+from headstart.tasks.metrics import balanced_accuracy, is_uneven, shown_in
 
 
 def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
@@ -40,6 +40,7 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
     openings, saliency = environment.test_openings, run.saliency()
     # Openings logged before the weights were tell nothing of them.
     opened_for = {opening.weights_sha256 for opening in openings}
+    supports = [figures["support"] for figures in test.per_class.values()]
     mistakes = most_confident(predictions, dataset_thumbnails, count=MISTAKES_SHOWN)
     page = render(
         "report.html.jinja",
@@ -66,6 +67,10 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
         splits=_splits(run, test.class_names),
         few=FEW_TO_CHOOSE_BY,
         shown=shown_in("page"),
+        uneven=is_uneven(test.per_class),
+        balanced_accuracy=balanced_accuracy(test.per_class),
+        smallest=min(supports),
+        largest=max(supports),
         most_unfolded=charts.MOST_CLASSES_LABELLED,
     )
     return run.write_report(page)

@@ -66,6 +66,22 @@ ClassFigures = TypedDict("ClassFigures", {"precision": float, "recall": float, "
 """Figures of one class, or of an average over classes; the keys are scikit-learn's."""
 
 
+UNEVEN = 1.5
+"""Ratio of the largest to the smallest class above which macro averages are shown first."""
+
+
+def is_uneven(per_class: Mapping[str, ClassFigures]) -> bool:
+    """Return whether some class has so many more images than another that accuracy hides what becomes of the small."""
+    counts = [figures["support"] for figures in per_class.values() if figures["support"]]
+    return max(counts, default=0) > UNEVEN * min(counts, default=0)
+
+
+def balanced_accuracy(per_class: Mapping[str, ClassFigures]) -> float:
+    """Return the mean of the recall over the classes that have images, as in scikit-learn."""
+    recalls = [figures["recall"] for figures in per_class.values() if figures["support"]]
+    return sum(recalls) / len(recalls)
+
+
 class Bin(TypedDict):
     """Images whose confidence lies in (lower, upper]; the means are None where there are none."""
 

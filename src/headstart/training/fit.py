@@ -296,6 +296,7 @@ def _batches(tune: FinetuneRecipe, material: Material, seed: int, processes: Pro
             mixup=augment.mixup,
             cutmix=augment.cutmix,
         ),
+        balanced=tune.sampling == "balanced",
         views=augment.views,
         device=material.device,
         resident=resident_where_it_fits(material.train, material.device),
