@@ -28,6 +28,7 @@ def train(
     out: Path | str,
     overrides: Mapping[str, Any] | None = None,
     limit: int | None = None,
+    budget: float | str | None = None,
     backbone: str | None = None,
     weights: str | Path | None = None,
     seed: int | None = None,
@@ -46,11 +47,12 @@ def train(
     Args:
         data: ``cifar10``, or the path of a data set. A ready ``Recipe`` is taken as well; it names its own data.
         recipe: A shipped recipe's name, the path of a YAML file (every run leaves its own as ``recipe.yaml``), or what
-            such a file would hold, as nested dicts, with headstart's defaults for missing keys; ``quickstart`` when
-            None.
+            such a file would hold, as nested dicts, with headstart's defaults for missing keys; when None
+            ``quickstart`` for cifar10, and for your own images ``auto``, which suits everything to them.
         out: Folder for the run.
         overrides: Dotted keys of the recipe with their values, e.g. ``{"finetune.lr": 1e-4, "probe": None}``.
-        limit: Number of training images to keep, from the first; as the recipe has it when None, like the next four.
+        limit: Number of training images to keep, from the first; as the recipe has it when None, like the next five.
+        budget: Time for the whole run in seconds, or as ``5min``; what the recipe leaves out is chosen to suit it.
         backbone: A name that ``headstart backbones`` lists.
         weights: ``auto``, ``none`` (from scratch) or a weights file.
         seed: Decides split, order, augmentation and new weights.
@@ -83,7 +85,7 @@ def train(
         0.91...
     """
     settings: dict[str, Any] = {"data.limit": limit, "backbone": backbone, "weights": weights and str(weights)}
-    settings |= {"seed": seed, "evaluation.abstain": abstain}
+    settings |= {"seed": seed, "budget": budget, "evaluation.abstain": abstain}
     given = {key: value for key, value in settings.items() if value is not None}
     resolved = resolve_recipe(data, recipe, overrides or {}, given)
     folder, copy = Path(out), absolute_path(data_dir)

@@ -49,7 +49,8 @@ def evaluate():
 
 
 def test_train_hands_every_option_on(trained, tmp_path, capsys):
-    words = ["train", "cifar10", "--recipe", "quickstart", "--limit", "500", "--out", str(tmp_path / "r")]
+    words = ["train", "cifar10", "--recipe", "quickstart", "--limit", "500", "--budget", "5min"]
+    words += ["--out", str(tmp_path / "r")]
     words += ["--backbone", "resnet50v1.keras_in1k", "--weights", "w.h5", "--seed", "7", "--threads", "2"]
     words += ["--device", "cuda:1", "--set", "finetune.lr=1e-4", "--set", "head.dropout=0.25"]
     words += ["--data-dir", str(tmp_path), "--quiet", "--abstain", "0.98"]
@@ -62,6 +63,7 @@ def test_train_hands_every_option_on(trained, tmp_path, capsys):
         "out": tmp_path / "r",
         "overrides": {"finetune.lr": 1e-4, "head.dropout": 0.25},
         "limit": 500,
+        "budget": "5min",
         "backbone": "resnet50v1.keras_in1k",
         "weights": "w.h5",
         "seed": 7,
@@ -166,3 +168,8 @@ def test_a_finished_run_is_shown_again_from_its_files_alone(tmp_path):
     assert "93.12% accuracy" in shown
     assert "Cost        3 min 7 s of training, peak memory 1.45 GB" in shown
     assert str(tmp_path / "report.html") in shown
+
+
+def test_train_of_own_images_leaves_a_folder_named_auto(trained, tmp_path):
+    assert main(["train", str(tmp_path)]) == 0
+    assert trained.call_args.kwargs["out"] == Path("runs/auto")

@@ -16,13 +16,17 @@ def train(
         str | None, typer.Argument(metavar="DATA", help="cifar10, or a data set's folder.", show_default=False)
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A shipped recipe's name or a YAML file; quickstart by default.")
+        str | None,
+        typer.Option(help="A shipped recipe's name or a YAML file; by default quickstart for cifar10, else auto."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/RECIPE by default.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Resume a stopped run with its original settings.")
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Keep the first N training images.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time for all of it, e.g. 5min: the rest is chosen to suit.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="A name that `headstart backbones` lists.")] = None,
     weights: Annotated[str | None, typer.Option(help="auto, none (from scratch) or a weights file.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides split, order, augmentation and new weights.")] = None,
@@ -48,6 +52,7 @@ def train(
             "--recipe": recipe,
             "--out": out,
             "--limit": limit,
+            "--budget": budget,
             "--backbone": backbone,
             "--weights": weights,
             "--seed": seed,
@@ -59,6 +64,7 @@ def train(
         raise InputError("Nothing to train on. Name a data set (headstart train cifar10), or a run to --resume.")
     from headstart import api
     from headstart.recipe.read import read_overrides
+    from headstart.workflows.resolve import default_recipe
 
     if resume is not None:
         folder = resume
@@ -73,7 +79,7 @@ def train(
         )
     else:
         assert data is not None
-        folder = out or Path("runs") / Path(recipe or "quickstart").stem
+        folder = out or Path("runs") / Path(recipe or default_recipe(data)).stem
         metrics = api.train(
             data,
             recipe,
@@ -81,6 +87,7 @@ def train(
             overrides=read_overrides(set_ or []),
             abstain=abstain,
             limit=limit,
+            budget=budget,
             backbone=backbone,
             weights=weights,
             seed=seed,

@@ -18,6 +18,7 @@ from headstart.errors import RecipeError, nearest
 from headstart.recipe.explain import explain
 from headstart.recipe.read import apply_overrides, cut, read_overrides, read_yaml, read_yaml_file, short
 from headstart.recipe.sections import (
+    Budget,
     DataRecipe,
     EvaluationRecipe,
     FinetuneRecipe,
@@ -34,6 +35,10 @@ class Recipe(Section):
 
     description: Annotated[str, Field(max_length=10_000)] = ""
     """One sentence for people."""
+    budget: Budget | None = None
+    """Time for the whole run, e.g. ``5min``. Where it is given, every key that the recipe leaves out is chosen to suit
+    the images, this machine and that time before training begins; the recipe saved with the run holds what was chosen,
+    and no budget. Empty: the keys left out have their defaults."""
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
     """Random seed of the split, the order of the images, the augmentation and the new weights."""
     data: DataRecipe = DataRecipe()

@@ -1,5 +1,6 @@
 """The sections of a recipe: every key with its meaning, its default and the values that make sense."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,18 @@ def _zero_or_from(smallest: float) -> Callable[[float], float]:
     return check
 
 
+def _seconds(value: Any) -> Any:
+    """Return the seconds that a text such as ``5min``, ``90 s`` or ``1.5h`` stands for; all else as it is."""
+    if not isinstance(value, str):
+        return _no_bool(value)
+    found = _TIME.fullmatch(value.strip().lower())
+    if found is None:
+        raise ValueError("input should be a time, e.g. 90s, 5min or 2h")
+    return float(found["number"]) * _UNITS[found["unit"] or "s"]
+
+
+_UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+_TIME = re.compile(rf"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>{'|'.join(_UNITS)})?")
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 """A whole number; ``true`` and ``false`` are none."""
 Real = Annotated[float, BeforeValidator(_no_bool)]
@@ -40,6 +53,8 @@ LearningRate = Annotated[Real, Field(gt=0.0, le=1000.0)]
 Dropout = Annotated[Real, Field(ge=0.0, lt=1.0)]
 Alpha = Annotated[Real, Field(ge=0.0, le=1000.0), AfterValidator(_zero_or_from(0.001))]
 """Parameter of a Beta distribution; with smaller ones drawing from it fails."""
+Budget = Annotated[float, BeforeValidator(_seconds), Field(ge=10.0, le=30 * 86_400.0)]
+"""A time in seconds, also written ``90s``, ``5min`` or ``2h``."""
 ClassWeights = Annotated[
     Annotated[Literal["balanced"], Tag("<word>")]
     | Annotated[dict[str, Annotated[Real, Field(ge=1e-6, le=1e6)]], Tag("<by class>")],

@@ -97,6 +97,7 @@ class Environment:
         data_dir: Absolute path of the local copy of the data set, where one was given.
         weights: Record of the pretrained weights.
         arithmetic: Precision and memory format of the training, once they are chosen.
+        plan: What was chosen to suit images, machine and time, and why; None where the recipe said everything.
         resumed: Later processes of the run, in order.
         test_openings: Every opening of the test split.
     """
@@ -112,6 +113,7 @@ class Environment:
     data_dir: str | None = None
     weights: dict[str, Any] = Field(default_factory=dict)
     arithmetic: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
     resumed: list[Surroundings] = Field(default_factory=list)
     test_openings: list[Opening] = Field(default_factory=list)
 
@@ -135,6 +137,8 @@ class TrainingFacts:
         best_epoch: Epoch whose weights are kept, counted from 1; 0 for those from before fine-tuning.
         cached_seconds: Seconds an earlier run spent computing features that were found on disk.
         probe_val_accuracy: Accuracy on validation before fine-tuning.
+        predicted_seconds: Seconds that the whole command was predicted to take; None without a plan, as is the next.
+        predicted_mb: Peak of the resident memory that was predicted, in MB (1e6 bytes).
     """
 
     train_seconds: float
@@ -147,6 +151,8 @@ class TrainingFacts:
     best_epoch: int
     cached_seconds: float = 0.0
     probe_val_accuracy: float | None = None
+    predicted_seconds: float | None = None
+    predicted_mb: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``training.json``."""

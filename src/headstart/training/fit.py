@@ -2,42 +2,34 @@
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from headstart.bundle import Bundle, save_bundle
 from headstart.compute.memory import peak_memory_mb
-from headstart.compute.precision import Arithmetic, choose_arithmetic
+from headstart.compute.precision import Arithmetic
 from headstart.compute.processes import Processes
 from headstart.compute.session import Session
 from headstart.contracts import EpochRecord
-from headstart.data.augment import Augmentation
-from headstart.data.batches import TrainingBatches, evaluation_batches, resident_where_it_fits
 from headstart.data.splits import build_manifest
 from headstart.errors import RunError
 from headstart.features.cache import FrozenBackbone, frozen_features
 from headstart.models.fold import unfolded_state_dict
-from headstart.models.freeze import parameter_groups, suggested_rate
 from headstart.models.heads import empty_classifier, feature_head, head_of
 from headstart.recipe.schema import Recipe
 from headstart.recipe.sections import FinetuneRecipe, ProbeRecipe
 from headstart.runs.records import TrainingFacts, read_record
 from headstart.runs.run import Run
-from headstart.training.average import MovingAverage
+from headstart.training.build import learner, training_batches
 from headstart.training.class_weights import class_weights
-from headstart.training.frozen import FrozenStages, reuse_frozen
-from headstart.training.learner import Learner
+from headstart.training.frozen import reuse_frozen
 from headstart.training.loop import Checkpoints, Selection, fine_tune
 from headstart.training.material import Material
-from headstart.training.objective import Objective
-from headstart.training.optimization import adamw
 from headstart.training.probe import Labelled, MiniBatches, fit_head, fit_linear
 from headstart.training.progress import Progress
-from headstart.training.schedule import Schedule
+from headstart.training.timing import fastest_arithmetic
 from headstart.training.validation import Validate, validator
 
 
@@ -102,6 +94,7 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
     if not processes.is_main:
         return
     run.write_history(trained.history)
+    plan = run.environment().plan or {}
     save_bundle(_bundle(recipe, material, manifest.sha256), run.model)
     run.write_training(
         TrainingFacts(
@@ -116,6 +109,8 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
             best_epoch=trained.best_epoch,
             cached_seconds=round(probed.cached_seconds, 3),
             probe_val_accuracy=before[1],
+            predicted_seconds=plan.get("predicted_seconds"),
+            predicted_mb=plan.get("predicted_mb"),
         )
     )
 
@@ -131,17 +126,7 @@ def _arithmetic(recipe: Recipe, material: Material, run: Run) -> Arithmetic:
                 f"{run.path / 'environment.json'} is damaged: arithmetic: {error}. Restore it, or train again."
             ) from None
     size = recipe.finetune.schedule[-1].size if recipe.finetune else material.preprocess.size
-    sample = next(
-        evaluation_batches(material.train, material.preprocess.resized(size), batch_size=16, device=material.device)
-    )[0]
-    chosen = choose_arithmetic(
-        material.classifier,
-        sample,
-        architecture=material.backbone.architecture,
-        # Features and heads are computed in full precision, whatever a fine-tuned network is trained in.
-        precision=recipe.hardware.precision if recipe.finetune else "fp32",
-        memory_format=recipe.hardware.memory_format,
-    )
+    chosen = fastest_arithmetic(recipe, material, size)
     run.update_environment(arithmetic=asdict(chosen))
     return chosen
 
@@ -192,7 +177,7 @@ def _train_probe(work: _Work, probe: ProbeRecipe) -> _Trained:
 def _fine_tune(work: _Work, tune: FinetuneRecipe, validate: Validate, before: tuple[float, float]) -> _Trained:
     """Train everything that is not frozen, and load the best epoch into the classifier."""
     run, terminal = work.run, work.session.terminal
-    batches = _batches(tune, work.material, work.recipe.seed, work.processes)
+    batches = training_batches(tune, work.material, work.recipe.seed, work.processes)
     frozen = reuse_frozen(
         work.material.classifier,
         batches,
@@ -217,7 +202,7 @@ def _fine_tune(work: _Work, tune: FinetuneRecipe, validate: Validate, before: tu
             terminal.say(_epoch_line(progress.history[-1], epochs))
 
         best, done = fine_tune(
-            _learner(work, tune, frozen, steps=steps),
+            learner(work.recipe, tune, work.material, work.arithmetic, work.processes, frozen=frozen, steps=steps),
             batches,
             Selection(validate, before, tune.patience),
             Checkpoints(run.checkpoints, work.recipe.hardware.checkpoint_minutes * 60),
@@ -235,72 +220,11 @@ def _fine_tune(work: _Work, tune: FinetuneRecipe, validate: Validate, before: tu
     )
 
 
-def _learner(work: _Work, tune: FinetuneRecipe, frozen: FrozenStages | None, *, steps: int) -> Learner:
-    module, device = work.material.classifier, work.material.device
-    lr = tune.lr or suggested_rate(module)
-    groups = parameter_groups(module, lr=lr, weight_decay=tune.weight_decay, layer_decay=tune.layer_decay)
-    weights = class_weights(tune.class_weights, work.material.train.subset)
-    return Learner(
-        module=module,
-        trained=_wrapped(frozen.rest if frozen else module, work.recipe.hardware.compile, work.processes),
-        objective=Objective(
-            label_smoothing=tune.label_smoothing,
-            class_weights=None if weights is None else weights.to(device),
-            processes=work.processes,
-        ),
-        optimization=adamw(
-            groups,
-            Schedule(lr, steps, tune.warmup, tune.decay),
-            clip_norm=tune.clip_norm,
-            precision=work.arithmetic.precision,
-            device=device,
-        ),
-        average=MovingAverage(module, tune.ema) if tune.ema else None,
-        arithmetic=work.arithmetic,
-        freeze_batch_norm=tune.freeze.batch_norm,
-        processes=work.processes,
-    )
-
-
-def _wrapped(module: nn.Module, compiled: bool, processes: Processes) -> nn.Module:
-    """Return a network that is compiled where asked for, and trained by all processes with the main one's weights."""
-    wrapped = cast(nn.Module, torch.compile(module)) if compiled else module
-    if processes.world == 1:
-        return wrapped
-    device = next(module.parameters()).device
-    return DistributedDataParallel(wrapped, device_ids=[device] if device.type == "cuda" else None)
-
-
 def _epoch_line(last: EpochRecord, epochs: int) -> str:
     return (
         f"Epoch {last.epoch}/{epochs}  {last.image_size} px  train loss {last.train_loss:.3f} "
         f"accuracy {last.train_accuracy:.2%}  validation loss {last.val_loss:.3f} "
         f"accuracy {last.val_accuracy:.2%}  {last.seconds:.0f} s, {last.images_per_second:.0f} images/s"
-    )
-
-
-def _batches(tune: FinetuneRecipe, material: Material, seed: int, processes: Processes) -> TrainingBatches:
-    augment = tune.augment
-    return TrainingBatches(
-        squares=material.train,
-        preprocess=material.preprocess,
-        sizes=[step.size for step in tune.schedule for _ in range(step.epochs)],
-        batch_size=tune.batch_size,
-        seed=seed,
-        augmentation=Augmentation(
-            flip=augment.flip,
-            min_scale=augment.min_scale,
-            max_aspect=augment.max_aspect,
-            trivial=augment.trivial,
-            stronger=augment.stronger,
-            mixup=augment.mixup,
-            cutmix=augment.cutmix,
-        ),
-        balanced=tune.sampling == "balanced",
-        views=augment.views,
-        device=material.device,
-        resident=resident_where_it_fits(material.train, material.device),
-        processes=processes,
     )
 
 

@@ -76,6 +76,20 @@ def prepare(
     """
     check_precision(recipe.hardware.precision, device)
     train, val = split_checked(recipe, dataset, processes=processes.world)
+    if processes.world > 1 and recipe.finetune and not recipe.finetune.freeze.batch_norm:
+        logger.warning(
+            "Each of the %d processes normalizes with the batch statistics of its own share of a batch, and the main "
+            "one's are kept. For the result of a single process keep finetune.freeze.batch_norm.",
+            processes.world,
+        )
+    return assemble(recipe, dataset, (train, val), device, progress=progress)
+
+
+def assemble(
+    recipe: Recipe, dataset: Dataset, splits: tuple[Subset, Subset], device: torch.device, *, progress: bool
+) -> Material:
+    """Load the backbone, graft the head, and read the images of a training and a validation split."""
+    train, val = splits
     if recipe.weights == "auto":
         check_before_download(recipe.backbone, recipe.image_sizes)
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
@@ -83,12 +97,6 @@ def prepare(
         backbone = fed_unit_range(backbone)
     for line in backbone.weights.unmatched:
         logger.warning("%s: %s", backbone.weights.origin, line)
-    if processes.world > 1 and recipe.finetune and not recipe.finetune.freeze.batch_norm:
-        logger.warning(
-            "Each of the %d processes normalizes with the batch statistics of its own share of a batch, and the main "
-            "one's are kept. For the result of a single process keep finetune.freeze.batch_norm.",
-            processes.world,
-        )
     if recipe.weights == "none":
         logger.warning("%s starts from scratch: no pretrained weights are used.", backbone.name)
     classifier = build_classifier(

@@ -31,15 +31,20 @@ def resolve_recipe(
     if isinstance(data, Recipe):
         if recipe is not None:
             raise InputError("Two recipes were given. Name the data set first, or give the one Recipe alone.")
-        base: str | Mapping[str, Any] = data.model_dump(mode="json")
+        base: str | Mapping[str, Any] = data.model_dump(mode="json", exclude_unset=True)
     else:
         given["data.name"] = str(data)
-        base = "quickstart" if recipe is None else recipe if isinstance(recipe, Mapping) else str(recipe)
+        base = default_recipe(data) if recipe is None else recipe if isinstance(recipe, Mapping) else str(recipe)
     if twice := sorted(given.keys() & overrides.keys()):
         raise InputError(
             f"{', '.join(twice)} is given twice: as an argument of its own and among the overrides (--set). Keep one."
         )
     return absolute_paths(load_recipe(base, {**overrides, **given}))
+
+
+def default_recipe(data: str | Path) -> str:
+    """Return the name of the recipe that is used where none is given."""
+    return "quickstart" if str(data) in KNOWN else "auto"
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:

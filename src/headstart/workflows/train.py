@@ -12,7 +12,7 @@ from headstart.errors import RunError
 from headstart.evaluation.evaluate import evaluate_run
 from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.evaluation.validation import validate_run
-from headstart.recipe.schema import Recipe, differences
+from headstart.recipe.schema import Recipe, differences, parse_recipe
 from headstart.report.html import write_report
 from headstart.report.mistakes import LARGEST_SIDE
 from headstart.runs.folder import check_free, claim_run, reopen_run
@@ -20,6 +20,7 @@ from headstart.runs.records import PACKAGES, DataRecord, Environment, Metrics, S
 from headstart.runs.run import Run
 from headstart.training.fit import fit
 from headstart.training.material import Material, prepare
+from headstart.workflows.plan import make_plan
 from headstart.workflows.resolve import absolute_paths
 
 
@@ -41,9 +42,15 @@ def train_new(recipe: Recipe, out: Path, session: Session, *, data_dir: Path | N
     if session.processes.is_main:
         check_free(out)
     dataset = _load(recipe, data_dir, session)
-    material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled, processes=session.processes)
+    plan = None
+    if recipe.budget:
+        planned = make_plan(recipe, dataset, session)
+        recipe, material, plan = planned.recipe, planned.material, planned.record
+    else:
+        enabled, processes = session.terminal.enabled, session.processes
+        material = prepare(recipe, dataset, session.device, progress=enabled, processes=processes)
     # Only now is the folder made: whatever could be refused has been.
-    environment = _environment(recipe, material, session, data_dir)
+    environment = replace(_environment(recipe, material, session, data_dir), plan=plan)
     with claim_run(out, recipe, environment) if session.processes.is_main else nullcontext(Run(out)) as run:
         session.processes.barrier()
         fit(recipe, material, run, session)
@@ -68,9 +75,9 @@ def go_on(
     """
     with reopen_run(run.path) if session.processes.is_main else nullcontext(run):
         begun, environment = run.recipe(), run.environment()
-        if recipe is not None and absolute_paths(begun) != recipe:
+        if recipe is not None and (asked := _asked(begun, environment)) != recipe:
             raise RunError(
-                f"{run.path} was trained with another recipe: {differences(begun, recipe)}. Give another folder."
+                f"{run.path} was trained with another recipe: {differences(asked, recipe)}. Give another folder."
             )
         dataset = _load(begun, data_dir or (Path(environment.data_dir) if environment.data_dir else None), session)
         run.check_same_data(dataset)
@@ -85,6 +92,12 @@ def go_on(
             session.processes.barrier()
             fit(begun, material, run, session)
         return _measure(run, dataset, session, sealed=sealed)
+
+
+def _asked(begun: Recipe, environment: Environment) -> Recipe:
+    """Return the recipe that a run was asked for, before what it left out was chosen."""
+    asked = (environment.plan or {}).get("asked")
+    return parse_recipe(asked, "in environment.json") if isinstance(asked, dict) else absolute_paths(begun)
 
 
 def _load(recipe: Recipe, data_dir: Path | None, session: Session) -> Dataset:

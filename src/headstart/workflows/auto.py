@@ -1,0 +1,256 @@
+"""What to train, and for how long: rules from facts about the images and from the speed of this machine.
+
+Everything here is pure. The evidence for the rules is in ``benchmarks/results/auto.json``; they were settled on
+training images that no test split there holds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headstart.recipe.schema import Recipe, parse_recipe
+from headstart.training.timing import Speed
+from headstart.wording import counted, duration, gigabytes, number
+
+SIZES = (64, 80, 96, 112, 128, 144, 160, 192, 224)
+"""Image sizes in pixels that are considered; below ``_SMALLEST_TUNED`` only for the head alone."""
+_SMALLEST_TUNED = 96
+MEASURED = (128,)
+"""Image size in pixels at which speed is measured first; the time at others follows from the number of pixels."""
+_FEW = 4000
+"""Below this number of training images all of the network is trained, in smaller batches and stronger augmentation."""
+_UNEVEN = 8
+"""How many times the largest class must exceed the smallest for classes to be weighted."""
+_MARGIN = 0.9
+"""Share of the time that is planned for; the rest is for what a busy machine delays."""
+_OVERHEAD = 6.0
+"""Seconds for writing the classifier, loading it again, figures and page."""
+_SAVING = 0.8
+"""Seconds for an epoch's checkpoint."""
+_HEAD_RATE = 2e10
+"""Floating-point operations a second of fitting a head, which takes 200 products of features and weights."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice depends on, besides speed and time.
+
+    Attributes:
+        train: Images to train on.
+        val: Images in the validation split.
+        test: Images in the test split.
+        classes: Number of classes.
+        smallest: Images of the smallest class in the training split.
+        largest: Images of the largest class.
+        side: Median of the images' shorter sides, in pixels.
+        aspect: Median of the ratio of the longer side to the shorter.
+    """
+
+    train: int
+    val: int
+    test: int
+    classes: int
+    smallest: int
+    largest: int
+    side: int
+    aspect: float = 1.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rules chose.
+
+    Attributes:
+        tree: Recipe as nested dicts, without data and seed.
+        reasons: What was chosen and why, one sentence each.
+        more_time: What would be better with more time, or that nothing would.
+    """
+
+    tree: dict[str, Any]
+    reasons: tuple[str, ...]
+    more_time: str
+
+    @property
+    def size(self) -> int | None:
+        """Image size of the fine-tuning in pixels; None where only the head is trained."""
+        tune = self.tree["finetune"]
+        return int(tune["schedule"][0]["size"]) if tune else None
+
+
+def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
+    """Return what decides the speed of a step: the part that is trained, augmentation, batch size."""
+    few = facts.train < _FEW
+    return {
+        "fit": "crop" if facts.aspect < 1.1 else "stretch" if facts.aspect < 2 else "pad",
+        "finetune": {
+            "batch_size": max(1, min(32 if few else 64, facts.train // 4)),
+            "lr": 1e-3 if whole else 5e-4 if few else 3e-4,
+            "label_smoothing": 0.1 if few else 0.0,
+            "class_weights": "balanced" if facts.largest > _UNEVEN * facts.smallest else None,
+            "freeze": {"stages": 0} if whole else {"stages": 0.3, "depthwise": True},
+            "augment": {"min_scale": 0.5, "trivial": 0.5 if few else 0.0},
+        },
+    }
+
+
+def choose(facts: Facts, speed: Speed, seconds: float, *, whole: bool, size: int | None = None) -> Choice:
+    """Return what fits the images into the time that is left.
+
+    Args:
+        facts: What is known of the images.
+        speed: Speed of the network with that part of it trained.
+        seconds: Time that is left for the whole run.
+        whole: Whether all of the network is trained.
+        size: The one image size to consider, where that is settled.
+    """
+    least, most = epoch_range(facts)
+    worth = 3 if facts.train < _FEW else 1
+    largest = largest_size(facts)
+    sizes = [size] if size else [s for s in SIZES if _SMALLEST_TUNED <= s <= largest]
+    planned = {s: _epochs(facts, speed, seconds * _MARGIN, s, whole) for s in sizes}
+    fitting = [s for s in sizes if planned[s] >= least] or [s for s in sizes[:1] if planned[s] >= worth]
+    if not fitting:
+        return _head_alone(facts, speed, seconds * _MARGIN)
+    chosen = fitting[-1]
+    epochs = min(planned[chosen], most)
+    reasons = [
+        _about_size(facts, chosen, largest),
+        _about_epochs(facts, epochs, most),
+        *_about_part(facts, whole),
+    ]
+    if chosen < largest:
+        better = f"images of {largest} px instead of {chosen}"
+    elif epochs < most:
+        better = f"up to {most} epochs instead of {epochs}"
+    elif not whole:
+        better = "training all of the network"
+    else:
+        better = ""
+    return Choice(_tree(facts, chosen, epochs, whole), tuple(reasons), _more_time(better))
+
+
+def epoch_range(facts: Facts) -> tuple[int, int]:
+    """Return how many epochs are wanted before images are made larger, and how many are enough."""
+    return (8, 16) if facts.train < _FEW else (3, 8) if facts.train < 20_000 else (2, 5)
+
+
+def largest_size(facts: Facts) -> int:
+    """Return the largest image size in pixels that pays: small images gain by being enlarged, up to a point."""
+    return 160 if facts.side < 120 else 192 if facts.side < 180 else 224
+
+
+def probe_size(facts: Facts, size: int) -> int:
+    """Return the image size of the probe: before it is trained, a network sees less in images that are blurred."""
+    return min(size, 128 if facts.side < 120 else 192)
+
+
+def predicted_seconds(recipe: Recipe, facts: Facts, speed: Speed) -> float:
+    """Return the seconds that a run takes from reading its images to its page."""
+    flips = 1 + recipe.evaluation.flip
+    seen = speed.forward_at(recipe.input_size)
+    seconds = _OVERHEAD + (facts.train + facts.val + facts.test) * speed.read + facts.val * seen
+    seconds += (facts.val + facts.test) * (flips * seen + speed.read)
+    if recipe.probe:
+        images = facts.train * (1 + recipe.probe.flip)
+        seconds += images * speed.forward_at(recipe.probe.size)
+        seconds += 800 * images * speed.features * facts.classes / _HEAD_RATE
+    if recipe.finetune:
+        for step in recipe.finetune.schedule:
+            seconds += step.epochs * (facts.train * speed.train_at(step.size) + facts.val * seen + _SAVING)
+    return seconds
+
+
+def completed(asked: Recipe, tree: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with chosen values where it leaves a key out; it has no budget any more."""
+    told = asked.model_dump(mode="json", exclude_unset=True) | {"budget": None}
+    return parse_recipe(_merged(tree, told), "chosen automatically")
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(under)
+    for key, value in over.items():
+        below = both.get(key)
+        both[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _epochs(facts: Facts, speed: Speed, seconds: float, size: int, whole: bool) -> int:
+    """Return how many epochs fit into the time; may be negative."""
+    one, two = (
+        predicted_seconds(completed(Recipe(), _tree(facts, size, epochs, whole)), facts, speed) for epochs in (1, 2)
+    )
+    return 1 + int((seconds - one) // (two - one))
+
+
+def _tree(facts: Facts, size: int, epochs: int, whole: bool) -> dict[str, Any]:
+    tree = structure(facts, whole=whole)
+    tree["finetune"] |= {"schedule": [{"epochs": epochs, "size": size}]}
+    return tree | {
+        "probe": {"size": probe_size(facts, size), "l2": 0.01},
+        "evaluation": {"size": size + 16 if not whole else size, "flip": True},
+    }
+
+
+def _head_alone(facts: Facts, speed: Speed, seconds: float) -> Choice:
+    """Return a choice without fine-tuning: the largest images whose features fit into the time."""
+
+    def tree(size: int) -> dict[str, Any]:
+        return structure(facts, whole=False) | {
+            "finetune": None,
+            "probe": {"size": size, "l2": 0.01},
+            "evaluation": {"size": size, "flip": False},
+        }
+
+    sizes = [s for s in SIZES if s <= largest_size(facts)]
+    fitting = [s for s in sizes if predicted_seconds(completed(Recipe(), tree(s)), facts, speed) <= seconds]
+    size = fitting[-1] if fitting else sizes[0]
+    reason = (
+        f"The head alone is trained, on features of {size} px images: there is no time for an epoch of fine-tuning "
+        f"over {number(facts.train)} images."
+    )
+    return Choice(tree(size), (reason,), _more_time("fine-tuning of the network"))
+
+
+def _about_size(facts: Facts, size: int, largest: int) -> str:
+    why = f"the largest that pays for images whose shorter side is {facts.side} px"
+    if size < largest:
+        why = f"{largest} px would pay for images whose shorter side is {facts.side} px, but leaves too few epochs"
+    return f"Images of {size} px: {why}."
+
+
+def _about_epochs(facts: Facts, epochs: int, most: int) -> str:
+    why = f"enough for {counted(facts.train, 'image')}" if epochs == most else "as many as the time allows"
+    return f"{counted(epochs, 'epoch')} of fine-tuning after a probe: {why}."
+
+
+def _about_part(facts: Facts, whole: bool) -> list[str]:
+    if whole:
+        told = ["All of the network is trained: there is time for it, and it did better on validation."]
+    else:
+        told = ["The first stages stay as they are, and so do depthwise kernels: epochs are faster that way."]
+    if facts.train < _FEW:
+        told.append(f"Strong augmentation and batches of 32: there are only {counted(facts.train, 'image')}.")
+    if facts.largest > _UNEVEN * facts.smallest:
+        told.append(
+            f"Classes are weighted: the largest has {number(facts.largest)} images, the smallest "
+            f"{number(facts.smallest)}."
+        )
+    if facts.aspect >= 1.1:
+        how = "stretched to a square" if facts.aspect < 2 else "padded to a square"
+        told.append(f"Images are {how}: their sides differ, and cutting would lose what lies at the edges.")
+    return told
+
+
+def _more_time(better: str) -> str:
+    return f"With more time: {better}." if better else "More time would change nothing; a larger backbone might help."
+
+
+def told(choice: Choice, *, budget: float, seconds: float, megabytes: float) -> list[str]:
+    """Return the lines that say before training what was chosen, why, and what it will take."""
+    over = " That is more than the time given; fewer images (--limit) or a longer --budget would help."
+    return [
+        *choice.reasons,
+        f"Predicted: {duration(seconds)} of the {duration(budget)} given, and {gigabytes(megabytes)} of memory."
+        f"{over if seconds > 1.1 * budget else ''}",
+        choice.more_time,
+    ]

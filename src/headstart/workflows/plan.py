@@ -1,0 +1,187 @@
+"""From a recipe with a budget to one that says everything: look at the images, time a few steps, choose."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.compute.memory import peak_memory_mb
+from headstart.compute.precision import Arithmetic
+from headstart.compute.session import Session
+from headstart.data.dataset import Dataset
+from headstart.data.subset import Subset
+from headstart.recipe.schema import Recipe
+from headstart.training.material import Material, prepare, split_checked
+from headstart.training.timing import Speed, fastest_arithmetic, measure_speed, sample_material
+from headstart.workflows.auto import (
+    MEASURED,
+    Choice,
+    Facts,
+    choose,
+    completed,
+    epoch_range,
+    largest_size,
+    predicted_seconds,
+    structure,
+    told,
+)
+
+_LOOKED_AT = 64
+"""Images whose sizes are read."""
+_GROWTH = 1.1
+"""What memory grows by while a run goes on, as a factor on the peak of the first steps."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A recipe that says everything, what a run needs for it, and how it came about.
+
+    Attributes:
+        recipe: Recipe without a budget.
+        material: Network and images for it.
+        record: Plan as ``environment.json`` holds it.
+    """
+
+    recipe: Recipe
+    material: Material
+    record: dict[str, Any]
+
+
+def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
+    """Choose what a recipe with a budget leaves out, say why, and predict time and memory.
+
+    Raises:
+        InputError: The recipe does not fit the data, the backbone or this machine.
+    """
+    assert asked.budget
+    say, processes = session.terminal.say, session.processes
+    left = _shared(session, [asked.budget - (time.time() - session.started)])[0]
+    began = time.monotonic()
+    facts = look_at(*split_checked(asked, dataset, processes=processes.world), len(dataset.sealed_test))
+    say(f"Choosing for {facts.train:,} training images and {asked.budget:.0f} s: timing a few steps.")
+    measured = _measured(asked, facts, dataset, session, whole=True)
+    if _least_does_not_fit(facts, measured.speed, left):
+        measured = _measured(asked, facts, dataset, session, whole=False, arithmetic=measured.arithmetic)
+    left = _shared(session, [left - (time.monotonic() - began)])[0]
+    choice = choose(facts, measured.speed, left, whole=measured.whole)
+    recipe = completed(asked, choice.tree | measured.hardware)
+    material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled, processes=processes)
+    # Steps as they will be taken: their time corrects the number of epochs, their memory is what is predicted.
+    size = choice.size or recipe.input_size
+    speed = _speed(recipe, material, measured.arithmetic, session, (size,), read=measured.speed.read)
+    left = _shared(session, [asked.budget - (time.time() - session.started)])[0]
+    if choice.size:
+        again = choose(facts, speed, left, whole=measured.whole, size=size)
+        if again.size:
+            choice, recipe = again, completed(asked, again.tree | measured.hardware)
+    seconds = time.time() - session.started + predicted_seconds(recipe, facts, speed)
+    kept = facts.train * speed.features * 8 / 1e6
+    seconds, megabytes = _shared(session, [seconds, _GROWTH * peak_memory_mb() + kept])
+    for line in told(choice, budget=asked.budget, seconds=seconds, megabytes=megabytes):
+        say(f"  {line}")
+    record = _record(asked, choice, facts, speed)
+    record |= {"predicted_seconds": round(seconds, 1), "predicted_mb": round(megabytes)}
+    return Planned(recipe, material, record)
+
+
+def look_at(train: Subset, val: Subset, test: int) -> Facts:
+    """Return facts about images; only a few are read."""
+    counts = np.bincount(train.labels, minlength=len(train.class_names))
+    places = np.unique(np.linspace(0, len(train) - 1, _LOOKED_AT).astype(np.int64))
+    array = train.source.array
+    shapes = [array.shape[1:3]] if array is not None else [train.image(int(place)).shape[:2] for place in places]
+    return Facts(
+        train=len(train),
+        val=len(val),
+        test=test,
+        classes=len(counts),
+        smallest=int(counts.min()),
+        largest=int(counts.max()),
+        side=int(np.median([min(shape) for shape in shapes])),
+        aspect=round(float(np.median([max(shape) / min(shape) for shape in shapes])), 2),
+    )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Speed of a network.
+
+    Attributes:
+        whole: Whether all of it is trained.
+        arithmetic: Precision and memory format.
+        speed: Seconds that an image takes.
+    """
+
+    whole: bool
+    arithmetic: Arithmetic
+    speed: Speed
+
+    @property
+    def hardware(self) -> dict[str, Any]:
+        """The arithmetic as a section of a recipe, so that the run computes as was timed."""
+        precision, memory_format = self.arithmetic.precision, self.arithmetic.memory_format
+        return {"hardware": {"precision": precision, "memory_format": memory_format}}
+
+
+def _measured(
+    asked: Recipe,
+    facts: Facts,
+    dataset: Dataset,
+    session: Session,
+    *,
+    whole: bool,
+    arithmetic: Arithmetic | None = None,
+) -> _Measured:
+    """Time a few steps of a network at a middling size, on a few of the images."""
+    recipe = completed(asked, structure(facts, whole=whole))
+    material, read = sample_material(recipe, dataset, session.device, progress=session.terminal.enabled)
+    if arithmetic is None:
+        with session.processes.main_first():
+            arithmetic = fastest_arithmetic(recipe, material, MEASURED[-1])
+    return _Measured(whole, arithmetic, _speed(recipe, material, arithmetic, session, MEASURED, read=read))
+
+
+def _least_does_not_fit(facts: Facts, speed: Speed, seconds: float) -> bool:
+    """Return whether training all of the network leaves too few epochs at a middling size."""
+    least, _ = epoch_range(facts)
+    chosen = choose(facts, speed, seconds, whole=True, size=min(largest_size(facts), 128))
+    return chosen.size is None or chosen.tree["finetune"]["schedule"][0]["epochs"] < least
+
+
+def _speed(
+    recipe: Recipe,
+    material: Material,
+    arithmetic: Arithmetic,
+    session: Session,
+    sizes: tuple[int, ...],
+    *,
+    read: float,
+) -> Speed:
+    """Return the speed of a network. The main process measures; the others learn from it, so that all choose alike."""
+    nothing = (0.0,) * len(sizes)
+    found = Speed(sizes, nothing, nothing)
+    if session.processes.is_main:
+        found = measure_speed(recipe, material, arithmetic, sizes, read=read)
+    numbers = _shared(session, [*found.train, *found.forward, found.read, found.features])
+    count = len(sizes)
+    return Speed(sizes, tuple(numbers[:count]), tuple(numbers[count:-2]), numbers[-2], int(numbers[-1]))
+
+
+def _shared(session: Session, values: list[float]) -> list[float]:
+    """Return the main process's values in every process."""
+    main = session.processes.is_main
+    own = torch.tensor(values if main else [0.0] * len(values), dtype=torch.float64)
+    return [float(value) for value in session.processes.sum(own)]
+
+
+def _record(asked: Recipe, choice: Choice, facts: Facts, speed: Speed) -> dict[str, Any]:
+    return {
+        "asked": asked.model_dump(mode="json", exclude_unset=True),
+        "budget": asked.budget,
+        "reasons": list(choice.reasons),
+        "more_time": choice.more_time,
+        "facts": vars(facts),
+        "speed": vars(speed),
+    }

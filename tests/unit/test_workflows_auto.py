@@ -1,0 +1,147 @@
+"""The rules that choose a recipe, by table, and what a run makes of them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import headstart
+from headstart.errors import RecipeError
+from headstart.recipe.schema import Recipe, load_recipe
+from headstart.runs.run import Run
+from headstart.training.timing import Speed
+from headstart.workflows.auto import Facts, choose, completed, predicted_seconds, structure, told
+from headstart.workflows.resolve import default_recipe
+
+PHOTOS = Facts(train=1800, val=200, test=500, classes=6, smallest=110, largest=480, side=112, aspect=1.33)
+CPU = Speed((128,), (1 / 100,), (1 / 350,))
+"""Two cores: 100 images of 128 px a second in training, 350 in a forward pass."""
+
+
+def chosen(facts=PHOTOS, speed=CPU, seconds=290.0, *, whole=True, size=None):
+    choice = choose(facts, speed, seconds, whole=whole, size=size)
+    return choice, completed(Recipe(), choice.tree)
+
+
+@pytest.mark.parametrize("seconds", [60, 120, 300, 900, 3600])
+@pytest.mark.parametrize("train", [20, 100, 500, 2000, 10_000, 100_000])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_is_chosen_fits_into_the_time(train, seconds, whole):
+    facts = replace(PHOTOS, train=train, val=train // 9)
+    _, recipe = chosen(facts, seconds=seconds, whole=whole)
+    predicted = predicted_seconds(recipe, facts, CPU)
+    cheapest = facts.train * CPU.forward_at(64)
+    assert predicted <= seconds or cheapest > 0.5 * seconds
+
+
+@pytest.mark.parametrize(
+    ("side", "largest"),
+    [(28, 160), (112, 160), (150, 192), (480, 224)],
+)
+def test_plenty_of_time_takes_the_largest_size_that_pays(side, largest):
+    choice, recipe = chosen(replace(PHOTOS, side=side), seconds=1e6)
+    assert choice.size == largest
+    assert recipe.finetune.schedule[0].epochs == 16
+    assert choice.more_time.startswith("More time would change nothing")
+
+
+def test_little_time_takes_smaller_images_then_the_head_alone():
+    sizes = [chosen(seconds=s)[0].size for s in (1200, 240, 110)]
+    assert sizes[0] > sizes[1] > sizes[2] >= 96
+    choice, recipe = chosen(seconds=15)
+    assert (recipe.finetune, choice.size) == (None, None)
+    assert recipe.probe.size < 128
+    assert "fine-tuning" in choice.more_time
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        ({"aspect": 1.0}, "fit", "crop"),
+        ({"aspect": 1.33}, "fit", "stretch"),
+        ({"aspect": 3.0}, "fit", "pad"),
+    ],
+)
+def test_images_that_are_not_square_are_not_cut(change, key, value):
+    assert structure(replace(PHOTOS, **change), whole=True)[key] == value
+
+
+def test_very_uneven_classes_are_weighted_and_said_so():
+    even, uneven = (replace(PHOTOS, smallest=n) for n in (400, 20))
+    assert chosen(even)[1].finetune.class_weights is None
+    choice, recipe = chosen(uneven)
+    assert recipe.finetune.class_weights == "balanced"
+    assert any("largest has 480 images, the smallest 20" in line for line in choice.reasons)
+
+
+def test_batches_fit_few_images():
+    assert chosen(replace(PHOTOS, train=8, val=2), seconds=600)[1].finetune.batch_size == 2
+
+
+def test_what_was_asked_for_goes_before_what_is_chosen():
+    asked = load_recipe("auto", {"finetune.lr": 5e-5, "evaluation.flip": False, "seed": 3})
+    recipe = completed(asked, choose(PHOTOS, CPU, 290, whole=True).tree)
+    assert (recipe.finetune.lr, recipe.evaluation.flip, recipe.seed) == (5e-5, False, 3)
+    assert recipe.finetune.schedule[0].epochs > 1
+    assert recipe.budget is None
+    without = load_recipe("auto", {"finetune": None})
+    assert completed(without, choose(PHOTOS, CPU, 290, whole=True).tree).finetune is None
+
+
+def test_time_grows_with_pixels_between_and_beyond_what_was_measured():
+    speed = Speed((100, 200), (1.0, 3.0), (0.5, 1.0))
+    assert (speed.train_at(100), speed.train_at(200)) == (1.0, 3.0)
+    assert 1.0 < speed.train_at(150) < 3.0
+    assert (speed.train_at(400), speed.train_at(50)) == (pytest.approx(12.0), pytest.approx(0.25))
+
+
+def test_the_prediction_counts_every_part():
+    base = completed(Recipe(), choose(PHOTOS, CPU, 290, whole=True).tree)
+    whole = predicted_seconds(base, PHOTOS, CPU)
+    less = [
+        predicted_seconds(base.model_copy(update={"finetune": None}), PHOTOS, CPU),
+        predicted_seconds(base.model_copy(update={"probe": None}), PHOTOS, CPU),
+        predicted_seconds(base, replace(PHOTOS, test=0), CPU),
+        predicted_seconds(base, PHOTOS, replace(CPU, forward=(1e-4,))),
+    ]
+    assert all(seconds < whole for seconds in less)
+    assert predicted_seconds(base, PHOTOS, replace(CPU, read=0.01)) > whole + 20
+
+
+def test_a_prediction_beyond_the_time_is_said():
+    lines = told(choose(PHOTOS, CPU, 290, whole=True), budget=300, seconds=400, megabytes=1500)
+    assert any("6 min 40 s of the 5 min 0 s" in line and "--budget" in line for line in lines)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("5min", 300), ("90s", 90), ("90", 90), ("1.5 h", 5400), (300, 300)])
+def test_a_budget_is_a_time(text, seconds):
+    assert load_recipe("auto", {"budget": text}).budget == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "5 days", "1s", True, "-5min"])
+def test_a_budget_that_is_no_time_is_refused(text):
+    with pytest.raises(RecipeError, match="budget"):
+        load_recipe("auto", {"budget": text})
+
+
+def test_own_images_take_auto_and_cifar10_quickstart(tmp_path):
+    assert default_recipe("cifar10") == "quickstart"
+    assert default_recipe(tmp_path) == "auto"
+
+
+def test_a_run_keeps_what_was_chosen_and_predicted(sample_dir, tmp_path, own_home):
+    out = tmp_path / "run"
+    small = {"weights": "none", "backbone": "test_efficientnet", "hardware.precision": "fp32", "evaluation.size": 64}
+    small |= {"finetune.schedule": [{"epochs": 1, "size": 64}], "probe.size": 64}
+    call = {"out": out, "overrides": small, "budget": "1h", "progress": False, "threads": 1}
+    metrics = headstart.train(sample_dir, **call)
+    run = Run(out)
+    assert run.recipe().budget is None
+    assert run.recipe().finetune.schedule[0].epochs == 1
+    plan = run.environment().plan
+    assert (plan["budget"], plan["facts"]["train"]) == (3600, 450)
+    assert plan["reasons"]
+    assert metrics["predicted_seconds"] == plan["predicted_seconds"] > 0
+    assert json.loads((out / "metrics.json").read_text())["predicted_mb"] == plan["predicted_mb"] > 100
+    # A second call with the same words is the same run; nothing is chosen again.
+    assert headstart.train(sample_dir, **call, resume=True).test.accuracy == metrics.test.accuracy
