@@ -1,0 +1,174 @@
+"""Measure `headstart train` with no option against quickstart and a linear probe, on seven data sets.
+
+    python benchmarks/measure_auto.py --trashnet trashnet-112.tar.gz
+    python benchmarks/measure_auto.py --trashnet trashnet-112.tar.gz --only trashnet
+
+CIFAR-10 comes from the cache, Fashion-MNIST from Debian's package dataset-fashion-mnist, TrashNet (2,527 photographs of
+112 x 84 pixels, six uneven classes) from an archive of class folders. A finished cell stays in
+benchmarks/results/auto.json; a stopped measurement goes on where it stopped, and --again measures anew. TrashNet is
+split 80/20 three times, stratified; the others have their publisher's test split. The rules of `auto` were settled on
+training images that none of these test splits holds, see "choices" in the same file.
+
+Run it on a quiet machine: auto plans with the speed that it finds. The load of the machine is recorded with each cell.
+"""
+
+import argparse
+import gzip
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from headstart.compute.device import describe_hardware
+from headstart.contracts import ClassNames
+from headstart.data.arrays import Arrays
+from headstart.data.dataset import load_dataset
+from headstart.data.sources.arrays import write_store
+from headstart.files import write_json
+from headstart.home import cache_home
+
+RESULT = Path(__file__).parent / "results" / "auto.json"
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+FASHION_CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
+SPLITS = range(3)
+PROBE = {"finetune": None, "probe": {"size": 128}, "evaluation": {"size": 128, "flip": False}}
+METHODS = {"auto": ["--budget", "5min"], "quickstart": ["--recipe", "quickstart"], "probe": []}
+FIGURES = ("train_seconds", "total_seconds", "predicted_seconds", "peak_rss_mb", "predicted_mb")
+
+
+def trashnet(archive: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return images, labels and classes of an archive of class folders."""
+    with tarfile.open(archive) as files:
+        members = sorted((m for m in files if m.name.endswith(".jpg")), key=lambda member: member.name)
+        folders = [Path(member.name).parent.name for member in members]
+        images = [Image.open(io.BytesIO(files.extractfile(m).read())).convert("RGB") for m in members]
+    classes = sorted(set(folders))
+    return np.stack(images), np.array([classes.index(folder) for folder in folders], np.int64), classes
+
+
+def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return a mask with so large a share of each class."""
+    generator, mask = np.random.default_rng(seed), np.zeros(len(labels), bool)
+    for index in np.unique(labels):
+        rows = generator.permutation(np.flatnonzero(labels == index))
+        mask[rows[: round(share * len(rows))]] = True
+    return mask
+
+
+def fashion(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return images in grey as RGB, and labels."""
+    pixels = np.frombuffer(
+        gzip.decompress((FASHION / f"{part}-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
+    )
+    return np.repeat(pixels.reshape(-1, 28, 28, 1), 3, axis=3), labels.astype(np.int64)
+
+
+def data_sets(archive: Path | None, folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Write the data sets; yield the name of each and what `headstart train` is given."""
+    for limit in (100, 500, 2000, 10_000):
+        yield f"cifar10-{limit}", ["cifar10", "--limit", str(limit)]
+    (images, labels), (test_images, test_labels) = fashion("train"), fashion("t10k")
+    for limit in (2000, 10_000):
+        arrays = Arrays(images[:limit], labels[:limit], test_images, test_labels)
+        yield f"fashion-{limit}", [str(_stored(folder, f"fashion-{limit}", arrays, FASHION_CLASSES))]
+    if archive is None:
+        return
+    images, labels, classes = trashnet(archive)
+    for split in SPLITS:
+        test = held_out(labels, 0.2, split)
+        arrays = Arrays(images[~test], labels[~test], images[test], labels[test])
+        yield f"trashnet-{split}", [str(_stored(folder, f"trashnet-{split}", arrays, classes))]
+
+
+def _stored(folder: Path, name: str, arrays: Arrays, classes: list[str]) -> Path:
+    path = folder / name
+    if not path.exists():
+        write_store(path, arrays, name=name, class_names=ClassNames(tuple(classes)), source="a benchmark")
+    return path
+
+
+def measured(words: list[str], method: str) -> dict[str, Any]:
+    """Train once, in a process of its own, with nothing computed before."""
+    shutil.rmtree(cache_home() / "features", ignore_errors=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        options = list(METHODS[method])
+        if method == "auto":
+            options = ["--recipe", "auto", *options]
+        if method == "probe":
+            recipe = Path(scratch) / "probe.yaml"
+            recipe.write_text(json.dumps(PROBE), encoding="utf-8")
+            options = ["--recipe", str(recipe)]
+        load = os.getloadavg()[0]
+        command = [sys.executable, "-m", "headstart", "train", *words, *options, "--out", f"{scratch}/run", "--json"]
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        environment = json.loads(Path(scratch, "run", "environment.json").read_text(encoding="utf-8"))
+    plan = environment.get("plan") or {}
+    return {
+        "accuracy": found["test"]["accuracy"],
+        "macro_f1": found["test"]["macro_f1"],
+        "n_test": found["test"]["n"],
+        **{name: found.get(name) for name in FIGURES},
+        "load_before_and_after": [round(load, 2), round(os.getloadavg()[0], 2)],
+        "threads": environment["threads"],
+        **({"chosen": plan["reasons"]} if plan else {}),
+    }
+
+
+def summary(cells: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for each data set: each method's figures, means over splits."""
+    rows: dict[str, Any] = {}
+    for name, cell in cells.items():
+        data, method = name.split("/")
+        rows.setdefault("trashnet" if data.startswith("trashnet") else data, {}).setdefault(method, []).append(cell)
+    return {data: {method: _means(found) for method, found in by_method.items()} for data, by_method in rows.items()}
+
+
+def _means(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    names = ("accuracy", "macro_f1", *FIGURES)
+    means = {name: round(statistics.mean(c[name] for c in cells), 4) for name in names if cells[0][name] is not None}
+    return {"runs": len(cells), **means}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trashnet", type=Path, help="archive of class folders")
+    parser.add_argument("--only", default="", help="measure only data sets whose name begins so")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--again", action="store_true", help="measure what was measured before, too")
+    options = parser.parse_args()
+    result = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    cells = result.get("cells", {})
+    load_dataset("cifar10")
+    with tempfile.TemporaryDirectory() as folder:
+        for data, words in data_sets(options.trashnet, Path(folder)):
+            for method in options.methods if data.startswith(options.only) else ():
+                if f"{data}/{method}" in cells and not options.again:
+                    continue
+                cells[f"{data}/{method}"] = measured(words, method)
+                print(data, method, cells[f"{data}/{method}"], flush=True)
+                result |= {
+                    "claim": "headstart train with no option, quickstart, and a linear probe at 128 px",
+                    "command": "python benchmarks/measure_auto.py --trashnet trashnet-112.tar.gz",
+                    "hardware": describe_hardware(torch.device("cpu")),
+                    "versions": {name: version(name) for name in ("headstart", "torch", "timm", "numpy")},
+                    "summary": summary(cells),
+                    "cells": cells,
+                }
+                write_json(RESULT, result)
+
+
+if __name__ == "__main__":
+    main()
