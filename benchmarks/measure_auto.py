@@ -70,8 +70,9 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 def fashion(part: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images in grey as RGB, and labels."""
-    pixels = np.frombuffer(
-        gzip.decompress((FASHION / f"{part}-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
+    pixels, labels = (
+        np.frombuffer(gzip.decompress((FASHION / f"{part}-{what}-ubyte.gz").read_bytes()), np.uint8, offset=offset)
+        for what, offset in (("images-idx3", 16), ("labels-idx1", 8))
     )
     return np.repeat(pixels.reshape(-1, 28, 28, 1), 3, axis=3), labels.astype(np.int64)
 
