@@ -1,32 +1,23 @@
-"""The whole story on real pictures: train, evaluate and predict, each in a process of its own, then bad input."""
+"""The whole story on real images: train, evaluate and predict, each in a process of its own, then bad input."""
 
 import csv
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import warm
 from headstart.cli import main
 
 SAMPLE = Path(__file__).parents[1] / "data" / "cifar10-sample"
 
 
 def headstart(*words, cwd, status=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "headstart", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-        env=os.environ | {"HEADSTART_HOME": str(cwd / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"},
-    )
+    done = warm.headstart(*words, cwd=cwd, HEADSTART_HOME=str(cwd / "cache"), HF_HUB_OFFLINE="1").wait()
     assert done.returncode == status, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done
@@ -95,13 +86,13 @@ def test_evaluate_gives_the_same_figures_and_logs_the_opening(trained, place):
 def test_evaluate_explains_mistakes_and_measures_spoilt_pictures_when_asked(trained, place):
     run = place / "runs" / "asked-more"
     shutil.copytree(place / "runs" / "story", run)
-    words = ["evaluate", "runs/asked-more", "--saliency", "--corruptions", "--corruption-images", 20, "--threads", 1]
+    words = ["evaluate", "runs/asked-more", "--saliency", "--corruptions", "--corruption-images", 10, "--threads", 1]
     metrics = json.loads(headstart(*words, "--json", cwd=place).stdout)
     before = json.loads((place / "runs" / "story" / "metrics.json").read_text())
     assert metrics["test"] == before["test"]
     spoilt, figures = metrics["corruptions"], json.loads((run / "corruptions.json").read_text())
     assert spoilt.items() <= figures.items()
-    assert spoilt["n"] == 20
+    assert spoilt["n"] == 10
     assert 0 < spoilt["accuracy"] <= 1
     assert len(figures["corruptions"]) == 11
     page = (run / "report.html").read_text()

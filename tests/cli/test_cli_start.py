@@ -10,17 +10,16 @@ from unittest import mock
 
 import pytest
 
+import warm
 from headstart.cli import main
 
-PROBE = """
-import sys
-from headstart.cli import main
-status = main(sys.argv[1:])
-sys.stdout.flush()
-heavy = sorted({"torch", "timm", "torchvision", "sklearn", "scipy"} & set(sys.modules))
-print("heavy:", *heavy, file=sys.stderr)
-sys.exit(status)
-"""
+
+def probe(arguments):
+    status = main(arguments)
+    heavy = sorted({"torch", "timm", "torchvision", "sklearn", "scipy"} & set(sys.modules))
+    print("heavy:", *heavy, file=sys.stderr)
+    return status
+
 
 NO_TORCH_NEEDED = [
     (["--help"], 0, "Commands"),
@@ -63,9 +62,7 @@ NO_TORCH_NEEDED = [
 
 
 def call(arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, cwd=cwd, timeout=60
-    )
+    return warm.Warm(probe, arguments, imported=warm.LIGHT, cwd=cwd).wait()
 
 
 @pytest.mark.parametrize(
@@ -120,9 +117,25 @@ def test_words_after_a_double_dash_are_not_options(tmp_path):
     assert done.stdout == ""
 
 
+COMMAND = """
+from dataclasses import dataclass
+from headstart import api
+from headstart.__main__ import run
+
+@dataclass
+class Info:
+    name: str
+
+# The real list needs timm, which takes seconds to import.
+api.backbones = lambda pattern: [Info("tf_efficientnet_lite0.in1k")]
+run()
+"""
+
+
 def shell(line, cwd, **variables):
     """Run a line of shell in which ``$H`` is the command."""
-    script = f'H="{sys.executable} -m headstart"; {line}'
+    (cwd / "command.py").write_text(COMMAND)
+    script = f'H="{sys.executable} command.py"; {line}'
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_"))}
     return subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, cwd=cwd, timeout=120, env=environment | variables

@@ -4,20 +4,20 @@ import csv
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from safetensors.numpy import load_file
 
+import warm
 from headstart.cli import main
 from headstart.training import loop
 
 BUSY = [
     # Everything that draws random numbers or keeps a state between steps.
-    "finetune.schedule=[{epochs: 2, size: 48}, {epochs: 1, size: 64}]",
-    "finetune.batch_size=32",
+    "finetune.schedule=[{epochs: 2, size: 32}, {epochs: 1, size: 48}]",
+    "finetune.batch_size=16",
+    "finetune.lr=0.01",
     "finetune.ema=0.9",
     "finetune.augment={trivial: 0.5, mixup: 0.2, cutmix: 1.0}",
     "finetune.freeze={stages: 1, batch_norm: true, depthwise: false}",
@@ -27,13 +27,15 @@ BUSY = [
     "hardware.memory_format=channels_last",
     # A checkpoint at every step.
     "hardware.checkpoint_minutes=1.0e-9",
-    "probe.size=48",
+    # Nothing that training could fail to improve on.
+    "probe=null",
 ]
 REUSED = [
     # Two views that come back, so that what a killed process stored is read by the next.
-    "finetune.schedule=[{epochs: 5, size: 48}]",
+    "finetune.schedule=[{epochs: 4, size: 32}]",
     "finetune.augment={trivial: 0.5, views: 2}",
     "finetune.freeze={stages: 2, batch_norm: true, depthwise: false}",
+    "probe={size: 32}",
 ]
 
 
@@ -41,16 +43,16 @@ def command(sample_dir, out, backbone, changes=()):
     changed = [setting.partition("=")[0] for setting in changes]
     kept = [setting for setting in BUSY if setting.partition("=")[0] not in changed]
     settings = [argument for setting in (*kept, *changes) for argument in ("--set", setting)]
-    base = [sys.executable, "-m", "headstart", "train", str(sample_dir), "--out", str(out), "--seed", "3"]
+    base = ["train", str(sample_dir), "--limit", "200", "--out", str(out), "--seed", "3"]
     return [*base, "--recipe", "quickstart", *backbone, "--threads", "2", *settings]
 
 
 def resume(out):
-    return [sys.executable, "-m", "headstart", "train", "--resume", str(out)]
+    return ["train", "--resume", str(out)]
 
 
 def run(arguments):
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=300)
+    done = warm.headstart(*arguments).wait()
     assert done.returncode == 0, done.stderr
     return done
 
@@ -64,25 +66,30 @@ def kill_at_random(arguments, out, moments, *, whole, in_training):
     by_step = in_training or moments.random() < 0.5
     deadline = time.monotonic() + moments.uniform(0.2, 0.9) * whole
     step, delay = steps_saved(out) + moments.randint(1, 8), moments.uniform(0, 0.05)
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None:
+    process = warm.headstart(*arguments)
+    while process.is_alive():
         if steps_saved(out) >= step if by_step else time.monotonic() >= deadline:
             time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-            return process.wait() == -signal.SIGKILL
+            return kill(process)
         time.sleep(0.005)
+    process.wait()
     return False
 
 
 def kill_at(arguments, out, step, delay):
     """Start a process and kill it ``delay`` seconds after it has saved that step."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.headstart(*arguments)
     while steps_saved(out) < step:
-        assert process.poll() is None, f"the run ended before step {step}"
+        assert process.is_alive(), f"the run ended before step {step}"
         time.sleep(0.01)
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert kill(process)
+
+
+def kill(process):
+    """Return whether the process was still running."""
+    process.signal(signal.SIGKILL)
+    return process.wait().returncode == -signal.SIGKILL
 
 
 def steps_saved(out):
@@ -142,8 +149,8 @@ def test_kills_while_frozen_stages_are_stored_and_read(sample_dir, tmp_path):
     done = run(command(sample_dir, unbroken, backbone, REUSED))
     assert "Frozen stages run once" in done.stderr
     moments = random.Random(4)
-    # 14 steps an epoch: the first view is being stored, and then read.
-    for step in (5, 33):
+    # 11 steps an epoch: the first view is being stored, and then read.
+    for step in (5, 25):
         arguments = resume(killed) if step > 5 else command(sample_dir, killed, backbone, REUSED)
         kill_at(arguments, killed, step, moments.uniform(0, 0.05))
         assert list(killed.glob("checkpoints/frozen-view*"))
@@ -168,7 +175,7 @@ def test_ctrl_c_during_the_last_validation_leaves_the_test_split_sealed(sample_d
     monkeypatch.setattr(loop, "_finish_epoch", interrupted)
     out = tmp_path / "run"
     backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
-    arguments = command(sample_dir, out, backbone, ["finetune.schedule=[{epochs: 1, size: 48}]"])[3:]
+    arguments = command(sample_dir, out, backbone, ["finetune.schedule=[{epochs: 1, size: 48}]"])
     assert main([*arguments, "--quiet"]) == 130
     assert not (out / "metrics.json").exists()
     assert json.loads((out / "environment.json").read_text())["test_openings"] == []
@@ -181,14 +188,14 @@ def test_ctrl_c_stops_at_the_next_step_saves_and_says_how_to_go_on(sample_dir, t
     out = tmp_path / "run"
     backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
     arguments = command(sample_dir, out, backbone, ["finetune.schedule=[{epochs: 500, size: 48}]"])
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while steps_saved(out) < 3 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=60)
-    assert process.returncode == 130, messages
-    assert f"headstart train --resume {out}" in " ".join(messages.split())
-    assert "Traceback" not in messages
+    process = warm.headstart(*arguments)
+    deadline = time.monotonic() + 120
+    while steps_saved(out) < 3 and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.signal(signal.SIGINT)
+    done = process.wait()
+    assert done.returncode == 130, done.stderr
+    assert f"headstart train --resume {out}" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
     assert steps_saved(out) >= 3
     assert not (out / "model").exists()

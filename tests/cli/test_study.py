@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from unittest import mock
 
@@ -14,6 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 import headstart
+import warm
 from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
@@ -344,14 +343,12 @@ def test_a_killed_study_goes_on_and_ends_as_if_it_never_had_been(whole, place, s
     unbroken, study = whole
     out = place / "killed"
     arguments = words(place, sample_dir, out)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headstart", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = warm.headstart(*arguments)
     checkpoints = out / "seed-0" / "finetune" / "checkpoints"
-    while process.poll() is None and not any(checkpoints.glob("step-*.safetensors")):
+    while process.is_alive() and not any(checkpoints.glob("step-*.safetensors")):
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it came to its end before it could be killed"
+    process.signal(signal.SIGKILL)
+    assert process.wait().returncode == -signal.SIGKILL, "it came to its end before it could be killed"
     assert finished(out) == ["as-published", "baseline"]
     kept = (out / "seed-0/baseline/model/model.safetensors").stat().st_mtime_ns
     assert main([*arguments, "--resume"]) == 0

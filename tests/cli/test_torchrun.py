@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import warm
 from headstart.runs.run import Run
 
 SETTINGS = [
@@ -21,27 +22,40 @@ SETTINGS = [
 ]
 
 
-def train(sample_dir, folder, *launcher):
-    out = folder / ("several" if launcher else "one")
-    words = ["train", sample_dir, "--out", out, "--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
-    words += [part for setting in SETTINGS for part in ("--set", setting)]
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def words(sample_dir, out):
+    told = ["train", sample_dir, "--out", out, "--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
+    told += [part for setting in SETTINGS for part in ("--set", setting)]
+    return [str(word) for word in (*told, "--limit", 200, "--threads", 1, "--json", "--quiet")]
+
+
+def torchrun(arguments):
     done = subprocess.run(
-        [sys.executable, *launcher, "-m", "headstart", *map(str, words), "--threads", "1", "--json", "--quiet"],
+        [sys.executable, *LAUNCHER, "-m", "headstart", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"HEADSTART_HOME": str(folder / "home")},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    return Run(out), done
+    return done.returncode, done.stdout, done.stderr
 
 
-def test_two_processes_give_the_curve_of_one_and_one_answer(sample_dir, tmp_path):
-    one, done = train(sample_dir, tmp_path)
+def started_alike(arguments):
+    """What torchrun would do, without its launcher and without importing everything anew."""
+    main, other = warm.together(warm.command, arguments)
+    return main.returncode or other.returncode, main.stdout + other.stdout, main.stderr + other.stderr
+
+
+@pytest.mark.parametrize("start", [started_alike, pytest.param(torchrun, marks=pytest.mark.slow)])
+def test_two_processes_give_the_curve_of_one_and_one_object(own_home, sample_dir, tmp_path, start):
+    done = warm.headstart(*words(sample_dir, tmp_path / "one")).wait()
     assert done.returncode == 0, done.stderr
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    several, done = train(sample_dir, tmp_path, *launcher)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout) == several.metrics().to_dict(), "one object, from the main process"
+    status, out, err = start(words(sample_dir, tmp_path / "several"))
+    assert status == 0, err[-3000:]
+    one, several = Run(tmp_path / "one"), Run(tmp_path / "several")
+    assert json.loads(out) == several.metrics().to_dict(), "one object, from the main process"
     for ours, theirs in zip(one.history(), several.history(), strict=True):
         assert theirs.train_loss == pytest.approx(ours.train_loss, abs=1e-4)
         assert theirs.val_loss == pytest.approx(ours.val_loss, abs=1e-4)
@@ -49,11 +63,10 @@ def test_two_processes_give_the_curve_of_one_and_one_answer(sample_dir, tmp_path
     assert several.metrics().test.nll == pytest.approx(one.metrics().test.nll, abs=1e-3)
 
 
-def test_a_refusal_ends_all_processes(sample_dir, tmp_path):
+def test_a_refusal_ends_all_processes(own_home, sample_dir, tmp_path):
     (tmp_path / "several").mkdir()
     (tmp_path / "several" / "thesis.txt").write_text("mine")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    _, done = train(sample_dir, tmp_path, *launcher)
-    assert done.returncode != 0
-    assert "not an empty folder" in done.stderr
-    assert "This is a bug in headstart" not in done.stderr
+    status, _, err = torchrun(words(sample_dir, tmp_path / "several"))
+    assert status != 0
+    assert "not an empty folder" in err
+    assert "This is a bug in headstart" not in err

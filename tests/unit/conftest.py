@@ -1,10 +1,6 @@
 """An evaluated run, made without a network: what tests of the report and of the page start from."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,34 +112,3 @@ HISTORY = (
     "3,0.4123,0.8701,0.2211,0.929,0.00006,160,60.2,149.5",
     "4,0.3902,0.8775,0.2239,0.928,0.00001,160,60.5,148.8",
 )
-
-
-@pytest.fixture
-def start_processes():
-    """Return a function that starts Python as torchrun does, and waits: for each process output, status, messages."""
-
-    def start(arguments, *, world=2):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        running = []
-        for rank in range(world):
-            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1"}
-            told |= {"MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-            running.append(
-                subprocess.Popen(
-                    [sys.executable, *map(str, arguments)],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env=os.environ | {name: str(value) for name, value in told.items()},
-                )
-            )
-        try:
-            found = [process.communicate(timeout=120) for process in running]
-        finally:
-            for process in running:
-                process.kill()
-        return [(out, process.returncode, err) for (out, err), process in zip(found, running, strict=True)]
-
-    return start

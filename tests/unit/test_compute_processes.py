@@ -1,34 +1,32 @@
+import sys
+
 import pytest
 import torch
 
+import warm
 from headstart.compute.processes import Processes, joined_processes, own_device
-from headstart.errors import InputError
+from headstart.errors import InputError, TrainingError
 
-TALK = """
-import sys
-import torch
-from headstart.compute.processes import joined_processes
-from headstart.errors import TrainingError
 
-with joined_processes() as processes:
-    total = processes.sum(torch.tensor([1.0, processes.rank])).tolist()
-    print(processes.is_main, total, processes.any(processes.rank == 1), processes.any(False))
-    processes.barrier()
-    if processes.rank == 1:
-        sys.exit(3)
-    try:
+def talk():
+    with joined_processes() as processes:
+        total = processes.sum(torch.tensor([1.0, processes.rank])).tolist()
+        print(processes.is_main, total, processes.any(processes.rank == 1), processes.any(False))
         processes.barrier()
-    except TrainingError as error:
-        print("TrainingError", error)
-"""
+        if processes.rank == 1:
+            sys.exit(3)
+        try:
+            processes.barrier()
+        except TrainingError as error:
+            print("TrainingError", error)
 
 
-def test_processes_add_up_and_end_together(start_processes):
-    (first, status, messages), (second, other_status, _) = start_processes(["-c", TALK])
-    assert (status, other_status) == (0, 3), messages
-    lines = first.splitlines()
+def test_processes_add_up_and_end_together():
+    first, second = warm.together(talk)
+    assert (first.returncode, second.returncode) == (0, 3), first.stderr
+    lines = first.stdout.splitlines()
     assert lines[0] == "True [2.0, 1.0] True False"
-    assert second.splitlines() == ["False [2.0, 1.0] True False"]
+    assert second.stdout.splitlines() == ["False [2.0, 1.0] True False"]
     assert lines[1].startswith("TrainingError Process 0 of 2")
 
 

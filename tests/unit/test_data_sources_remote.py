@@ -5,8 +5,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,9 +13,10 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
+import warm
 from headstart.contracts import ClassNames
 from headstart.data.sources.arrays import write_store
-from headstart.data.sources.cifar10 import CIFAR10
+from headstart.data.sources.cifar10 import CIFAR10, Identity
 from headstart.data.sources.remote import (
     homepage_source,
     hub_source,
@@ -219,21 +218,18 @@ def test_what_a_killed_process_left_is_cleared(find, published, cache, name):
     assert sorted(path.name for path in cache.parent.iterdir()) == ["cifar10", "cifar10.lock"]
 
 
+def print_sha256(url, cache, sha256, batches):
+    quiet = Terminal(enabled=False)
+    sources = [homepage_source(quiet, base_url=url)]
+    found = obtain(Path(cache), identity=Identity(sha256, tuple(batches)), sources=sources, terminal=quiet)
+    print(found.arrays.sha256())
+
+
 def test_processes_at_once_fetch_once_and_agree(serve, published, cache, sample_identity):
     url, seen = serve(published / "homepage")
-    script = (
-        "from pathlib import Path\n"
-        "from headstart.data.sources.remote import obtain, homepage_source\n"
-        "from headstart.data.sources.cifar10 import Identity\n"
-        "from headstart.terminal import Terminal\n"
-        "quiet = Terminal(enabled=False)\n"
-        f"identity = Identity({sample_identity.sha256!r}, {sample_identity.batches!r})\n"
-        f"sources = [homepage_source(quiet, base_url={url!r})]\n"
-        f"found = obtain(Path({str(cache)!r}), identity=identity, sources=sources, terminal=quiet)\n"
-        "print(found.arrays.sha256())\n"
-    )
-    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate(timeout=60)[0].strip() for process in processes] == [sample_identity.sha256] * 3
+    told = (url, str(cache), sample_identity.sha256, sample_identity.batches)
+    processes = [warm.Warm(print_sha256, *told) for _ in range(3)]
+    assert [process.wait().stdout.strip() for process in processes] == [sample_identity.sha256] * 3
     assert seen == ["/cifar-10-binary.tar.gz"]
 
 

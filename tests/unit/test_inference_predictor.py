@@ -2,17 +2,15 @@
 
 import dataclasses
 import gc
-import multiprocessing
+import json
 import os
 import pickle
 import struct
-import subprocess
-import sys
 import threading
 import time
 import warnings
 import zlib
-from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,14 +18,17 @@ import torch
 from PIL import Image
 
 import headstart
+import warm
 from headstart.bundle import Bundle, save_bundle
 from headstart.bundle.config import Abstention
+from headstart.compute.memory import peak_memory_mb
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
 from headstart.data.working_copy import working_copy
 from headstart.errors import BundleError, InputError
+from headstart.inference import workers
 from headstart.inference.artifact import Outputs, TorchArtifact
 from headstart.inference.predictor import FilePrediction, Predictor, load
 from headstart.inference.workers import Workers
@@ -418,10 +419,16 @@ def test_a_predictor_pickles(architecture, images, files):
     np.testing.assert_allclose(again.predict(files).probabilities, expected, atol=1e-5)
 
 
-def test_a_predictor_works_in_a_process_pool(predictor, images, files):
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = pool.submit(predictor.predict, files).result(timeout=120)
-    np.testing.assert_allclose(found.probabilities, predictor.predict(images).probabilities, atol=1e-5)
+def print_probabilities(place, files):
+    predictor = pickle.loads(Path(place).read_bytes())
+    print(json.dumps(predictor.predict(files).probabilities.tolist()))
+
+
+def test_a_predictor_works_in_another_process(predictor, images, files, tmp_path):
+    (tmp_path / "predictor").write_bytes(pickle.dumps(predictor))
+    done = warm.Warm(print_probabilities, tmp_path / "predictor", [str(file) for file in files]).wait()
+    expected = predictor.predict(images).probabilities
+    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
 
 
 def test_threads_are_set_for_the_process_and_wherever_the_predictor_is_sent(bundle, tmp_path):
@@ -474,19 +481,12 @@ def test_odd_places_to_load_from_are_told(tmp_path, place):
         load(tmp_path / place)
 
 
-MEASURE = """
-import sys
-from headstart.__main__ import run
-from headstart.compute.memory import peak_memory_mb
-from headstart.inference import workers
-
-workers._cores = lambda: 4
-sys.argv[1:1] = ["predict"]
-try:
-    run()
-except SystemExit as stop:
-    print("peak", stop.code, peak_memory_mb())
-"""
+def predict_and_measure(words):
+    workers._cores = lambda: 4
+    try:
+        warm.command(words)
+    finally:
+        print("peak", peak_memory_mb())
 
 
 def png_of_zeros(path, width, height, colour_type):
@@ -513,11 +513,9 @@ def test_memory_is_bounded_whatever_the_images(bundle, tmp_path):
     for number in (1, 2):
         (folder / f"phone{number}.jpg").hardlink_to(folder / "phone0.jpg")
         (folder / f"web{number}.webp").hardlink_to(folder / "web0.webp")
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, tmp_path, folder], capture_output=True, text=True, timeout=300
-    )
+    done = warm.Warm(predict_and_measure, ["predict", str(tmp_path), str(folder)]).wait()
     assert done.returncode == 0, done.stderr
     *lines, last = done.stdout.splitlines()
-    word, status, megabytes = last.split()
-    assert (word, status, len(lines)) == ("peak", "0", 8), done.stderr
+    word, megabytes = last.split()
+    assert (word, len(lines)) == ("peak", 8), done.stderr
     assert float(megabytes) < 1500

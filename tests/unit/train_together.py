@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -61,7 +60,7 @@ def train(processes, data, folder, accident="none"):
             if accident == "stop":
                 os.kill(os.getpid(), signal.SIGTERM)
             if accident == "crash":
-                raise SystemExit("this process had an accident")
+                raise SystemExit(7)
             if accident == "nan":
                 with torch.no_grad():
                     learner.module[3].bias.fill_(float("nan"))
@@ -75,8 +74,8 @@ def train(processes, data, folder, accident="none"):
     return [rows, [float(tensor.double().sum()) for tensor in best.values()]]
 
 
-if __name__ == "__main__":
-    data, root, *scenarios = sys.argv[1:]
+def play(data, root, scenarios):
+    """Print, for each scenario ``folder:accident``, what this process finds."""
     with joined_processes() as processes:
         for scenario in scenarios:
             folder, _, accident = scenario.partition(":")
