@@ -45,13 +45,14 @@ def train(
     """Train a classifier, measure it on the sealed test set and write a run folder.
 
     Args:
-        data: ``cifar10``, or the path of a data set. A ready ``Recipe`` is taken as well; it names its own data.
+        data: A folder of images, a table of them, or ``cifar10``. A ready ``Recipe`` is taken as well; it names its
+            own data.
         recipe: A shipped recipe's name, the path of a YAML file (every run leaves its own as ``recipe.yaml``), or what
             such a file would hold, as nested dicts, with headstart's defaults for missing keys; when None
             ``quickstart`` for cifar10, and for your own images ``auto``, which suits everything to them.
         out: Folder for the run.
         overrides: Dotted keys of the recipe with their values, e.g. ``{"finetune.lr": 1e-4, "probe": None}``.
-        limit: Number of training images to keep, from the first; as the recipe has it when None, like the next five.
+        limit: Number of images to train and validate on; as the recipe has it when None, like the next five.
         budget: Time for the whole run in seconds, or as ``5min``; what the recipe leaves out is chosen to suit it.
         backbone: A name that ``headstart backbones`` lists.
         weights: ``auto``, ``none`` (from scratch) or a weights file.

@@ -13,7 +13,8 @@ from headstart.errors import InputError
 def train(
     context: typer.Context,
     data: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="cifar10, or a data set's folder.", show_default=False)
+        str | None,
+        typer.Argument(metavar="DATA", help="A folder of images, a table of them, or cifar10.", show_default=False),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -23,7 +24,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Resume a stopped run with its original settings.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Keep the first N training images.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Train and validate on N images only.")] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time for all of it, e.g. 5min: the rest is chosen to suit.")
     ] = None,
@@ -32,6 +33,22 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Decides split, order, augmentation and new weights.")] = None,
     abstain: Annotated[
         float | None, typer.Option(help="Accuracy of the predictions that are not marked as unsure. Default: 0.99.")
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of a table that holds the images.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of a table that holds the labels.")] = None,
+    group_column: Annotated[str | None, typer.Option(help="Column of a table that holds the groups.")] = None,
+    group_from: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Finds an image's group in its path, in parentheses.")
+    ] = None,
+    labels_from: Annotated[
+        str | None, typer.Option(metavar="CSV", help="Corrected labels: file_name,label; the label drop leaves out.")
+    ] = None,
+    on_bad: Annotated[
+        str | None, typer.Option(metavar="fail|skip", help="What to do about images that can't be read; fail.")
+    ] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share of the images held out for validation.")] = None,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Share of the images held out for the test split.")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -46,6 +63,16 @@ def train(
 ) -> Answer:
     """Train a classifier, evaluate it on the sealed test set and write the report."""
     check_device(device)
+    about_data: dict[str, Any] = {
+        "--image-column": image_column,
+        "--label-column": label_column,
+        "--group-column": group_column,
+        "--group-from": group_from,
+        "--labels-from": labels_from,
+        "--on-bad": on_bad,
+        "--val-fraction": val_fraction,
+        "--test-fraction": test_fraction,
+    }
     if resume is not None:
         given: dict[str, Any] = {
             "DATA": data,
@@ -58,6 +85,7 @@ def train(
             "--seed": seed,
             "--abstain": abstain,
             "--set": set_ or None,
+            **about_data,
         }
         _check_resume([name for name, value in given.items() if value is not None])
     elif data is None:
@@ -66,17 +94,11 @@ def train(
     from headstart.recipe.read import read_overrides
     from headstart.workflows.resolve import default_recipe
 
+    where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "device": device}
+    where |= {"command": context.obj, "progress": not quiet, "started": STARTED}
     if resume is not None:
         folder = resume
-        metrics = api.resume(
-            folder,
-            data_dir=data_dir,
-            threads=threads,
-            device=device,
-            command=context.obj,
-            progress=not quiet,
-            started=STARTED,
-        )
+        metrics = api.resume(folder, **where)
     else:
         assert data is not None
         folder = out or Path("runs") / Path(recipe or default_recipe(data)).stem
@@ -84,22 +106,25 @@ def train(
             data,
             recipe,
             out=folder,
-            overrides=read_overrides(set_ or []),
-            abstain=abstain,
+            overrides=_with_options(read_overrides(set_ or []), about_data),
             limit=limit,
             budget=budget,
             backbone=backbone,
             weights=weights,
             seed=seed,
-            data_dir=data_dir,
-            threads=threads,
-            device=device,
-            command=context.obj,
-            progress=not quiet,
-            started=STARTED,
+            abstain=abstain,
+            **where,
         )
     found = metrics.to_dict()
     return Answer(found, result_lines(found, folder) + f"\nNext        headstart predict {folder / 'model'} IMAGE...")
+
+
+def _with_options(overrides: dict[str, Any], about_data: dict[str, Any]) -> dict[str, Any]:
+    """Return the overrides with the keys of the options that were given; refuse what is given twice."""
+    given = {f"data.{name[2:].replace('-', '_')}": value for name, value in about_data.items() if value is not None}
+    if twice := sorted(given.keys() & overrides.keys()):
+        raise InputError(f"{', '.join(twice)} is given twice: as an option of its own and by --set. Keep one.")
+    return {**overrides, **given}
 
 
 def _check_resume(ignored: list[str]) -> None:

@@ -1,7 +1,8 @@
 """A data set by its name: training images to use, and a test split that stays sealed until evaluation."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +10,11 @@ import numpy as np
 
 from headstart.contracts import ClassNames, listed
 from headstart.data.arrays import Arrays
+from headstart.data.file_dataset import FileOptions, grouped, open_files
+from headstart.data.ledger import Ledger
 from headstart.data.sources.arrays import Stored, is_store, open_store
 from headstart.data.sources.cifar10 import CIFAR10
+from headstart.data.sources.listing import Listing, list_folder
 from headstart.data.sources.memory import ArraySource
 from headstart.data.sources.remote import obtain, open_local, remote_sources
 from headstart.data.subset import Subset
@@ -18,6 +22,7 @@ from headstart.errors import DataError, nearest
 from headstart.home import cache_home
 from headstart.terminal import Terminal
 
+_FOR_TABLES = ("image_column", "label_column", "group_column", "labels_from")
 KNOWN = ("cifar10",)
 """Data sets that headstart gets by itself."""
 
@@ -39,6 +44,17 @@ class SealedTest:
         """Return the class of each image by name, for the split manifest only."""
         return [self._subset.class_names[int(label)] for label in self._subset.labels]
 
+    def rows(self) -> list[int]:
+        """Return the place of each image in the data set's own order of test images."""
+        rows: list[int] = self._subset.rows.tolist()
+        return rows
+
+    def without(self, paths: Container[str]) -> "SealedTest":
+        """Return the test split without the images in these files."""
+        source, rows = self._subset.source, self.rows()
+        kept = np.array([row for row in rows if source.path(row) not in paths], np.int64)
+        return SealedTest(replace(self._subset, rows=kept))
+
     def open(self) -> Subset:
         """Return the test split. Only ``evaluation`` calls this, and logs each call in the run."""
         return self._subset
@@ -49,12 +65,16 @@ class Dataset:
     """Labelled images.
 
     Attributes:
-        name: ``cifar10``, or what the folder's dataset.json says.
-        train: All training images, or the first ``limit`` of them.
+        name: ``cifar10``, what the folder's dataset.json says, or the name of a folder of images.
+        train: All images to train and validate on, or ``limit`` of them.
         sealed_test: All test images.
         class_names: In index order.
         sha256: Of the whole data set, whatever the limit; see ``Arrays.sha256``.
         source: Where the images came from, for people.
+        val: Those of the training images that validate; None where they are still to be drawn.
+        ledger: What became of every file; None where the images lie in arrays.
+        licence: Licence of the images, where the data set tells it.
+        notes: How the splits were drawn, as sentences for people.
     """
 
     name: str
@@ -63,32 +83,85 @@ class Dataset:
     class_names: ClassNames
     sha256: str
     source: str
+    val: Subset | None = None
+    ledger: Ledger | None = None
+    licence: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_dataset(
-    name: str, *, limit: int | None = None, data_dir: Path | None = None, progress: bool = True
+    name: str,
+    *,
+    limit: int | None = None,
+    data_dir: Path | None = None,
+    progress: bool = True,
+    options: FileOptions | None = None,
 ) -> Dataset:
     """Load a data set, getting it first where necessary.
 
     Args:
-        name: ``cifar10``, or the path of a folder in headstart's own format (see ``store``).
-        limit: Keep only the first so many training images; the test split stays whole.
+        name: ``cifar10``, the path of a folder of images, or that of a folder in headstart's own format (see
+            ``store``).
+        limit: Number of training images to keep: the first of arrays, a stratified draw of files; the test split
+            stays whole.
         data_dir: A local copy of CIFAR-10, file or folder; ``$HEADSTART_CIFAR10`` when None. Nothing is
             fetched then.
-        progress: Whether to show a bar on stderr while something is fetched.
+        progress: Whether to show bars on stderr while something is fetched or read.
+        options: How files become a data set; arrays have their labels and splits already.
 
     Raises:
         DataError: An unknown data set, one that can't be had or is damaged, a limit that does not fit, a class
-            without a training image, or no test images.
+            without a training image, no test images, or options that the data set has no use for.
     """
     if limit is not None and limit < 1:
         raise DataError(f"The limit on training images must be 1 or more, but is {limit}.")
+    options = options or FileOptions()
+    path = Path(name).expanduser()
+    if name not in KNOWN and not is_store(path) and path.is_dir():
+        _check_no_copy(data_dir, path)
+        if unused := [key for key in _FOR_TABLES if getattr(options, key)]:
+            raise DataError(f"data.{', data.'.join(unused)}: {path} is a folder of classes, which has no columns.")
+        return _from_files(list_folder(path.absolute()), options, limit, Terminal(enabled=progress))
+    _check_unused(options, name)
     stored = _stored(name, data_dir, progress)
     if not len(stored.arrays.test_labels):
         raise DataError(f"{stored.name} holds no test images, and a classifier is measured on some. Add a test split.")
     train = _training_split(stored, limit)
     sealed_test = SealedTest(Subset.whole(_source(stored, "test"), "test"))
     return Dataset(stored.name, train, sealed_test, stored.class_names, stored.sha256, stored.source)
+
+
+def _from_files(listing: Listing, options: FileOptions, limit: int | None, terminal: Terminal) -> Dataset:
+    if options.group_from:
+        listing = replace(listing, files=grouped(listing.files, options.group_from))
+    parts = open_files(listing, options, limit=limit, terminal=terminal)
+    return Dataset(
+        name=listing.root.name,
+        train=parts.train,
+        sealed_test=SealedTest(parts.test),
+        class_names=parts.train.class_names,
+        sha256=parts.sha256,
+        source=f"{listing.root} ({listing.layout})",
+        val=parts.val,
+        ledger=parts.ledger,
+        licence=listing.licence,
+        notes=parts.notes,
+    )
+
+
+def _check_no_copy(data_dir: Path | None, path: Path) -> None:
+    if data_dir is not None:
+        raise DataError(f"--data-dir is a local copy of cifar10, but the data set is already a folder: {path}.")
+
+
+def _check_unused(options: FileOptions, name: str) -> None:
+    """Refuse settings that arrays would ignore; their share of validation images is drawn later."""
+    given = replace(options, val_fraction=FileOptions.val_fraction, seed=FileOptions.seed)
+    if unused := [field.name for field in fields(given) if getattr(given, field.name) != field.default]:
+        raise DataError(
+            f"data.{', data.'.join(unused)}: only folders and tables of image files have a use for it, and {name} is "
+            "none. Leave it out."
+        )
 
 
 def _source(stored: Stored, part: Literal["train", "test"]) -> ArraySource:
@@ -114,18 +187,11 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
         return obtain(folder, identity=CIFAR10, sources=remote_sources(terminal), terminal=terminal)
     path = Path(name).expanduser()
     if not is_store(path):
-        if path.is_dir():
-            raise DataError(
-                f"{path} is a folder without a dataset.json, so it is no data set that this version reads."
-                f" Allowed: {', '.join(KNOWN)}, or a folder with dataset.json and the .npy files that belong"
-                " to it."
-            )
         raise DataError(
-            f"Unknown data set '{name}'. Known: {', '.join(KNOWN)}; or give the path of a folder with a"
-            f" dataset.json.{nearest(name, KNOWN)}"
+            f"Unknown data set '{name}'. Known: {', '.join(KNOWN)}; or give the path of a folder of images."
+            f"{nearest(name, KNOWN)}"
         )
-    if data_dir is not None:
-        raise DataError(f"--data-dir is a local copy of cifar10, but the data set is already a folder: {path}.")
+    _check_no_copy(data_dir, path)
     return open_store(path)
 
 

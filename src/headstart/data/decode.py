@@ -14,6 +14,8 @@ import math
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,10 +98,21 @@ def decode_file(path: Path, *, at_least: int | None = None, fit: Fit | None = No
     Raises:
         InputError: The message is a short reason without the path.
     """
+    with opened_image(path) as image:
+        return _pixels(image, at_least, fit, ours=True)
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file, of which only the head is read at first, and yield it.
+
+    Raises:
+        InputError: It can't be read, now or in the body; the message is a short reason without the path.
+    """
     _check_file(path)
     try:
         with _quiet_pillow, reserved(bytes_to_open(path)), Image.open(path, formats=_formats()) as image:
-            return _pixels(image, at_least, fit, ours=True)
+            yield image
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -150,7 +163,7 @@ def _pixels(image: Image.Image, at_least: int | None, fit: Fit | None, *, ours: 
             image.draft(None, (max(1, image.width // fraction), max(1, image.height // fraction)))
         try:
             image.load()
-            turn = _TURNS.get(_orientation(image), _AS_IT_IS)
+            turn = _TURNS.get(orientation(image), _AS_IT_IS)
             pixels = _converted(image, _window(image.size, turn, at_least, fit), deep=deep)
         finally:
             if ours:  # while its memory still counts
@@ -223,7 +236,8 @@ def _strip_to_rgb(strip: Image.Image, *, deep: bool) -> Image.Image:
     return strip.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> Any:
+def orientation(image: Image.Image) -> Any:
+    """Return the orientation that EXIF notes: 1 or None for an upright image, 5 and above for one on its side."""
     try:
         return image.getexif().get(_ORIENTATION)
     except Exception:

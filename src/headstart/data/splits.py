@@ -220,7 +220,7 @@ def build_manifest(train: Subset, val: Subset, sealed_test: SealedTest) -> Manif
         split: list[SplitName] = [cast(SplitName, name)] * len(subset)
         rows += map(ManifestRow, subset.identities, split, _label_names(subset), subset.rows.tolist())
     test: list[SplitName] = ["test"] * len(sealed_test)
-    rows += map(ManifestRow, sealed_test.image_hashes(), test, sealed_test.label_names(), range(len(sealed_test)))
+    rows += map(ManifestRow, sealed_test.image_hashes(), test, sealed_test.label_names(), sealed_test.rows())
     return Manifest(tuple(rows))
 
 
@@ -251,7 +251,8 @@ def _content(dataset: Dataset) -> dict[tuple[str, int], tuple[str, str]]:
     found_in_train = zip(train.identities, _label_names(train), strict=True)
     content = {("train", row): found for row, found in zip(train.rows.tolist(), found_in_train, strict=True)}
     content |= {
-        ("test", row): found for row, found in enumerate(zip(test.image_hashes(), test.label_names(), strict=True))
+        ("test", row): (image, label)
+        for row, image, label in zip(test.rows(), test.image_hashes(), test.label_names(), strict=True)
     }
     return content
 

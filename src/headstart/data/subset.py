@@ -36,12 +36,21 @@ class ImageSource(Protocol):
         """All images as one uint8 array, shape (n, height, width, 3), where the source holds them so; else None."""
         ...
 
+    @property
+    def sizes(self) -> NDArray[np.int64] | None:
+        """Width and height of each image in pixels, shape (n, 2); None where they are not known before decoding."""
+        ...
+
     def __len__(self) -> int:
         """Return the number of images."""
         ...
 
     def identity(self, row: int) -> str:
         """Return the SHA-256 of an image; every image is hashed once in a process at most."""
+        ...
+
+    def path(self, row: int) -> str:
+        """Return the path of an image's file relative to the data set's folder; empty where it has no file."""
         ...
 
     def image(self, row: int, *, at_least: int | None = None) -> UInt8Image:

@@ -97,7 +97,9 @@ def evaluate_run(
         metrics=scores,
         abstention=Abstention(abstain, threshold_at(abstain, abstention)),
     )
-    run.write_predictions(TestPredictions(test.rows, dataset.sealed_test.image_hashes(), test.labels, predictions))
+    files = [test.source.path(row) for row in test.rows.tolist()] if dataset.ledger else None
+    hashes = dataset.sealed_test.image_hashes()
+    run.write_predictions(TestPredictions(test.rows, hashes, test.labels, predictions, files))
     run.write_metrics(metrics)
     return metrics
 

@@ -214,7 +214,10 @@ def _with_paths_from(folder: Path, tree: dict[str, Any]) -> dict[str, Any]:
     data, weights = tree.get("data"), tree.get("weights")
     # A word without a slash is the name of a data set.
     if isinstance(data, dict) and isinstance(name := data.get("name"), str) and ("/" in name or os.sep in name):
-        tree = tree | {"data": data | {"name": _beside(folder, name)}}
+        data = data | {"name": _beside(folder, name)}
+        tree = tree | {"data": data}
+    if isinstance(data, dict) and isinstance(labels := data.get("labels_from"), str):
+        tree = tree | {"data": data | {"labels_from": _beside(folder, labels)}}
     if isinstance(weights, str) and weights not in ("auto", "none"):
         tree = tree | {"weights": _beside(folder, weights)}
     return tree

@@ -55,6 +55,8 @@ Alpha = Annotated[Real, Field(ge=0.0, le=1000.0), AfterValidator(_zero_or_from(0
 """Parameter of a Beta distribution; with smaller ones drawing from it fails."""
 Budget = Annotated[float, BeforeValidator(_seconds), Field(ge=10.0, le=30 * 86_400.0)]
 """A time in seconds, also written ``90s``, ``5min`` or ``2h``."""
+Column = Annotated[str, Field(min_length=1, max_length=1000)]
+"""Name of a table's column."""
 ClassWeights = Annotated[
     Annotated[Literal["balanced"], Tag("<word>")]
     | Annotated[dict[str, Annotated[Real, Field(ge=1e-6, le=1e6)]], Tag("<by class>")],
@@ -74,11 +76,28 @@ class DataRecipe(Section):
     """Which images, and how they are split."""
 
     name: Annotated[str, Field(max_length=4096)] = "cifar10"
-    """Data set: ``cifar10``, or the path of a data set's folder."""
+    """Data set: ``cifar10``, or the path of a folder of images. Keys from ``test_fraction`` on are for images in files
+    only."""
     limit: Annotated[Whole, Field(ge=1, le=10**9)] | None = None
-    """Number of training images to keep, from the first in the data set's own order; all of them when empty."""
+    """Number of images to train and validate on: the first of cifar10, a stratified draw of other data; all of them
+    when empty."""
     val_fraction: Annotated[Real, Field(gt=0.0, lt=1.0)] = 0.1
-    """Share of the training images held out for validation, stratified by class."""
+    """Share of the images held out for validation, stratified by class, where the data set has no such split."""
+    test_fraction: Annotated[Real, Field(gt=0.0, lt=1.0)] | None = None
+    """Share of the images held out for the sealed test split, where the data set has none; 0.2 when empty."""
+    image_column: Column | None = None
+    """Column of a table that holds the images; found by its usual names when empty, like the next two."""
+    label_column: Column | None = None
+    """Column of a table that holds the labels."""
+    group_column: Column | None = None
+    """Column of a table that holds the groups, whose images stay in one split."""
+    group_from: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """Regular expression that finds an image's group in its path: what its first pair of parentheses matches."""
+    labels_from: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """CSV file with the columns ``file_name`` and ``label`` whose labels replace those of the data set; the label
+    ``drop`` leaves an image out."""
+    on_bad: Literal["fail", "skip"] = "fail"
+    """``fail``: images that can't be read are listed before anything is trained. ``skip``: they are left out."""
 
 
 class HeadRecipe(Section):

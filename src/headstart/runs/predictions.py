@@ -1,6 +1,7 @@
 """The predictions of a run for the test split, and the two files that hold them.
 
-``predictions.csv`` has a row per image. Up to 50 classes it has a column ``p_<class>`` for each. Beyond that it has the
+``predictions.csv`` has a row per image. Where images lie in files, the column ``file`` has the path of each.
+Up to 50 classes it has a column ``p_<class>`` for each. Beyond that it has the
 five most probable classes, and ``predictions.npz`` beside it has all probabilities:
 ``numpy.load(path)["probabilities"]`` has shape (n, classes), float16 with four decimals, in the order of ``"classes"``.
 """
@@ -37,6 +38,7 @@ class PredictionRow:
     label: str
     predicted: str
     probability: float
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class TestPredictions:
         hashes: SHA-256 of each image.
         labels: True class of each image as an index, shape (n,).
         predictions: Calibrated probabilities, shape (n, classes).
+        files: Path of each image's file, relative to the data set's folder; None where images have none.
     """
 
     __test__ = False  # pytest takes classes of such a name for tests
@@ -56,6 +59,7 @@ class TestPredictions:
     hashes: list[str]
     labels: NDArray[np.int64] = field(repr=False)
     predictions: Predictions = field(repr=False)
+    files: list[str] | None = field(default=None, repr=False)
 
     @property
     def class_names(self) -> ClassNames:
@@ -68,11 +72,19 @@ class TestPredictions:
         writer = csv.writer(text, lineterminator="\n")
         names = [_guarded(name) for name in self.class_names]
         in_columns = len(names) <= MOST_CLASSES_IN_COLUMNS
-        writer.writerow([*COLUMNS, *((f"p_{name}" for name in self.class_names) if in_columns else _top_columns())])
+        writer.writerow(
+            [
+                COLUMNS[0],
+                *["file"] * bool(self.files),
+                *COLUMNS[1:],
+                *((f"p_{name}" for name in self.class_names) if in_columns else _top_columns()),
+            ]
+        )
         indices, probabilities = self.predictions.indices, self.predictions.probabilities
         for i, predicted in enumerate(indices.tolist()):
             shares = probabilities[i]
-            cells = [int(self.rows[i]), self.hashes[i], names[int(self.labels[i])], names[predicted]]
+            place = [int(self.rows[i]), *([_guarded(self.files[i])] if self.files else [])]
+            cells = [*place, self.hashes[i], names[int(self.labels[i])], names[predicted]]
             if in_columns:
                 texts = [f"{p:.6f}" for p in shares.tolist()]
                 writer.writerow([*cells, texts[predicted], *texts])
@@ -129,7 +141,8 @@ def _row(line: dict[str, str]) -> PredictionRow:
     probability = float(cells[4])
     if not 0 <= probability <= 1:
         raise ValueError(f"the probability must be from 0 to 1, not {cells[4]}")
-    return PredictionRow(int(cells[0]), cells[1], _unguarded(cells[2]), _unguarded(cells[3]), probability)
+    names = [_unguarded(cell) for cell in (cells[2], cells[3], line.get("file") or "")]
+    return PredictionRow(int(cells[0]), cells[1], names[0], names[1], probability, names[2])
 
 
 def _top_columns() -> Iterator[str]:

@@ -34,6 +34,8 @@ class DataRecord:
         n_train: Images trained on.
         n_val: Images in the validation split.
         n_test: Images in the test split.
+        licence: Licence of the images, where the data set tells it.
+        files: Number of files by what became of them, as in ``files.csv``; None where images lie in arrays.
     """
 
     name: str
@@ -43,6 +45,8 @@ class DataRecord:
     n_train: int | None = None
     n_val: int | None = None
     n_test: int | None = None
+    licence: str | None = None
+    files: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, config=_READABLE)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from headstart.contracts import EpochRecord
+from headstart.data.ledger import Ledger, parse_ledger
 from headstart.data.splits import Manifest, read_manifest
 from headstart.errors import DataError, RecipeError, RunError
 from headstart.files import parse_json, read_bounded, write_atomically, write_json
@@ -128,6 +129,17 @@ class Run:
     def write_manifest(self, manifest: Manifest) -> None:
         """Write the split and the label of every image."""
         manifest.write(self.path / "split_manifest.csv")
+
+    def ledger(self) -> Ledger:
+        """Return what became of every file; its root is not known."""
+        try:
+            return parse_ledger(self._text("files.csv"))
+        except ValueError as error:
+            raise self._damaged("files.csv", str(error)) from None
+
+    def write_ledger(self, ledger: Ledger) -> None:
+        """Write what became of every file."""
+        self._write("files.csv", ledger.to_csv())
 
     def environment(self) -> Environment:
         """Return versions, hardware, hashes and every opening of the test split."""

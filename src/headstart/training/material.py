@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -58,7 +59,11 @@ def split_checked(recipe: Recipe, dataset: Dataset, *, processes: int = 1) -> tu
     Raises:
         InputError: It does not fit them, or the number of processes.
     """
-    train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
+    if dataset.val is None:
+        train, val = split_train(dataset.train, val_fraction=recipe.data.val_fraction, seed=recipe.seed)
+    else:
+        train = replace(dataset.train, rows=np.setdiff1d(dataset.train.rows, dataset.val.rows))
+        val = dataset.val
     if recipe.finetune:
         class_weights(recipe.finetune.class_weights, train)
         check_classes("finetune.augment.stronger", recipe.finetune.augment.stronger, dataset.class_names)

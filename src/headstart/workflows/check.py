@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.data.dataset import load_dataset
 from headstart.recipe.schema import Recipe
+from headstart.terminal import Terminal
 from headstart.training.material import split_checked
+from headstart.workflows.load import load_data
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def check_recipe(recipe: Recipe, *, data_dir: Path | None, progress: bool) -> Da
     Raises:
         InputError: The data can't be had, or the recipe does not fit them.
     """
-    dataset = load_dataset(recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=progress)
+    dataset = load_data(recipe, Terminal(enabled=progress), data_dir=data_dir)
     train, val = split_checked(recipe, dataset)
     return DataFacts(
         name=dataset.name,

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from headstart.contracts import UInt8Images, keys_of, number_of_keys, value_of
-from headstart.data.dataset import load_dataset
-from headstart.errors import DataError, InputError
+from headstart.errors import DataError, InputError, RunError
 from headstart.evaluation.comparable import ComparedRun, check_comparable, differing_settings, read_runs
 from headstart.evaluation.comparison import (
     ALPHA,
@@ -30,7 +29,9 @@ from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.evaluation.verdict import Pair, conclusion, decide, sentence
 from headstart.report.compare_page import check_place, write_comparison
 from headstart.tasks.metrics import METRICS
+from headstart.terminal import Terminal
 from headstart.wording import listed, percent
+from headstart.workflows.load import load_data
 
 EXAMPLES = 12
 """Images described in full for each pair and side; of the others only the rows."""
@@ -291,12 +292,12 @@ def _pictures(
     recorded = run.environment.data_dir
     place = data_dir or (Path(recorded) if recorded else None)
     try:
-        dataset = load_dataset(run.recipe["data.name"], data_dir=place, progress=progress)
+        dataset = load_data(run.run.recipe(), Terminal(enabled=progress), data_dir=place, run=run.run)
         pixels, hashes = mistake_pixels(dataset), dataset.sealed_test.image_hashes()
         if any(hashes[row] != sha256 for row, sha256 in wanted.items()):
             raise DataError("the data set at hand holds other test images than those that the runs were measured on.")
         pictures = {row: pixels(row) for row in wanted}
-    except (DataError, IndexError, KeyError) as error:
+    except (DataError, RunError, IndexError) as error:
         if data_dir is not None:
             raise DataError(f"{data_dir} does not hold the images of these runs: {error}") from None
         return {}, str(error)

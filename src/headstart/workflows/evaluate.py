@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.compute.session import Session
-from headstart.data.dataset import load_dataset
 from headstart.errors import InputError, RunError
 from headstart.evaluation.evaluate import evaluate_run
 from headstart.evaluation.robustness import headline, measure_corruptions, sample_size
@@ -14,6 +13,7 @@ from headstart.report.html import write_report
 from headstart.report.mistakes import LARGEST_SIDE, MISTAKES_SHOWN, worst
 from headstart.runs.records import Metrics
 from headstart.runs.run import Run
+from headstart.workflows.load import load_data
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,8 @@ def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, da
         check_explainable(run.model)
     if data_dir is None and data is None and environment.data_dir:
         data_dir = Path(environment.data_dir)
-    dataset = load_dataset(
-        data or recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=session.terminal.enabled
-    )
+    named = recipe.data.model_copy(update={"name": data or recipe.data.name})
+    dataset = load_data(recipe.model_copy(update={"data": named}), session.terminal, data_dir=data_dir, run=run)
     images = sample_size(extras.corruption_images, dataset) if extras.corruptions else 0
     device = str(session.device)
     with session.terminal.share("Measuring") as show:

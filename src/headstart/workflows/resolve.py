@@ -50,7 +50,8 @@ def default_recipe(data: str | Path) -> str:
 def absolute_paths(recipe: Recipe) -> Recipe:
     """Return a recipe whose paths of data and weights hold in any working folder."""
     weights = recipe.weights if recipe.weights in ("auto", "none") else str(absolute_path(recipe.weights))
-    data = recipe.data.model_copy(update={"name": absolute_data(recipe.data.name)})
+    labels = recipe.data.labels_from and str(absolute_path(recipe.data.labels_from))
+    data = recipe.data.model_copy(update={"name": absolute_data(recipe.data.name), "labels_from": labels})
     return recipe.model_copy(update={"data": data, "weights": weights})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import Session
-from headstart.data.dataset import Dataset, load_dataset
+from headstart.data.dataset import Dataset
 from headstart.errors import RunError
 from headstart.evaluation.evaluate import evaluate_run
 from headstart.evaluation.thumbnails import mistake_pixels
@@ -20,6 +20,7 @@ from headstart.runs.records import PACKAGES, DataRecord, Environment, Metrics, S
 from headstart.runs.run import Run
 from headstart.training.fit import fit
 from headstart.training.material import Material, prepare
+from headstart.workflows.load import load_data
 from headstart.workflows.plan import make_plan
 from headstart.workflows.resolve import absolute_paths
 
@@ -41,7 +42,7 @@ def train_new(recipe: Recipe, out: Path, session: Session, *, data_dir: Path | N
     """
     if session.processes.is_main:
         check_free(out)
-    dataset = _load(recipe, data_dir, session)
+    dataset = load_data(recipe, session.terminal, data_dir=data_dir)
     plan = None
     if recipe.budget:
         planned = make_plan(recipe, dataset, session)
@@ -52,6 +53,8 @@ def train_new(recipe: Recipe, out: Path, session: Session, *, data_dir: Path | N
     # Only now is the folder made: whatever could be refused has been.
     environment = replace(_environment(recipe, material, session, data_dir), plan=plan)
     with claim_run(out, recipe, environment) if session.processes.is_main else nullcontext(Run(out)) as run:
+        if dataset.ledger and session.processes.is_main:
+            run.write_ledger(dataset.ledger)
         session.processes.barrier()
         fit(recipe, material, run, session)
         return _measure(run, dataset, session, sealed=sealed)
@@ -79,7 +82,8 @@ def go_on(
             raise RunError(
                 f"{run.path} was trained with another recipe: {differences(asked, recipe)}. Give another folder."
             )
-        dataset = _load(begun, data_dir or (Path(environment.data_dir) if environment.data_dir else None), session)
+        place = data_dir or (Path(environment.data_dir) if environment.data_dir else None)
+        dataset = load_data(begun, session.terminal, data_dir=place, run=run)
         run.check_same_data(dataset)
         if run.is_complete and not sealed:
             return run.metrics()
@@ -100,10 +104,6 @@ def _asked(begun: Recipe, environment: Environment) -> Recipe:
     return parse_recipe(asked, "in environment.json") if isinstance(asked, dict) else absolute_paths(begun)
 
 
-def _load(recipe: Recipe, data_dir: Path | None, session: Session) -> Dataset:
-    return load_dataset(recipe.data.name, limit=recipe.data.limit, data_dir=data_dir, progress=session.terminal.enabled)
-
-
 def _environment(recipe: Recipe, material: Material, session: Session, data_dir: Path | None) -> Environment:
     """Return what a stranger needs to judge and repeat the run, and what a resumed process needs to go on alike."""
     dataset = material.dataset
@@ -118,6 +118,8 @@ def _environment(recipe: Recipe, material: Material, session: Session, data_dir:
             n_train=len(material.train),
             n_val=len(material.val),
             n_test=len(dataset.sealed_test),
+            licence=dataset.licence,
+            files=dataset.ledger.counts() if dataset.ledger else None,
         ),
         data_dir=str(data_dir) if data_dir else None,
         weights=material.backbone.weights.to_dict(),

@@ -40,6 +40,11 @@ class ArraySource:
     def groups(self) -> None:
         """None: each image stands for itself."""
 
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Width and height of each image in pixels, shape (n, 2)."""
+        return np.broadcast_to(np.array(self.array.shape[2:0:-1], np.int64), (len(self), 2))
+
     def __len__(self) -> int:
         return len(self.targets)
 
@@ -47,6 +52,10 @@ class ArraySource:
         """Return the SHA-256 of an image's shape and pixels, as ``image_digests`` defines it."""
         digest: NDArray[np.uint8] = self._digests[row]
         return digest.tobytes().hex()
+
+    def path(self, row: int) -> str:  # noqa: ARG002
+        """Return an empty path: no image has a file of its own."""
+        return ""
 
     def image(self, row: int, *, at_least: int | None = None) -> UInt8Image:  # noqa: ARG002
         """Return an image; it is there whole, whatever is asked for."""

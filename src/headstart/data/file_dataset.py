@@ -1,0 +1,237 @@
+"""From files that were found to the parts of a data set: classes, splits, sources and the ledger."""
+
+import hashlib
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.contracts import ClassNames, SplitName, listed
+from headstart.data.assign import Assignment, Candidates, assign
+from headstart.data.ledger import Ledger, LedgerRow
+from headstart.data.sources.facts import FileFacts, find_facts
+from headstart.data.sources.files import FileSource
+from headstart.data.sources.listing import FoundFile, Listing, named, natural
+from headstart.data.subset import Subset
+from headstart.errors import DataError
+from headstart.terminal import Terminal
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How files become a data set; what is left out is found or decided by itself.
+
+    Attributes:
+        image_column: Column of a table that holds the images.
+        label_column: Column of a table that holds the labels.
+        group_column: Column of a table that holds the groups.
+        group_from: Regular expression whose first group, in an image's path, names the image's group.
+        labels_from: CSV file with corrected labels.
+        on_bad: Whether images that can't be read stop everything, or are left out.
+        val_fraction: Share of the images that is held out for validation.
+        test_fraction: Share of the images that is held out for the test split.
+        seed: Decides the draws.
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    group_from: str | None = None
+    labels_from: str | None = None
+    on_bad: Literal["fail", "skip"] = "fail"
+    val_fraction: float = 0.1
+    test_fraction: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FileParts:
+    """What a data set of files is made of.
+
+    Attributes:
+        train: Images to train and to validate on.
+        val: Those of them that validate.
+        test: Images of the test split.
+        sha256: Of all images that can be read, with their labels, and the splits that they come in.
+        ledger: What became of every file.
+        notes: What was drawn, as sentences for people.
+    """
+
+    train: Subset
+    val: Subset
+    test: Subset
+    sha256: str
+    ledger: Ledger
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images that can be read, in order."""
+
+    files: tuple[FoundFile, ...]
+    facts: tuple[FileFacts, ...]
+    classes: ClassNames
+    targets: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+
+
+def grouped(files: Sequence[FoundFile], pattern: str) -> tuple[FoundFile, ...]:
+    """Return files with the group that a regular expression finds in their paths.
+
+    Raises:
+        DataError: It is no regular expression, has no pair of parentheses, or finds nothing in some paths.
+    """
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"group_from is no regular expression: {error}, in {pattern!r}.") from None
+    if not found.groups:
+        raise DataError(f"group_from needs parentheses around what names the group, but is {pattern!r}.")
+    matches = [found.search(file.path) for file in files]
+    if lost := [file.path for file, match in zip(files, matches, strict=True) if match is None or not match[1]]:
+        raise DataError(f"group_from {pattern!r} finds no group in {len(lost):,} paths: {named(lost)}.")
+    return tuple(file._replace(group=match[1]) for file, match in zip(files, matches, strict=True) if match)
+
+
+def open_files(listing: Listing, options: FileOptions, *, limit: int | None, terminal: Terminal) -> FileParts:
+    """Look at the files of a listing and split them.
+
+    Raises:
+        DataError: Too few images or classes, or a limit that does not fit.
+    """
+    with terminal.bar("Looking at files", len(listing.files)) as advance:
+        facts = find_facts(listing.root, listing.files, bar=advance)
+    classes = _classes(listing.files)
+    good = [i for i, found in enumerate(facts) if not found.reason]
+    index = {name: number for number, name in enumerate(classes)}
+    files = tuple(listing.files[i] for i in good)
+    targets = np.array([index[file.label] for file in files], np.int64)
+    images = _Images(files, tuple(facts[i] for i in good), classes, targets, _groups(files))
+    assignment = _assigned(images, options)
+    splits = cast(list[SplitName], assignment.splits.tolist())
+    kept = _limited(images, splits, limit)
+    parts = {
+        part: np.array([i for i, split in enumerate(splits) if (split == "test") is (part == "test")], np.int64)
+        for part in ("train", "test")
+    }
+    sources = {part: _source(listing, images, rows) for part, rows in parts.items()}
+    in_train = np.flatnonzero(kept[parts["train"]])
+    validates = np.array([splits[i] == "val" for i in parts["train"]])[in_train]
+    return FileParts(
+        train=Subset(sources["train"], in_train, "train"),
+        val=Subset(sources["train"], in_train[validates], "val"),
+        test=Subset.whole(sources["test"], "test"),
+        sha256=_sha256(images),
+        ledger=_ledger(listing, facts, {i: (splits[n], bool(kept[n])) for n, i in enumerate(good)}),
+        notes=assignment.notes,
+    )
+
+
+def _classes(files: Sequence[FoundFile]) -> ClassNames:
+    names = sorted({file.label for file in files}, key=natural)
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[name.casefold()].append(name)
+    if twins := [name for group in alike.values() if len(group) > 1 for name in group]:
+        logger.warning("Classes differ only in case, and are taken for different ones: %s.", listed(twins))
+    return ClassNames(tuple(names))
+
+
+def _groups(files: Sequence[FoundFile]) -> NDArray[np.int64] | None:
+    """Return the number of each image's group; an image without one is a group of its own."""
+    if not any(file.group for file in files):
+        return None
+    numbers: dict[str, int] = {}
+    # No group has a name with a slash before it.
+    return np.array([numbers.setdefault(file.group or f"/{file.path}", len(numbers)) for file in files], np.int64)
+
+
+def _source(listing: Listing, images: _Images, rows: NDArray[np.int64]) -> FileSource:
+    return FileSource(
+        listing.root,
+        tuple(images.files[i] for i in rows),
+        tuple(images.facts[i] for i in rows),
+        images.targets[rows],
+        images.classes,
+        None if images.groups is None else images.groups[rows],
+    )
+
+
+def _assigned(images: _Images, options: FileOptions) -> Assignment:
+    return assign(
+        Candidates(
+            identities=[facts.sha256 for facts in images.facts],
+            labels=images.targets,
+            classes=images.classes,
+            groups=[file.group or None for file in images.files],
+            given=[file.split or None for file in images.files],
+        ),
+        test_fraction=options.test_fraction,
+        val_fraction=options.val_fraction,
+        seed=options.seed,
+    )
+
+
+def _limited(images: _Images, splits: Sequence[SplitName], limit: int | None) -> NDArray[np.bool_]:
+    """Return which images are kept: all test images, and of the others a stratified number, drawn by content."""
+    kept = np.ones(len(splits), np.bool_)
+    cells: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for i, split in enumerate(splits):
+        if split != "test":
+            cells[split, int(images.targets[i])].append(i)
+    available = sum(map(len, cells.values()))
+    if limit is None or limit == available:
+        return kept
+    if not len(cells) <= limit <= available:
+        raise DataError(
+            f"The limit is {limit:,}, but there are {available:,} images to train and validate on, and each class "
+            f"needs one for both. Give a limit from {len(cells):,} to {available:,}, or none."
+        )
+    ordered = sorted(
+        (
+            ((place + 0.5) / len(rows) if place else 0.0, images.facts[i].sha256, i)
+            for rows in cells.values()
+            for place, i in enumerate(sorted(rows, key=lambda i: images.facts[i].sha256))
+        ),
+    )
+    kept[[i for *_, i in ordered[limit:]]] = False
+    return kept
+
+
+def _sha256(images: _Images) -> str:
+    digest = hashlib.sha256()
+    for file, facts in zip(images.files, images.facts, strict=True):
+        digest.update(f"{facts.sha256} {file.split} {file.label}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _ledger(listing: Listing, facts: Sequence[FileFacts], placed: dict[int, tuple[SplitName, bool]]) -> Ledger:
+    rows: list[LedgerRow] = []
+    first: dict[str, str] = {}
+    for i, (file, found) in enumerate(zip(listing.files, facts, strict=True)):
+        split, kept = placed.get(i, ("", False))
+        original = first.setdefault(found.sha256, file.shown) if found.sha256 else file.shown
+        if found.reason:
+            status, reason = "refused", found.reason
+        elif not kept:
+            status, reason = "ignored", "beyond the limit"
+        elif original != file.shown:
+            status, reason = "copy", f"exact copy of {original}"
+        elif found.change:
+            status = "turned" if found.change.startswith("turned") else "converted"
+            reason = found.change
+        else:
+            status, reason = "used", ""
+        split = split if kept else ""
+        about = (found.sha256, found.format, found.width, found.height, file.label, file.group)
+        rows.append(LedgerRow(file.shown, *about, split, status, reason))
+    rows += [LedgerRow(path, "", "", 0, 0, "", "", "", "ignored", why) for path, why in listing.passed_over]
+    return Ledger(listing.root, tuple(rows), listing.files)

@@ -1,0 +1,123 @@
+"""What became of every file that was found: the content of a run's ``files.csv``."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from headstart.data.sources.listing import FoundFile
+from headstart.errors import DataError
+from headstart.terminal import visible
+
+STATUSES = ("used", "turned", "converted", "copy", "refused", "ignored")
+"""What can become of a file. All but the last two are used: as they are, turned upright, converted to RGB, or as an
+exact copy of a file that is used as well. Refused files can't be read; ignored ones are not asked for."""
+UNUSED = ("refused", "ignored")
+_LISTED = 200
+
+
+class LedgerRow(NamedTuple):
+    """What became of a file.
+
+    Attributes:
+        path: Relative to the root, with slashes; what is not UTF-8 stands there as an escape.
+        sha256: Of its bytes; empty where they were not read.
+        format: Name of the image format; empty where there is none.
+        width: Pixels of the upright image; 0 where it is not known.
+        height: Pixels of the upright image; 0 where it is not known.
+        label: Name of its class; empty where it has none.
+        group: Name of its group; empty where it stands for itself.
+        split: ``train``, ``val`` or ``test``; empty where it is not used.
+        status: One of ``STATUSES``.
+        reason: Why it is refused or ignored, what is converted, or which file it is a copy of.
+    """
+
+    path: str
+    sha256: str
+    format: str
+    width: int
+    height: int
+    label: str
+    group: str
+    split: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What became of every file below a folder.
+
+    Attributes:
+        root: Folder that the paths are relative to.
+        rows: One per file: first the images by path, then what was passed over.
+        files: The images, in the same order; empty where the ledger was read from a run.
+    """
+
+    root: Path
+    rows: tuple[LedgerRow, ...] = field(repr=False)
+    files: tuple[FoundFile, ...] = field(default=(), repr=False)
+
+    def to_csv(self) -> str:
+        """Return ``files.csv``."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(LedgerRow._fields)
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+    def refused(self) -> dict[str, str]:
+        """Return why each refused file can't be read, by path."""
+        return {row.path: row.reason for row in self.rows if row.status == "refused"}
+
+    def counts(self) -> dict[str, int]:
+        """Return how many files have each status, of those that occur."""
+        found = Counter(row.status for row in self.rows)
+        return {status: found[status] for status in STATUSES if found[status]}
+
+    def refuse(self, reasons: Mapping[str, str]) -> "Ledger":
+        """Return the ledger after files were refused, by path."""
+        rows = tuple(
+            row._replace(split="", status="refused", reason=reasons[row.path]) if row.path in reasons else row
+            for row in self.rows
+        )
+        return replace(self, rows=rows)
+
+    def check(self) -> None:
+        """Raise DataError where files are refused: counts by reason, then every one of them."""
+        refused = self.refused()
+        if not refused:
+            return
+        kinds = Counter(reason.partition(" (")[0] for reason in refused.values())
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+        lines = [f"  {visible(path)}: {reason}" for path, reason in list(refused.items())[:_LISTED]]
+        more = [f"  and {len(refused) - _LISTED:,} more"] * (len(refused) > _LISTED)
+        raise DataError(
+            f"{len(refused):,} of the {len(self.rows):,} files in {self.root} can't be read: {counts}. Repair or "
+            "remove them, or go on without them: --on-bad skip (data.on_bad).\n" + "\n".join([*lines, *more])
+        )
+
+
+def parse_ledger(text: str) -> Ledger:
+    """Return the ledger that a ``files.csv`` holds; its root is not known.
+
+    Raises:
+        ValueError: A column is missing, or a value is none of its kind; the message names the line.
+    """
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = []
+    try:
+        if (head := next(lines, None)) != list(LedgerRow._fields):
+            raise ValueError(f"its columns must be {','.join(LedgerRow._fields)}, not {','.join(head or [])[:100]}")
+        for cells in lines:
+            path, sha256, form, width, height, *rest = cells
+            row = LedgerRow(path, sha256, form, int(width), int(height), *rest)
+            if row.status not in STATUSES:
+                raise ValueError(f"unknown status '{row.status[:30]}'")
+            rows.append(row)
+    except (TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"line {lines.line_num}: {error}") from None
+    return Ledger(Path(), tuple(rows))

@@ -1,0 +1,276 @@
+"""Which image files lie below a folder, and the class and split that their place gives each of them.
+
+Two layouts are understood; folders below a class belong to it:
+
+    root/class/image                     the splits are drawn
+    root/{train,val,test}/class/image    also named training; valid, validation, dev; testing
+
+Names that begin with a dot, and what operating systems leave in folders (``Thumbs.db``, ``desktop.ini``,
+``__MACOSX``), are passed over.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from headstart.contracts import SplitName, listed
+from headstart.data.decode import readable_suffixes
+from headstart.errors import DataError
+from headstart.terminal import visible
+
+SPLITS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Names of splits, in lower case."""
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"}
+_UNREAD = {".heic", ".heif", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".exr", ".pdf", ".eps"}
+"""Images that can't be read by every installation: refused, never passed over."""
+_NAMED = 3
+
+
+class FoundFile(NamedTuple):
+    """An image file and what is known of it without opening it.
+
+    Attributes:
+        path: Relative to the root, with slashes; not UTF-8 where the file's name is not (``os.fsdecode``).
+        size: Bytes; -1 where the file can't be looked at.
+        modified: Time of the last change, in nanoseconds.
+        label: Name of its class.
+        split: Split that the data set itself puts it in; empty where that is left open.
+        group: Name of the group it belongs to; empty where it stands for itself.
+    """
+
+    path: str
+    size: int
+    modified: int
+    label: str
+    split: SplitName | Literal[""] = ""
+    group: str = ""
+
+    @property
+    def shown(self) -> str:
+        r"""Path that can be written as UTF-8; other bytes stand there as escapes like ``\xe9``."""
+        return self.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a folder.
+
+    Attributes:
+        root: Absolute path.
+        layout: How classes and splits are told, for people.
+        files: By path, relative to the root.
+        passed_over: Other files and why each is not used.
+        licence: Licence of the data, where it is told.
+    """
+
+    root: Path
+    layout: str
+    files: tuple[FoundFile, ...] = field(repr=False)
+    passed_over: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    licence: str | None = None
+
+
+def list_folder(root: Path) -> Listing:
+    """Find the images of a folder in one of the two layouts.
+
+    Raises:
+        DataError: The folder is in neither layout, a class has no images, or a folder can't be read; all are named.
+    """
+    walk = Walk(root)
+    folders, loose = walk.look(root)
+    split_folders = [folder for folder in folders if folder.lower() in SPLITS]
+    if split_folders and any(walk.look(root / folder)[0] for folder in split_folders):
+        found = list(_split_layout(walk, folders, split_folders))
+        layout = f"{'/'.join(dict.fromkeys(file.split for file in found))} folders with a folder for each class"
+    else:
+        found = list(_class_layout(walk, folders, loose))
+        layout = "a folder for each class"
+    walk.check()
+    return Listing(root, layout, tuple(sorted(found, key=lambda file: file.path)), tuple(walk.passed_over))
+
+
+def _class_layout(walk: "Walk", folders: list[str], loose: list[str]) -> Iterator[FoundFile]:
+    if not folders:
+        there = f"{len(loose):,} images but no folders" if loose else "no images"
+        raise DataError(f"There are {there} in {walk.root}. {_WANTED}")
+    if loose:
+        raise DataError(
+            f"{len(loose):,} images lie beside the class folders in {walk.root}: {named(loose)}. Move each into the "
+            "folder of its class, or elsewhere."
+        )
+    by_class = {folder: list(walk.below(folder, label=folder)) for folder in folders}
+    walk.check()
+    _check_empty(walk.root, [folder for folder, files in by_class.items() if not files])
+    if len(folders) == 1 and (inner := walk.look(walk.root / folders[0])[0]):
+        raise DataError(
+            f"{walk.root} holds one folder only, '{visible(folders[0])}', and a classifier needs two classes. It has "
+            f"the folders {named(inner)}: did you mean {walk.root / folders[0]}?"
+        )
+    for files in by_class.values():
+        yield from files
+
+
+_WANTED = "Give a folder that holds a folder of images for each class, or train, val and test folders of that kind."
+
+
+def _split_layout(walk: "Walk", folders: list[str], split_folders: list[str]) -> Iterator[FoundFile]:
+    homes: dict[SplitName, str] = {}
+    for folder in split_folders:
+        split = SPLITS[folder.lower()]
+        if split in homes:
+            raise DataError(
+                f"{walk.root} has two folders for one split: '{homes[split]}' and '{folder}'. Merge or rename them."
+            )
+        homes[split] = folder
+    if "train" not in homes:
+        raise DataError(f"{walk.root} has {named(split_folders)}, but no 'train' folder to train on. Add it.")
+    if others := [folder for folder in folders if folder not in split_folders and any(walk.below(folder, label=""))]:
+        raise DataError(
+            f"{walk.root} has folders of images beside {named(split_folders)}: {named(others)}. Move them into one of "
+            "these, or elsewhere."
+        )
+    for split, home in homes.items():
+        classes, loose = walk.look(walk.root / home)
+        if loose:
+            where = walk.root / home
+            raise DataError(f"{len(loose):,} images lie in {where} outside of any class folder: {named(loose)}.")
+        if not classes:
+            raise DataError(f"{walk.root / home} holds no class folders. Fill it, or remove it.")
+        empty = []
+        for label in classes:
+            files = list(walk.below(f"{home}/{label}", label=label, split=split))
+            empty += [] if files else [f"{home}/{label}"]
+            yield from files
+        walk.check()
+        if split == "train":
+            _check_empty(walk.root, empty)
+
+
+def _check_empty(root: Path, empty: list[str]) -> None:
+    if empty:
+        raise DataError(
+            f"{len(empty):,} class folder{'s' if len(empty) > 1 else ''} of {root} hold{'' if len(empty) > 1 else 's'} "
+            f"no images: {named(empty)}. Add images, or remove the folder. Images are recognised by their suffixes, "
+            "such as .jpg or .png."
+        )
+
+
+class Walk:
+    """Looks through folders once, without following links in circles, and remembers what it passed over."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.passed_over: list[tuple[str, str]] = []
+        self._refused: list[str] = []
+        self._suffixes = readable_suffixes() | _UNREAD
+
+    def look(self, folder: Path) -> tuple[list[str], list[str]]:
+        """Return the names of the folders and of the images in a folder, in natural order.
+
+        Raises:
+            DataError: It can't be read.
+        """
+        folders, images = [], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _passed_over(entry.name):
+                        continue
+                    if _is_folder(entry):
+                        folders.append(entry.name)
+                    elif self.is_image(entry.name):
+                        images.append(entry.name)
+        except OSError as error:
+            raise DataError(f"{visible(str(folder))} can't be read: {_reason(error)}.") from None
+        return sorted(folders, key=natural), sorted(images, key=natural)
+
+    def below(self, folder: str, *, label: str, split: SplitName | Literal[""] = "") -> Iterator[FoundFile]:
+        """Yield the images below a folder, at any depth."""
+        left: list[tuple[str, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+        while left:
+            place, above = left.pop()
+            try:
+                here = (self.root / place).stat()
+                if (key := (here.st_dev, here.st_ino)) in above:
+                    self.passed_over.append((place, "a link that leads back to a folder above it"))
+                    continue
+                with os.scandir(self.root / place) as entries:
+                    for entry in entries:
+                        if _passed_over(entry.name):
+                            continue
+                        path = f"{place}/{entry.name}"
+                        if _is_folder(entry):
+                            left.append((path, above | {key}))
+                        elif not self.is_image(entry.name):
+                            self.passed_over.append((path, "no image by its suffix"))
+                        else:
+                            size, modified = seen(self.root / path, entry)
+                            yield FoundFile(path, size, modified, label, split)
+            except OSError as error:
+                self._refused.append(f"{place} ({_reason(error)})")
+
+    def is_image(self, name: str) -> bool:
+        """Return whether a file is an image by its suffix."""
+        return os.path.splitext(name)[1].lower() in self._suffixes  # noqa: PTH122 (a million times)
+
+    def check(self) -> None:
+        """Raise DataError, naming them, where folders could not be read."""
+        if self._refused:
+            raise DataError(
+                f"{len(self._refused):,} folders of {self.root} can't be read: {named(self._refused)}. Ask for "
+                "permission to read them, or move them elsewhere."
+            )
+
+
+def seen(path: Path, entry: "os.DirEntry[str] | None" = None) -> tuple[int, int]:
+    """Return size and time of change of a regular file; (-1, 0) for what is none or can't be looked at."""
+    try:
+        found = entry.stat() if entry else path.stat()
+    except (OSError, ValueError):
+        return -1, 0
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Return a key by which names are sorted as people do: 2 before 10, whatever their case.
+
+    Example:
+        >>> sorted(["b10", "B9", "a"], key=natural)
+        ['a', 'B9', 'b10']
+    """
+    parts = re.split(r"(\d+)", name)
+    key = [(len(part.lstrip("0")) if i % 2 else 0, part.casefold()) for i, part in enumerate(parts)]
+    return [*key, (0, name)]
+
+
+def named(paths: Iterable[str]) -> str:
+    """Return the first names or paths for an error message, fit for a terminal, and how many more there are."""
+    return listed(map(visible, paths), most=_NAMED)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
+
+
+def _reason(error: OSError) -> str:
+    return "no permission" if isinstance(error, PermissionError) else (error.strerror or str(error)).lower()

@@ -1,0 +1,43 @@
+"""The data set that a recipe names, with what a run knows of it already."""
+
+from pathlib import Path
+
+from headstart.data.dataset import Dataset, load_dataset
+from headstart.data.file_dataset import FileOptions
+from headstart.data.screening import screen, without
+from headstart.recipe.schema import Recipe
+from headstart.runs.run import Run
+from headstart.terminal import Terminal
+
+
+def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run: Run | None = None) -> Dataset:
+    """Load the data set of a recipe; images in files have all been decoded once then.
+
+    Args:
+        recipe: Names the data.
+        terminal: Where progress is shown.
+        data_dir: Local copy of the data set, instead of a download.
+        run: Run that started from these data: what it could not read stays left out, and nothing is decoded again.
+
+    Raises:
+        DataError: The data can't be had, or some images can't be read and the recipe does not leave them out.
+        RunError: The run's ledger is missing or damaged.
+    """
+    data = recipe.data
+    options = FileOptions(
+        image_column=data.image_column,
+        label_column=data.label_column,
+        group_column=data.group_column,
+        group_from=data.group_from,
+        labels_from=data.labels_from,
+        on_bad=data.on_bad,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=recipe.seed,
+    )
+    dataset = load_dataset(data.name, limit=data.limit, data_dir=data_dir, progress=terminal.enabled, options=options)
+    if run is None or dataset.ledger is None:
+        for note in dataset.notes:
+            terminal.say(note)
+        return screen(dataset, on_bad=data.on_bad, terminal=terminal)
+    return without(dataset, run.ledger().refused())

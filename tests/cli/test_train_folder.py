@@ -1,0 +1,105 @@
+"""A folder of images, from files to a measured classifier, through the command."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart import api
+from headstart.cli import main
+from headstart.recipe.schema import load_recipe
+
+TINY = ["--recipe", "quickstart", "--backbone", "resnet10t", "--weights", "none", "--threads", "1", "--json", "--quiet"]
+SETTINGS = ["probe=null", "finetune.schedule=[{epochs: 1, size: 32}]", "evaluation.size=32", "finetune.batch_size=8"]
+SETTINGS += ["hardware.precision=fp32", "hardware.memory_format=contiguous"]
+
+
+def arguments(*words):
+    return ["train", *map(str, words), *TINY, *(part for setting in SETTINGS for part in ("--set", setting))]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("folder")
+    random = np.random.default_rng(0)
+    for name, colour in (("red", (220, 30, 30)), ("green", (30, 200, 30))):
+        for i in range(20):
+            path = place / "photos" / name / f"{i}.{'jpg' if i % 2 else 'png'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.array(colour) + random.integers(-25, 25, (40 + i, 50, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    (place / "photos" / "red" / "broken.jpg").write_bytes((place / "photos" / "red" / "1.jpg").read_bytes()[:500])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_HOME", str(place / "home"))
+        yield place
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    assert main(arguments(place / "photos", "--out", place / "run", "--on-bad", "skip")) == 0
+    return place / "run"
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_bad_files_stop_everything_before_anything_is_written(place, capsys):
+    assert main(arguments(place / "photos", "--out", place / "none")) == 2
+    assert "red/broken.jpg" in json.loads(capsys.readouterr().out)["error"]
+    assert not (place / "none").exists()
+
+
+def test_the_run_accounts_for_every_file(run):
+    ledger = {row["path"]: row for row in table(run / "files.csv")}
+    assert len(ledger) == 41
+    assert ledger["red/broken.jpg"]["status"] == "refused"
+    manifest = {row["sha256"]: row["split"] for row in table(run / "split_manifest.csv")}
+    assert {row["sha256"]: row["split"] for row in ledger.values() if row["split"]} == manifest
+    predictions = table(run / "predictions.csv")
+    assert {row["file"] for row in predictions} == {row["path"] for row in ledger.values() if row["split"] == "test"}
+    data = json.loads((run / "environment.json").read_text())["data"]
+    assert data["files"] == {"used": 40, "refused": 1}
+    assert data["n_train"] + data["n_val"] + data["n_test"] == 40
+
+
+def test_the_run_is_measured_again_alike(run, capsys):
+    before = json.loads((run / "metrics.json").read_text())["test"]
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--json", "--threads", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["test"] == before
+
+
+def test_a_stopped_run_is_resumed(place, run, capsys):
+    for name in ("training.json", "metrics.json"):
+        (run / name).rename(run / f"{name}.away")
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run), "--json", "--threads", "1"]) == 0
+    earlier = json.loads((run / "metrics.json.away").read_text())["test"]
+    assert json.loads(capsys.readouterr().out)["test"] == earlier
+
+
+def test_a_run_does_not_go_on_with_other_files(place, run, capsys):
+    path = place / "photos" / "red" / "0.png"
+    kept, time = path.read_bytes(), path.stat().st_mtime
+    Image.new("RGB", (40, 40), "blue").save(path)
+    try:
+        assert main(["evaluate", str(run), "--json"]) == 2
+    finally:
+        path.write_bytes(kept)
+        os.utime(path, (time, time))
+    assert "split manifest" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_folder_can_be_explored_and_checked(place, run, capsys):
+    (place / "photos" / "red" / "broken.jpg").unlink()
+    settings = ["finetune.batch_size=8", f"data.name={place / 'photos'}"]
+    found = api.check(load_recipe("quickstart", settings), progress=False)
+    assert (found.name, found.classes) == ("photos", ("green", "red"))
+    assert found.n_train + found.n_val + found.n_test == 40
+    assert main(["explore", str(place / "photos"), "--out", str(place / "page"), "--json"]) == 0
+    assert (place / "page" / "explore.html").is_file()

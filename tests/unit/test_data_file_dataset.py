@@ -1,0 +1,208 @@
+"""Data sets of image files: facts, splits, ledger, and images that can't be read."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.data.dataset import load_dataset
+from headstart.data.file_dataset import FileOptions
+from headstart.data.ledger import parse_ledger
+from headstart.data.screening import screen
+from headstart.data.sources import facts
+from headstart.errors import DataError
+from headstart.terminal import Terminal
+
+QUIET = Terminal(enabled=False)
+
+
+def draw(path, seed, *, size=(12, 8), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    # Files that were written a moment ago are not remembered.
+    os.utime(path, (1e9 + seed, 1e9 + seed))
+
+
+@pytest.fixture
+def photos(tmp_path, own_home):
+    """Two classes of 20 images each."""
+    root = tmp_path / "photos"
+    for i in range(20):
+        draw(root / "cat" / f"{i}.png", i)
+        draw(root / "dog" / f"{i}.jpg", 100 + i)
+    return root
+
+
+def load(root, **options):
+    return load_dataset(str(root), progress=False, options=FileOptions(**options))
+
+
+def rows(dataset):
+    return {row.path: row for row in dataset.ledger.rows}
+
+
+def test_a_folder_of_classes_becomes_three_splits(photos):
+    found = load(photos)
+    assert found.name == "photos"
+    assert found.class_names.names == ("cat", "dog")
+    assert len(found.train) + len(found.sealed_test) == 40
+    assert 0 < len(found.val) < len(found.train)
+    assert set(found.val.rows) < set(found.train.rows)
+    splits = {path: row.split for path, row in rows(found).items()}
+    source = found.val.source
+    assert {source.path(row) for row in found.val.rows} == {path for path, split in splits.items() if split == "val"}
+    assert source.image(0).shape == (8, 12, 3)
+    assert source.sizes.tolist()[0] == [12, 8]
+
+
+def test_no_image_is_hashed_twice(photos, monkeypatch):
+    first = load(photos)
+    draw(photos / "cat" / "7.png", 7000)
+    looked_at = []
+    look = facts.look_at
+    monkeypatch.setattr(facts, "look_at", lambda path: looked_at.append(path.name) or look(path))
+    second = load(photos)
+    assert looked_at == ["7.png"]
+    assert first.sha256 != second.sha256
+
+
+def test_files_changed_just_now_are_not_remembered(photos, monkeypatch):
+    (photos / "cat" / "7.png").touch()
+    load(photos)
+    looked_at = []
+    look = facts.look_at
+    monkeypatch.setattr(facts, "look_at", lambda path: looked_at.append(path.name) or look(path))
+    load(photos)
+    assert looked_at == ["7.png"]
+
+
+def test_an_index_that_is_damaged_is_told_and_replaced_by_looking(photos, own_home, caplog):
+    before = load(photos)
+    (index,) = (own_home / "files").iterdir()
+    index.write_bytes(b"no database" * 100)
+    assert load(photos).sha256 == before.sha256
+    assert "can't be used" in caplog.text
+
+
+def test_images_added_later_move_none_from_test_to_train(photos):
+    before = rows(load(photos))
+    for i in range(20, 28):
+        draw(photos / "cat" / f"{i}.png", i)
+    after = rows(load(photos))
+    assert [path for path, row in before.items() if row.split == "test" and after[path].split != "test"] == []
+
+
+def test_a_limit_keeps_a_stratified_share_and_the_whole_test_split(photos):
+    whole = load(photos)
+    limited = load_dataset(str(photos), limit=10, progress=False)
+    assert len(limited.train) == 10
+    assert sorted(np.bincount(limited.train.labels)) == [5, 5] or min(np.bincount(limited.train.labels)) >= 4
+    assert limited.sealed_test.image_hashes() == whole.sealed_test.image_hashes()
+    assert limited.sha256 == whole.sha256
+    statuses = [row.status for row in limited.ledger.rows]
+    assert statuses.count("ignored") == len(whole.train) - 10
+    with pytest.raises(DataError, match="1,000"):
+        load_dataset(str(photos), limit=1000, progress=False)
+
+
+def test_the_ledger_tells_what_became_of_each_file(photos):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    draw(photos / "cat" / "turned.jpg", 500, exif=turned)
+    Image.new("CMYK", (5, 5)).save(photos / "cat" / "print.jpg")
+    (photos / "dog" / "same.jpg").write_bytes((photos / "dog" / "3.jpg").read_bytes())
+    (photos / "dog" / "notes.txt").write_text("no image")
+    (photos / "dog" / "empty.jpg").touch()
+    found = load(photos)
+    told = rows(found)
+    assert (told["cat/turned.jpg"].status, told["cat/turned.jpg"].width) == ("turned", 8)
+    assert (told["cat/print.jpg"].status, told["cat/print.jpg"].reason) == ("converted", "CMYK")
+    assert (told["dog/same.jpg"].status, told["dog/same.jpg"].reason) == ("copy", "exact copy of dog/3.jpg")
+    assert told["dog/same.jpg"].split == told["dog/3.jpg"].split
+    assert told["dog/notes.txt"].status == "ignored"
+    assert (told["dog/empty.jpg"].status, told["dog/empty.jpg"].split) == ("refused", "")
+    assert len(told) == 45
+    assert parse_ledger(found.ledger.to_csv()).rows == found.ledger.rows
+
+
+def test_all_images_that_cannot_be_read_are_named_at_once_or_left_out(photos, capsys):
+    whole = (photos / "dog" / "5.jpg").read_bytes()
+    (photos / "dog" / "5.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "cat" / "1.png").write_bytes(b"")
+    (photos / "cat" / "words.png").write_text("no image")
+    found = load(photos)
+    with pytest.raises(DataError) as error:
+        screen(found, on_bad="fail", terminal=QUIET)
+    message = str(error.value)
+    assert "3 of the 41 files" in message
+    assert "--on-bad skip" in message
+    assert all(f"{path}:" in message for path in ("dog/5.jpg", "cat/1.png", "cat/words.png"))
+    left = screen(found, on_bad="skip", terminal=QUIET)
+    assert "3 of 41 files" in capsys.readouterr().err
+    assert len(left.train) + len(left.sealed_test) == 38
+    assert left.ledger.counts() == {"used": 38, "refused": 3}
+    remaining = {left.train.source.path(row) for row in left.train.rows}
+    assert "dog/5.jpg" not in remaining
+
+
+def test_no_image_is_decoded_twice_to_learn_whether_it_can_be(photos, monkeypatch):
+    from headstart.data import screening
+
+    screen(load(photos), on_bad="fail", terminal=QUIET)
+    monkeypatch.setattr(screening, "decode_file", lambda *_, **__: pytest.fail("decoded again"))
+    screen(load(photos), on_bad="fail", terminal=QUIET)
+
+
+def test_a_class_that_loses_its_last_image_is_named(tmp_path, own_home):
+    for i in range(20):
+        draw(tmp_path / "data" / "cat" / f"{i}.png", i)
+        (tmp_path / "data" / "dog").mkdir(exist_ok=True)
+        draw(tmp_path / "data" / "dog" / f"{i}.png", 100 + i)
+        path = tmp_path / "data" / "dog" / f"{i}.png"
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match="'dog'"):
+        screen(load(tmp_path / "data"), on_bad="skip", terminal=QUIET)
+
+
+def test_classes_that_differ_only_in_case_are_told(photos, caplog):
+    for i in range(5):
+        draw(photos / "Cat" / f"{i}.png", 300 + i)
+    load(photos)
+    assert "'Cat', 'cat'" in caplog.text
+
+
+def test_a_class_with_one_image_is_named(photos):
+    draw(photos / "bird" / "0.png", 300)
+    with pytest.raises(DataError, match="'bird' has 1 image"):
+        load(photos)
+
+
+def test_options_for_files_are_refused_where_there_are_none(sample_dir, own_home):
+    with pytest.raises(DataError, match=r"data\.on_bad"):
+        load(sample_dir, on_bad="skip")
+
+
+def test_the_users_folder_is_only_read(photos):
+    before = {path: path.stat().st_mtime_ns for path in photos.rglob("*")}
+    screen(load(photos), on_bad="fail", terminal=QUIET)
+    assert {path: path.stat().st_mtime_ns for path in photos.rglob("*")} == before
+
+
+def test_groups_found_in_paths_stay_on_one_side(photos):
+    found = load(photos, group_from=r"(\d)\.")
+    homes = {}
+    for row in found.ledger.rows:
+        homes.setdefault(row.group, set()).add(row.split)
+    assert len(homes) == 10
+    assert all(len(splits) == 1 for splits in homes.values())
+    assert len(np.unique(np.concatenate([found.train.source.groups, found.sealed_test.open().source.groups]))) <= 10
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"), [("(", "no regular expression"), (r"\d", "parentheses"), (r"cat/(\d)", "20 paths.*dog/0")]
+)
+def test_a_pattern_that_finds_no_groups_is_refused(photos, pattern, words):
+    with pytest.raises(DataError, match=words):
+        load(photos, group_from=pattern)
