@@ -9,16 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from headstart.data.arrays import blocks, image_hashes
-from headstart.inspection.duplicates import (
-    PIXEL_THRESHOLD,
-    exact_duplicates,
-    feature_directions,
-    likeness_to_class,
-    luma_squares,
-    near_duplicates,
-    pixel_correlation,
-    similar_pairs,
-)
+from headstart.data.near_copies import PIXEL_THRESHOLD, luma_squares, pixel_correlation, similar_pairs
+from headstart.inspection.duplicates import exact_duplicates, feature_directions, likeness_to_class, near_duplicates
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +75,13 @@ def test_pictures_of_a_single_colour_agree_with_nothing(pictures):
     assert (correlations(blank, blank) < 0.5).all()
 
 
-def test_near_duplicates_need_both_features_and_pixels(pictures):
+def test_near_duplicates_are_proposed_by_features_or_outlines_and_confirmed_by_pixels(pictures):
     copies = np.stack([altered(pictures[0], "brighter"), altered(pictures[1], "shifted")])
     squares = luma_squares([np.concatenate([pictures, copies])])
     directions = np.eye(len(squares), dtype=np.float32)
-    directions[60] = directions[0]  # alike in features and pixels
     directions[5] = directions[9]  # alike in features only
-    # 61 is a copy of 1 in its pixels, but its features say otherwise.
+    directions[61] = directions[1]  # found by its features alone
+    # 60 is found by its outline alone: its features say otherwise.
     told = []
 
     @contextmanager
@@ -97,11 +89,12 @@ def test_near_duplicates_need_both_features_and_pixels(pictures):
         told.append([title, total, 0])
         yield lambda count: told[-1].__setitem__(2, told[-1][2] + count)
 
-    (pair,) = near_duplicates(directions, squares, bar=bar)
-    assert (pair.first, pair.second) == (0, 60)
-    assert pair.feature_similarity == pytest.approx(1)
-    assert pair.pixel_similarity >= PIXEL_THRESHOLD
-    assert told == [["Comparing features", 62, 62], ["Comparing pixels", 2, 2]]
+    found = near_duplicates(directions, squares, bar=bar)
+    assert {(pair.first, pair.second) for pair in found} == {(0, 60), (1, 61)}
+    assert {pair.first: round(pair.feature_similarity) for pair in found} == {0: 0, 1: 1}
+    assert found[0].pixel_similarity >= PIXEL_THRESHOLD
+    assert told[0] == ["Comparing features", 124, 124]
+    assert told[1][1] == told[1][2]
 
 
 def test_near_duplicates_come_most_alike_first(pictures):
@@ -116,7 +109,7 @@ def test_near_duplicates_come_most_alike_first(pictures):
 
 
 def test_similar_pairs_are_those_of_the_whole_matrix(monkeypatch):
-    monkeypatch.setattr("headstart.inspection.duplicates._ENTRIES", 700)  # several blocks
+    monkeypatch.setattr("headstart.data.near_copies._ENTRIES", 700)  # several blocks
     vectors = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     rows, cosines = similar_pairs(vectors, threshold=0.8, neighbors=100)
@@ -178,7 +171,7 @@ def test_the_outlier_of_a_class_is_least_like_it():
 
 def test_of_images_that_are_all_alike_the_nearest_are_kept(monkeypatch):
     """Nearly every pair is above the threshold, and only so many of each row are looked at."""
-    monkeypatch.setattr("headstart.inspection.duplicates._ENTRIES", 3000)
+    monkeypatch.setattr("headstart.data.near_copies._ENTRIES", 3000)
     vectors = 1 + np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32) / 10
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     rows, cosines = similar_pairs(vectors, threshold=0.5, neighbors=4)
@@ -199,7 +192,7 @@ from headstart.compute.memory import peak_memory_mb
 from headstart.compute.startup import prepare_command
 
 prepare_command()
-from headstart.inspection.duplicates import similar_pairs
+from headstart.data.near_copies import similar_pairs
 
 generator = np.random.default_rng(0)
 directions = np.eye(2, 8, dtype=np.float32)[np.arange(16_000) % 2]

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.near_copies import PIXEL_THRESHOLD, Bar, luma_squares
 from headstart.data.subset import Subset
 from headstart.inspection import duplicates
 
-CORRELATIONS = (duplicates.PIXEL_THRESHOLD, 0.8, 0.85, 0.9, 0.95)
+CORRELATIONS = (PIXEL_THRESHOLD, 0.8, 0.85, 0.9, 0.95)
 """Limits at which copies of test images are counted, from what may be meant to what can't be denied."""
 
 
-def find_copies(splits: Sequence[Subset], directions: NDArray[np.float32], bar: duplicates.Bar) -> dict[str, Any]:
+def find_copies(splits: Sequence[Subset], directions: NDArray[np.float32], bar: Bar) -> dict[str, Any]:
     """Return what occurs more than once, within and across splits; each image by its split, row and label."""
     places = [
         {"split": split.name, "row": int(row), "label": split.class_names[int(label)]}
@@ -23,7 +24,7 @@ def find_copies(splits: Sequence[Subset], directions: NDArray[np.float32], bar: 
         for row, label in zip(split.rows, split.labels, strict=True)
     ]
     hashes = [sha256 for split in splits for sha256 in split.identities]
-    squares = np.concatenate([duplicates.luma_squares(split.blocks()) for split in splits])
+    squares = np.concatenate([luma_squares(split.blocks()) for split in splits])
     exact = duplicates.exact_duplicates(hashes)
     near = duplicates.near_duplicates(directions, squares, bar=bar)
     near = [pair for pair in near if hashes[pair.first] != hashes[pair.second]]
@@ -39,7 +40,7 @@ def find_copies(splits: Sequence[Subset], directions: NDArray[np.float32], bar: 
         "near": {
             "pairs": {kind: kinds[kind] for kind in map("+".join, combinations_with_replacement(names, 2))},
             "feature_threshold": duplicates.FEATURE_THRESHOLD,
-            "pixel_threshold": duplicates.PIXEL_THRESHOLD,
+            "pixel_threshold": PIXEL_THRESHOLD,
             "list": [
                 {
                     "images": [places[pair.first], places[pair.second]],
