@@ -3,9 +3,13 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import headstart
+from headstart.contracts import ClassNames
+from headstart.data.arrays import Arrays
+from headstart.data.sources.arrays import write_store
 from headstart.errors import RecipeError
 from headstart.recipe.schema import Recipe, load_recipe
 from headstart.runs.run import Run
@@ -71,7 +75,7 @@ def test_very_uneven_classes_are_weighted_and_said_so():
     assert chosen(even)[1].finetune.class_weights is None
     choice, recipe = chosen(uneven)
     assert recipe.finetune.class_weights == "balanced"
-    assert any("largest has 480 images, the smallest 20" in line for line in choice.reasons)
+    assert any("largest has 480 images, the smallest 20" in line for line in choice.reasons.values())
 
 
 def test_batches_fit_few_images():
@@ -84,8 +88,33 @@ def test_what_was_asked_for_goes_before_what_is_chosen():
     assert (recipe.finetune.lr, recipe.evaluation.flip, recipe.seed) == (5e-5, False, 3)
     assert recipe.finetune.schedule[0].epochs > 1
     assert recipe.budget is None
-    without = load_recipe("auto", {"finetune": None})
-    assert completed(without, choose(PHOTOS, CPU, 290, whole=True).tree).finetune is None
+
+
+def test_without_fine_tuning_the_largest_images_are_chosen_for_the_probe():
+    choice = choose(PHOTOS, CPU, 290, whole=True, tuned=False)
+    assert (choice.tree["finetune"], choice.tree["probe"]["size"]) == (None, 160)
+
+
+@pytest.mark.parametrize(
+    ("asked", "left"),
+    [
+        ({"finetune": {"schedule": [{"epochs": 2, "size": 64}]}}, {"finetune.freeze", "finetune.augment", "fit", ""}),
+        ({"finetune": None}, {"fit", ""}),
+        ({"finetune": {"augment": {"trivial": 0}}}, {"finetune.schedule", "finetune.freeze", "fit", ""}),
+        ({"seed": 3}, {"finetune.schedule", "finetune.freeze", "finetune.augment", "fit"}),
+    ],
+)
+def test_no_reason_is_given_for_what_was_asked_for(asked, left):
+    assert set(choose(PHOTOS, CPU, 290, whole=True).without(asked).reasons) == left
+
+
+def test_learning_rates_follow_the_kind_of_network():
+    rates = [
+        chosen(speed=replace(CPU, rate=rate), whole=whole)[1].finetune.lr
+        for rate in (3e-4, 1e-4)
+        for whole in (True, False)
+    ]
+    assert rates == [1e-3, 5e-4, 3.33e-4, 1.67e-4]
 
 
 def test_time_grows_with_pixels_between_and_beyond_what_was_measured():
@@ -105,7 +134,7 @@ def test_the_prediction_counts_every_part():
         predicted_seconds(base, PHOTOS, replace(CPU, forward=(1e-4,))),
     ]
     assert all(seconds < whole for seconds in less)
-    assert predicted_seconds(base, PHOTOS, replace(CPU, read=0.01)) > whole + 20
+    assert predicted_seconds(base, PHOTOS, replace(CPU, read=0.01)) == pytest.approx(whole + 7)
 
 
 def test_a_prediction_beyond_the_time_is_said():
@@ -145,3 +174,21 @@ def test_a_run_keeps_what_was_chosen_and_predicted(sample_dir, tmp_path, own_hom
     assert json.loads((out / "metrics.json").read_text())["predicted_mb"] == plan["predicted_mb"] > 100
     # A second call with the same words is the same run; nothing is chosen again.
     assert headstart.train(sample_dir, **call, resume=True).test.accuracy == metrics.test.accuracy
+
+
+def test_five_images_of_two_classes_are_enough(tmp_path, own_home):
+    images = np.random.default_rng(0).integers(0, 256, (16, 40, 60, 3), dtype=np.uint8)
+    labels = np.arange(16) % 2
+    write_store(
+        tmp_path / "few",
+        Arrays(images[:10], labels[:10], images[10:], labels[10:]),
+        name="few",
+        class_names=ClassNames(("a", "b")),
+        source="a test",
+    )
+    small = {"weights": "none", "backbone": "test_efficientnet", "probe.size": 32, "evaluation.size": 32}
+    small |= {"finetune.schedule": [{"epochs": 1, "size": 32}]}
+    headstart.train(tmp_path / "few", out=tmp_path / "run", overrides=small, progress=False, threads=1)
+    recipe = Run(tmp_path / "run").recipe()
+    assert recipe.fit == "stretch"
+    assert recipe.finetune.batch_size <= 8

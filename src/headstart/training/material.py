@@ -64,7 +64,8 @@ def split_checked(recipe: Recipe, dataset: Dataset, *, processes: int = 1) -> tu
     else:
         train = replace(dataset.train, rows=np.setdiff1d(dataset.train.rows, dataset.val.rows))
         val = dataset.val
-    if recipe.finetune:
+    # With a budget, what is not said will be chosen to fit; it is checked then.
+    if recipe.finetune and not recipe.budget:
         class_weights(recipe.finetune.class_weights, train)
         check_classes("finetune.augment.stronger", recipe.finetune.augment.stronger, dataset.class_names)
         check_batch_size(recipe.finetune.batch_size, images=len(train), processes=processes)

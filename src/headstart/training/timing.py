@@ -13,6 +13,7 @@ from headstart.compute.processes import ALONE
 from headstart.data.batches import evaluation_batches
 from headstart.data.dataset import Dataset
 from headstart.data.subset import Subset
+from headstart.models.freeze import suggested_rate
 from headstart.models.heads import head_of
 from headstart.recipe.schema import Recipe
 from headstart.training.build import learner, training_batches
@@ -24,7 +25,7 @@ SAMPLE = 96
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that an image takes.
+    """How fast a network is, and what else of it the choice depends on.
 
     Attributes:
         sizes: Image sizes in pixels at which was measured, in ascending order.
@@ -32,6 +33,7 @@ class Speed:
         forward: Seconds per image of a forward pass at each of them.
         read: Seconds to read an image; 0 where the images lie in an array.
         features: Number of features that go into the head.
+        rate: Peak learning rate that suits this kind of network.
     """
 
     sizes: tuple[int, ...]
@@ -39,6 +41,7 @@ class Speed:
     forward: tuple[float, ...]
     read: float = 0.0
     features: int = 1280
+    rate: float = 3e-4
 
     def train_at(self, size: int) -> float:
         """Return the seconds per image of training at a size."""
@@ -103,8 +106,8 @@ def measure_speed(
     for size in sizes:
         train.append(_training_seconds(recipe, material, arithmetic, size) if recipe.finetune else 0.0)
         forward.append(_forward_seconds(material, arithmetic, size))
-    head = next(head_of(material.classifier).parameters())
-    return Speed(tuple(sizes), tuple(train), tuple(forward), read, int(head.shape[1]))
+    features = next(head_of(material.classifier).parameters()).shape[1]
+    return Speed(tuple(sizes), tuple(train), tuple(forward), read, features, suggested_rate(material.classifier))
 
 
 def _training_seconds(recipe: Recipe, material: Material, arithmetic: Arithmetic, size: int) -> float:

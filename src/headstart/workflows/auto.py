@@ -5,7 +5,7 @@ training images that no test split there holds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headstart.recipe.schema import Recipe, parse_recipe
@@ -62,12 +62,12 @@ class Choice:
 
     Attributes:
         tree: Recipe as nested dicts, without data and seed.
-        reasons: What was chosen and why, one sentence each.
+        reasons: What was chosen and why: a sentence by the key of the recipe that it is about.
         more_time: What would be better with more time, or that nothing would.
     """
 
     tree: dict[str, Any]
-    reasons: tuple[str, ...]
+    reasons: Mapping[str, str]
     more_time: str
 
     @property
@@ -75,6 +75,14 @@ class Choice:
         """Image size of the fine-tuning in pixels; None where only the head is trained."""
         tune = self.tree["finetune"]
         return int(tune["schedule"][0]["size"]) if tune else None
+
+    def without(self, asked: Mapping[str, Any]) -> "Choice":
+        """Return the choice with reasons only for keys that a recipe, as nested dicts, leaves out."""
+        given = {key for key in self.reasons if _gives(asked, key.split("."))}
+        if not given:
+            return self
+        reasons = {key: reason for key, reason in self.reasons.items() if key not in given}
+        return replace(self, reasons=reasons | {"": f"As asked: {', '.join(sorted(given))}."})
 
 
 def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
@@ -84,7 +92,6 @@ def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
         "fit": "crop" if facts.aspect < 1.1 else "stretch" if facts.aspect < 2 else "pad",
         "finetune": {
             "batch_size": max(1, min(32 if few else 64, facts.train // 4)),
-            "lr": 1e-3 if whole else 5e-4 if few else 3e-4,
             "label_smoothing": 0.1 if few else 0.0,
             "class_weights": "balanced" if facts.largest > _UNEVEN * facts.smallest else None,
             "freeze": {"stages": 0} if whole else {"stages": 0.3, "depthwise": True},
@@ -93,7 +100,9 @@ def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
     }
 
 
-def choose(facts: Facts, speed: Speed, seconds: float, *, whole: bool, size: int | None = None) -> Choice:
+def choose(
+    facts: Facts, speed: Speed, seconds: float, *, whole: bool, size: int | None = None, tuned: bool = True
+) -> Choice:
     """Return what fits the images into the time that is left.
 
     Args:
@@ -102,7 +111,10 @@ def choose(facts: Facts, speed: Speed, seconds: float, *, whole: bool, size: int
         seconds: Time that is left for the whole run.
         whole: Whether all of the network is trained.
         size: The one image size to consider, where that is settled.
+        tuned: Whether fine-tuning may be chosen at all.
     """
+    if not tuned:
+        return _head_alone(facts, speed, seconds * _MARGIN)
     least, most = epoch_range(facts)
     worth = 3 if facts.train < _FEW else 1
     largest = largest_size(facts)
@@ -113,11 +125,10 @@ def choose(facts: Facts, speed: Speed, seconds: float, *, whole: bool, size: int
         return _head_alone(facts, speed, seconds * _MARGIN)
     chosen = fitting[-1]
     epochs = min(planned[chosen], most)
-    reasons = [
-        _about_size(facts, chosen, largest),
-        _about_epochs(facts, epochs, most),
-        *_about_part(facts, whole),
-    ]
+    reasons = {
+        "finetune.schedule": f"{_about_size(facts, chosen, largest)} {_about_epochs(facts, epochs, most)}",
+        **_about_part(facts, whole),
+    }
     if chosen < largest:
         better = f"images of {largest} px instead of {chosen}"
     elif epochs < most:
@@ -126,7 +137,7 @@ def choose(facts: Facts, speed: Speed, seconds: float, *, whole: bool, size: int
         better = "training all of the network"
     else:
         better = ""
-    return Choice(_tree(facts, chosen, epochs, whole), tuple(reasons), _more_time(better))
+    return Choice(_tree(facts, speed, chosen, epochs, whole), reasons, _more_time(better))
 
 
 def epoch_range(facts: Facts) -> tuple[int, int]:
@@ -145,10 +156,10 @@ def probe_size(facts: Facts, size: int) -> int:
 
 
 def predicted_seconds(recipe: Recipe, facts: Facts, speed: Speed) -> float:
-    """Return the seconds that a run takes from reading its images to its page."""
+    """Return the seconds that a run takes once its training and validation images have been read."""
     flips = 1 + recipe.evaluation.flip
     seen = speed.forward_at(recipe.input_size)
-    seconds = _OVERHEAD + (facts.train + facts.val + facts.test) * speed.read + facts.val * seen
+    seconds = _OVERHEAD + facts.val * seen
     seconds += (facts.val + facts.test) * (flips * seen + speed.read)
     if recipe.probe:
         images = facts.train * (1 + recipe.probe.flip)
@@ -177,14 +188,17 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 def _epochs(facts: Facts, speed: Speed, seconds: float, size: int, whole: bool) -> int:
     """Return how many epochs fit into the time; may be negative."""
     one, two = (
-        predicted_seconds(completed(Recipe(), _tree(facts, size, epochs, whole)), facts, speed) for epochs in (1, 2)
+        predicted_seconds(completed(Recipe(), _tree(facts, speed, size, epochs, whole)), facts, speed)
+        for epochs in (1, 2)
     )
     return 1 + int((seconds - one) // (two - one))
 
 
-def _tree(facts: Facts, size: int, epochs: int, whole: bool) -> dict[str, Any]:
+def _tree(facts: Facts, speed: Speed, size: int, epochs: int, whole: bool) -> dict[str, Any]:
     tree = structure(facts, whole=whole)
-    tree["finetune"] |= {"schedule": [{"epochs": epochs, "size": size}]}
+    # All of a network takes larger steps than its last stages beside frozen ones, and few images larger ones than many.
+    lr = speed.rate * (10 / 3 if whole else 5 / 3 if facts.train < _FEW else 1)
+    tree["finetune"] |= {"schedule": [{"epochs": epochs, "size": size}], "lr": float(f"{lr:.3g}")}
     return tree | {
         "probe": {"size": probe_size(facts, size), "l2": 0.01},
         "evaluation": {"size": size + 16 if not whole else size, "flip": True},
@@ -208,7 +222,7 @@ def _head_alone(facts: Facts, speed: Speed, seconds: float) -> Choice:
         f"The head alone is trained, on features of {size} px images: there is no time for an epoch of fine-tuning "
         f"over {number(facts.train)} images."
     )
-    return Choice(tree(size), (reason,), _more_time("fine-tuning of the network"))
+    return Choice(tree(size), {"finetune": reason}, _more_time("fine-tuning of the network"))
 
 
 def _about_size(facts: Facts, size: int, largest: int) -> str:
@@ -223,22 +237,30 @@ def _about_epochs(facts: Facts, epochs: int, most: int) -> str:
     return f"{counted(epochs, 'epoch')} of fine-tuning after a probe: {why}."
 
 
-def _about_part(facts: Facts, whole: bool) -> list[str]:
-    if whole:
-        told = ["All of the network is trained: there is time for it, and it did better on validation."]
-    else:
-        told = ["The first stages stay as they are, and so do depthwise kernels: epochs are faster that way."]
+def _about_part(facts: Facts, whole: bool) -> dict[str, str]:
+    told = {
+        "finetune.freeze": "All of the network is trained: there is time for it."
+        if whole
+        else "The first stages stay as they are, and so do depthwise kernels: epochs are faster that way."
+    }
     if facts.train < _FEW:
-        told.append(f"Strong augmentation and batches of 32: there are only {counted(facts.train, 'image')}.")
+        told["finetune.augment"] = f"Strong augmentation: there are only {counted(facts.train, 'image')}."
     if facts.largest > _UNEVEN * facts.smallest:
-        told.append(
+        told["finetune.class_weights"] = (
             f"Classes are weighted: the largest has {number(facts.largest)} images, the smallest "
             f"{number(facts.smallest)}."
         )
     if facts.aspect >= 1.1:
         how = "stretched to a square" if facts.aspect < 2 else "padded to a square"
-        told.append(f"Images are {how}: their sides differ, and cutting would lose what lies at the edges.")
+        told["fit"] = f"Images are {how}: their sides differ, and cutting would lose what lies at the edges."
     return told
+
+
+def _gives(tree: Any, keys: list[str]) -> bool:
+    """Return whether nested dicts hold a value at a dotted key, at one above it or at one below it."""
+    if not keys or not isinstance(tree, Mapping):
+        return True
+    return keys[0] in tree and _gives(tree[keys[0]], keys[1:])
 
 
 def _more_time(better: str) -> str:
@@ -249,7 +271,7 @@ def told(choice: Choice, *, budget: float, seconds: float, megabytes: float) -> 
     """Return the lines that say before training what was chosen, why, and what it will take."""
     over = " That is more than the time given; fewer images (--limit) or a longer --budget would help."
     return [
-        *choice.reasons,
+        *choice.reasons.values(),
         f"Predicted: {duration(seconds)} of the {duration(budget)} given, and {gigabytes(megabytes)} of memory."
         f"{over if seconds > 1.1 * budget else ''}",
         choice.more_time,

@@ -62,10 +62,12 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     facts = look_at(*split_checked(asked, dataset, processes=processes.world), len(dataset.sealed_test))
     say(f"Choosing for {facts.train:,} training images and {asked.budget:.0f} s: timing a few steps.")
     measured = _measured(asked, facts, dataset, session, whole=True)
-    if _least_does_not_fit(facts, measured.speed, left):
+    if asked.finetune is not None and _least_does_not_fit(facts, measured.speed, left):
         measured = _measured(asked, facts, dataset, session, whole=False, arithmetic=measured.arithmetic)
     left = _shared(session, [left - (time.monotonic() - began)])[0]
-    choice = choose(facts, measured.speed, left, whole=measured.whole)
+    # The images themselves are read once the network is known to fit.
+    left -= (facts.train + facts.val) * measured.speed.read
+    choice = choose(facts, measured.speed, left, whole=measured.whole, tuned=asked.finetune is not None)
     recipe = completed(asked, choice.tree | measured.hardware)
     material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled, processes=processes)
     # Steps as they will be taken: their time corrects the number of epochs, their memory is what is predicted.
@@ -79,6 +81,7 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     seconds = time.time() - session.started + predicted_seconds(recipe, facts, speed)
     kept = facts.train * speed.features * 8 / 1e6
     seconds, megabytes = _shared(session, [seconds, _GROWTH * peak_memory_mb() + kept])
+    choice = choice.without(asked.model_dump(mode="json", exclude_unset=True))
     for line in told(choice, budget=asked.budget, seconds=seconds, megabytes=megabytes):
         say(f"  {line}")
     record = _record(asked, choice, facts, speed)
@@ -164,9 +167,10 @@ def _speed(
     found = Speed(sizes, nothing, nothing)
     if session.processes.is_main:
         found = measure_speed(recipe, material, arithmetic, sizes, read=read)
-    numbers = _shared(session, [*found.train, *found.forward, found.read, found.features])
+    numbers = _shared(session, [*found.train, *found.forward, found.read, found.features, found.rate])
     count = len(sizes)
-    return Speed(sizes, tuple(numbers[:count]), tuple(numbers[count:-2]), numbers[-2], int(numbers[-1]))
+    read, features, rate = numbers[-3:]
+    return Speed(sizes, tuple(numbers[:count]), tuple(numbers[count:-3]), read, int(features), rate)
 
 
 def _shared(session: Session, values: list[float]) -> list[float]:
@@ -180,7 +184,7 @@ def _record(asked: Recipe, choice: Choice, facts: Facts, speed: Speed) -> dict[s
     return {
         "asked": asked.model_dump(mode="json", exclude_unset=True),
         "budget": asked.budget,
-        "reasons": list(choice.reasons),
+        "reasons": list(choice.reasons.values()),
         "more_time": choice.more_time,
         "facts": vars(facts),
         "speed": vars(speed),
