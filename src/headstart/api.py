@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import RunError
+from headstart.errors import InputError, RunError
 from headstart.recipe.schema import Recipe
 from headstart.runs.folder import check_free, check_started, reopen_run
 from headstart.runs.records import Environment, Metrics
@@ -219,20 +219,25 @@ def explore(
     *,
     limit: int | None = None,
     out: Path | str | None = None,
+    labels: bool = False,
+    all_splits: bool = False,
     data_dir: Path | str | None = None,
     threads: int | None = None,
     device: str | None = None,
     command: str = "headstart.explore",
     progress: bool = True,
 ) -> "Exploration":
-    """Describe a data set: pixels, classes, quality, duplicates and outliers. Nothing is trained.
+    """Describe a data set: pixels, classes, quality, copies, outliers and, on request, suspected label errors.
 
-    Writes ``OUT/explore.json``, and ``OUT/explore.html`` for people.
+    Writes ``OUT/explore.json`` and ``OUT/explore.html``, lists as CSV (``quality.csv``, ``copies.csv``,
+    ``label_errors.csv``), and ``OUT/review.html``, a page on which labels are corrected.
 
     Args:
         data: ``cifar10``, or the path of a folder in headstart's own format.
         limit: Number of training images to keep, from the first; the test split stays whole.
-        out: Folder for the two files; ``explore-NAME`` when None.
+        out: Folder for the files; ``explore-NAME`` when None.
+        labels: Look for label errors among the training images.
+        all_splits: With ``labels``: look for them in the test split as well, which is recorded.
         data_dir: Local copy of the data set, instead of a download.
         threads: CPU threads; torch's own number when None.
         device: As for ``train``.
@@ -244,6 +249,7 @@ def explore(
 
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
+        InputError: ``all_splits`` without ``labels``.
         RunError: ``out`` holds something else under these names, or can't be written.
 
     Example:
@@ -251,13 +257,18 @@ def explore(
         [32, 32, 3]
     """
     from headstart.compute.session import open_session
+    from headstart.workflows.explore import LabelSearch
     from headstart.workflows.explore import explore as describe
     from headstart.workflows.explore_files import check_place, default_folder
 
     folder = Path(out) if out is not None else default_folder(str(data))
+    if all_splits and not labels:
+        raise InputError("all_splits says where label errors are looked for. Ask for them with labels (--labels).")
     check_place(folder)
+    search = LabelSearch(labels, all_splits)
     with open_session(command=command, device=device, threads=threads, progress=progress) as session:
-        return describe(absolute_data(data), session, limit=limit, folder=folder, data_dir=absolute_path(data_dir))
+        place = absolute_path(data_dir)
+        return describe(absolute_data(data), session, limit=limit, folder=folder, data_dir=place, search=search)
 
 
 def compare(

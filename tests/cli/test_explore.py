@@ -1,5 +1,6 @@
 """``headstart explore`` on real pictures: what it prints, what it writes, what it refuses, and what it finds."""
 
+import csv
 import json
 import re
 from html.parser import HTMLParser
@@ -53,7 +54,13 @@ def test_json_is_what_the_file_holds(planted, place, found, capsys):
     assert main(["explore", str(planted), "--out", str(place / "again"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((place / "again" / "explore.json").read_text())
-    assert {path.name for path in (place / "again").iterdir()} == {"explore.json", "explore.html"}
+    assert {path.name for path in (place / "again").iterdir()} == {
+        "explore.json",
+        "explore.html",
+        "review.html",
+        "quality.csv",
+        "copies.csv",
+    }
     for same in ("train", "test", "duplicates", "outliers", "class_names", "features"):
         assert printed[same] == found[same]
     assert printed["test_opening"]["command"].startswith("headstart explore")
@@ -121,7 +128,9 @@ def test_the_page_is_self_contained(found, place):
     loads = Loads()
     loads.feed(page)
     assert len(loads.fetched) > 100
-    assert [value[:60] for value in loads.fetched if not value.startswith("data:")] == []
+    beside = {value for value in loads.fetched if not value.startswith("data:")}
+    assert beside == {"review.html", "quality.csv", "copies.csv"}
+    assert all((place / "out" / name).is_file() for name in beside)
     assert {"script", "iframe", "object", "embed"} & set(loads.tags) == set()
     assert re.findall(r"@import|url\(|https?://", page) == []
     assert "default-src 'none'" in page
@@ -182,6 +191,55 @@ def test_a_limit_that_does_not_fit_is_refused(planted, tmp_path, capsys):
         assert main(["explore", str(planted), "--limit", limit, "--out", str(tmp_path / "out")]) == 2
         assert "limit" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_lists_are_tables_as_well(found, place):
+    copies = list(csv.DictReader((place / "out" / "copies.csv").read_text().splitlines()))
+    assert [(row["kind"], row["file_name"]) for row in copies] == [
+        ("exact", f"train/{PLANTED['exact'][0]}"),
+        ("exact", f"test/{PLANTED['exact'][1]}"),
+        ("near", f"train/{PLANTED['near'][0]}"),
+        ("near", f"test/{PLANTED['near'][1]}"),
+    ]
+    assert all(row["relation"].startswith("across splits") for row in copies)
+    assert sum(found["duplicates"]["relations"].values()) == 2
+    issues = list(csv.DictReader((place / "out" / "quality.csv").read_text().splitlines()))
+    assert {row["issue"] for row in issues if row["file_name"] == f"train/{PLANTED['constant']}"} >= {
+        "blurred",
+        "low_information",
+    }
+
+
+def test_wrong_labels_are_found_and_only_on_request(planted, place, found, capsys):
+    assert found["label_errors"] is None
+    assert main(["explore", str(planted), "--labels", "--out", str(place / "labels"), "--json"]) == 0
+    errors = json.loads(capsys.readouterr().out)["label_errors"]
+    assert (errors["splits"], errors["judged"]) == (["train"], 200)
+    rows = list(csv.DictReader((place / "labels" / "label_errors.csv").read_text().splitlines()))
+    assert len(rows) == max(50, errors["suspected"])
+    labels = np.load(planted / "train_labels.npy")
+    for row, image in zip(rows, errors["list"], strict=True):
+        assert row["file_name"] == f"train/{image['row']}"
+        assert found["class_names"][labels[image["row"]]] == row["label"] != row["suggested"]
+    assert "Suspected label errors" in (place / "labels" / "explore.html").read_text()
+
+
+def test_labels_of_the_test_split_are_looked_at_on_request_and_that_is_recorded(planted, place, found, capsys):
+    words = ["explore", str(planted), "--out", str(place / "all"), "--json"]
+    assert main([*words, "--all-splits"]) == 2
+    assert "--labels" in json.loads(capsys.readouterr().out)["error"]
+    assert main([*words, "--labels", "--all-splits"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["label_errors"]["splits"], printed["label_errors"]["judged"]) == (["train", "test"], 240)
+    assert "label errors" in printed["test_opening"]["purpose"]
+    assert "nothing was fitted" in found["test_opening"]["purpose"]
+
+
+def test_a_table_of_somebody_else_is_not_overwritten(planted, tmp_path, capsys):
+    (tmp_path / "copies.csv").write_text("mine")
+    assert main(["explore", str(planted), "--out", str(tmp_path)]) == 2
+    assert "copies.csv" in capsys.readouterr().err
+    assert (tmp_path / "copies.csv").read_text() == "mine"
 
 
 @pytest.mark.full_data

@@ -7,12 +7,17 @@ from headstart.contracts import ClassNames
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
 from headstart.inspection.copies import find_copies
+from headstart.inspection.label_errors import Judged, find_label_errors
 from headstart.inspection.outliers import find_outliers
+from headstart.inspection.quality import find_quality_issues
 from headstart.inspection.statistics import describe
 from headstart.report.budget import within
 from headstart.report.explore_page import explore_page
+from headstart.report.review_page import review_page
 from headstart.terminal import Terminal
 from headstart.workflows.explore_files import samples
+
+CLASSES = ClassNames(("cat", "dog"))
 
 
 def test_the_first_image_of_every_class_comes_before_the_second_of_any():
@@ -35,8 +40,14 @@ def test_the_first_image_of_every_class_comes_before_the_second_of_any():
     assert within({}, uris, limit=5) == {}
 
 
+def everything_is_suspected(train):
+    n = len(train)
+    half, next_class = np.full(n, 0.5), (train.labels + 1) % len(train.class_names)
+    return Judged(np.arange(n), half, next_class, half, half, half > 0, 0.5)
+
+
 @pytest.fixture(scope="module")
-def page():
+def found_and_pictures():
     names = ClassNames(tuple(f"class number {i} <of> a thousand" for i in range(1000)))
     generator = np.random.default_rng(0)
     # Noise, which is what compresses worst.
@@ -47,27 +58,61 @@ def page():
     directions = generator.normal(size=(3000, 4)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     statistics = describe(train.blocks(), train.labels, names)
+    features = {"backbone": "a backbone", "size": 64}
     found = {
         "data": {"name": "a thousand", "limit": None},
         "class_names": list(names),
         "train": statistics.as_dict(),
         "test": describe(test.blocks(), test.labels, names).as_dict(),
         "duplicates": find_copies((train, test), directions, Terminal(enabled=False).bar),
+        "quality": find_quality_issues((train, test)),
+        "label_errors": find_label_errors((train,), everything_is_suspected(train)) | {"features": features},
         "outliers": find_outliers(train, directions[:2000]),
         "test_opening": {"time": "2026-05-04T10:14:22+00:00", "command": "headstart explore /srv/anna/photos"},
-        "features": {"backbone": "a backbone", "size": 64},
+        "features": features,
         "versions": {"headstart": "0"},
         "hardware": {"cpu": "a CPU", "cores": 2},
         "threads": 2,
         "peak_rss_mb": 1000.0,
         "seconds": {"total": 10.0, "features": 5.0},
     }
-    return explore_page(
-        found,
-        picture=lambda split, row: (train if split == "train" else test).image(row),
-        samples=samples(train),
-        mean_images=statistics.mean_images,
-    )
+
+    def picture(split, row):
+        return (train if split == "train" else test).image(row)
+
+    return found, picture, samples(train), statistics.mean_images
+
+
+@pytest.fixture(scope="module")
+def page(found_and_pictures):
+    found, picture, firsts, means = found_and_pictures
+    return explore_page(found, picture=picture, samples=firsts, mean_images=means)
+
+
+def test_the_page_to_correct_labels_stays_small_with_a_thousand_classes_and_hides_what_would_end_its_data(
+    found_and_pictures,
+):
+    found, picture, _, _ = found_and_pictures
+    review = review_page(found, picture=picture, file_name=lambda image: f"</script>{image['split']}/{image['row']}")
+    assert 1_000_000 < len(review.encode()) < 5_000_000
+    assert review.count("</script>") == 2
+    assert "script-src 'sha256-" in review
+
+
+def test_pages_can_be_made_without_a_test_split(found_and_pictures):
+    found, picture, _, _ = found_and_pictures
+    train = Subset.whole(ArraySource(np.full((20, 8, 8, 3), 7, np.uint8), np.arange(20) % 2, CLASSES), "train")
+    vectors = np.eye(20, dtype=np.float32)
+    alone = found | {
+        "test": None,
+        "class_names": list(CLASSES),
+        "train": describe(train.blocks(), train.labels, CLASSES).as_dict(),
+        "duplicates": find_copies((train,), vectors, Terminal(enabled=False).bar),
+        "outliers": find_outliers(train, vectors),
+    }
+    page = explore_page(alone, picture=picture, samples=samples(train), mean_images=None)
+    assert "There is no test split." in page
+    assert "1 group of copies have contradictory labels" in page
 
 
 def test_a_thousand_classes_make_a_page_of_less_than_five_megabytes(page):

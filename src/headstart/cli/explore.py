@@ -14,8 +14,12 @@ def explore(
     data: Annotated[str, typer.Argument(metavar="DATA", help="cifar10, or a data set's folder.")],
     limit: Annotated[int | None, typer.Option(metavar="N", help="Keep the first N training images.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for explore.html and explore.json; explore-DATA by default.")
+        Path | None, typer.Option(help="Folder for the page and its files; explore-DATA by default.")
     ] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="Look for wrong labels among the training images.")] = False,
+    all_splits: Annotated[
+        bool, typer.Option("--all-splits", help="With --labels: look in the test split as well, which is recorded.")
+    ] = False,
     data_dir: DataDir = None,
     threads: Threads = None,
     device: Device = None,
@@ -23,7 +27,7 @@ def explore(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Show what a data set holds before training on it: pixels, classes, quality, duplicates, outliers."""
+    """Show what a data set holds before training on it: pixels, classes, quality, copies, wrong labels."""
     check_device(device)
     from headstart import api
     from headstart.workflows.explore_files import default_folder
@@ -33,6 +37,8 @@ def explore(
         data,
         limit=limit,
         out=folder,
+        labels=labels,
+        all_splits=all_splits,
         data_dir=data_dir,
         threads=threads,
         device=device,
@@ -43,14 +49,16 @@ def explore(
 
 
 def _text(found: dict[str, Any], folder: Path) -> str:
-    train, test, copies = found["train"], found["test"], found["duplicates"]
+    train, test, copies, quality = found["train"], found["test"], found["duplicates"], found["quality"]
     counts = train["class_counts"]
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     shape = "x".join(map(str, train["shape"])) if train["shape"] else "different sizes"
     pairs, copied, scaled = sum(copies["near"]["pairs"].values()), copies["test_images"], train["scaled"]
+    issues = ", ".join(f"{len(images):,} {name.replace('_', ' ')}" for name, images in quality["issues"].items())
     return "\n".join(
         [
-            f"Images      {counted(train['n'], 'training image')}, {counted(test['n'], 'test image')}, {shape}",
+            f"Images      {counted(train['n'], 'training image')}, {counted(test['n'] if test else 0, 'test image')}, "
+            f"{shape}",
             f"Classes     {number(len(counts))}, with {number(counts[least])} ({least}) to "
             f"{counted(counts[most], 'training image')} ({most})",
             f"Pixels      mean {number(train['mean'], 2)}, std {number(train['std'], 2)}; scaled "
@@ -58,10 +66,21 @@ def _text(found: dict[str, Any], folder: Path) -> str:
             f"{number(scaled['inf'])} infinite",
             f"Quality     {counted(train['constant']['n'], 'training image')} of a single color; "
             f"{counted(copies['exact']['images'], 'image')} with an exact copy",
+            f"Issues      {counted(quality['images'], 'image')}: {issues}",
             f"Duplicates  {counted(pairs, 'pair')} of near duplicates; "
             f"{counted(copied['copied_in_train'], 'test image')} ({percent(copied['copied_in_train_share'])}) with a "
             "copy in the training split",
+            *([_labels(found["label_errors"])] if found["label_errors"] else []),
             f"Cost        {duration(found['seconds']['total'])}",
             f"Page        {folder / 'explore.html'}",
+            f"Review      {folder / 'review.html'} (correct labels, save them as labels.csv)",
         ]
     )
+
+
+def _labels(errors: dict[str, Any]) -> str:
+    judged, suspected = errors["judged"], errors["suspected"]
+    text = f"Labels      {counted(suspected, 'suspected error')} among {counted(judged, 'label')}"
+    if suspected:
+        text += f"; about {percent(errors['estimated_precision'], 0)} of them are wrong by estimate"
+    return f"{text}; estimated share of wrong labels {percent(errors['estimated_noise'], 1)}"

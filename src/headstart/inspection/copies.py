@@ -1,7 +1,7 @@
 """Which images of a data set occur more than once, within and across splits, told by split, row and label."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -12,6 +12,8 @@ from headstart.data.near_copies import PIXEL_THRESHOLD, Bar, luma_squares
 from headstart.data.subset import Subset
 from headstart.inspection import duplicates
 
+RELATIONS = ("within a class", "across classes", "across splits", "across splits and classes")
+"""How far the images of a group of copies can be apart; copies in several classes have contradictory labels."""
 CORRELATIONS = (PIXEL_THRESHOLD, 0.8, 0.85, 0.9, 0.95)
 """Limits at which copies of test images are counted, from what may be meant to what can't be denied."""
 
@@ -30,6 +32,9 @@ def find_copies(splits: Sequence[Subset], directions: NDArray[np.float32], bar: 
     near = [pair for pair in near if hashes[pair.first] != hashes[pair.second]]
     kinds = Counter(f"{places[pair.first]['split']}+{places[pair.second]['split']}" for pair in near)
     names = [split.name for split in splits]
+    relations = Counter(
+        relation(places[row] for row in rows) for rows in [*exact, *((pair.first, pair.second) for pair in near)]
+    )
     groups = [(rows, 1.0) for rows in exact] + [((pair.first, pair.second), pair.pixel_similarity) for pair in near]
     return {
         "exact": {
@@ -50,8 +55,15 @@ def find_copies(splits: Sequence[Subset], directions: NDArray[np.float32], bar: 
                 for pair in near
             ],
         },
-        "test_images": _test_images(groups, first=len(splits[0]), count=len(splits[1])),
+        "relations": {name: relations[name] for name in RELATIONS},
+        "test_images": _test_images(groups, first=len(splits[0]), count=sum(map(len, splits[1:]))),
     }
+
+
+def relation(images: Iterable[dict[str, Any]]) -> str:
+    """Return how far copies of an image are apart: within a class, across classes, across splits, or across both."""
+    splits, labels = zip(*((image["split"], image["label"]) for image in images), strict=True)
+    return RELATIONS[(len(set(splits)) > 1) * 2 + (len(set(labels)) > 1)]
 
 
 def _test_images(groups: Sequence[tuple[tuple[int, ...], float]], *, first: int, count: int) -> dict[str, Any]:
@@ -72,8 +84,8 @@ def _test_images(groups: Sequence[tuple[tuple[int, ...], float]], *, first: int,
     anywhere = len({row for rows, _ in groups for row in rows if row >= first})
     return {
         "copied_in_train": in_train,
-        "copied_in_train_share": round(in_train / count, 6),
+        "copied_in_train_share": round(in_train / max(1, count), 6),
         "copied_in_train_by_correlation": {f"{level:.2f}": copied_in_train(level) for level in CORRELATIONS},
         "copied_anywhere": anywhere,
-        "copied_anywhere_share": round(anywhere / count, 6),
+        "copied_anywhere_share": round(anywhere / max(1, count), 6),
     }

@@ -19,7 +19,10 @@ MADE_BY = "headstart explore"
 PAIRS_SHOWN = 20
 """Near duplicates shown for each pair of splits; explore.json lists all."""
 GROUPS_SHOWN = 20
-_SAMPLES_LIMIT, _OUTLIERS_LIMIT, _MEANS_LIMIT, _PAIRS_LIMIT = 1_500_000, 1_000_000, 500_000, 1_200_000
+ISSUES_SHOWN = 10
+SUSPECTS_SHOWN = 40
+_SAMPLES_LIMIT, _OUTLIERS_LIMIT, _MEANS_LIMIT, _PAIRS_LIMIT = 1_300_000, 800_000, 400_000, 900_000
+_ISSUES_LIMIT = 300_000
 """Characters that the images of each section may take."""
 _BIN = 4
 """Values of a pixel that share a bin in the drawings; explore.json has all 256."""
@@ -56,6 +59,7 @@ def explore_page(
     groups = {"equal": duplicates["exact"]["list"][:GROUPS_SHOWN]}
     means = {} if mean_images is None else dict(zip(names, ([mean] for mean in mean_images), strict=False))
     shown = {name: [mean for mean in of_class if np.isfinite(mean).all()] for name, of_class in means.items()}
+    splits = {name: found[name] for name in ("train", "test") if found[name]}
     few = len(names) <= charts.MOST_CLASSES_LABELLED
     return render(
         "explore.html.jinja",
@@ -63,30 +67,42 @@ def explore_page(
         made_by=MADE_BY,
         train=found["train"],
         test=found["test"],
-        splits={name: found[name] for name in ("train", "test")},
+        splits=splits,
         findings=findings(found),
         samples=within(samples, lambda row: (uri({"split": "train", "row": row}),), limit=_SAMPLES_LIMIT),
-        classes=class_chart({name: found[name]["class_counts"] for name in ("train", "test")}) if few else None,
+        classes=class_chart({name: split["class_counts"] for name, split in splits.items()}) if few else None,
         histograms=_histograms(found["train"]),
         bin=_BIN,
         means=within(shown, lambda mean: (data_uri(np.rint(mean).astype(np.uint8)),), limit=_MEANS_LIMIT),
         pairs={kind: pairs.get(kind, []) for kind in by_kind},
         groups=within(groups, lambda group: tuple(map(uri, group[:2])), limit=_PAIRS_LIMIT).get("equal", []),
         outliers=within(found["outliers"], lambda image: (uri(image),), limit=_OUTLIERS_LIMIT),
+        issues=within(
+            {issue: images[:ISSUES_SHOWN] for issue, images in found["quality"]["issues"].items()},
+            lambda image: (uri(image),),
+            limit=_ISSUES_LIMIT,
+        ),
+        suspects=within(
+            {"all": (found["label_errors"] or {"list": []})["list"][:SUSPECTS_SHOWN]},
+            lambda image: (uri(image),),
+            limit=_ISSUES_LIMIT,
+        ).get("all", []),
     )
 
 
 def findings(found: dict[str, Any]) -> list[str]:
     """Return what a reader should know first, in sentences made of the figures."""
-    train, test, copies = found["train"], found["test"], found["duplicates"]
+    train, test, copies = found["train"], found["test"] or {"sizes": {}, "n": 0}, found["duplicates"]
     return [
         _balance(train["class_counts"]),
         _sizes(train, test),
-        _quality(train, test),
+        _quality([split for split in (train, found["test"]) if split]),
         f"The pixel values of the training images, from 0 to 255, have a mean of {number(train['mean'], 2)} and a "
         f"standard deviation of {number(train['std'], 2)}; {percent(train['near_black_share'], 1)} of them are "
         f"near-black and {percent(train['near_white_share'], 1)} near-white.",
         _copies(copies, test["n"]),
+        *_contradictions(copies),
+        *_labels(found["label_errors"]),
     ]
 
 
@@ -109,9 +125,9 @@ def _sizes(train: dict[str, Any], test: dict[str, Any]) -> str:
     return f"The images have {counted(len(sizes), 'different size')}."
 
 
-def _quality(train: dict[str, Any], test: dict[str, Any]) -> str:
-    constant = train["constant"]["n"] + test["constant"]["n"]
-    bad = sum(split["scaled"][kind] for split in (train, test) for kind in ("nan", "inf"))
+def _quality(splits: Sequence[dict[str, Any]]) -> str:
+    constant = sum(split["constant"]["n"] for split in splits)
+    bad = sum(split["scaled"][kind] for split in splits for kind in ("nan", "inf"))
     verb = "has" if constant == 1 else "have"
     blank = f"{counted(constant, 'image')} {verb} a single color" if constant else "No image has a single color"
     return f"{blank}, and {number(bad) if bad else 'no'} values are NaN or infinite after scaling."
@@ -124,6 +140,8 @@ def _copies(copies: dict[str, Any], tested: int) -> str:
         if exact["groups"]
         else "No image occurs twice, pixel for pixel."
     )
+    if not tested:
+        return f"{same} There is no test split."
     if not test["copied_in_train"]:
         return f"{same} No near duplicate of a test image was found in the training split."
     share = percent(test["copied_in_train_share"], 1)
@@ -133,6 +151,20 @@ def _copies(copies: dict[str, Any], tested: int) -> str:
         f"a training image, exactly or nearly; {number(close)} ({percent(close / tested, 1)}) match almost to the "
         "pixel. A classifier that memorizes them gets a higher test score."
     )
+
+
+def _contradictions(copies: dict[str, Any]) -> list[str]:
+    groups = sum(copies["relations"][kind] for kind in ("across classes", "across splits and classes"))
+    return [f"{counted(groups, 'group')} of copies have contradictory labels."] if groups else []
+
+
+def _labels(errors: dict[str, Any] | None) -> list[str]:
+    if errors is None:
+        return []
+    text = f"{counted(errors['suspected'], 'label')} of {number(errors['judged'])} may be wrong"
+    if errors["suspected"]:
+        text += f", and by estimate {percent(errors['estimated_precision'], 0)} of these are"
+    return [f"{text}. About {percent(errors['estimated_noise'], 1)} of all labels are wrong by the same estimate."]
 
 
 def _kind(pair: dict[str, Any]) -> str:

@@ -47,7 +47,9 @@ class MiniBatches:
     weights: Tensor | None = None
 
 
-def fit_linear(train: Labelled, head: nn.Linear, *, l2: float, weights: Tensor | None = None) -> None:
+def fit_linear(
+    train: Labelled, head: nn.Linear, *, l2: float, weights: Tensor | None = None, max_iterations: int = 100
+) -> None:
     """Fit multinomial logistic regression with L-BFGS and write it into ``head``.
 
     Features are standardized first, and the standardization is folded into the head.
@@ -57,13 +59,14 @@ def fit_linear(train: Labelled, head: nn.Linear, *, l2: float, weights: Tensor |
         head: Linear layer, d to classes; overwritten.
         l2: Penalty on the weights over standardized features, per sample.
         weights: Weight of each class in the loss, shape (classes,).
+        max_iterations: Iterations of L-BFGS at most.
     """
     features, labels = train
     mean, std = features.mean(0), features.std(0) + 1e-6
     standardized = (features - mean) / std
     weight = torch.zeros(features.shape[1], head.out_features, requires_grad=True)
     bias = torch.zeros(head.out_features, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=max_iterations, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()

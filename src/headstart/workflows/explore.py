@@ -4,12 +4,14 @@ Counting is in ``inspection``, features in ``features``, the test split in ``eva
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from headstart.compute.device import describe_hardware
 from headstart.compute.memory import peak_memory_mb
@@ -21,13 +23,30 @@ from headstart.evaluation.look import look_at_test
 from headstart.features.shipped import shipped_features
 from headstart.inspection import duplicates
 from headstart.inspection.copies import find_copies
+from headstart.inspection.label_errors import FOLDS, ROUNDS, deal_folds, find_label_errors, judge_labels
 from headstart.inspection.outliers import find_outliers
-from headstart.inspection.statistics import Statistics, describe
+from headstart.inspection.quality import find_quality_issues
+from headstart.inspection.statistics import describe
 from headstart.report.explore_page import MADE_BY
 from headstart.workflows.explore_files import write_exploration
 
 FEATURE_SIZE = 64
-"""Side of the network's input, in pixels."""
+"""Side of the network's input with which copies and outliers are found, in pixels."""
+LABEL_SIZE = 128
+"""The same for label errors; benchmarks/results/labels.json compares sizes."""
+
+
+@dataclass(frozen=True)
+class LabelSearch:
+    """Whose labels are checked.
+
+    Attributes:
+        wanted: Whether label errors are looked for at all.
+        all_splits: Also in the test split, whose labels are not looked at otherwise.
+    """
+
+    wanted: bool = False
+    all_splits: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +58,10 @@ class Exploration(Mapping[str, Any]):
         data: Name, SHA-256, source and limit.
         class_names: In index order.
         train: Statistics of the training images.
-        test: Statistics of the test images.
+        test: Statistics of the test images; None where there are none.
         duplicates: Exact and near duplicates, within and across splits.
+        quality: Images that are blurred, dark, bright, of odd size or shape, or hold little.
+        label_errors: Suspected label errors; None where they were not looked for.
         outliers: Training images that are least like the rest of their class, by class.
         test_opening: When and why the test split was opened.
         features: Backbone, weights and image size of the features.
@@ -55,8 +76,10 @@ class Exploration(Mapping[str, Any]):
     data: dict[str, Any]
     class_names: list[str]
     train: dict[str, Any]
-    test: dict[str, Any]
+    test: dict[str, Any] | None
     duplicates: dict[str, Any]
+    quality: dict[str, Any]
+    label_errors: dict[str, Any] | None
     outliers: dict[str, list[dict[str, Any]]]
     test_opening: dict[str, str]
     features: dict[str, Any]
@@ -73,8 +96,10 @@ class Exploration(Mapping[str, Any]):
     __getitem__, __iter__, __len__ = value_of, keys_of, number_of_keys
 
 
-def explore(data: str, session: Session, *, limit: int | None, folder: Path, data_dir: Path | None) -> Exploration:
-    """Describe a data set and write ``explore.json`` and ``explore.html`` into ``folder``.
+def explore(
+    data: str, session: Session, *, limit: int | None, folder: Path, data_dir: Path | None, search: LabelSearch
+) -> Exploration:
+    """Describe a data set and write what was found into ``folder``.
 
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
@@ -83,9 +108,10 @@ def explore(data: str, session: Session, *, limit: int | None, folder: Path, dat
     clock, terminal = _Clock(), session.terminal
     dataset = load_dataset(data, limit=limit, data_dir=data_dir, progress=terminal.enabled)
     opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": session.command}
-    splits = (dataset.train, look_at_test(dataset))
+    splits = tuple(split for split in (dataset.train, look_at_test(dataset)) if len(split))
     clock.lap("loading")
-    statistics: dict[str, Statistics] = {split.name: _describe(split) for split in splits}
+    statistics = {split.name: describe(split.blocks(), split.labels, split.class_names) for split in splits}
+    quality = find_quality_issues(splits)
     clock.lap("statistics")
     features = shipped_features(splits, FEATURE_SIZE, session)
     clock.lap("features")
@@ -93,15 +119,19 @@ def explore(data: str, session: Session, *, limit: int | None, folder: Path, dat
     copies = find_copies(splits, directions, terminal.bar)
     outliers = find_outliers(dataset.train, directions[: len(dataset.train)])
     clock.lap("duplicates")
+    suspects = _label_errors(splits if search.all_splits else splits[:1], session) if search.wanted else None
+    clock.lap("labels")
     found = Exploration(
         made_by=MADE_BY,
         data={"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source, "limit": limit},
         class_names=list(dataset.class_names),
         train=statistics["train"].as_dict(),
-        test=statistics["test"].as_dict(),
+        test=statistics["test"].as_dict() if "test" in statistics else None,
         duplicates=copies,
+        quality=quality,
+        label_errors=suspects,
         outliers=outliers,
-        test_opening=opening | {"purpose": "description only: nothing was fitted to it or chosen by it"},
+        test_opening=opening | {"purpose": _purpose(search)},
         features=features.facts,
         versions={name: version(name) for name in ("headstart", "numpy", "torch")},
         hardware=describe_hardware(session.device),
@@ -109,8 +139,25 @@ def explore(data: str, session: Session, *, limit: int | None, folder: Path, dat
         peak_rss_mb=round(peak_memory_mb(), 1),
         seconds=clock.seconds,
     )
-    write_exploration(folder, found.to_dict(), statistics, splits)
+    write_exploration(folder, found.to_dict(), statistics["train"].mean_images, splits)
     return found
+
+
+def _purpose(search: LabelSearch) -> str:
+    if search.wanted and search.all_splits:
+        return "description, and label errors were looked for in it, by a classifier that was fitted to it as well"
+    return "description only: nothing was fitted to it or chosen by it"
+
+
+def _label_errors(splits: Sequence[Subset], session: Session) -> dict[str, Any]:
+    """Return suspected label errors; an image's features are the mean of those of its two sides."""
+    plain, mirrored = (shipped_features(splits, LABEL_SIZE, session, mirror=mirror) for mirror in (False, True))
+    features = np.concatenate([(one + other) / 2 for one, other in zip(plain.values, mirrored.values, strict=True)])
+    labels = np.concatenate([split.labels for split in splits])
+    folds = deal_folds([image for split in splits for image in split.identities], labels)
+    with session.terminal.bar("Labels", ROUNDS * FOLDS) as advance:
+        judged = judge_labels(features, labels, folds, classes=len(splits[0].class_names), advance=advance)
+    return find_label_errors(splits, judged) | {"features": plain.facts}
 
 
 class _Clock:
@@ -125,7 +172,3 @@ class _Clock:
         now = time.perf_counter()
         self.seconds |= {part: round(now - self._last, 1), "total": round(now - self._begun, 1)}
         self._last = now
-
-
-def _describe(split: Subset) -> Statistics:
-    return describe(split.blocks(), split.labels, split.class_names)

@@ -1,21 +1,30 @@
 """The files that exploring leaves: where they may lie, and writing them."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.contracts import UInt8Image
 from headstart.data.subset import ImageSource, Subset
 from headstart.errors import RunError
 from headstart.files import first_bytes, write_atomically, write_json
-from headstart.inspection.statistics import Statistics
+from headstart.inspection.copies import relation
 from headstart.report.explore_page import MADE_BY, explore_page
+from headstart.report.review_page import review_page
 from headstart.runs.folder import check_writable
 
-PAGE, FIGURES = "explore.html", "explore.json"
-
+PAGE, REVIEW, FIGURES = "explore.html", "review.html", "explore.json"
+Name = Callable[[dict[str, Any]], str]
+"""From an image's split and row to its name in tables."""
+LISTS = ("quality.csv", "copies.csv", "label_errors.csv")
 SAMPLES_OF_A_CLASS = 10
+SHOWN_SIDE = 96
+"""Side at which images are shown, in pixels; large ones may be decoded reduced to it."""
 
 
 def default_folder(data: str) -> Path:
@@ -28,9 +37,11 @@ def check_place(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, so it can't hold a page. Name a folder with --out.")
     check_writable(folder)
-    for name in (PAGE, FIGURES):
+    ours = (folder / FIGURES).exists()
+    for name in (FIGURES, PAGE, REVIEW, *LISTS):
         path = folder / name
-        if path.exists() and MADE_BY.encode() not in first_bytes(path, 1000):
+        # A table bears no mark: it is ours where the figures beside it are.
+        if path.exists() and not (ours if name in LISTS else MADE_BY.encode() in first_bytes(path, 1000)):
             raise RunError(
                 f"{path} was not written by `headstart explore`, so it is not overwritten. Name another folder with "
                 "--out, or move it away."
@@ -38,27 +49,79 @@ def check_place(folder: Path) -> None:
 
 
 def write_exploration(
-    folder: Path, found: dict[str, Any], statistics: dict[str, Statistics], splits: Sequence[Subset]
+    folder: Path, found: dict[str, Any], mean_images: NDArray[np.float64] | None, splits: Sequence[Subset]
 ) -> None:
-    """Write ``explore.json`` and ``explore.html``."""
+    """Write figures, pages and lists.
+
+    Raises:
+        RunError: The folder can't be written.
+    """
     sources: dict[str, ImageSource] = {split.name: split.source for split in splits}
-    page = explore_page(
-        found,
-        picture=lambda split, row: sources[split].image(row),
-        samples=samples(splits[0]),
-        mean_images=statistics["train"].mean_images,
-    )
+
+    def picture(split: str, row: int) -> UInt8Image:
+        return sources[split].image(row, at_least=SHOWN_SIDE)
+
+    def name(image: dict[str, Any]) -> str:
+        return file_name(sources[image["split"]], image)
+
+    page = explore_page(found, picture=picture, samples=samples(splits[0]), mean_images=mean_images)
+    review = review_page(found, picture=picture, file_name=name)
+    tables = {"quality.csv": _quality(found["quality"], name), "copies.csv": _copies(found["duplicates"], name)}
+    if found["label_errors"]:
+        tables["label_errors.csv"] = _label_errors(found["label_errors"], name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / FIGURES, found)
+        for table, rows in tables.items():
+            write_atomically(folder / table, _csv(rows))
+        write_atomically(folder / REVIEW, review)
         write_atomically(folder / PAGE, page)
     except OSError as error:
         raise RunError(f"{folder} can't be written: {error.strerror}. Check space and permissions.") from None
 
 
+def file_name(source: ImageSource, image: dict[str, Any]) -> str:
+    """Return the name of an image in tables: its file's path, or ``train/17`` for a row of an array."""
+    path = getattr(source, "path", None)
+    return (path and path(image["row"])) or f"{image['split']}/{image['row']}"
+
+
 def samples(train: Subset) -> dict[str, list[int]]:
     """Return the first rows of each class: no choice by anybody."""
-    return {
-        name: np.flatnonzero(train.labels == index)[:SAMPLES_OF_A_CLASS].tolist()
-        for index, name in enumerate(train.class_names)
-    }
+    firsts: dict[str, list[int]] = {name: [] for name in train.class_names}
+    names = list(train.class_names)
+    for row, label in zip(train.rows.tolist(), train.labels.tolist(), strict=True):
+        if len(firsts[names[label]]) < SAMPLES_OF_A_CLASS:
+            firsts[names[label]].append(row)
+    return firsts
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _quality(quality: dict[str, Any], name: Name) -> list[Sequence[Any]]:
+    rows = [
+        (name(image), image["label"], issue, image["value"], image["split"])
+        for issue, images in quality["issues"].items()
+        for image in images
+    ]
+    return [("file_name", "label", "issue", "value", "split"), *rows]
+
+
+def _copies(copies: dict[str, Any], name: Name) -> list[Sequence[Any]]:
+    groups = [("exact", group, 1.0) for group in copies["exact"]["list"]]
+    groups += [("near", pair["images"], pair["pixel_similarity"]) for pair in copies["near"]["list"]]
+    rows = [
+        (number, kind, relation(group), similarity, name(image), image["label"], image["split"])
+        for number, (kind, group, similarity) in enumerate(groups, start=1)
+        for image in group
+    ]
+    return [("group", "kind", "relation", "similarity", "file_name", "label", "split"), *rows]
+
+
+def _label_errors(errors: dict[str, Any], name: Name) -> list[Sequence[Any]]:
+    keys = ("label", "suggested", "confidence", "self_confidence", "wrong", "suspected", "split")
+    return [("file_name", *keys), *((name(image), *(image[key] for key in keys)) for image in errors["list"])]
