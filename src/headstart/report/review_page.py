@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from headstart.contracts import UInt8Image
 from headstart.report.mistakes import data_uri
@@ -53,8 +52,8 @@ def review_page(
         shown=len(images),
         left_out=left_out,
         # Inside a script element nothing but its end is markup.
-        content=Markup(json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")),
-        script=Markup(script),
+        content=json.dumps(content, ensure_ascii=False).replace("<", "\\u003c"),
+        script=script,
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
