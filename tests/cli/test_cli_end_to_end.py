@@ -30,7 +30,19 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(place):
-    words = ["train", SAMPLE, "--recipe", "quickstart", "--out", "runs/story", "--threads", "1", "--json"]
+    words = [
+        "train",
+        SAMPLE,
+        "--recipe",
+        "quickstart",
+        "--limit",
+        300,
+        "--out",
+        "runs/story",
+        "--threads",
+        "1",
+        "--json",
+    ]
     words += ["--set", "probe.size=64", "--set", "finetune.schedule=[{epochs: 1, size: 64}]"]
     words += ["--set", "evaluation.size=64", "--set", "hardware.precision=fp32"]
     return headstart(*words, cwd=place)

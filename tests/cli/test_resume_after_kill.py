@@ -30,6 +30,7 @@ BUSY = [
     # Nothing that training could fail to improve on.
     "probe=null",
 ]
+TINY = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none", "--threads", "1"]
 REUSED = [
     # Two views that come back, so that what a killed process stored is read by the next.
     "finetune.schedule=[{epochs: 4, size: 32}]",
@@ -44,7 +45,7 @@ def command(sample_dir, out, backbone, changes=()):
     kept = [setting for setting in BUSY if setting.partition("=")[0] not in changed]
     settings = [argument for setting in (*kept, *changes) for argument in ("--set", setting)]
     base = ["train", str(sample_dir), "--limit", "200", "--out", str(out), "--seed", "3"]
-    return [*base, "--recipe", "quickstart", *backbone, "--threads", "2", *settings]
+    return [*base, "--recipe", "quickstart", *backbone, *settings]
 
 
 def resume(out):
@@ -139,19 +140,17 @@ def what_was_learnt(run):
 
 
 def test_five_kills(sample_dir, tmp_path):
-    backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
-    assert_killed_equals_unbroken(sample_dir, tmp_path, backbone, kills=5, seed=1)
+    assert_killed_equals_unbroken(sample_dir, tmp_path, TINY, kills=5, seed=1)
 
 
 def test_kills_while_frozen_stages_are_stored_and_read(sample_dir, tmp_path):
-    backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    done = run(command(sample_dir, unbroken, backbone, REUSED))
+    done = run(command(sample_dir, unbroken, TINY, REUSED))
     assert "Frozen stages run once" in done.stderr
     moments = random.Random(4)
     # 11 steps an epoch: the first view is being stored, and then read.
     for step in (5, 25):
-        arguments = resume(killed) if step > 5 else command(sample_dir, killed, backbone, REUSED)
+        arguments = resume(killed) if step > 5 else command(sample_dir, killed, TINY, REUSED)
         kill_at(arguments, killed, step, moments.uniform(0, 0.05))
         assert list(killed.glob("checkpoints/frozen-view*"))
     run(resume(killed))
@@ -162,7 +161,7 @@ def test_kills_while_frozen_stages_are_stored_and_read(sample_dir, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_thirty_kills_of_the_default_backbone(sample_dir, tmp_path):
-    assert_killed_equals_unbroken(sample_dir, tmp_path, [], kills=30, seed=2)
+    assert_killed_equals_unbroken(sample_dir, tmp_path, ["--threads", "2"], kills=30, seed=2)
 
 
 def test_ctrl_c_during_the_last_validation_leaves_the_test_split_sealed(sample_dir, tmp_path, monkeypatch):
@@ -174,8 +173,7 @@ def test_ctrl_c_during_the_last_validation_leaves_the_test_split_sealed(sample_d
 
     monkeypatch.setattr(loop, "_finish_epoch", interrupted)
     out = tmp_path / "run"
-    backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
-    arguments = command(sample_dir, out, backbone, ["finetune.schedule=[{epochs: 1, size: 48}]"])
+    arguments = command(sample_dir, out, TINY, ["finetune.schedule=[{epochs: 1, size: 48}]"])
     assert main([*arguments, "--quiet"]) == 130
     assert not (out / "metrics.json").exists()
     assert json.loads((out / "environment.json").read_text())["test_openings"] == []
@@ -186,8 +184,7 @@ def test_ctrl_c_during_the_last_validation_leaves_the_test_split_sealed(sample_d
 
 def test_ctrl_c_stops_at_the_next_step_saves_and_says_how_to_go_on(sample_dir, tmp_path):
     out = tmp_path / "run"
-    backbone = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
-    arguments = command(sample_dir, out, backbone, ["finetune.schedule=[{epochs: 500, size: 48}]"])
+    arguments = command(sample_dir, out, TINY, ["finetune.schedule=[{epochs: 500, size: 48}]"])
     process = warm.headstart(*arguments)
     deadline = time.monotonic() + 120
     while steps_saved(out) < 3 and process.is_alive() and time.monotonic() < deadline:

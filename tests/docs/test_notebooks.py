@@ -79,7 +79,7 @@ def test_the_study_runs_from_the_first_cell_to_the_last(sample_dir, own_home, tm
     # What progress bars of other libraries say where there is no ipywidgets is no concern of ours.
     monkeypatch.setenv("PYTHONWARNINGS", "default,ignore:IProgress not found")
     notebook = execute(
-        STUDY, tmp_path, DATA=str(sample_dir), LIMIT=200, BACKBONE="tf_efficientnet_lite0.in1k", QUICK=True
+        STUDY, tmp_path, DATA=str(sample_dir), LIMIT=100, BACKBONE="tf_efficientnet_lite0.in1k", QUICK=True
     )
     assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
     check_that_nothing_warned(notebook)

@@ -40,9 +40,3 @@ def test_the_compiler_is_imported_when_it_is_used(script, printed):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == printed
-
-
-def test_loading_a_classifier_imports_nothing_that_fetches_weights():
-    script = "import sys, headstart; headstart.load; print('httpx' in sys.modules, 'pyarrow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip() == "False False", done.stderr

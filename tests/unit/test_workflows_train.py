@@ -91,7 +91,7 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, words,
 def test_a_folder_with_a_run_is_refused_unless_it_may_be_resumed(own_home, sample_dir, tmp_path):
     """One run from sealed to measured to measured again, trained once."""
     threads = torch.get_num_threads()
-    options = {"out": tmp_path / "run", "threads": threads, "progress": False}
+    options = {"out": tmp_path / "run", "limit": 100, "threads": threads, "progress": False}
     sealed = headstart.train(sample_dir, TINY, sealed=True, **options)
     assert set(sealed) == {"val"}
     assert not (tmp_path / "run" / "metrics.json").exists()
@@ -160,7 +160,7 @@ def test_another_kernel_of_the_resize_decides_the_features_and_travels_with_the_
     own_home, sample_dir, tmp_path
 ):
     """lite0's weights want bicubic; at 32 px nothing is resized, so the pictures are enlarged to 40."""
-    options = {"sealed": True, "threads": torch.get_num_threads(), "progress": False}
+    options = {"sealed": True, "limit": 100, "threads": torch.get_num_threads(), "progress": False}
     at_40 = {"probe.size": 40, "evaluation.size": 40}
     kernel, nll = {}, {}
     for asked in ("weights", "bicubic", "bilinear"):
