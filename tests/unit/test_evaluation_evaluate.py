@@ -14,7 +14,7 @@ from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.sources.memory import ArraySource
 from headstart.data.splits import build_manifest, split_train
 from headstart.data.subset import Subset
-from headstart.errors import DataError, HeadstartError, RunError, WriteError
+from headstart.errors import BundleError, DataError, HeadstartError, RunError, WriteError
 from headstart.evaluation.evaluate import evaluate_run
 from headstart.inference.artifact import Outputs
 from headstart.inference.predictor import Predictor, load
@@ -108,7 +108,7 @@ def test_the_run_gets_its_figures_its_predictions_and_its_temperature(run):
     assert (result["val"]["n"], result["test"]["n"]) == (18, 30)
     assert set(result["test"]["per_class"]) == set(NAMES)
     assert {"accuracy", "macro_f1", "nll", "ece", "ece_calibrated", "accuracy_ci95"} <= set(result["test"])
-    assert seen[-1] == (48, 48)
+    assert seen[-1] == (90, 90)  # 42 training images fit the novelty score
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
     bundle = load_bundle(run / "model")
@@ -149,6 +149,28 @@ def test_what_is_called_sure_travels_with_the_classifier(run):
     assert (~found.unsure).sum() == row["test"]["answered"]
     assert Run(run).metrics().abstention == result["abstention"]
     assert load_bundle(run / "model").abstention.target == 0.5
+
+
+def test_novelty_is_scored_in_the_same_pass_and_travels_with_the_classifier(run):
+    dataset = made_dataset()
+    images = dataset.sealed_test.open().source.array
+    before = load(run)
+    old = before.predict(images)
+    assert (old.unsure, old.novelty, old.unfamiliar) == (None, None, None)
+    result = evaluate_run(Run(run), dataset, command="c")
+
+    after = load(run)
+    np.testing.assert_array_equal(after.logits(images), before.logits(images))
+    found = after.predict(images)
+    assert found.novelty is not None
+    assert found.unfamiliar.mean() == pytest.approx(result["novelty"]["test_false_alarms"], abs=1e-5)
+    assert result["novelty"]["val_false_alarms"] <= 0.06
+    assert result["novelty"]["reference_images"] == 42
+    np.testing.assert_allclose(found.novelty, after.predict(list(images)).novelty, atol=1e-3)
+
+    (run / "model" / "novelty.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"novelty\.safetensors is missing"):
+        load(run)
 
 
 def test_the_figures_of_a_split_worked_out_by_hand():
@@ -247,14 +269,14 @@ def test_an_opening_that_can_not_be_logged_does_not_happen(run, sealed, monkeypa
 
 
 def test_outputs_that_are_not_finite_are_an_error_before_the_split_is_opened(run, sealed, monkeypatch):
-    logits = np.zeros((18, 3), np.float32)
+    logits = np.zeros((42, 3), np.float32)
     logits[4] = np.nan
 
     def broken(self, images, **_):
         return Outputs(logits)
 
     monkeypatch.setattr(Predictor, "outputs", broken)
-    with pytest.raises(HeadstartError, match=r"not finite for 1 of 18 val images, first for row \d+"):
+    with pytest.raises(HeadstartError, match=r"not finite for 1 of 42 train images, first for row \d+"):
         evaluate_run(Run(run), made_dataset(), command="c")
     assert openings(run) == []
 

@@ -1,20 +1,19 @@
 """How unlike the training images an image is: a score from the features that the head sees, and its file.
 
-``novelty.safetensors`` lies beside the weights and is complete in itself: its tensors are float16, and its metadata say
-what to compute with them. The score is a few matrix operations, so that an exported classifier can hold it:
+``novelty.safetensors`` lies beside the weights and is complete in itself. The score is a few matrix operations, so that
+an exported classifier can hold it. With ``direction = features / |features|``:
 
-    knn            reference (m, d), rows of length 1:
-                   1 - the k-th largest entry of (features / |features|) @ reference.T
-    mahalanobis    projection (d, r) and means (classes, r):
-                   the smallest distance of (features / |features|) @ projection to a row of means
+    alone      1 - the k-th largest entry of direction @ reference.T
+    place      direction @ projection - middle
+    misplaced  the smallest |place - mean|^2 over the rows of means, minus the sum of weights * place^2
+    score      (alone - scale[0, 0]) / scale[0, 1] + (misplaced - scale[1, 0]) / scale[1, 1]
 
 An image counts as unfamiliar when its score exceeds the threshold.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +25,7 @@ from headstart.errors import BundleError
 from headstart.files import write_atomically
 
 NOVELTY_FILE = "novelty.safetensors"
-Method = Literal["knn", "mahalanobis"]
 _FORMAT = "1"
-_TENSORS: dict[Method, tuple[str, ...]] = {"knn": ("reference",), "mahalanobis": ("projection", "means")}
 
 
 @dataclass(frozen=True)
@@ -36,47 +33,48 @@ class Novelty:
     """A novelty score with its threshold.
 
     Attributes:
-        method: How the score is computed.
-        tensors: What it is computed with, by name.
+        tensors: ``reference`` (m, d), the directions of training images; ``projection`` (d, r), ``middle`` (1, r),
+            ``means`` (classes, r) and ``weights`` (1, r), the relative Mahalanobis distance; ``scale`` (2, 2).
+        neighbours: The k of the k-th nearest neighbour.
         threshold: Score above which an image counts as unfamiliar.
         false_alarms: Share of the validation images whose score exceeds the threshold.
-        neighbours: The k of ``knn``; 1 otherwise.
     """
 
-    method: Method
     tensors: Mapping[str, Tensor] = field(repr=False)
-    threshold: float
-    false_alarms: float
-    neighbours: int = 1
+    neighbours: int
+    threshold: float = 0.0
+    false_alarms: float = 0.0
 
     def to(self, device: torch.device) -> "Novelty":
         """Return the same score, ready to be computed on a device in float32."""
-        moved = {name: tensor.to(device, torch.float32) for name, tensor in self.tensors.items()}
-        return Novelty(self.method, moved, self.threshold, self.false_alarms, self.neighbours)
+        return replace(self, tensors={name: part.to(device, torch.float32) for name, part in self.tensors.items()})
+
+    def parts(self, features: Tensor) -> Tensor:
+        """Return distance to the neighbours and distance to the classes, shape (n, 2), for features (n, d)."""
+        directions = F.normalize(features, dim=1)
+        alone = 1 - (directions @ self.tensors["reference"].T).topk(self.neighbours, dim=1).values[:, -1]
+        place = directions @ self.tensors["projection"] - self.tensors["middle"]
+        nearest = torch.cdist(place, self.tensors["means"]).amin(dim=1).square()
+        return torch.stack([alone, nearest - (self.tensors["weights"] * place.square()).sum(dim=1)], dim=1)
 
     def score(self, features: Tensor) -> Tensor:
         """Return the scores, shape (n,), of features of shape (n, d), float32; the larger, the less familiar."""
-        directions = F.normalize(features, dim=1)
-        if self.method == "knn":
-            similarities = directions @ self.tensors["reference"].T
-            return 1 - similarities.topk(self.neighbours, dim=1).values[:, -1]
-        return torch.cdist(directions @ self.tensors["projection"], self.tensors["means"]).amin(dim=1)
+        scale = self.tensors["scale"]
+        return ((self.parts(features) - scale[:, 0]) / scale[:, 1]).sum(dim=1)
 
 
 def write_novelty(folder: Path, novelty: Novelty) -> None:
-    """Write the score's file into a bundle's folder.
+    """Write the score's file into a bundle's folder; the reference is stored as float16, the rest as float32.
 
     Raises:
         OSError: It can't be written.
     """
-    facts = {
-        "format": _FORMAT,
-        "method": novelty.method,
-        "neighbours": str(novelty.neighbours),
-        "threshold": repr(novelty.threshold),
-        "false_alarms": repr(novelty.false_alarms),
+    facts = {"format": _FORMAT, "neighbours": str(novelty.neighbours)}
+    facts |= {"threshold": repr(novelty.threshold), "false_alarms": repr(novelty.false_alarms)}
+    tensors = {
+        name: part.to("cpu", torch.float16 if name == "reference" else torch.float32).contiguous()
+        for name, part in novelty.tensors.items()
     }
-    tensors = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in novelty.tensors.items()}
     write_atomically(folder / NOVELTY_FILE, save(tensors, metadata=facts))
 
 
@@ -108,16 +106,13 @@ def _checked(facts: Mapping[str, str], tensors: Mapping[str, Tensor], num_classe
     """Return the score that a file describes; raise KeyError or ValueError for what does not fit together."""
     if facts["format"] != _FORMAT:
         raise ValueError(f"format {facts['format']!r}, but this version reads {_FORMAT}")
-    method = next((known for known in get_args(Method) if known == facts["method"]), None)
-    if method is None or set(tensors) != set(_TENSORS[method]):
-        raise ValueError(f"method {facts['method']!r} with tensors {sorted(tensors)}")
-    if any(tensor.ndim != 2 or not torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ValueError("a tensor is no finite matrix")
     neighbours, threshold, share = int(facts["neighbours"]), float(facts["threshold"]), float(facts["false_alarms"])
-    if not (abs(threshold) < float("inf") and 0 <= share <= 1):
+    shapes = {name: tuple(part.shape) for name, part in tensors.items()}
+    (rows, features), (_, width) = shapes["reference"], shapes["projection"]
+    wanted = {"reference": (rows, features), "projection": (features, width), "means": (num_classes, width)}
+    wanted |= {"middle": (1, width), "weights": (1, width), "scale": (2, 2)}
+    if shapes != wanted or not all(torch.isfinite(part).all() for part in tensors.values()):
+        raise ValueError("its tensors do not fit together, or not the classifier's classes")
+    if not (abs(threshold) < float("inf") and 0 <= share <= 1 and 1 <= neighbours <= rows):
         raise ValueError("a number is out of range")
-    if method == "knn" and not 1 <= neighbours <= len(tensors["reference"]):
-        raise ValueError(f"{neighbours} neighbours of {len(tensors['reference'])}")
-    if method == "mahalanobis" and tensors["means"].shape != (num_classes, tensors["projection"].shape[1]):
-        raise ValueError("its classes are not the classifier's")
-    return Novelty(method, tensors, threshold, share, neighbours)
+    return Novelty(tensors, neighbours, threshold, share)

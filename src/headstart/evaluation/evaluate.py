@@ -14,8 +14,9 @@ from headstart.contracts import Predictions, listed
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest
 from headstart.data.subset import Subset
-from headstart.data.working_copy import working_copy
-from headstart.errors import DataError, HeadstartError, RunError
+from headstart.errors import DataError, RunError
+from headstart.evaluation.novelty import learn_novelty, measure_novelty, reference_images
+from headstart.evaluation.outputs import finite_outputs
 from headstart.inference.predictor import Predictor, Progress, load, within
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.records import Metrics, Opening, TrainingFacts
@@ -60,17 +61,19 @@ def evaluate_run(
     earlier = _earlier(run)
 
     val = manifest.select(dataset.train, "val")
-    in_all = len(val) + len(dataset.sealed_test)
+    reference = reference_images(manifest.select(dataset.train, "train"))
+    in_all = len(reference) + len(val) + len(dataset.sealed_test)
     names = val.class_names.names
-    val_logits = finite_logits(predictor, val, within(progress, done_before=0, in_all=in_all))
+    novelty, val_logits = learn_novelty(predictor, reference, val, in_all, progress)
     temperature = SINGLE_LABEL.calibrate(val_logits, val.labels)
     val_metrics = SINGLE_LABEL.measure(val_logits, val.labels, names=names, temperature=temperature)
 
     log_test_opening(run, command)
     test = dataset.sealed_test.open()
-    test_logits = finite_logits(predictor, test, within(progress, done_before=len(val), in_all=in_all))
-    test_metrics = SINGLE_LABEL.measure(test_logits, test.labels, names=names, temperature=temperature)
-    probabilities = SINGLE_LABEL.probabilities(test_logits, temperature=temperature)
+    done = in_all - len(dataset.sealed_test)
+    outputs = finite_outputs(predictor, test, within(progress, done_before=done, in_all=in_all))
+    test_metrics = SINGLE_LABEL.measure(outputs.logits, test.labels, names=names, temperature=temperature)
+    probabilities = SINGLE_LABEL.probabilities(outputs.logits, temperature=temperature)
     predictions = Predictions(probabilities, test.class_names)
     abstention = measure_abstention(
         abstain,
@@ -89,6 +92,7 @@ def evaluate_run(
         # Measured by another command, of the same classifier.
         corruptions=earlier.corruptions if earlier else None,
         abstention=abstention,
+        novelty=measure_novelty(novelty, outputs),
     )
     scores = {"val": val_metrics.headline(), "test": test_metrics.headline()}
     update_bundle(
@@ -96,6 +100,7 @@ def evaluate_run(
         temperature=temperature,
         metrics=scores,
         abstention=Abstention(abstain, threshold_at(abstain, abstention)),
+        novelty=novelty,
     )
     files = [test.source.path(row) for row in test.rows.tolist()] if dataset.ledger else None
     hashes = dataset.sealed_test.image_hashes()
@@ -138,22 +143,6 @@ def checked_manifest(run: Run, dataset: Dataset, predictor: Predictor) -> Manife
         )
     manifest.check(dataset)
     return manifest
-
-
-def finite_logits(predictor: Predictor, split: Subset, progress: Progress | None = None) -> NDArray[np.float32]:
-    """Return the classifier's outputs for a split, shape (n, classes).
-
-    Raises:
-        HeadstartError: Some are not finite.
-    """
-    logits = predictor.logits(working_copy(split, predictor.preprocess), progress=progress)
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-    if len(bad):
-        raise HeadstartError(
-            f"The classifier's outputs are not finite for {len(bad)} of {len(split)} {split.name} images, "
-            f"first for row {split.rows[bad[0]]}. Train again, with a lower learning rate or in fp32."
-        )
-    return logits
 
 
 def _judged(probabilities: NDArray[np.float32], split: Subset) -> Judgement:

@@ -1,7 +1,8 @@
 """From a trained run to its validation figures; the test split is not touched."""
 
 from headstart.data.dataset import Dataset
-from headstart.evaluation.evaluate import checked_manifest, finite_logits
+from headstart.evaluation.evaluate import checked_manifest
+from headstart.evaluation.outputs import finite_logits
 from headstart.inference.predictor import load
 from headstart.runs.run import Run
 from headstart.tasks.metrics import SplitMetrics

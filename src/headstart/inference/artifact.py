@@ -68,6 +68,10 @@ class Artifact(Protocol):
         """
         ...
 
+    def set_novelty(self, novelty: Novelty | None) -> None:
+        """Score the novelty of images from now on as given, or not at all; before the artifact is shared."""
+        ...
+
 
 class TorchArtifact:
     """The network of a bundle, made fit for inference: batch norms folded, channels last, on its device."""

@@ -59,6 +59,7 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
         reliability=charts.reliability_chart(test.reliability, test.reliability_calibrated),
         coverage=coverage(predictions),
         abstention=thresholds(metrics.abstention),
+        novelty=metrics.novelty,
         mistakes=mistakes,
         mistakes_in_all=sum(p.label != p.predicted for p in predictions),
         saliency=saliency,

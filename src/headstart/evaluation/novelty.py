@@ -1,0 +1,135 @@
+"""A novelty score for a trained classifier: fitted on training features, with its threshold from validation.
+
+It adds two distances, each in units of its spread on validation: to the nearest training images, which finds what lies
+far from all of them, and to the nearest class compared with all images together, which finds what lies between the
+classes. Which of several scores is best was chosen on training images of classes that a classifier was trained without
+(``benchmarks/measure_novelty.py``); on its own classes no classifier can tell.
+
+Sources: Sun et al., 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors"; Ren et al., 2021, "A Simple Fix
+to Mahalanobis Distance for Improving Near-OOD Detection".
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headstart.bundle.novelty import Novelty
+from headstart.data.subset import Subset
+from headstart.evaluation.outputs import finite_outputs
+from headstart.inference.artifact import Outputs
+from headstart.inference.predictor import Predictor, Progress, within
+from headstart.tasks.measures import wilson_interval
+
+REFERENCE_IMAGES = 2000
+"""Training images, at most, whose features the score is fitted on."""
+FALSE_ALARMS = 0.05
+"""Share of the validation images that the threshold calls unfamiliar."""
+_NEIGHBOURS = 5
+_SHRINKAGE = 0.3
+"""Share of the covariance that is replaced by as much in every direction; more features than images have no inverse."""
+
+
+def reference_images(train: Subset) -> Subset:
+    """Return the images of a split that the score is fitted on: as many of each class, whatever their order.
+
+    Which ones is decided by their hashes. Classes with few images give all of theirs.
+    """
+    rank = np.empty(len(train), np.int64)
+    for label in np.unique(train.labels):
+        members = np.flatnonzero(train.labels == label)
+        rank[members[np.argsort([train.identities[member] for member in members.tolist()])]] = np.arange(len(members))
+    chosen = np.sort(np.lexsort((train.labels, rank))[:REFERENCE_IMAGES])
+    return Subset(train.source, train.rows[chosen], train.name)
+
+
+def learn_novelty(
+    predictor: Predictor, reference: Subset, val: Subset, in_all: int, progress: Progress | None
+) -> tuple[Novelty, NDArray[np.float32]]:
+    """Fit a score, let the predictor use it from now on, and return it with the logits for validation.
+
+    Args:
+        predictor: Nobody else uses it yet.
+        reference: As ``reference_images`` returns it.
+        val: The validation split, which sets the threshold.
+        in_all: Images of which ``progress`` is told.
+        progress: Told about images as they pass through the classifier.
+    """
+    first = finite_outputs(predictor, reference, within(progress, done_before=0, in_all=in_all), features=True)
+    done = len(reference)
+    second = finite_outputs(predictor, val, within(progress, done_before=done, in_all=in_all), features=True)
+    assert first.features is not None
+    assert second.features is not None
+    novelty = fit_novelty(first.features, reference.labels, second.features)
+    predictor.artifact.set_novelty(novelty)
+    return novelty, second.logits
+
+
+def fit_novelty(features: NDArray[np.float32], labels: NDArray[np.int64], val: NDArray[np.float32]) -> Novelty:
+    """Return the score with its threshold.
+
+    Args:
+        features: What the head sees of the reference images, shape (n, d).
+        labels: Their classes, shape (n,); every class occurs.
+        val: What it sees of validation images, shape (m, d).
+    """
+    directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    tensors = {
+        # As it is stored.
+        "reference": torch.from_numpy(directions).half(),
+        **_discriminants(directions.astype(np.float64), labels),
+    }
+    raw = Novelty(tensors, min(_NEIGHBOURS, len(directions))).to(torch.device("cpu"))
+    blocks: tuple[torch.Tensor, ...] = torch.split(torch.from_numpy(val), 1024)
+    parts = torch.cat([raw.parts(block) for block in blocks])
+    scale = torch.stack([parts.mean(dim=0), parts.std(dim=0, correction=0).clamp(min=1e-6)], dim=1)
+    fitted = Novelty({**raw.tensors, "scale": scale}, raw.neighbours)
+    scores = torch.cat([fitted.score(block) for block in blocks]).numpy()
+    threshold = round(float(np.quantile(scores, 1 - FALSE_ALARMS, method="higher")), 6)
+    share = round(float((scores > threshold).mean()), 6)
+    return Novelty(fitted.tensors, fitted.neighbours, threshold, share)
+
+
+def measure_novelty(novelty: Novelty, test: Outputs) -> dict[str, Any]:
+    """Return the block ``novelty`` of ``metrics.json``.
+
+    Args:
+        novelty: The score that is shipped.
+        test: Outputs for the test images, scored by it.
+    """
+    assert test.novelty is not None
+    flagged, n = int((test.novelty > novelty.threshold).sum()), len(test.novelty)
+    return {
+        "threshold": novelty.threshold,
+        "reference_images": len(novelty.tensors["reference"]),
+        "val_false_alarms": novelty.false_alarms,
+        "test_false_alarms": round(flagged / n, 6),
+        "test_false_alarms_ci95": [round(end, 6) for end in wilson_interval(flagged, n)],
+    }
+
+
+def _discriminants(directions: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    """Return the tensors of the relative Mahalanobis distance.
+
+    The distance to a class, with the covariance inside classes, minus the distance to all images, with their
+    covariance: where class means do not differ the two cancel out, so that the linear discriminants hold all of it.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    means = np.stack([directions[labels == label].mean(axis=0) for label in classes])
+    middle = directions.mean(axis=0)
+    within = directions - means[np.searchsorted(classes, labels)]
+    covariance = within.T @ within / len(within)
+    variance = max(float(np.trace(covariance)) / len(covariance), 1e-6)
+    covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * variance * np.eye(len(covariance))
+    factor = np.linalg.cholesky(covariance)
+    between = np.sqrt(counts / len(labels))[:, None] * (means - middle)
+    _, spread, axes = np.linalg.svd(np.linalg.solve(factor, between.T).T, full_matrices=False)
+    kept = axes[: max(1, len(classes) - 1)]
+    projection = np.linalg.solve(factor.T, kept.T)
+    return {
+        "projection": torch.from_numpy(projection.astype(np.float32)),
+        "middle": torch.from_numpy((middle @ projection)[None].astype(np.float32)),
+        "means": torch.from_numpy(((means - middle) @ projection).astype(np.float32)),
+        "weights": torch.from_numpy((1 / (1 + spread[: len(kept)] ** 2))[None].astype(np.float32)),
+    }
