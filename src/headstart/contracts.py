@@ -25,6 +25,9 @@ UInt8Images = NDArray[np.uint8]
 
 _LISTED, _LONGEST = 10, 80
 """Names in one error message, and characters of each."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet take a cell for a formula."""
+_GUARDED = tuple(f"'{mark}" for mark in (*_FORMULA, "'"))
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories that no class name may contain: control characters, lone surrogates, line separators."""
 
@@ -75,6 +78,16 @@ class ClassNames:
         if name not in self.names:
             raise DataError(f"Unknown class '{name}'. Classes: {listed(self.names)}.{nearest(name, self.names)}")
         return self.names.index(name)
+
+
+def guarded(name: str) -> str:
+    """Return a class name that no spreadsheet takes for a formula: with an apostrophe before it, where one might."""
+    return f"'{name}" if name.startswith((*_FORMULA, *_GUARDED)) else name
+
+
+def unguarded(cell: str) -> str:
+    """Return the class name that ``guarded`` was given."""
+    return cell[1:] if cell.startswith(_GUARDED) else cell
 
 
 @dataclass(frozen=True)

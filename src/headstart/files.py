@@ -24,6 +24,8 @@ _LONGEST_NAME = 255
 _TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}")
 _DEEPEST = 100
 """Levels of JSON; none of headstart's own files has ten."""
+_NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")
+"""A list of numbers as ``json.dumps`` indents it, a line for each; no string in JSON holds the end of a line."""
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
 """How file systems say that they flush files only."""
 
@@ -62,8 +64,9 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN and infinity are refused."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Write ``value`` as indented JSON, atomically, a list of numbers on one line; NaN and infinity are refused."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    write_atomically(path, _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n")
 
 
 def read_bounded(path: Path, *, at_most: int) -> bytes:

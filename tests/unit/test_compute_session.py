@@ -1,6 +1,7 @@
 """A session sets the process up and puts everything back."""
 
 import os
+from unittest import mock
 
 import pytest
 import torch
@@ -39,3 +40,14 @@ def test_a_number_of_threads_that_can_not_be_is_refused(threads):
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="cuda:99"), open_session(command="x", device="cuda:99"):
         pass
+
+
+def test_one_of_several_gpus_is_recorded_as_that_one():
+    simulated = {"pick_device": torch.device, "_seeded": lambda _: [], "describe_hardware": lambda device: str(device)}
+    with (
+        mock.patch.multiple("headstart.compute.session", **simulated),
+        open_session(command="x", device="cuda:1") as session,
+    ):
+        assert session.device == torch.device("cuda", 1)
+        found = session.surroundings(())
+    assert (found["device"], found["hardware"]) == ("cuda:1", "cuda:1")

@@ -10,7 +10,7 @@ from headstart.contracts import ClassNames
 from headstart.data.arrays import image_hashes
 from headstart.data.dataset import Dataset, SealedTest, load_dataset
 from headstart.data.sources.memory import ArraySource
-from headstart.data.splits import Manifest, build_manifest, read_manifest, split_train
+from headstart.data.splits import Manifest, ManifestRow, build_manifest, read_manifest, split_train
 from headstart.data.subset import Subset
 from headstart.errors import DataError
 
@@ -153,6 +153,21 @@ def test_class_names_may_hold_what_csv_must_quote(tmp_path):
     manifest = build_manifest(splits[0], splits[1], SealedTest(splits[2]))
     manifest.write(tmp_path / "m.csv")
     assert read_manifest(tmp_path / "m.csv") == manifest
+
+
+def test_no_class_name_in_the_file_is_a_formula_and_the_hash_is_that_of_the_names(tmp_path):
+    names = ("=cmd|' /C calc'!A0", "+1", "-1", "@sum", "'=x", "'tis")
+    rows = tuple(ManifestRow("ab" * 32, "train", name, row) for row, name in enumerate(names))
+    raw = "sha256,split,label,row\n" + "".join(f"{'ab' * 32},train,{name},{row}\n" for row, name in enumerate(names))
+    manifest = Manifest(rows)
+    manifest.write(tmp_path / "manifest.csv")
+    assert read_manifest(tmp_path / "manifest.csv") == manifest
+    cells = [line.split(",")[2] for line in (tmp_path / "manifest.csv").read_text().splitlines()[1:]]
+    assert [cell[0] for cell in cells] == ["'"] * 6
+    # Runs of earlier versions have the names as they are, and the hash of their file.
+    assert manifest.sha256 == hashlib.sha256(raw.encode()).hexdigest()
+    (tmp_path / "old.csv").write_text(raw.replace("'=x", "a"))
+    assert [row.label for row in read_manifest(tmp_path / "old.csv").rows] == [*names[:4], "a", "'tis"]
 
 
 def test_a_manifest_that_cant_be_written_is_an_error(manifest, tmp_path):

@@ -1,6 +1,7 @@
 """Files are there whole or not at all, and what killed processes leave behind goes away."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -90,6 +91,17 @@ def test_json_is_read_as_it_was_written(tmp_path):
     value = {"a": [1, 2.5, None, {"b": "x"}], "c": 1e300}
     write_json(tmp_path / "a.json", value)
     assert parse_json((tmp_path / "a.json").read_bytes()) == value
+
+
+def test_numbers_share_a_line_and_texts_stay_as_they_are(tmp_path):
+    value = {"matrix": [[1, 0], [-2.5, 1e-7]], "texts": ["[\n  1,\n  2\n]", "[1,  2]"], "none": [], "mixed": [1, "a"]}
+    write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == value
+    assert "[1, 0]" in text
+    assert "[-2.5, 1e-07]" in text
+    write_json(tmp_path / "a.json", [[0] * 1000] * 1000)
+    assert (tmp_path / "a.json").stat().st_size < 3_100_000
 
 
 def test_infinity_is_no_json(tmp_path):

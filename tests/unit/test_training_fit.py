@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import headstart
 from headstart.data.augment import Augmentation
-from headstart.errors import RecipeError, RunError
+from headstart.errors import InputError, RecipeError, RunError
 from headstart.runs.run import Run
 from headstart.training import fit as fit_module
 from headstart.training.loop import fine_tune
@@ -157,3 +157,27 @@ def test_a_damaged_arithmetic_is_named(tmp_path, damage):
     (tmp_path / "environment.json").write_text(json.dumps({"arithmetic": arithmetic | damage}))
     with pytest.raises(RunError, match=rf"environment\.json is damaged: arithmetic: {next(iter(damage))}"):
         fit_module._arithmetic(None, None, Run(tmp_path))
+
+
+def test_checkpoints_go_before_the_page_that_makes_a_run_complete(own_home, sample_dir, tmp_path, monkeypatch):
+    kept = []
+    drop = Run.drop_checkpoints
+
+    def spy(run):
+        kept.append((sorted(path.name for path in run.checkpoints.iterdir()), run.is_complete))
+        drop(run)
+
+    monkeypatch.setattr(Run, "drop_checkpoints", spy)
+    headstart.train(sample_dir, PLAIN | TUNE, out=tmp_path / "run", weights="none", limit=100, progress=False)
+    [(files, complete)] = kept
+    assert files
+    assert all(name.startswith("step-") for name in files)
+    assert not complete
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_a_run_is_resumed_on_the_gpu_it_began_on(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("seed: 1\n")
+    (tmp_path / "environment.json").write_text(json.dumps({"device": "cuda:77"}))
+    with pytest.raises(InputError, match="cuda:77"):
+        headstart.resume(tmp_path, progress=False)

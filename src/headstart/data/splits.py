@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import SplitName
+from headstart.contracts import SplitName, guarded, unguarded
 from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.subset import Subset
 from headstart.errors import DataError
@@ -124,25 +124,17 @@ class Manifest:
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of the manifest as a CSV file."""
-        return hashlib.sha256(self._text.encode()).hexdigest()
-
-    @cached_property
-    def _text(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_HEADER)
-        writer.writerows(self.rows)
-        return text.getvalue()
+        """The SHA-256 of the manifest as CSV, with the class names as they are."""
+        return hashlib.sha256(_as_csv(self.rows).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write the manifest as CSV; the file appears whole or not at all.
+        """Write the manifest as CSV, in which no class name is a formula; the file appears whole or not at all.
 
         Raises:
             DataError: The file can't be written.
         """
         try:
-            write_atomically(path, self._text)
+            write_atomically(path, _as_csv([row._replace(label=guarded(row.label)) for row in self.rows]))
         except OSError as error:
             raise DataError(f"The split manifest can't be written to {path}: {error.strerror or error}.") from None
 
@@ -213,6 +205,14 @@ class Manifest:
         )
 
 
+def _as_csv(rows: Sequence[ManifestRow]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEADER)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def build_manifest(train: Subset, val: Subset, sealed_test: SealedTest) -> Manifest:
     """Return the manifest of a split."""
     rows: list[ManifestRow] = []
@@ -241,7 +241,7 @@ def read_manifest(path: Path) -> Manifest:
         good = len(line) == 4 and len(line[0]) == 64 and line[1] in _SPLITS and line[2] and line[3].isdecimal()
         if not good:
             raise DataError(f"{path}, line {number}: not a row of {','.join(_HEADER)}: {','.join(line)[:100]}")
-        rows.append(ManifestRow(line[0], cast(SplitName, line[1]), line[2], int(line[3])))
+        rows.append(ManifestRow(line[0], cast(SplitName, line[1]), unguarded(line[2]), int(line[3])))
     return Manifest(tuple(rows))
 
 

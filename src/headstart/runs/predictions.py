@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import ClassNames, Predictions
+from headstart.contracts import ClassNames, Predictions, guarded, unguarded
 
 COLUMNS = ("row", "sha256", "label", "predicted", "probability")
 """Columns of every ``predictions.csv``."""
@@ -25,8 +25,6 @@ _STEPS = 10_000
 """Probabilities in the compressed file have four decimals, so that it can be compressed."""
 _BLOCK = 4096
 """Images whose probabilities are rounded at a time."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What makes a spreadsheet take a cell for a formula."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class TestPredictions:
         """Return ``predictions.csv``."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        names = [_guarded(name) for name in self.class_names]
+        names = [guarded(name) for name in self.class_names]
         in_columns = len(names) <= MOST_CLASSES_IN_COLUMNS
         writer.writerow(
             [
@@ -83,7 +81,7 @@ class TestPredictions:
         indices, probabilities = self.predictions.indices, self.predictions.probabilities
         for i, predicted in enumerate(indices.tolist()):
             shares = probabilities[i]
-            place = [int(self.rows[i]), *([_guarded(self.files[i])] if self.files else [])]
+            place = [int(self.rows[i]), *([guarded(self.files[i])] if self.files else [])]
             cells = [*place, self.hashes[i], names[int(self.labels[i])], names[predicted]]
             if in_columns:
                 texts = [f"{p:.6f}" for p in shares.tolist()]
@@ -141,7 +139,7 @@ def _row(line: dict[str, str]) -> PredictionRow:
     probability = float(cells[4])
     if not 0 <= probability <= 1:
         raise ValueError(f"the probability must be from 0 to 1, not {cells[4]}")
-    names = [_unguarded(cell) for cell in (cells[2], cells[3], line.get("file") or "")]
+    names = [unguarded(cell) for cell in (cells[2], cells[3], line.get("file") or "")]
     return PredictionRow(int(cells[0]), cells[1], names[0], names[1], probability, names[2])
 
 
@@ -150,14 +148,3 @@ def _top_columns() -> Iterator[str]:
     for place in range(2, TOP + 1):
         yield f"top_{place}"
         yield f"top_{place}_probability"
-
-
-def _guarded(name: str) -> str:
-    """Return a class name that no spreadsheet takes for a formula: with an apostrophe before it, where one might."""
-    return (
-        f"'{name}" if name.startswith(_FORMULA) or name.startswith(tuple(f"'{c}" for c in (*_FORMULA, "'"))) else name
-    )
-
-
-def _unguarded(cell: str) -> str:
-    return cell[1:] if cell.startswith(tuple(f"'{c}" for c in (*_FORMULA, "'"))) else cell

@@ -155,7 +155,8 @@ def _measure_alone(run: Run, dataset: Dataset, session: Session, *, sealed: bool
         training=replace(metrics.training, peak_rss_mb=round(peak_memory_mb(), 1)),
     )
     run.write_metrics(metrics)
-    write_report(run, mistake_pixels(dataset, at_least=LARGEST_SIDE))
-    # Nothing goes on from the checkpoints of a complete run, and they are most of its bytes.
+    # Nothing goes on from the checkpoints of a trained run, and they are most of its bytes. With the page the run is
+    # complete, and no later process looks after them.
     run.drop_checkpoints()
+    write_report(run, mistake_pixels(dataset, at_least=LARGEST_SIDE))
     return metrics
