@@ -114,6 +114,10 @@ def prepare(place: Path, *, thorough: bool = True) -> None:
         place / "data", arrays, name="few", class_names=ClassNames(("cat", "dog", "ox")), source="a fuzzing test"
     )
     Image.fromarray(images[1][0]).save(place / "image.png")
+    for number in range(24 * thorough):
+        path = place / "photos" / ("cat", "dog", "ox")[number % 3] / f"{number}.{('png', 'jpg', 'webp')[number % 2]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[0][number]).resize((20 + number, 30)).save(path)
     finish_epoch = loop._finish_epoch
 
     def stop(*arguments):
@@ -127,6 +131,8 @@ def prepare(place: Path, *, thorough: bool = True) -> None:
         stopped = quietly("train", place / "data", "--out", place / "stopped", *setting_words())
     assert stopped[0] == 130, stopped[1]
     if thorough:
+        done = quietly("train", place / "photos", "--out", place / "pictured", *setting_words())
+        assert done[0] == 0, done[1]
         done = quietly("evaluate", place / "run", "--quiet", "--corruptions", "--corruption-images", "6", "--saliency")
         assert done[0] == 0, done[1]
     else:
@@ -167,13 +173,24 @@ def asked(place: Path) -> dict[str, list]:
         ],
         "home": [train, ["explore", data, "--out", place / "explored", "--quiet"], ["evaluate", run, data, "--quiet"]],
         "recipe.yaml": [train, check],
+        "pictured": [
+            ["evaluate", place / "pictured", place / "photos", "--quiet"],
+            ["compare", place / "pictured", run, "--quiet"],
+            ["train", "--resume", place / "pictured", "--quiet"],
+        ],
+        "photos": [
+            ["train", place / "photos", "--recipe", recipe, *new],
+            ["explore", place / "photos", "--out", place / "explored", "--quiet"],
+            ["evaluate", place / "pictured", place / "photos", "--quiet"],
+            ["predict", run, place / "photos"],
+        ],
         "explored": [["explore", data, "--out", place / "explored", "--quiet"]],
         "image.png": [["predict", run, image]],
     }
 
 
 SHARES = {"run": 30, "stopped": 14, "trained": 6, "run/model": 16, "data": 8, "home": 8, "recipe.yaml": 14}
-SHARES |= {"explored": 1, "image.png": 3}
+SHARES |= {"pictured": 12, "photos": 10, "explored": 1, "image.png": 3}
 
 
 # The damage.
@@ -332,7 +349,8 @@ def answer(number: int, seed: int, whole: Path, case: Path) -> dict[str, str]:
     draw = random.Random(f"{seed} {number}")
     shutil.copytree(whole, case, symlinks=True)
     os.environ["HEADSTART_HOME"] = str(case / "home")
-    what = draw.choices(list(SHARES), list(SHARES.values()))[0]
+    shares = {what: share for what, share in SHARES.items() if (whole / what).exists()}
+    what = draw.choices(list(shares), list(shares.values()))[0]
     told = [damage(case / what, draw)]
     if draw.random() < 0.1:
         # What was damaged once may be past damaging.

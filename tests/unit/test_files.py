@@ -88,9 +88,9 @@ def test_json_that_could_not_be_written_is_not_read(content):
 
 
 def test_json_is_read_as_it_was_written(tmp_path):
-    value = {"a": [1, 2.5, None, {"b": "x"}], "c": 1e300}
-    write_json(tmp_path / "a.json", value)
-    assert parse_json((tmp_path / "a.json").read_bytes()) == value
+    for value in ({"a": [1, 2.5, None, {"b": "x"}], "c": 1e300}, [], {}, 1e308, -1, "a", None, True):
+        write_json(tmp_path / "a.json", value)
+        assert parse_json((tmp_path / "a.json").read_bytes()) == value
 
 
 def test_numbers_share_a_line_and_texts_stay_as_they_are(tmp_path):

@@ -7,6 +7,7 @@ SHA-256 of everything before it.
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,6 +19,7 @@ from headstart.files import new_file
 
 _CHECKSUM_LINE = 65
 """Bytes of the last line: a SHA-256 in hexadecimal and a line end."""
+_CHECKSUM = re.compile(rb"[0-9a-f]{64}\n")
 _CHUNK = 2**20
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,10 @@ def _checked_end(file: BinaryIO) -> int:
     end = file.seek(0, 2) - _CHECKSUM_LINE
     if end < 0:
         raise ValueError("it is too short")
+    file.seek(end)
+    # Looked at first, since a damaged file may be endless.
+    if not _CHECKSUM.fullmatch(file.read()):
+        raise ValueError("its checksum does not fit")
     file.seek(0)
     digest, left = hashlib.sha256(), end
     while left and (chunk := file.read(min(left, _CHUNK))):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from headstart.contracts import guarded, unguarded
 from headstart.data.sources.listing import FoundFile
 from headstart.errors import DataError
 from headstart.terminal import visible
@@ -17,6 +18,8 @@ STATUSES = ("used", "turned", "converted", "copy", "refused", "ignored")
 exact copy of a file that is used as well. Refused files can't be read; ignored ones are not asked for."""
 UNUSED = ("refused", "ignored")
 _LISTED = 200
+_NAMES = ("path", "label", "group")
+"""What others have named."""
 
 
 class LedgerRow(NamedTuple):
@@ -62,11 +65,11 @@ class Ledger:
     files: tuple[FoundFile, ...] = field(default=(), repr=False)
 
     def to_csv(self) -> str:
-        """Return ``files.csv``."""
+        """Return ``files.csv``, in which no name is a formula."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(LedgerRow._fields)
-        writer.writerows(self.rows)
+        writer.writerows(row._replace(**{key: guarded(getattr(row, key)) for key in _NAMES}) for row in self.rows)
         return text.getvalue()
 
     def refused(self) -> dict[str, str]:
@@ -117,7 +120,7 @@ def parse_ledger(text: str) -> Ledger:
             row = LedgerRow(path, sha256, form, int(width), int(height), *rest)
             if row.status not in STATUSES:
                 raise ValueError(f"unknown status '{row.status[:30]}'")
-            rows.append(row)
+            rows.append(row._replace(**{key: unguarded(getattr(row, key)) for key in _NAMES}))
     except (TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"line {lines.line_num}: {error}") from None
     return Ledger(Path(), tuple(rows))
