@@ -99,7 +99,7 @@ def parse_json(content: str | bytes) -> Any:
         value = json.loads(content, parse_constant=_finite, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    level = [[value]]
+    level: list[Any] = [[value]]
     for _ in range(_DEEPEST + 1):
         inside = [node.values() if isinstance(node, dict) else node for node in level]
         level = [child for nodes in inside for child in nodes if isinstance(child, (dict, list))]

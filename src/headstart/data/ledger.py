@@ -18,8 +18,6 @@ STATUSES = ("used", "turned", "converted", "copy", "refused", "ignored")
 exact copy of a file that is used as well. Refused files can't be read; ignored ones are not asked for."""
 UNUSED = ("refused", "ignored")
 _LISTED = 200
-_NAMES = ("path", "label", "group")
-"""What others have named."""
 
 
 class LedgerRow(NamedTuple):
@@ -69,7 +67,9 @@ class Ledger:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(LedgerRow._fields)
-        writer.writerows(row._replace(**{key: guarded(getattr(row, key)) for key in _NAMES}) for row in self.rows)
+        for row in self.rows:
+            names = [guarded(name) for name in (row.path, row.label, row.group)]
+            writer.writerow(row._replace(path=names[0], label=names[1], group=names[2]))
         return text.getvalue()
 
     def refused(self) -> dict[str, str]:
@@ -120,7 +120,8 @@ def parse_ledger(text: str) -> Ledger:
             row = LedgerRow(path, sha256, form, int(width), int(height), *rest)
             if row.status not in STATUSES:
                 raise ValueError(f"unknown status '{row.status[:30]}'")
-            rows.append(row._replace(**{key: unguarded(getattr(row, key)) for key in _NAMES}))
+            names = [unguarded(name) for name in (row.path, row.label, row.group)]
+            rows.append(row._replace(path=names[0], label=names[1], group=names[2]))
     except (TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"line {lines.line_num}: {error}") from None
     return Ledger(Path(), tuple(rows))
