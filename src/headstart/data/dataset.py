@@ -14,15 +14,17 @@ from headstart.data.file_dataset import FileOptions, grouped, open_files
 from headstart.data.ledger import Ledger
 from headstart.data.sources.arrays import Stored, is_store, open_store
 from headstart.data.sources.cifar10 import CIFAR10
-from headstart.data.sources.listing import Listing, list_folder
+from headstart.data.sources.corrections import corrected
+from headstart.data.sources.discover import discover, is_table
+from headstart.data.sources.hub import HUB, fetch_dataset
 from headstart.data.sources.memory import ArraySource
 from headstart.data.sources.remote import obtain, open_local, remote_sources
+from headstart.data.sources.tables import Columns
 from headstart.data.subset import Subset
 from headstart.errors import DataError, nearest
 from headstart.home import cache_home
 from headstart.terminal import Terminal
 
-_FOR_TABLES = ("image_column", "label_column", "group_column", "labels_from")
 KNOWN = ("cifar10",)
 """Data sets that headstart gets by itself."""
 
@@ -117,11 +119,9 @@ def load_dataset(
         raise DataError(f"The limit on training images must be 1 or more, but is {limit}.")
     options = options or FileOptions()
     path = Path(name).expanduser()
-    if name not in KNOWN and not is_store(path) and path.is_dir():
+    if name.startswith(HUB) or (name not in KNOWN and not is_store(path) and (path.is_dir() or is_table(path))):
         _check_no_copy(data_dir, path)
-        if unused := [key for key in _FOR_TABLES if getattr(options, key)]:
-            raise DataError(f"data.{', data.'.join(unused)}: {path} is a folder of classes, which has no columns.")
-        return _from_files(list_folder(path.absolute()), options, limit, Terminal(enabled=progress))
+        return _from_files(name, options, limit, Terminal(enabled=progress))
     _check_unused(options, name)
     stored = _stored(name, data_dir, progress)
     if not len(stored.arrays.test_labels):
@@ -131,20 +131,26 @@ def load_dataset(
     return Dataset(stored.name, train, sealed_test, stored.class_names, stored.sha256, stored.source)
 
 
-def _from_files(listing: Listing, options: FileOptions, limit: int | None, terminal: Terminal) -> Dataset:
+def _from_files(name: str, options: FileOptions, limit: int | None, terminal: Terminal) -> Dataset:
+    columns = Columns(options.image_column, options.label_column, options.group_column)
+    fetched = fetch_dataset(name, terminal) if name.startswith(HUB) else None
+    path = fetched.folder if fetched else Path(name).expanduser().absolute()
+    listing = discover(path, columns, on_bad=options.on_bad, terminal=terminal)
+    if options.labels_from:
+        listing = corrected(listing, Path(options.labels_from))
     if options.group_from:
         listing = replace(listing, files=grouped(listing.files, options.group_from))
     parts = open_files(listing, options, limit=limit, terminal=terminal)
     return Dataset(
-        name=listing.root.name,
+        name=fetched.name if fetched else path.stem if path.is_file() else path.name,
         train=parts.train,
         sealed_test=SealedTest(parts.test),
         class_names=parts.train.class_names,
         sha256=parts.sha256,
-        source=f"{listing.root} ({listing.layout})",
+        source=f"{fetched.source if fetched else path} ({listing.layout})",
         val=parts.val,
         ledger=parts.ledger,
-        licence=listing.licence,
+        licence=fetched.licence if fetched else None,
         notes=parts.notes,
     )
 
@@ -188,7 +194,7 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
     path = Path(name).expanduser()
     if not is_store(path):
         raise DataError(
-            f"Unknown data set '{name}'. Known: {', '.join(KNOWN)}; or give the path of a folder of images."
+            f"Unknown data set '{name}'. Known: {', '.join(KNOWN)}; or give a folder of images, a table of them, or hf://owner/name."
             f"{nearest(name, KNOWN)}"
         )
     _check_no_copy(data_dir, path)

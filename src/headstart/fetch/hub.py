@@ -1,4 +1,4 @@
-"""Single files of the Hugging Face Hub, through its own client, with a quick answer when it can't be reached.
+"""Files and data sets of the Hugging Face Hub, through its own client, with a quick answer when it can't be reached.
 
 The client's settings hold: ``HF_HOME`` and ``HF_HUB_CACHE`` (its cache folder), ``HF_ENDPOINT`` (a mirror),
 ``HF_HUB_OFFLINE`` and ``HF_TOKEN``. It reads them once, when it is imported.
@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Literal
 
 import httpx
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import (
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
@@ -96,13 +104,55 @@ def fetch_hub_file(file: HubFile, *, max_bytes: int, terminal: Terminal, folder:
     except LocalEntryNotFoundError as error:  # what the client makes of a connection that broke
         raise _failed(file, error.__cause__ or error) from error
     except (RepositoryNotFoundError, GatedRepoError, EntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = _first_line(error)
         raise DownloadError(f"{endpoint()} does not give {file.path} of {file.repository}: {reason}") from error
     except OSError as error:
         # The client's errors of HTTP are OSErrors too, but without a number of the system's.
         raise WriteError(folder or cache_folder(), error) if error.errno else _failed(file, error) from error
     except Exception as error:  # the client's HTTP library, and so its errors, changes between versions
         raise _failed(file, error) from error
+
+
+def fetch_snapshot(repository: str, revision: str | None, terminal: Terminal) -> Path:
+    """Return the folder with the images, tables and card of a data set of the Hub; fetched unless it is there already.
+
+    Args:
+        repository: ``owner/name``.
+        revision: Branch, tag or commit; the main branch when None.
+        terminal: Whether the client shows its bars on stderr.
+
+    Raises:
+        DownloadError: The Hub does not answer or does not give the data set, and it is not in the client's cache.
+        WriteError: The disk is full, or the cache can't be written.
+    """
+    unreachable: DownloadError | None = None
+    try:
+        require_answer(endpoint(), repository)
+    except DownloadError as error:
+        unreachable = error
+    try:
+        with _progress_bars(terminal.enabled):
+            return Path(
+                snapshot_download(
+                    repository,
+                    repo_type="dataset",
+                    revision=revision,
+                    cache_dir=cache_folder(),
+                    endpoint=endpoint(),
+                    local_files_only=unreachable is not None,
+                    ignore_patterns=["*.py", "*.bin", "*.arrow", "*.zip", "*.tar", "*.tar.gz", "*.tgz"],
+                )
+            )
+    except LocalEntryNotFoundError as error:
+        raise (unreachable or DownloadError(f"the download failed: {_first_line(error)}")) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, EntryNotFoundError) as error:
+        raise DownloadError(f"{endpoint()} does not give it: {_first_line(error)}") from error
+    except OSError as error:
+        if error.errno:
+            raise WriteError(cache_folder(), error) from error
+        raise DownloadError(f"the download failed: {_first_line(error)}") from error
+    except Exception as error:  # the client's HTTP library, and so its errors, changes between versions
+        raise DownloadError(f"the download failed: {_first_line(error)}") from error
 
 
 def require_answer(address: str, wanted: str) -> None:
@@ -119,6 +169,10 @@ def require_answer(address: str, wanted: str) -> None:
         httpx.head(address, timeout=CONNECT_SECONDS, follow_redirects=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DownloadError(f"{httpx.URL(address).host} can't be reached for {wanted}: {error}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _failed(file: HubFile, error: BaseException) -> DownloadError:

@@ -73,14 +73,12 @@ class Listing:
         layout: How classes and splits are told, for people.
         files: By path, relative to the root.
         passed_over: Other files and why each is not used.
-        licence: Licence of the data, where it is told.
     """
 
     root: Path
     layout: str
     files: tuple[FoundFile, ...] = field(repr=False)
     passed_over: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    licence: str | None = None
 
 
 def list_folder(root: Path) -> Listing:
@@ -235,10 +233,10 @@ class Walk:
             )
 
 
-def seen(path: Path, entry: "os.DirEntry[str] | None" = None) -> tuple[int, int]:
+def seen(path: str | Path, entry: "os.DirEntry[str] | None" = None) -> tuple[int, int]:
     """Return size and time of change of a regular file; (-1, 0) for what is none or can't be looked at."""
     try:
-        found = entry.stat() if entry else path.stat()
+        found = entry.stat() if entry else os.stat(path)  # noqa: PTH116 (a million times)
     except (OSError, ValueError):
         return -1, 0
     return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0)

@@ -1,0 +1,82 @@
+"""Parquet shards that hold the images themselves, as most data sets on the Hub do.
+
+The images are laid out as files in headstart's cache, byte for byte and once, so that everything else treats them like
+a user's own files.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from headstart.data.sources.listing import SPLITS, FoundFile, Listing, seen
+from headstart.data.sources.parquet import image_columns, opened_parquet, parquet_table
+from headstart.data.sources.tables import Columns, find_columns
+from headstart.errors import DataError, WriteError
+from headstart.files import alone, scratch_folder
+from headstart.home import ADVICE, cache_home
+from headstart.terminal import Terminal
+
+_DONE = "listing.json"
+_MOST_IN_FOLDER = 10_000
+
+
+def list_shards(root: Path, shards: Sequence[Path], columns: Columns, terminal: Terminal) -> Listing:
+    """Lay the images of parquet files out as files, unless that was done before, and list them.
+
+    Args:
+        root: Folder that the shards are in; only names and what was changed are taken from it.
+        shards: Parquet files; a name that begins with that of a split, as ``train-00000-of-00001``, is in it.
+        columns: Names of the columns.
+        terminal: Where progress is shown.
+
+    Raises:
+        DataError: A shard is damaged or lacks a column.
+        WriteError: The cache can't be written.
+    """
+    facts = [(str(shard.resolve()), *seen(shard)) for shard in shards]
+    key = hashlib.sha256(json.dumps([facts, [columns.image, columns.label, columns.group]]).encode()).hexdigest()
+    folder = cache_home() / "shards" / key[:32]
+    with alone(folder.with_suffix(".lock"), waiting=lambda: None, advice=ADVICE):
+        if not (folder / _DONE).is_file():
+            _lay_out(folder, shards, columns, terminal)
+    entries = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+    files = [FoundFile(path, *seen(folder / path), *rest) for path, *rest in entries]
+    return Listing(folder, f"parquet files of {root}", tuple(files))
+
+
+def _lay_out(folder: Path, shards: Sequence[Path], columns: Columns, terminal: Terminal) -> None:
+    entries: list[tuple[str, str, str, str]] = []
+    total = sum(opened_parquet(shard).metadata.num_rows for shard in shards)
+    try:
+        with scratch_folder(folder) as scratch, terminal.bar("Unpacking", total) as advance:
+            for shard in shards:
+                for entry in _unpack(shard, scratch, columns):
+                    entries.append(entry)
+                    advance(1)
+            entries.sort()
+            (scratch / _DONE).write_text(json.dumps(entries), encoding="utf-8")
+            scratch.rename(folder)
+    except OSError as error:
+        raise WriteError(folder, error, ADVICE) from error
+
+
+def _unpack(shard: Path, scratch: Path, columns: Columns) -> Iterator[tuple[str, str, str, str]]:
+    table = parquet_table(shard)
+    image = columns.image or next(iter(image_columns(shard)), None)
+    places = find_columns(shard, table.names, Columns(image, columns.label, columns.group))
+    split = SPLITS.get(shard.name.partition("-")[0].partition(".")[0].lower(), "")
+    for number, cells in table.rows:
+        cell = cells[places.image]
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes):
+            raise DataError(f"{shard}, row {number}: column '{table.names[places.image]}' holds no image.")
+        if cells[places.label] is None:
+            raise DataError(f"{shard}, row {number}: there is no label.")
+        own = str(cells[places.split]).lower() if places.split is not None else ""
+        name = Path(str(cell.get("path") or "")).suffix.lower() if isinstance(cell, dict) else ""
+        path = f"{shard.stem}/{number // _MOST_IN_FOLDER:04}/{number:08}{name[:8] or '.image'}"
+        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / path).write_bytes(content)
+        group = "" if places.group is None else str(cells[places.group] or "")
+        yield path, str(cells[places.label]), SPLITS.get(own, split), group

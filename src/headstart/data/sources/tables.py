@@ -1,0 +1,229 @@
+"""Tables that name image files and their labels: CSV, TSV, JSON lines and parquet.
+
+Paths count from the table's folder. Columns are found by their usual names, or named by the caller. Rows are read one
+after another, so that a table of ten million rows takes no more memory than the files that it names.
+"""
+
+import codecs
+import csv
+import json
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from headstart.contracts import SplitName
+from headstart.data.sources.listing import SPLITS, FoundFile, Listing, named, seen
+from headstart.data.sources.parquet import Table, parquet_table
+from headstart.errors import DataError, nearest
+
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+"""Suffixes of tables."""
+IMAGE_COLUMNS = ("file_name", "filename", "file", "path", "image", "img", "image_path", "filepath", "file_path")
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
+_SHOWN = 3
+_CHUNK = 2**20
+_LONGEST_CELL = 2**24
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of a table's columns; None where one is found by its usual names."""
+
+    image: str | None = None
+    label: str | None = None
+    group: str | None = None
+
+
+class Places(NamedTuple):
+    """Where the columns stand in a row."""
+
+    image: int
+    label: int
+    split: int | None
+    group: int | None
+
+
+def list_table(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"] = "fail") -> Listing:
+    """Find the images that a table names.
+
+    Args:
+        path: Absolute path of the table.
+        columns: Names of its columns.
+        on_bad: Whether files that are missing stop everything, or are left to be refused one by one.
+
+    Raises:
+        DataError: The table can't be read, lacks a column, or has rows that can't be used; they are counted, and the
+            first of each kind are named.
+    """
+    files = read_files(path, columns, on_bad=on_bad)
+    return Listing(path.parent, f"table {path.name}", tuple(sorted(files, key=lambda file: file.path)))
+
+
+def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"], below: str = "") -> list[FoundFile]:
+    """Return the files that a table names, by the path ``below`` that leads from the root to the table's folder."""
+    table = read_table(path)
+    places = find_columns(path, table.names, columns)
+    found: dict[str, FoundFile] = {}
+    problems: dict[str, list[str]] = defaultdict(list)
+    counts: Counter[str] = Counter()
+
+    def note(problem: str, where: str) -> None:
+        counts[problem] += 1
+        if len(problems[problem]) < _SHOWN:
+            problems[problem].append(where)
+
+    repeated = 0
+    for line, cells in table.rows:
+        name, label = _text(cells[places.image]), _text(cells[places.label])
+        split = "" if places.split is None else _text(cells[places.split])
+        if not name or not label:
+            note("rows without a file name or without a label", f"line {line}")
+        elif split and split.lower() not in SPLITS:
+            note("rows with an unknown split (train, val or test)", f"line {line}: {split[:40]}")
+        elif (known := found.get(f"{below}{name}")) is not None:
+            repeated += 1
+            if known.label != label or known.split != SPLITS.get(split.lower(), ""):
+                note("files that occur twice with different labels or splits", f"line {line}: {name}")
+        else:
+            size, modified = seen(os.path.join(path.parent, name))  # noqa: PTH118 (a million times)
+            if size < 0 and on_bad == "fail":
+                note("files that do not exist", name)
+            else:
+                home: SplitName | Literal[""] = SPLITS.get(split.lower(), "")
+                group = "" if places.group is None else _text(cells[places.group])
+                found[f"{below}{name}"] = FoundFile(f"{below}{name}", size, modified, label, home, group)
+    if problems:
+        told = "; ".join(f"{counts[what]:,} {what} ({named(where)})" for what, where in problems.items())
+        raise DataError(f"{path} can't be used: {told}. Paths count from the table's folder. Correct the table.")
+    if not found:
+        raise DataError(f"{path} has no rows. Give a table with a row for each image.")
+    if repeated:
+        logger.warning("%s names files more than once: %d rows are repetitions and are left out.", path, repeated)
+    return list(found.values())
+
+
+def read_table(path: Path) -> Table:
+    """Open a table.
+
+    Raises:
+        DataError: It can't be read or is damaged; the line is named, where it is known, now or while rows are read.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            return parquet_table(path)
+        encoding = _encoding(path)
+        read = _json_lines if path.suffix.lower() in {".jsonl", ".ndjson"} else _separated
+        return read(path, encoding)
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {(error.strerror or str(error)).lower()}.") from None
+
+
+def find_columns(path: Path, names: Sequence[str], columns: Columns) -> Places:
+    """Return where the columns of a table stand.
+
+    Raises:
+        DataError: One is missing; the nearest name is offered.
+    """
+
+    def place(given: str | None, usual: Sequence[str], option: str, what: str) -> int:
+        if given is not None:
+            if given in names:
+                return names.index(given)
+            there = f"{path} has no column '{given}'. It has: {', '.join(names)[:500]}.{nearest(given, names)}"
+            raise DataError(there)
+        lower = [name.strip().lower() for name in names]
+        for name in usual:
+            if name in lower:
+                return lower.index(name)
+        raise DataError(
+            f"{path} has no column with {what}. It has: {', '.join(names)[:500]}. Name the column with {option}, or "
+            f"call it '{usual[0]}'.{nearest(usual[0], names)}"
+        )
+
+    def optional(given: str | None, usual: str) -> int | None:
+        return None if given is None and usual not in names else place(given, (usual,), "--group-column", usual)
+
+    return Places(
+        image=place(columns.image, IMAGE_COLUMNS, "--image-column", "the paths of images"),
+        label=place(columns.label, LABEL_COLUMNS, "--label-column", "labels"),
+        split=optional(None, "split"),
+        group=optional(columns.group, "group"),
+    )
+
+
+def _separated(path: Path, encoding: str) -> Table:
+    csv.field_size_limit(_LONGEST_CELL)
+    with path.open(encoding=encoding, newline="") as file:
+        first = file.readline(_CHUNK)
+    separator = next((sign for sign in ("\t", ",", ";") if sign in first), ",")
+
+    def lines() -> Generator[tuple[int, list[str]], None, None]:
+        with path.open(encoding=encoding, newline="") as file:
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            try:
+                for cells in reader:
+                    if cells:
+                        yield reader.line_num, cells
+            except (csv.Error, UnicodeError) as error:
+                raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+
+    with closing(lines()) as head:
+        names = next(head, (0, []))[1]
+
+    def rows() -> Iterator[tuple[int, Sequence[Any]]]:
+        for number, cells in islice(lines(), 1, None):
+            if len(cells) != len(names):
+                raise DataError(f"{path}, line {number}: {len(cells)} cells, but there are {len(names)} columns.")
+            yield number, cells
+
+    return Table(names, rows())
+
+
+def _json_lines(path: Path, encoding: str) -> Table:
+    def objects() -> Generator[tuple[int, dict[str, Any]], None, None]:
+        with path.open(encoding=encoding) as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}, line {number}: not valid JSON ({error}).") from None
+                if not isinstance(value, dict):
+                    raise DataError(f"{path}, line {number}: not a JSON object.")
+                yield number, value
+
+    with closing(objects()) as head:
+        names = list(next(head, (0, {}))[1])
+    return Table(names, ((number, [value.get(name) for name in names]) for number, value in objects()))
+
+
+def _encoding(path: Path) -> str:
+    """Return UTF-8, with or without a byte-order mark, or Windows' Western encoding where the file is no UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as file:
+            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                return "utf-16"
+            file.seek(0)
+            while chunk := file.read(_CHUNK):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        logger.warning("%s is not UTF-8 and is read as Windows-1252 (Latin-1). Save it as UTF-8 to be sure.", path)
+        return "cp1252"
+    return "utf-8-sig"
+
+
+def _text(value: Any) -> str:
+    """Return a cell as text without spaces around it; a number as it is written, and nothing for an empty cell."""
+    if isinstance(value, str):
+        return value.strip()
+    return "" if value is None else str(value)
