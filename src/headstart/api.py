@@ -49,7 +49,7 @@ def train(
             own data.
         recipe: A shipped recipe's name, the path of a YAML file (every run leaves its own as ``recipe.yaml``), or what
             such a file would hold, as nested dicts, with headstart's defaults for missing keys; when None
-            ``quickstart`` for cifar10, and for your own images ``auto``, which suits everything to them.
+            ``quickstart`` for cifar10 without a budget, else ``auto``, which suits everything to the images.
         out: Folder for the run.
         overrides: Dotted keys of the recipe with their values, e.g. ``{"finetune.lr": 1e-4, "probe": None}``.
         limit: Number of images to train and validate on; as the recipe has it when None, like the next five.

@@ -173,3 +173,8 @@ def test_a_finished_run_is_shown_again_from_its_files_alone(tmp_path):
 def test_train_of_own_images_leaves_a_folder_named_auto(trained, tmp_path):
     assert main(["train", str(tmp_path)]) == 0
     assert trained.call_args.kwargs["out"] == Path("runs/auto")
+
+
+def test_a_budget_takes_auto_for_cifar10_too(trained):
+    assert main(["train", "cifar10", "--budget", "2min"]) == 0
+    assert trained.call_args.kwargs["out"] == Path("runs/auto")

@@ -70,6 +70,12 @@ def test_images_that_are_not_square_are_not_cut(change, key, value):
     assert structure(replace(PHOTOS, **change), whole=True)[key] == value
 
 
+def test_where_nothing_fits_few_images_are_still_not_made_tiny():
+    few = replace(PHOTOS, train=30, val=4, test=10)
+    assert choose(few, CPU, -10, whole=False).tree["probe"]["size"] == 160
+    assert choose(replace(PHOTOS, train=100_000), CPU, 30, whole=False).tree["probe"]["size"] == 64
+
+
 def test_very_uneven_classes_are_weighted_and_said_so():
     even, uneven = (replace(PHOTOS, smallest=n) for n in (400, 20))
     assert chosen(even)[1].finetune.class_weights is None
@@ -139,7 +145,7 @@ def test_the_prediction_counts_every_part():
 
 def test_a_prediction_beyond_the_time_is_said():
     lines = told(choose(PHOTOS, CPU, 290, whole=True), budget=300, seconds=400, megabytes=1500)
-    assert any("6 min 40 s of the 5 min 0 s" in line and "--budget" in line for line in lines)
+    assert any("6 min 40 s of the 5 min 0 s" in line and "more than the time" in line for line in lines)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5min", 300), ("90s", 90), ("90", 90), ("1.5 h", 5400), (300, 300)])
@@ -154,8 +160,8 @@ def test_a_budget_that_is_no_time_is_refused(text):
 
 
 def test_own_images_take_auto_and_cifar10_quickstart(tmp_path):
-    assert default_recipe("cifar10") == "quickstart"
-    assert default_recipe(tmp_path) == "auto"
+    assert default_recipe("cifar10", budget=False) == "quickstart"
+    assert default_recipe("cifar10", budget=True) == default_recipe(tmp_path, budget=False) == "auto"
 
 
 def test_a_run_keeps_what_was_chosen_and_predicted(sample_dir, tmp_path, own_home):

@@ -18,7 +18,7 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A shipped recipe's name or a YAML file; by default quickstart for cifar10, else auto."),
+        typer.Option(help="A shipped recipe's name or a YAML file; quickstart for cifar10, else auto."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/RECIPE by default.")] = None,
     resume: Annotated[
@@ -101,7 +101,7 @@ def train(
         metrics = api.resume(folder, **where)
     else:
         assert data is not None
-        folder = out or Path("runs") / Path(recipe or default_recipe(data)).stem
+        folder = out or Path("runs") / Path(recipe or default_recipe(data, budget=budget is not None)).stem
         metrics = api.train(
             data,
             recipe,

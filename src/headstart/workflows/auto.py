@@ -27,6 +27,8 @@ _OVERHEAD = 6.0
 """Seconds for writing the classifier, loading it again, figures and page."""
 _SAVING = 0.8
 """Seconds for an epoch's checkpoint."""
+_MOMENT = 3.0
+"""Seconds that images may be larger for, where the time is exceeded in any case."""
 _HEAD_RATE = 2e10
 """Floating-point operations a second of fitting a head, which takes 200 products of features and weights."""
 
@@ -215,9 +217,13 @@ def _head_alone(facts: Facts, speed: Speed, seconds: float) -> Choice:
             "evaluation": {"size": size, "flip": False},
         }
 
-    sizes = [s for s in SIZES if s <= largest_size(facts)]
-    fitting = [s for s in sizes if predicted_seconds(completed(Recipe(), tree(s)), facts, speed) <= seconds]
-    size = fitting[-1] if fitting else sizes[0]
+    needed = {
+        size: predicted_seconds(completed(Recipe(), tree(size)), facts, speed)
+        for size in SIZES
+        if size <= largest_size(facts)
+    }
+    # Where not even the smallest fits, a moment more is worth more than the time that is exceeded anyway.
+    size = max(size for size in needed if needed[size] <= max(seconds, needed[SIZES[0]] + _MOMENT))
     reason = (
         f"The head alone is trained, on features of {size} px images: there is no time for an epoch of fine-tuning "
         f"over {number(facts.train)} images."
@@ -269,7 +275,7 @@ def _more_time(better: str) -> str:
 
 def told(choice: Choice, *, budget: float, seconds: float, megabytes: float) -> list[str]:
     """Return the lines that say before training what was chosen, why, and what it will take."""
-    over = " That is more than the time given; fewer images (--limit) or a longer --budget would help."
+    over = " That is more than the time given, and the least that there is to do."
     return [
         *choice.reasons.values(),
         f"Predicted: {duration(seconds)} of the {duration(budget)} given, and {gigabytes(megabytes)} of memory."

@@ -34,7 +34,8 @@ def resolve_recipe(
         base: str | Mapping[str, Any] = data.model_dump(mode="json", exclude_unset=True)
     else:
         given["data.name"] = str(data)
-        base = default_recipe(data) if recipe is None else recipe if isinstance(recipe, Mapping) else str(recipe)
+        default = default_recipe(data, budget="budget" in given or "budget" in overrides)
+        base = default if recipe is None else recipe if isinstance(recipe, Mapping) else str(recipe)
     if twice := sorted(given.keys() & overrides.keys()):
         raise InputError(
             f"{', '.join(twice)} is given twice: as an argument of its own and among the overrides (--set). Keep one."
@@ -42,9 +43,9 @@ def resolve_recipe(
     return absolute_paths(load_recipe(base, {**overrides, **given}))
 
 
-def default_recipe(data: str | Path) -> str:
-    """Return the name of the recipe that is used where none is given."""
-    return "quickstart" if str(data) in KNOWN else "auto"
+def default_recipe(data: str | Path, *, budget: bool) -> str:
+    """Return the name of the recipe that is used where none is given, with a budget or without."""
+    return "quickstart" if str(data) in KNOWN and not budget else "auto"
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:
