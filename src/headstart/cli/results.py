@@ -37,7 +37,8 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
 
 def _averages(test: dict[str, Any]) -> list[str]:
     """Return the averages over classes, which come first where some classes have many more images than others."""
-    if not is_uneven(test["per_class"]):
+    # Figures that were copied from a run may lack the classes.
+    if "per_class" not in test or not is_uneven(test["per_class"]):
         return []
     counts = [figures["support"] for figures in test["per_class"].values()]
     return [
