@@ -18,7 +18,7 @@ from headstart.compute.device import describe_hardware
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import open_session
 from headstart.data.dataset import load_dataset
-from headstart.features.shipped import shipped_features
+from headstart.features.shipped import shipped_backbone
 from headstart.inspection.label_errors import deal_folds, judge_labels
 from headstart.workflows.explore import LABEL_SIZE
 
@@ -58,10 +58,11 @@ def search(features, train, seed):
 def main() -> None:
     with open_session(command="benchmarks/measure_labels.py") as session:
         train = load_dataset("cifar10", limit=IMAGES, progress=False).train
-        by_size = {}
+        backbone = shipped_backbone(len(train.class_names), session)
+        squares, by_size = [backbone.squares(train)], {}
         for size in SIZES:
-            plain, mirrored = (shipped_features([train], size, session, mirror=mirror) for mirror in (False, True))
-            features = (plain.values[0] + mirrored.values[0]) / 2
+            plain, mirrored = (backbone.features(squares, size, mirror=mirror)[0] for mirror in (False, True))
+            features = (plain + mirrored) / 2
             by_size[str(size)] = [
                 search(features, train, seed) for seed in (SEEDS if size == LABEL_SIZE else SEEDS[:1])
             ]

@@ -1,12 +1,14 @@
 """``headstart explore`` on real pictures: what it prints, what it writes, what it refuses, and what it finds."""
 
 import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import headstart
 from headstart.cli import main
@@ -240,6 +242,47 @@ def test_a_table_of_somebody_else_is_not_overwritten(planted, tmp_path, capsys):
     assert main(["explore", str(planted), "--out", str(tmp_path)]) == 2
     assert "copies.csv" in capsys.readouterr().err
     assert (tmp_path / "copies.csv").read_text() == "mine"
+
+
+@pytest.fixture
+def photos(tmp_path, sample_arrays, sample):
+    """A folder of photographs of different sizes, one of them truncated and one half of another's class name."""
+    root = tmp_path / "photos"
+    for row in range(60):
+        label = sample.class_names[sample_arrays.train_labels[row] % 2]
+        (root / label).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(sample_arrays.train_images[row]).resize((160 + row % 3, 120))
+        image.save(root / label / f"{row:02}.jpg")
+    whole = sorted(root.rglob("*.jpg"))
+    bad = whole[0].parent / "bad.jpg"
+    bad.write_bytes(whole[0].read_bytes()[:1500])
+    whole[-1].parent.joinpath("wide.png").write_bytes(_png((300, 40)))
+    return root
+
+
+def _png(size):
+    content = io.BytesIO()
+    Image.effect_noise(size, 60).save(content, format="PNG")
+    return content.getvalue()
+
+
+def test_a_folder_of_photographs_is_explored_and_files_that_can_not_be_read_are_named(photos, place, capsys):
+    out = photos.parent / "out"
+    before = sorted(photos.rglob("*"))
+    assert main(["explore", str(photos), "--labels", "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["files"]["counts"]["refused"] == 1
+    assert [len(paths) for paths in found["files"]["refused"].values()] == [1]
+    assert "160" in " ".join(found["train"]["sizes"])
+    assert len(found["quality"]["issues"]["odd_aspect"]) == 1
+    with (out / "quality.csv").open() as file:
+        odd = [row["file_name"] for row in csv.DictReader(file) if row["issue"] == "odd_aspect"]
+    assert odd[0].endswith("wide.png")
+    with (out / "label_errors.csv").open() as file:
+        assert all((photos / row["file_name"]).is_file() for row in csv.DictReader(file))
+    assert "bad.jpg" in (out / "explore.html").read_text()
+    assert "bad.jpg" in (out / "files.csv").read_text()
+    assert sorted(photos.rglob("*")) == before, "the user's folder is never written to"
 
 
 @pytest.mark.full_data

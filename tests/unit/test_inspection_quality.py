@@ -1,5 +1,7 @@
 """Images with one thing wrong each are found for that and for nothing they have not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -17,7 +19,7 @@ def sharp(sample_arrays):
 
 def issues_of(images):
     split = Subset.whole(ArraySource(images, np.zeros(len(images), np.int64), ClassNames(("a", "b"))), "train")
-    found = find_quality_issues([split])
+    found = find_quality_issues([split], [split.blocks()])
     return {name: [image["row"] for image in images] for name, images in found["issues"].items()}
 
 
@@ -51,13 +53,11 @@ def test_odd_sizes_and_shapes_are_told_from_the_sizes_of_all():
     assert measured["pixels"][-2] == pytest.approx((1000 * 1200) ** 0.5)
     assert all(len(values) == 22 for values in measured.values())
 
-    class Listed:
-        name, class_names, rows, labels = "train", ClassNames(("a", "b")), np.arange(22), np.zeros(22, np.int64)
-
-        def blocks(self):
-            return iter(images)
-
-    issues = find_quality_issues([Listed()])["issues"]
+    small = [generator.integers(0, 256, (1, 20, 20, 3), dtype=np.uint8) for _ in sizes]
+    source = SimpleNamespace(sizes=np.array(sizes)[:, ::-1])
+    names, rows = ClassNames(("a", "b")), np.arange(22)
+    split = SimpleNamespace(source=source, name="train", class_names=names, rows=rows, labels=np.zeros(22, np.int64))
+    issues = find_quality_issues([split], [small])["issues"]
     assert [image["row"] for image in issues["odd_aspect"]] == [21]
     assert next(image["row"] for image in issues["odd_size"]) == 20
 

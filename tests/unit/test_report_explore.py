@@ -62,10 +62,13 @@ def found_and_pictures():
     found = {
         "data": {"name": "a thousand", "limit": None},
         "class_names": list(names),
+        "files": {"counts": {"used": 3000, "refused": 2}, "refused": {"truncated": ["a.jpg", "b.jpg"]}},
         "train": statistics.as_dict(),
         "test": describe(test.blocks(), test.labels, names).as_dict(),
-        "duplicates": find_copies((train, test), directions, Terminal(enabled=False).bar),
-        "quality": find_quality_issues((train, test)),
+        "duplicates": find_copies(
+            (train, test), directions, np.zeros((3000, 32, 32), np.uint8), Terminal(enabled=False).bar
+        ),
+        "quality": find_quality_issues((train, test), (train.blocks(), test.blocks())),
         "label_errors": find_label_errors((train,), everything_is_suspected(train)) | {"features": features},
         "outliers": find_outliers(train, directions[:2000]),
         "test_opening": {"time": "2026-05-04T10:14:22+00:00", "command": "headstart explore /srv/anna/photos"},
@@ -107,7 +110,7 @@ def test_pages_can_be_made_without_a_test_split(found_and_pictures):
         "test": None,
         "class_names": list(CLASSES),
         "train": describe(train.blocks(), train.labels, CLASSES).as_dict(),
-        "duplicates": find_copies((train,), vectors, Terminal(enabled=False).bar),
+        "duplicates": find_copies((train,), vectors, np.zeros((20, 32, 32), np.uint8), Terminal(enabled=False).bar),
         "outliers": find_outliers(train, vectors),
     }
     page = explore_page(alone, picture=picture, samples=samples(train), mean_images=None)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.near_copies import PIXEL_THRESHOLD, Bar, luma_squares
+from headstart.data.near_copies import PIXEL_THRESHOLD, Bar
 from headstart.data.subset import Subset
 from headstart.inspection import duplicates
 
@@ -18,15 +18,23 @@ CORRELATIONS = (PIXEL_THRESHOLD, 0.8, 0.85, 0.9, 0.95)
 """Limits at which copies of test images are counted, from what may be meant to what can't be denied."""
 
 
-def find_copies(splits: Sequence[Subset], directions: NDArray[np.float32], bar: Bar) -> dict[str, Any]:
-    """Return what occurs more than once, within and across splits; each image by its split, row and label."""
+def find_copies(
+    splits: Sequence[Subset], directions: NDArray[np.float32], squares: NDArray[np.uint8], bar: Bar
+) -> dict[str, Any]:
+    """Return what occurs more than once, within and across splits; each image by its split, row and label.
+
+    Args:
+        splits: Where copies are looked for.
+        directions: Of all their images, from ``feature_directions``.
+        squares: Of all their images, from ``luma_squares``.
+        bar: From a title and a total to a progress bar.
+    """
     places = [
         {"split": split.name, "row": int(row), "label": split.class_names[int(label)]}
         for split in splits
         for row, label in zip(split.rows, split.labels, strict=True)
     ]
     hashes = [sha256 for split in splits for sha256 in split.identities]
-    squares = np.concatenate([luma_squares(split.blocks()) for split in splits])
     exact = duplicates.exact_duplicates(hashes)
     near = duplicates.near_duplicates(directions, squares, bar=bar)
     near = [pair for pair in near if hashes[pair.first] != hashes[pair.second]]

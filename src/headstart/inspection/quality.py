@@ -31,9 +31,14 @@ _BRIGHTNESS = np.array([0.241, 0.691, 0.068], np.float32)
 """Weights of the squares of red, green and blue in perceived brightness."""
 
 
-def find_quality_issues(splits: Sequence[Subset]) -> dict[str, Any]:
-    """Return the images of each issue, worst first, as plain data."""
-    measured = [measure(split.blocks()) for split in splits]
+def find_quality_issues(splits: Sequence[Subset], blocks: Sequence[Iterable[UInt8Images]]) -> dict[str, Any]:
+    """Return the images of each issue, worst first, as plain data.
+
+    Args:
+        splits: Where the images belong.
+        blocks: Images of each split in blocks of one size; they may be reduced where the source knows the sizes.
+    """
+    measured = [measure(images) | _shapes(split) for split, images in zip(splits, blocks, strict=True)]
     values = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]}
     places = [(split.name, row) for split in splits for row in split.rows.tolist()]
     labels = np.concatenate([split.labels for split in splits])
@@ -55,6 +60,13 @@ def find_quality_issues(splits: Sequence[Subset]) -> dict[str, Any]:
         ]
     images = {(image["split"], image["row"]) for found in issues.values() for image in found}
     return {"images": len(images), "limits": LIMITS, "issues": issues}
+
+
+def _shapes(split: Subset) -> dict[str, NDArray[np.float64]]:
+    if split.source.sizes is None:
+        return {}
+    sizes = split.source.sizes[split.rows].astype(np.float64)
+    return {"odd_aspect": sizes.min(axis=1) / sizes.max(axis=1), "pixels": np.sqrt(sizes.prod(axis=1))}
 
 
 def measure(blocks: Iterable[UInt8Images]) -> dict[str, NDArray[np.float64]]:

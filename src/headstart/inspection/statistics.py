@@ -110,15 +110,23 @@ class Statistics:
         }
 
 
-def describe(blocks: Iterable[UInt8Images], labels: NDArray[np.int64], class_names: ClassNames) -> Statistics:
+def describe(
+    blocks: Iterable[UInt8Images],
+    labels: NDArray[np.int64],
+    class_names: ClassNames,
+    *,
+    sizes: NDArray[np.int64] | None = None,
+) -> Statistics:
     """Count what labeled images are made of.
 
     Args:
         blocks: All images in order, in blocks of shape (k, height, width, 3); at least one image.
         labels: Shape (n,).
         class_names: In index order.
+        sizes: Width and height of each image, shape (n, 2), where the blocks hold reduced images; as in the blocks
+            when None.
     """
-    sizes: Counter[tuple[int, ...]] = Counter()
+    shapes: Counter[tuple[int, ...]] = Counter()
     histograms = np.zeros((3, 256), dtype=np.int64)
     brightness, contrast = np.empty(len(labels), np.float32), np.empty(len(labels), np.float32)
     constant = np.zeros(len(labels), dtype=np.bool_)
@@ -126,7 +134,7 @@ def describe(blocks: Iterable[UInt8Images], labels: NDArray[np.int64], class_nam
     done = 0
     for block in in_parts(blocks):
         size = block.shape[1:]
-        sizes[size] += len(block)
+        shapes[size] += len(block)
         place = slice(done, done + len(block))
         histograms += _histograms(block)
         luma = luminance(block).reshape(len(block), -1)
@@ -136,20 +144,21 @@ def describe(blocks: Iterable[UInt8Images], labels: NDArray[np.int64], class_nam
         if sums is None:
             shown = min(len(class_names), _MEAN_VALUES // int(np.prod(size)))
             sums = np.zeros((shown, *size), dtype=np.int64)
-        if len(sizes) == 1:
+        if len(shapes) == 1:
             _add_by_class(sums, block, labels[place])
         done += len(block)
     assert sums is not None, "there must be images"
     assert done == len(labels), (done, len(labels))
+    found = shapes if sizes is None else Counter((height, width, 3) for width, height in sizes.tolist())
     return Statistics(
-        sizes=dict(sizes.most_common()),
+        sizes=dict(found.most_common()),
         labels=labels,
         class_names=class_names,
         histograms=histograms,
         brightness=brightness,
         contrast=contrast,
         constant=tuple(np.flatnonzero(constant).tolist()),
-        mean_images=_means(sums, labels) if len(sizes) == 1 else None,
+        mean_images=_means(sums, labels) if len(shapes) == 1 else None,
     )
 
 

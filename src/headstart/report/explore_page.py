@@ -101,6 +101,7 @@ def findings(found: dict[str, Any]) -> list[str]:
         f"standard deviation of {number(train['std'], 2)}; {percent(train['near_black_share'], 1)} of them are "
         f"near-black and {percent(train['near_white_share'], 1)} near-white.",
         _copies(copies, test["n"]),
+        *_unreadable(found["files"]),
         *_contradictions(copies),
         *_labels(found["label_errors"]),
     ]
@@ -151,6 +152,11 @@ def _copies(copies: dict[str, Any], tested: int) -> str:
         f"a training image, exactly or nearly; {number(close)} ({percent(close / tested, 1)}) match almost to the "
         "pixel. A classifier that memorizes them gets a higher test score."
     )
+
+
+def _unreadable(files: dict[str, Any] | None) -> list[str]:
+    unreadable = sum(map(len, files["refused"].values())) if files else 0
+    return [f"{counted(unreadable, 'file')} can't be read."] if unreadable else []
 
 
 def _contradictions(copies: dict[str, Any]) -> list[str]:

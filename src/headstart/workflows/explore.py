@@ -18,15 +18,18 @@ from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import Session
 from headstart.contracts import keys_of, number_of_keys, value_of
 from headstart.data.dataset import load_dataset
-from headstart.data.subset import Subset
+from headstart.data.ledger import Ledger
+from headstart.data.near_copies import luma_squares
+from headstart.data.screening import screen
+from headstart.data.working_copy import Squares
 from headstart.evaluation.look import look_at_test
-from headstart.features.shipped import shipped_features
+from headstart.features.shipped import ShippedBackbone, bounded_blocks, shipped_backbone
 from headstart.inspection import duplicates
 from headstart.inspection.copies import find_copies
 from headstart.inspection.label_errors import FOLDS, ROUNDS, deal_folds, find_label_errors, judge_labels
 from headstart.inspection.outliers import find_outliers
 from headstart.inspection.quality import find_quality_issues
-from headstart.inspection.statistics import describe
+from headstart.inspection.statistics import Statistics, describe
 from headstart.report.explore_page import MADE_BY
 from headstart.workflows.explore_files import write_exploration
 
@@ -56,6 +59,7 @@ class Exploration(Mapping[str, Any]):
     Attributes:
         made_by: Mark by which headstart recognises its own file.
         data: Name, SHA-256, source and limit.
+        files: What became of the files, and which of them can't be read; None where the images lie in arrays.
         class_names: In index order.
         train: Statistics of the training images.
         test: Statistics of the test images; None where there are none.
@@ -74,6 +78,7 @@ class Exploration(Mapping[str, Any]):
 
     made_by: str
     data: dict[str, Any]
+    files: dict[str, Any] | None
     class_names: list[str]
     train: dict[str, Any]
     test: dict[str, Any] | None
@@ -106,24 +111,28 @@ def explore(
         RunError: The folder can't be written.
     """
     clock, terminal = _Clock(), session.terminal
-    dataset = load_dataset(data, limit=limit, data_dir=data_dir, progress=terminal.enabled)
+    loaded = load_dataset(data, limit=limit, data_dir=data_dir, progress=terminal.enabled)
+    dataset = screen(loaded, on_bad="skip", terminal=terminal)
     opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": session.command}
     splits = tuple(split for split in (dataset.train, look_at_test(dataset)) if len(split))
     clock.lap("loading")
-    statistics = {split.name: describe(split.blocks(), split.labels, split.class_names) for split in splits}
-    quality = find_quality_issues(splits)
+    backbone = shipped_backbone(len(dataset.class_names), session)
+    squares = [backbone.squares(split) for split in splits]
+    statistics = {split.name: _described(images) for split, images in zip(splits, squares, strict=True)}
+    quality = find_quality_issues(splits, [bounded_blocks(images) for images in squares])
     clock.lap("statistics")
-    features = shipped_features(splits, FEATURE_SIZE, session)
+    directions = duplicates.feature_directions(backbone.features(squares, FEATURE_SIZE))
     clock.lap("features")
-    directions = duplicates.feature_directions(features.values)
-    copies = find_copies(splits, directions, terminal.bar)
+    lumas = np.concatenate([luma_squares(bounded_blocks(images)) for images in squares])
+    copies = find_copies(splits, directions, lumas, terminal.bar)
     outliers = find_outliers(dataset.train, directions[: len(dataset.train)])
     clock.lap("duplicates")
-    suspects = _label_errors(splits if search.all_splits else splits[:1], session) if search.wanted else None
+    suspects = _label_errors(backbone, squares if search.all_splits else squares[:1]) if search.wanted else None
     clock.lap("labels")
     found = Exploration(
         made_by=MADE_BY,
         data={"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source, "limit": limit},
+        files=_files(dataset.ledger),
         class_names=list(dataset.class_names),
         train=statistics["train"].as_dict(),
         test=statistics["test"].as_dict() if "test" in statistics else None,
@@ -132,14 +141,14 @@ def explore(
         label_errors=suspects,
         outliers=outliers,
         test_opening=opening | {"purpose": _purpose(search)},
-        features=features.facts,
+        features=backbone.facts | {"size": FEATURE_SIZE},
         versions={name: version(name) for name in ("headstart", "numpy", "torch")},
         hardware=describe_hardware(session.device),
         threads=session.threads,
         peak_rss_mb=round(peak_memory_mb(), 1),
         seconds=clock.seconds,
     )
-    write_exploration(folder, found.to_dict(), statistics["train"].mean_images, splits)
+    write_exploration(folder, found.to_dict(), statistics["train"].mean_images, splits, dataset.ledger)
     return found
 
 
@@ -149,15 +158,32 @@ def _purpose(search: LabelSearch) -> str:
     return "description only: nothing was fitted to it or chosen by it"
 
 
-def _label_errors(splits: Sequence[Subset], session: Session) -> dict[str, Any]:
+def _described(images: Squares) -> Statistics:
+    split = images.subset
+    sizes = None if split.source.sizes is None else split.source.sizes[split.rows]
+    return describe(bounded_blocks(images), split.labels, split.class_names, sizes=sizes)
+
+
+def _files(ledger: Ledger | None) -> dict[str, Any] | None:
+    """Return what became of the files, and which can't be read for what reason; None where there are no files."""
+    if ledger is None:
+        return None
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in ledger.refused().items():
+        by_reason.setdefault(reason.partition(" (")[0], []).append(path)
+    return {"counts": ledger.counts(), "refused": by_reason}
+
+
+def _label_errors(backbone: ShippedBackbone, squares: Sequence[Squares]) -> dict[str, Any]:
     """Return suspected label errors; an image's features are the mean of those of its two sides."""
-    plain, mirrored = (shipped_features(splits, LABEL_SIZE, session, mirror=mirror) for mirror in (False, True))
-    features = np.concatenate([(one + other) / 2 for one, other in zip(plain.values, mirrored.values, strict=True)])
+    plain, mirrored = (backbone.features(squares, LABEL_SIZE, mirror=mirror) for mirror in (False, True))
+    features = np.concatenate([(one + other) / 2 for one, other in zip(plain, mirrored, strict=True)])
+    splits = [images.subset for images in squares]
     labels = np.concatenate([split.labels for split in splits])
     folds = deal_folds([image for split in splits for image in split.identities], labels)
-    with session.terminal.bar("Labels", ROUNDS * FOLDS) as advance:
+    with backbone.session.terminal.bar("Labels", ROUNDS * FOLDS) as advance:
         judged = judge_labels(features, labels, folds, classes=len(splits[0].class_names), advance=advance)
-    return find_label_errors(splits, judged) | {"features": plain.facts}
+    return find_label_errors(splits, judged) | {"features": backbone.facts | {"size": LABEL_SIZE}}
 
 
 class _Clock:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Image
+from headstart.data.ledger import Ledger
 from headstart.data.subset import ImageSource, Subset
 from headstart.errors import RunError
 from headstart.files import first_bytes, write_atomically, write_json
@@ -21,7 +22,7 @@ from headstart.runs.folder import check_writable
 PAGE, REVIEW, FIGURES = "explore.html", "review.html", "explore.json"
 Name = Callable[[dict[str, Any]], str]
 """From an image's split and row to its name in tables."""
-LISTS = ("quality.csv", "copies.csv", "label_errors.csv")
+LISTS = ("quality.csv", "copies.csv", "label_errors.csv", "files.csv")
 SAMPLES_OF_A_CLASS = 10
 SHOWN_SIDE = 96
 """Side at which images are shown, in pixels; large ones may be decoded reduced to it."""
@@ -49,7 +50,11 @@ def check_place(folder: Path) -> None:
 
 
 def write_exploration(
-    folder: Path, found: dict[str, Any], mean_images: NDArray[np.float64] | None, splits: Sequence[Subset]
+    folder: Path,
+    found: dict[str, Any],
+    mean_images: NDArray[np.float64] | None,
+    splits: Sequence[Subset],
+    ledger: Ledger | None,
 ) -> None:
     """Write figures, pages and lists.
 
@@ -74,6 +79,8 @@ def write_exploration(
         write_json(folder / FIGURES, found)
         for table, rows in tables.items():
             write_atomically(folder / table, _csv(rows))
+        if ledger:
+            write_atomically(folder / "files.csv", ledger.to_csv())
         write_atomically(folder / REVIEW, review)
         write_atomically(folder / PAGE, page)
     except OSError as error:
@@ -82,8 +89,7 @@ def write_exploration(
 
 def file_name(source: ImageSource, image: dict[str, Any]) -> str:
     """Return the name of an image in tables: its file's path, or ``train/17`` for a row of an array."""
-    path = getattr(source, "path", None)
-    return (path and path(image["row"])) or f"{image['split']}/{image['row']}"
+    return source.path(image["row"]) or f"{image['split']}/{image['row']}"
 
 
 def samples(train: Subset) -> dict[str, list[int]]:
