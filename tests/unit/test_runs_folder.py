@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from headstart.data.ledger import Ledger, LedgerRow
 from headstart.errors import RunError
 from headstart.recipe.schema import Recipe
 from headstart.runs.folder import check_free, claim_run, reopen_run
 from headstart.runs.records import Environment
+from headstart.runs.run import Run
 
 STARTED = Environment(
     versions={"headstart": "0"}, threads=3, device="cpu", command="headstart train x", data_dir="/data"
@@ -42,6 +44,22 @@ def test_what_a_resumed_process_needs_is_there_before_the_folder_counts_as_a_run
     assert not (tmp_path / "run" / "recipe.yaml").exists()
     with claim_run(tmp_path / "run", Recipe(seed=1), STARTED) as run:
         assert run.recipe().seed == 1
+
+
+def test_the_ledger_is_there_before_the_folder_counts_as_a_run(tmp_path, monkeypatch):
+    def killed(self, _recipe):
+        raise KeyboardInterrupt
+
+    row = LedgerRow("cat/1.jpg", "ab", "JPEG", 3, 4, "cat", "", "train", "used", "")
+    monkeypatch.setattr("headstart.runs.run.Run.write_recipe", killed)
+    with pytest.raises(KeyboardInterrupt), claim_run(tmp_path, Recipe(), STARTED, Ledger(tmp_path, (row,))):
+        pass
+    monkeypatch.undo()
+    assert Run(tmp_path).ledger().rows == (row,)
+    check_free(tmp_path)
+    (tmp_path / "files.csv").write_text("path,mine\n")
+    with pytest.raises(RunError, match="not an empty folder"):
+        check_free(tmp_path)
 
 
 def test_a_folder_is_claimed_once(tmp_path):

@@ -48,6 +48,10 @@ class LedgerRow(NamedTuple):
     reason: str
 
 
+LEDGER_HEAD = ",".join(LedgerRow._fields)
+"""First line of every ``files.csv``."""
+
+
 @dataclass(frozen=True)
 class Ledger:
     """What became of every file below a folder.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from headstart.data.ledger import LEDGER_HEAD, Ledger
 from headstart.errors import RunError
 from headstart.files import alone, parse_json, read_bounded, sweep_leftovers
 from headstart.recipe.schema import Recipe
@@ -49,7 +50,7 @@ def check_started(run: Run) -> None:
 
 
 @contextmanager
-def claim_run(path: Path, recipe: Recipe, environment: Environment) -> Iterator[Run]:
+def claim_run(path: Path, recipe: Recipe, environment: Environment, ledger: Ledger | None = None) -> Iterator[Run]:
     """Make a new run's folder and keep other processes out of it.
 
     What a resumed process needs is written before the recipe, with which the folder counts as a run.
@@ -58,6 +59,7 @@ def claim_run(path: Path, recipe: Recipe, environment: Environment) -> Iterator[
         path: Folder of the run; empty, or not there yet.
         recipe: Resolved recipe.
         environment: Where and from what the run starts.
+        ledger: What became of every file of the data set; None where its images lie in arrays.
 
     Raises:
         RunError: The folder holds something already, can't be written, or another process works in it.
@@ -72,6 +74,8 @@ def claim_run(path: Path, recipe: Recipe, environment: Environment) -> Iterator[
         _sweep(path)
         run = Run(path)
         run.write_environment(environment)
+        if ledger is not None:
+            run.write_ledger(ledger)
         _make_checkpoints(run)
         run.write_recipe(recipe)
         yield run
@@ -155,6 +159,10 @@ def _is_left_over(file: Path) -> bool:
         with suppress(OSError, ValueError, AttributeError):
             return "headstart" in parse_json(read_bounded(file, at_most=_ENVIRONMENT_BYTES)).get("versions", {})
         return False
+    if file.name == "files.csv":
+        with suppress(OSError), file.open("rb") as opened:
+            return opened.readline(len(LEDGER_HEAD) + 1) == f"{LEDGER_HEAD}\n".encode()
+        return False
     if file.name == "checkpoints":
         return file.is_dir() and not any(file.iterdir())
-    return file.name == LOCK or file.name.startswith((".recipe.yaml-", ".environment.json-"))
+    return file.name == LOCK or file.name.startswith((".recipe.yaml-", ".environment.json-", ".files.csv-"))

@@ -52,9 +52,8 @@ def train_new(recipe: Recipe, out: Path, session: Session, *, data_dir: Path | N
         material = prepare(recipe, dataset, session.device, progress=enabled, processes=processes)
     # Only now is the folder made: whatever could be refused has been.
     environment = replace(_environment(recipe, material, session, data_dir), plan=plan)
-    with claim_run(out, recipe, environment) if session.processes.is_main else nullcontext(Run(out)) as run:
-        if dataset.ledger and session.processes.is_main:
-            run.write_ledger(dataset.ledger)
+    claimed = claim_run(out, recipe, environment, dataset.ledger) if session.processes.is_main else None
+    with claimed or nullcontext(Run(out)) as run:
         session.processes.barrier()
         fit(recipe, material, run, session)
         return _measure(run, dataset, session, sealed=sealed)

@@ -17,6 +17,7 @@ from headstart.files import alone, scratch_folder
 from headstart.home import ADVICE, cache_home
 from headstart.terminal import Terminal
 
+_FORMAT = 1
 _DONE = "listing.json"
 _MOST_IN_FOLDER = 10_000
 
@@ -35,7 +36,9 @@ def list_shards(root: Path, shards: Sequence[Path], columns: Columns, terminal: 
         WriteError: The cache can't be written.
     """
     facts = [(str(shard.resolve()), *seen(shard)) for shard in shards]
-    key = hashlib.sha256(json.dumps([facts, [columns.image, columns.label, columns.group]]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([_FORMAT, facts, [columns.image, columns.label, columns.group]]).encode()
+    ).hexdigest()
     folder = cache_home() / "shards" / key[:32]
     with alone(folder.with_suffix(".lock"), waiting=lambda: None, advice=ADVICE):
         if not (folder / _DONE).is_file():
