@@ -7,6 +7,7 @@
     └── InputError               exit status 2: something the user gave is wrong
         ├── RecipeError          an unknown key, a value out of range, an impossible combination
         ├── DataError            a data set that can't be had, a class without images, a bad split
+        │   └── ImagesError      images that can't be read, all of them together
         ├── WeightsError         an unknown backbone, weights that do not fit or can't be reached
         ├── DownloadError        a file that can't be fetched; who asked for it says what it was for
         ├── BundleError          a saved classifier that is damaged, incomplete or of an unknown kind
@@ -16,7 +17,7 @@ A message says what is wrong, where, what is allowed, and what to do next.
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -29,6 +30,8 @@ _REMEDIES = {
     errno.EROFS: "That disk is read-only; choose another place.",
 }
 """What to do, by the system's reason for not writing a file."""
+_NAMED = 20
+"""Images that can't be read of which a message gives the names."""
 
 
 class HeadstartError(Exception):
@@ -73,6 +76,22 @@ class RecipeError(InputError):
 
 class DataError(InputError):
     """A data set is missing, damaged or unfit for what was asked."""
+
+
+class ImagesError(DataError):
+    """Images of a data set can't be read; the message counts them by reason and names the first few.
+
+    Attributes:
+        reasons: What is wrong with each of them, by its row in the source.
+    """
+
+    def __init__(self, reasons: Mapping[int, str], *, of: int) -> None:
+        """Take the reasons, with the number of images that there are in all."""
+        self.reasons = dict(reasons)
+        lines = [f"  {reason}" for reason in list(self.reasons.values())[:_NAMED]]
+        lines += [f"  and {len(reasons) - _NAMED:,} more"] * (len(reasons) > _NAMED)
+        told = f"{len(reasons):,} of {of:,} images can't be read. Repair or remove them, then try again."
+        super().__init__("\n".join([told, *lines]))
 
 
 class WeightsError(InputError):

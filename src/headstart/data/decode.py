@@ -4,39 +4,38 @@
 - Transparency is laid on white.
 - 16-bit grey keeps its upper eight bits, as Pillow does for 16-bit colour.
 - Palettes, grey, CMYK, YCbCr, HSV and black-and-white become RGB; of several frames the first counts.
+- Colours are converted to sRGB where an image holds a colour profile that says otherwise.
 - Images beyond Pillow's limit against decompression bombs are refused (``PIL.Image.MAX_IMAGE_PIXELS``), and so are
   images whose decoding would take more memory than ``headstart.data.decoding_memory`` allows.
 - Where less is needed than an image holds, a JPEG is decoded at a fraction of its size, and other images are averaged
   in blocks of pixels before they are converted.
 """
 
-import math
 import os
 import stat
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
-from headstart.contracts import Fit
+from headstart.contracts import Fit, UInt8Image
+from headstart.data.colour import Profile, profile_of
 from headstart.data.decoding_memory import bytes_to_decode, bytes_to_open, reserved
+from headstart.data.quiet_pillow import quiet_pillow
+from headstart.data.window import AS_IT_IS, Window, jpeg_fraction, window
 from headstart.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+CODE_VERSION = 1
+"""Version of the arithmetic in this module; raised by every change that gives other pixels."""
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF", "ICO")
 """What is decoded. Pillow knows more, some of which start other programs (EPS) or fetch other files."""
-_DRAFT_GAP, _BLOCK_GAP = 2, 3
-"""How much larger than needed an image stays, at least, when it is reduced by a JPEG decoder or in blocks. Less would
-show in the result of the resize that follows."""
-_REACH = 2
-"""How many pixels of the result a bicubic resize looks at, on each side of one."""
+_HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _STRIP = 2**18
 """Pixels that are converted together."""
 _ORIENTATION = 0x0112
@@ -50,39 +49,29 @@ _TURNS = {
     8: (True, False, True),
 }
 """How EXIF's orientations become upright: mirror left and right, mirror top and bottom, then swap rows and columns."""
-_AS_IT_IS = (False, False, False)
 _DEEP_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
-
-
-@dataclass(frozen=True)
-class _Window:
-    """The part of an image that is kept, in pixels, and the blocks whose averages become its pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-    block: tuple[int, int]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape of the result."""
-        across, down = self.block
-        return -(-self.height // down), -(-self.width // across), 3
-
-    @property
-    def result_bytes(self) -> int:
-        return math.prod(self.shape)
+_CONVERTED = {
+    "P": "a palette",
+    "PA": "a palette",
+    "L": "grey",
+    "LA": "grey",
+    "1": "black and white",
+    "I": "16-bit grey",
+}
+"""What an image was, by its mode, for people; other modes go by their own name."""
 
 
 @cache
 def readable_suffixes() -> frozenset[str]:
-    """Return the endings of file names, in lower case, of all formats that are decoded here."""
+    """Return the endings of file names, in lower case, of all formats that are decoded here.
+
+    Those of HEIC are always among them: without pillow-heif such a file is answered with what to install.
+    """
     formats = {*_formats(), *(("MPO",) if "JPEG" in _formats() else ())}
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+    return _HEIC_SUFFIXES | {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
 
 
-def decode_file(path: Path, *, at_least: int | None = None, fit: Fit | None = None) -> NDArray[np.uint8]:
+def decode_file(path: Path, *, at_least: int | None = None, fit: Fit | None = None) -> UInt8Image:
     """Read an image file.
 
     Args:
@@ -111,12 +100,12 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     """
     _check_file(path)
     try:
-        with _quiet_pillow, reserved(bytes_to_open(path)), Image.open(path, formats=_formats()) as image:
+        with quiet_pillow, reserved(bytes_to_open(path)), Image.open(path, formats=_formats()) as image:
             yield image
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"not an image in a format that can be read ({', '.join(sorted(_formats()))})") from None
+        raise InputError(_unknown(path)) from None
     except Image.DecompressionBombError:
         raise InputError(_too_large()) from None
     except MemoryError:
@@ -126,6 +115,44 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             raise InputError(_unreadable(error)) from None
         # Pillow's decoders raise whatever damage trips them into: OSError, SyntaxError, struct.error, ...
         raise InputError(f"damaged or cut short ({str(error) or type(error).__name__})") from None
+
+
+def _unknown(path: Path) -> str:
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(12)
+        if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and "HEIF" not in _formats():
+            return "a HEIC image, which needs pillow-heif; install it with: pip install 'headstart[heic]'"
+    return f"not an image in a format that can be read ({', '.join(sorted(_formats()))})"
+
+
+def changes(image: Image.Image) -> tuple[str, ...]:
+    """Return what decoding will change of an opened image, a few words each; empty where it stays as it is.
+
+    Example:
+        ``("turned (EXIF orientation 6)", "CMYK", 'colour profile "Adobe RGB (1998)" converted to sRGB')``
+    """
+    found, turn = [], orientation(image)
+    if turn in _TURNS:
+        found.append(f"turned (EXIF orientation {turn})")
+    if image.mode not in {"RGB", "RGBA"}:
+        found.append("16-bit grey" if _is_deep(image) else _CONVERTED.get(image.mode, image.mode))
+    if image.has_transparency_data:
+        found.append("transparency laid on white")
+    if image.format != "MPO" and _is_animated(image):
+        found.append("first of several frames")
+    if note := profile_of(image).note:
+        found.append(note)
+    return tuple(found)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    with suppress(Exception):  # damage behind the first frame, which is all that counts
+        return bool(getattr(image, "is_animated", False))
+    return False
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in _DEEP_GREY or (image.mode == "I" and image.format == "PNG")
 
 
 def to_rgb(image: Image.Image, *, at_least: int | None = None, fit: Fit | None = None) -> NDArray[np.uint8]:
@@ -139,7 +166,7 @@ def to_rgb(image: Image.Image, *, at_least: int | None = None, fit: Fit | None =
     Raises:
         InputError: It is larger than Pillow's limit, or its values have no defined range.
     """
-    with _quiet_pillow:
+    with quiet_pillow:
         return _pixels(image, at_least, fit, ours=False)
 
 
@@ -147,88 +174,57 @@ def _pixels(image: Image.Image, at_least: int | None, fit: Fit | None, *, ours: 
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise InputError(_too_large())
-    deep = image.mode in _DEEP_GREY or (image.mode == "I" and image.format == "PNG")
+    deep = _is_deep(image)
     if image.mode in {"I", "F"} and not deep:
         raise InputError("32-bit grey values have no defined range; save the image with 8 or 16 bits")
     if image.mode == "LAB":
         raise InputError("images in the LAB colour space can't be read; save it as RGB")
     # Only a decoder that nobody else uses may be told to decode less.
-    fraction = _fraction(image.size, at_least, fit) if ours and image.format in {"JPEG", "MPO"} else 1
+    fraction = jpeg_fraction(image.size, at_least, fit) if ours and image.format in {"JPEG", "MPO"} else 1
     needed = 0
     if (ours and image.format != "ICO") or getattr(image, "tile", None):  # otherwise it is loaded
         whole = (max(1, image.width // fraction), max(1, image.height // fraction))
-        needed = bytes_to_decode(image, fraction) + _window(whole, _AS_IT_IS, at_least, fit).result_bytes
+        needed = bytes_to_decode(image, fraction) + window(whole, AS_IT_IS, at_least, fit).result_bytes
     with reserved(needed):
         if fraction > 1:
             image.draft(None, (max(1, image.width // fraction), max(1, image.height // fraction)))
         try:
             image.load()
-            turn = _TURNS.get(orientation(image), _AS_IT_IS)
-            pixels = _converted(image, _window(image.size, turn, at_least, fit), deep=deep)
+            turn = _TURNS.get(orientation(image), AS_IT_IS)
+            pixels = _converted(image, window(image.size, turn, at_least, fit), profile_of(image))
         finally:
             if ours:  # while its memory still counts
                 image.close()
     return _upright(pixels, turn)
 
 
-def _fraction(size: tuple[int, int], at_least: int | None, fit: Fit | None) -> int:
-    """Return the divisor of a JPEG's size that can be decoded directly: 1, 2, 4 or 8."""
-    if at_least is None:
-        return 1
-    deciding = max(size) if fit == "pad" else min(size)
-    return next((divisor for divisor in (8, 4, 2) if deciding >= divisor * _DRAFT_GAP * at_least), 1)
-
-
-def _window(size: tuple[int, int], turn: tuple[bool, bool, bool], at_least: int | None, fit: Fit | None) -> _Window:
-    width, height = size
-    left = top = 0
-    if at_least is None:
-        return _Window(left, top, width, height, (1, 1))
-    edge = min(size)
-    deciding = {"stretch": size, "pad": (max(size), max(size))}.get(fit or "", (edge, edge))
-    across, down = (max(1, side // (_BLOCK_GAP * at_least)) for side in deciding)
-    if fit == "crop":
-        left, width = _middle(width, edge, -(-_REACH * edge // at_least), block=across, mirrored=turn[0])
-        top, height = _middle(height, edge, -(-_REACH * edge // at_least), block=down, mirrored=turn[1])
-    # Whole blocks only, from the middle: a block that reaches beyond the edge would move all that is beside it.
-    spare_x, spare_y = (extent % block if extent > block else 0 for extent, block in ((width, across), (height, down)))
-    return _Window(left + spare_x // 2, top + spare_y // 2, width - spare_x, height - spare_y, (across, down))
-
-
-def _middle(length: int, edge: int, margin: int, *, block: int, mirrored: bool) -> tuple[int, int]:
-    """Return start and length of the middle of an axis, with the same margin on both sides where there is room.
-
-    The resize that follows looks at pixels beyond the edge of what it keeps.
-    """
-    # Where one pixel can't be shared between two sides, the upright image decides.
-    start = (length - edge + mirrored) // 2
-    wanted = -(-margin // block) * block
-    room = min(start, length - edge - start) // block * block
-    margin = min(wanted, room)
-    return start - margin, edge + 2 * margin
-
-
-def _converted(image: Image.Image, window: _Window, *, deep: bool) -> NDArray[np.uint8]:
+def _converted(image: Image.Image, kept: Window, profile: Profile) -> NDArray[np.uint8]:
     """Convert and reduce an image strip by strip, since every step of a conversion takes a copy."""
-    result = np.empty(window.shape, np.uint8)
-    down = window.block[1]
-    rows = max(1, _STRIP // (window.width * down)) * down
-    right, bottom = window.left + window.width, window.top + window.height
-    for top in range(window.top, bottom, rows):
-        box = (window.left, top, right, min(top + rows, bottom))
+    result = np.empty(kept.shape, np.uint8)
+    down = kept.block[1]
+    rows = max(1, _STRIP // (kept.width * down)) * down
+    right, bottom = kept.left + kept.width, kept.top + kept.height
+    inverted = image.mode == "CMYK" and image.format in {"JPEG", "MPO"} and "adobe" not in image.info
+    for top in range(kept.top, bottom, rows):
+        box = (kept.left, top, right, min(top + rows, bottom))
         strip = image if box == (0, 0, *image.size) else image.crop(box)
-        rgb = _strip_to_rgb(strip, deep=deep)
-        if window.block != (1, 1):
-            rgb = rgb.reduce(window.block)
-        start = (top - window.top) // down
+        # Pillow inverts every CMYK JPEG, as Adobe's programs write them and say so.
+        rgb = _strip_to_rgb(ImageChops.invert(strip) if inverted else strip, profile, deep=_is_deep(image))
+        if kept.block != (1, 1):
+            rgb = rgb.reduce(kept.block)
+        if profile.mode in {"RGB", "L"}:
+            rgb = profile.to_srgb(rgb if profile.mode == "RGB" else rgb.getchannel(0))
+        start = (top - kept.top) // down
         result[start : start + rgb.height] = np.asarray(rgb)
     return result
 
 
-def _strip_to_rgb(strip: Image.Image, *, deep: bool) -> Image.Image:
+def _strip_to_rgb(strip: Image.Image, profile: Profile, *, deep: bool) -> Image.Image:
     if deep:
         upper = (np.asarray(strip).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
         return Image.fromarray(upper).convert("RGB")
+    if profile.mode == "CMYK":
+        return profile.to_srgb(strip)
     if strip.has_transparency_data:
         coloured = strip.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
@@ -284,41 +280,10 @@ def _too_large() -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return those of ``FORMATS`` that the installed Pillow can read."""
+    """Return those of ``FORMATS`` that the installed Pillow can read, with pillow-heif where that is installed."""
     Image.init()
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-class _QuietPillow:
-    """Keeps Pillow's warnings about odd but readable files from the user's terminal while an image is decoded.
-
-    Filters of warnings are the whole process's. ``warnings.catch_warnings`` would restore a list that another thread
-    has changed meanwhile; this adds one entry when the first of several threads begins to decode, and removes that
-    entry when the last one ends.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._decoding = 0
-        self._filters: list[Any] = []
-        self._added: list[Any] = []
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._decoding += 1
-            if self._decoding > 1:
-                return
-            self._filters = warnings.filters  # type: ignore[assignment]
-            before = len(self._filters)
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            # Where the user has the same filter, it is the user's that stays.
-            self._added = self._filters[:1] if len(self._filters) > before else []
-
-    def __exit__(self, *_error: object) -> None:
-        with self._lock:
-            self._decoding -= 1
-            if self._decoding == 0 and self._added and self._added[0] in self._filters:
-                self._filters.remove(self._added[0])
-
-
-_quiet_pillow = _QuietPillow()

@@ -19,11 +19,11 @@ from headstart.errors import InputError
 
 DECODING_BYTES = 2**29
 """Memory for all images of this process that are being decoded at one time."""
-_PER_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 6, "DIB": 6, "WEBP": 17, "AVIF": 16}
+_PER_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 6, "DIB": 6, "WEBP": 17, "AVIF": 16, "HEIF": 16}
 """Bytes for each pixel that a format's decoder takes, its result included, where that is all there is to say."""
 _COEFFICIENTS = 6
 """Bytes for each pixel of a JPEG whose scans hold one part of every pixel each; at a fraction of the size as well."""
-_WHOLE_FILE = {"TIFF", "WEBP", "AVIF", "JPEG2000"}
+_WHOLE_FILE = {"TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000"}
 """Formats whose compressed files are held in memory while they are decoded."""
 _TURNED, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 274, 278, 322, 323
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import ClassNames, SplitName, UInt8Image, UInt8Images
+from headstart.contracts import ClassNames, Fit, SplitName, UInt8Image, UInt8Images
 from headstart.data.arrays import BLOCK, release
 
 
@@ -53,12 +53,13 @@ class ImageSource(Protocol):
         """Return the path of an image's file relative to the data set's folder; empty where it has no file."""
         ...
 
-    def image(self, row: int, *, at_least: int | None = None) -> UInt8Image:
-        """Return an image: upright, RGB, uint8, shape (height, width, 3).
+    def image(self, row: int, *, at_least: int | None = None, fit: Fit | None = None) -> UInt8Image:
+        """Return an image: upright, RGB, uint8, shape (height, width, 3); several threads may ask at the same time.
 
         Args:
             row: Its place in the source.
-            at_least: Pixels that the shorter side must keep; a source may save work by decoding a large image reduced.
+            at_least: As for ``decode_file``: a source may save work by decoding a large image reduced.
+            fit: As for ``decode_file``: a source may leave out what the square does not show.
 
         Raises:
             DataError: The image can't be read; it is named.
@@ -108,9 +109,9 @@ class Subset:
         """SHA-256 of all identities in order: of which images this subset consists."""
         return hashlib.sha256("\n".join(self.identities).encode()).hexdigest()
 
-    def image(self, position: int, *, at_least: int | None = None) -> UInt8Image:
+    def image(self, position: int, *, at_least: int | None = None, fit: Fit | None = None) -> UInt8Image:
         """Return the image at a position of the subset, as ``ImageSource.image`` does."""
-        return self.source.image(int(self.rows[position]), at_least=at_least)
+        return self.source.image(int(self.rows[position]), at_least=at_least, fit=fit)
 
     def blocks(self) -> Iterator[UInt8Images]:
         """Yield the images as they are, in order and in blocks of one size: uint8, shape (k, height, width, 3)."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from PIL import Image
 from PIL import __version__ as pillow_version
 
-from headstart.data.decode import opened_image, orientation
+from headstart.data.decode import changes, opened_image, orientation
 from headstart.data.sources.listing import FoundFile
 from headstart.errors import InputError
 from headstart.home import cache_home
@@ -30,18 +30,6 @@ _BATCH = 2000
 """Files that are looked at before what was found is saved."""
 _SETTLED = 2 * 10**9
 """Nanoseconds after its last change in which a file could change again without its time of change showing it."""
-_CONVERTED = {
-    "1": "black and white",
-    "L": "grey",
-    "LA": "grey with transparency, laid on white",
-    "P": "palette",
-    "PA": "palette with transparency, laid on white",
-    "RGBA": "transparency laid on white",
-    "RGBa": "transparency laid on white",
-    "CMYK": "CMYK",
-    "I": "16-bit grey",
-}
-"""What becomes RGB, by Pillow's modes."""
 logger = logging.getLogger(__name__)
 
 
@@ -188,10 +176,9 @@ def look_at(path: Path) -> FileFacts:
     """Return the facts of a file, of which only the head is decoded."""
     try:
         with opened_image(path) as image:
-            turned = orientation(image) in range(2, 9)
             swapped = orientation(image) in range(5, 9)
             width, height = image.size[::-1] if swapped else image.size
-            return FileFacts(_sha256(path), image.format or "", width, height, _change(image, turned=turned))
+            return FileFacts(_sha256(path), image.format or "", width, height, "; ".join(changes(image)))
     except InputError as error:
         try:
             return FileFacts(_sha256(path), reason=str(error))
@@ -205,16 +192,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _change(image: Image.Image, *, turned: bool) -> str:
-    """Return what decoding an opened image changes, in words."""
-    if image.mode == "RGB" and image.has_transparency_data:
-        converted = "transparency laid on white"
-    elif image.mode == "P" and image.has_transparency_data:
-        converted = "palette with transparency, laid on white"
-    else:
-        converted = _CONVERTED.get(image.mode, "" if image.mode == "RGB" else image.mode)
-    frames = getattr(image, "is_animated", False)
-    words = ["turned"] * turned + [converted] * bool(converted) + ["first frame"] * frames
-    return "; ".join(words)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import ClassNames, UInt8Image
+from headstart.contracts import ClassNames, Fit, UInt8Image
 from headstart.data.decode import decode_file
 from headstart.data.sources.facts import FileFacts
 from headstart.data.sources.listing import FoundFile
@@ -55,10 +55,10 @@ class FileSource:
         """Return the path of an image's file relative to the root, with slashes."""
         return self.files[row].shown
 
-    def image(self, row: int, *, at_least: int | None = None) -> UInt8Image:
+    def image(self, row: int, *, at_least: int | None = None, fit: Fit | None = None) -> UInt8Image:
         """Return an image, as ``ImageSource.image`` does."""
         path = self.root / self.files[row].path
         try:
-            return decode_file(path, at_least=at_least)
+            return decode_file(path, at_least=at_least, fit=fit)
         except InputError as error:
             raise DataError(f"{visible(str(path))} can't be read: {error}.") from None

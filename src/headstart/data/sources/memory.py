@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import ClassNames, UInt8Image, UInt8Images
+from headstart.contracts import ClassNames, Fit, UInt8Image, UInt8Images
 from headstart.data.array_file import read_array, write_array
 from headstart.data.arrays import image_digests
 from headstart.files import sweep_leftovers
@@ -57,7 +57,7 @@ class ArraySource:
         """Return an empty path: no image has a file of its own."""
         return ""
 
-    def image(self, row: int, *, at_least: int | None = None) -> UInt8Image:  # noqa: ARG002
+    def image(self, row: int, *, at_least: int | None = None, fit: Fit | None = None) -> UInt8Image:  # noqa: ARG002
         """Return an image; it is there whole, whatever is asked for."""
         image: UInt8Image = self.array[row]
         return image
