@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -165,6 +165,30 @@ def sweep_leftovers(folder: Path, *, older_than: float = DAY) -> list[Path]:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 removed.append(path)
     return removed
+
+
+def drop_oldest(paths: Iterable[Path], *, limit: int, spare: Callable[[Path, float], bool]) -> None:
+    """Remove the files that were not used for longest until the rest has at most ``limit`` bytes.
+
+    Args:
+        paths: Files whose time of change says when they were last used.
+        limit: Bytes that all of them may have together.
+        spare: From a path and its time of change: whether the file stays in any case.
+    """
+    entries = []
+    # Other processes may clear away at the same time, and what can't be removed does no harm.
+    for path in paths:
+        with suppress(OSError):
+            state = path.stat()
+            entries.append((state.st_mtime, state.st_size, path))
+    excess = sum(size for _, size, _ in entries) - limit
+    for used, size, path in sorted(entries):
+        if excess <= 0:
+            return
+        if not spare(path, used):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                excess -= size
 
 
 @contextmanager

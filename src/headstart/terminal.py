@@ -87,6 +87,10 @@ class Terminal:
         )
 
 
+SILENT = Terminal(enabled=False)
+"""Shows nothing but warnings."""
+
+
 def visible(text: str) -> str:
     r"""Return a line whose control characters show as escapes, so that a file's name can't command the terminal.
 

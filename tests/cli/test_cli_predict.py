@@ -97,16 +97,16 @@ def test_a_folder_gives_every_format_that_can_be_read(folder, capsys, suffix):
 
 def test_what_a_folder_holds_besides_is_counted_and_named(folder, capsys):
     photos = folder / "photos"
-    for name in ("phone.heic", "deep/phone2.HEIC", "README"):
+    for name in ("phone.jxl", "deep/phone2.JXL", "README"):
         (photos / name).touch()
     assert predict(folder, photos) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
-    for told in ("Skipped 4 files", "2 .heic", "1 .txt", "phone.heic", "phone2.HEIC", "JPEG or PNG"):
+    for told in ("Skipped 4 files", "2 .jxl", "1 .txt", "phone.jxl", "phone2.JXL", "JPEG or PNG"):
         assert told in err
     assert predict(folder, photos, "--json") == 0
     skipped = json.loads(capsys.readouterr().out)["skipped"]
-    assert skipped == [str(photos / name) for name in ("README", "deep/phone2.HEIC", "notes.txt", "phone.heic")]
+    assert skipped == [str(photos / name) for name in ("README", "deep/phone2.JXL", "notes.txt", "phone.jxl")]
 
 
 def test_a_folder_that_may_not_be_searched_does_not_stop_the_others(folder, capsys, monkeypatch):

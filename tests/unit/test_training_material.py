@@ -37,11 +37,12 @@ def test_images_are_kept_as_large_as_some_part_of_the_run_needs_them():
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_the_recipe_says_how_images_are_fitted(dataset, fit):
+def test_the_recipe_says_how_images_are_fitted(own_home, dataset, fit):
     material = prepare(load_recipe(RECIPE, {"fit": fit}), dataset, torch.device("cpu"), progress=False)
     assert (material.preprocess.fit, material.preprocess.size) == (fit, 24)
     assert (len(material.train), len(material.val)) == (27, 3)
     assert material.train.stacks[0].shape == (27, 28, 28, 3)
     assert material.val.stacks[0].shape == (3, 24, 24, 3)
     expected = material.preprocess.square(material.val.subset.image(1))
-    assert np.array_equal(material.val.stacks[0][1], expected), "validation sees what a prediction will see"
+    seen = material.val.stacks[0][material.val.place[[1]]][0]
+    assert np.array_equal(seen, expected), "validation sees what a prediction will see"

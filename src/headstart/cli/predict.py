@@ -16,9 +16,7 @@ from headstart.terminal import visible
 if TYPE_CHECKING:
     from headstart.inference.predictor import FilePrediction
 
-_UNREADABLE_IMAGES = frozenset(
-    {".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
-)
+_UNREADABLE_IMAGES = frozenset({".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
 """Endings of images that headstart can't read, which deserve more than being passed over."""
 _NAMED = 5
 """How many files a message names."""

@@ -60,23 +60,36 @@ def read_array(path: Path) -> Stored | None:
     """
     try:
         with path.open("rb") as file:
-            end = _checked_end(file)
-            file.seek(0)
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"version {version} of the .npy format")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            start = file.tell()
-            values: NDArray[Any] = np.memmap(file, dtype, "r", offset=start, shape=shape)
-            file.seek(start + values.nbytes)
-            facts = json.loads(file.read(end - start - values.nbytes))
-            if not isinstance(facts, dict):
-                raise ValueError("no facts")
+            return _stored(file, _checked_end(file))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         logger.warning("%s is damaged and is computed again (%s).", path, error)
         return None
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the facts beside an array without a look at its values, so that they may be damaged; empty if they are."""
+    try:
+        with path.open("rb") as file:
+            return _stored(file, file.seek(0, 2) - _CHECKSUM_LINE).facts
+    except (OSError, ValueError):
+        return {}
+
+
+def _stored(file: BinaryIO, end: int) -> Stored:
+    """Return what is in a file before its checksum, which begins at ``end``."""
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"version {version} of the .npy format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    start = file.tell()
+    values: NDArray[Any] = np.memmap(file, dtype, "r", offset=start, shape=shape)
+    file.seek(start + values.nbytes)
+    facts = json.loads(file.read(end - start - values.nbytes))
+    if not isinstance(facts, dict):
+        raise ValueError("no facts")
     return Stored(values, facts)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headstart.compute.processes import ALONE, Processes
 from headstart.contracts import ClassNames, UInt8Images, listed
+from headstart.data.arrays import BLOCK
 from headstart.data.augment import DRAWS, Augmentation, augment, to_device
 from headstart.data.mixing import mix
 from headstart.data.preprocess import Preprocess
@@ -84,7 +85,9 @@ class Resident:
         for number, stack in enumerate(squares.stacks):
             members = np.flatnonzero(squares.stack == number)
             place[members] = np.arange(len(members))
-            stacks.append(torch.from_numpy(stack[squares.place[members]]).to(device))
+            # Part by part, since all of them together may be more than the host has memory for.
+            parts = np.array_split(squares.place[members], len(members) // BLOCK + 1)
+            stacks.append(torch.cat([torch.from_numpy(stack[part]).to(device) for part in parts]))
         return cls(tuple(stacks), place)
 
 

@@ -148,6 +148,12 @@ class Preprocess:
         facts |= {"crop_pct": float(self.crop_pct), "code": CODE_VERSION}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
+    def square_fingerprint(self, side: int) -> str:
+        """Return the SHA-256 of what decides ``square``: several network inputs may share their squares."""
+        edge = list(map(float, self.mean)) if self.fit == "pad" else None
+        facts = {"fit": self.fit, "kernel": self.interpolation, "side": side, "edge": edge, "code": CODE_VERSION}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
     def _scaled(
         self, image: UInt8Image, height: int, width: int, *, box: tuple[int, int, int, int] | None = None
     ) -> UInt8Image:

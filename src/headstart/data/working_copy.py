@@ -1,10 +1,11 @@
 """Every image of a split as a square of uint8, decoded once: what batches, features and measuring read from."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -12,12 +13,20 @@ from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 from torch import Tensor
 
-from headstart.contracts import UInt8Images
+from headstart.compute.device import available_cores
+from headstart.contracts import UInt8Image, UInt8Images
+from headstart.data.decode import CODE_VERSION
 from headstart.data.preprocess import Preprocess
+from headstart.data.square_cache import Packed, SquareCache
 from headstart.data.subset import Subset
+from headstart.errors import ImagesError, InputError
+from headstart.terminal import SILENT, Terminal
 
 Places: TypeAlias = NDArray[np.int64] | slice
 """Which of several images are meant."""
+_CHUNK = 16
+"""Images that a thread decodes before another may take its place."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +35,15 @@ class Squares:
 
     Attributes:
         subset: Which images, with their labels and identities.
-        stacks: Squares of one side each, uint8, shape (k, s, s, 3); may be memory-mapped.
+        stacks: Squares of one side each, uint8, shape (k, s, s, 3), to be indexed with places; those of a cache lie on
+            the disk and hold other images as well.
         stack: Number of the stack that holds each image, shape (n,).
         place: Place of each image in its stack, shape (n,).
         made_by: What made the squares out of the images; empty where each square is the image itself.
     """
 
     subset: Subset
-    stacks: tuple[UInt8Images, ...] = field(repr=False)
+    stacks: tuple[UInt8Images | Packed, ...] = field(repr=False)
     stack: NDArray[np.int64] = field(repr=False)
     place: NDArray[np.int64] = field(repr=False)
     made_by: str = ""
@@ -87,34 +97,112 @@ class Squares:
         return made
 
 
-def working_copy(subset: Subset, preprocess: Preprocess, *, side: int | None = None) -> Squares:
+def working_copy(
+    subset: Subset, preprocess: Preprocess, *, side: int | None = None, terminal: Terminal = SILENT
+) -> Squares:
     """Return the images of a subset as squares; nothing is copied where they lie in an array of small squares.
+
+    All others are decoded and reduced once for all runs, and then read from headstart's cache.
 
     Args:
         subset: Which images.
         preprocess: How an image becomes a square.
         side: Largest side of a square, in pixels; ``preprocess.side`` when None. For images that are used at several
             sizes it is the largest of them.
+        terminal: Where progress is shown.
 
     Raises:
-        DataError: An image can't be read; it is named.
+        ImagesError: Images can't be read; it has the reason for each of them, by row.
+        WriteError: The cache can't be written; what it holds already stays whole.
     """
-    array, limit = subset.source.array, side or preprocess.side
-    if array is not None and array.shape[1] == array.shape[2] <= limit:
+    limit = side or preprocess.side
+    if (array := _small_squares(subset, limit)) is not None:
         # A plain array over the same memory: parts of a mapped one would be mapped ones by type, though not in fact.
         return Squares(subset, (np.asarray(array),), np.zeros(len(subset), np.int64), subset.rows)
-    return _reduced(subset, preprocess, limit)
+    cache = SquareCache(_made_by(preprocess, limit))
+    if bad := _complete(cache, subset, preprocess, limit, terminal):
+        raise ImagesError(bad, of=len(subset))
+    stacks, stack, place = cache.stacks(subset.identities)
+    return Squares(subset, stacks, stack, place, cache.made_by)
 
 
-def _reduced(subset: Subset, preprocess: Preprocess, side: int) -> Squares:
-    """Read every image once and keep its square in memory."""
-    by_side: dict[int, list[UInt8Images]] = defaultdict(list)
-    sides, place = np.empty(len(subset), np.int64), np.empty(len(subset), np.int64)
-    for position in range(len(subset)):
-        square = preprocess.square(subset.image(position, at_least=side), side=side)
-        sides[position], place[position] = len(square), len(by_side[len(square)])
-        by_side[len(square)].append(square)
-    found = sorted(by_side)
-    stacks = tuple(np.stack(by_side.pop(edge)) for edge in found)
-    made_by = f"{preprocess.fingerprint()} {side} Pillow {pillow_version}"
-    return Squares(subset, stacks, np.searchsorted(found, sides), place, made_by)
+def decode_once(
+    subset: Subset, preprocess: Preprocess, *, side: int | None = None, terminal: Terminal = SILENT
+) -> dict[int, str]:
+    """Decode all images of a subset that the cache does not hold yet; a later ``working_copy`` opens no image file.
+
+    Args:
+        subset: As for ``working_copy``, like the rest.
+        preprocess: How an image becomes a square.
+        side: Largest side of a square, in pixels.
+        terminal: Where progress is shown.
+
+    Returns:
+        Why each image that can't be read can't be, by its row in the source: all of them are found in one go.
+
+    Raises:
+        WriteError: The cache can't be written; what it holds already stays whole.
+    """
+    limit = side or preprocess.side
+    if _small_squares(subset, limit) is not None:
+        return {}
+    return _complete(SquareCache(_made_by(preprocess, limit)), subset, preprocess, limit, terminal)
+
+
+def _small_squares(subset: Subset, side: int) -> UInt8Images | None:
+    array = subset.source.array
+    return array if array is not None and array.shape[1] == array.shape[2] <= side else None
+
+
+def _made_by(preprocess: Preprocess, side: int) -> str:
+    return f"{preprocess.square_fingerprint(side)} decoder {CODE_VERSION} Pillow {pillow_version}"
+
+
+def _complete(
+    cache: SquareCache, subset: Subset, preprocess: Preprocess, side: int, terminal: Terminal
+) -> dict[int, str]:
+    """Decode what the cache lacks of a subset, and return the reasons for what can't be read, by row."""
+    if not cache.missing(subset.identities):
+        return {}
+    with cache.alone(waiting=lambda: terminal.say("Waiting for another process that decodes images in the same way.")):
+        missing = cache.missing(subset.identities)
+        # Of equal images one is decoded.
+        positions = {identity: position for position, identity in enumerate(subset.identities) if identity in missing}
+
+        def square(position: int) -> UInt8Image | str:
+            try:
+                image = subset.image(position, at_least=side, fit=preprocess.fit)
+            except InputError as error:
+                return str(error)
+            reduced: UInt8Image = preprocess.square(image, side=side).copy()  # a part of an image would keep all of it
+            return reduced
+
+        reasons: dict[str, str] = {}
+        with terminal.bar("Decoding images", len(positions)) as advance, cache.writer() as add:
+            for identity, found in zip(positions, _ahead(square, list(positions.values())), strict=True):
+                if isinstance(found, str):
+                    reasons[identity] = found
+                else:
+                    add(identity, found)
+                advance(1)
+        cache.check(set(subset.identities) - reasons.keys())
+    named = zip(subset.rows.tolist(), subset.identities, strict=True)
+    return {row: reasons[identity] for row, identity in named if identity in reasons}
+
+
+def _ahead(make: Callable[[int], _T], positions: list[int]) -> Iterator[_T]:
+    """Yield what ``make`` makes of each position, in order, while threads are a few hundred images ahead."""
+    threads = available_cores() + 1
+    chunks = (positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK))
+    pending: deque[Future[list[_T]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="headstart-decode") as pool:
+        try:
+            for chunk in chunks:
+                pending.append(pool.submit(lambda part: [make(position) for position in part], chunk))
+                if len(pending) > 3 * threads:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

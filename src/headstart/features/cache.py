@@ -23,7 +23,7 @@ from headstart.data.array_file import Stored, read_array, write_array
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import Places, Squares
 from headstart.errors import WriteError
-from headstart.files import sweep_leftovers
+from headstart.files import drop_oldest, sweep_leftovers
 from headstart.home import cache_home
 from headstart.models import fold, heads
 from headstart.models.heads import head_of, pooled_features
@@ -112,7 +112,7 @@ def frozen_features(
     except OSError as error:
         advice = "Or name another folder in the environment variable HEADSTART_HOME."
         raise WriteError(folder, error, advice) from error
-    _make_room(folder, keep=path)
+    drop_oldest(folder.glob("*.npy"), limit=CACHE_BYTES, spare=lambda entry, _: entry == path)
     # What lies on the disk need not stay in memory.
     stored = _known(path, facts, len(squares))
     return Features(stored.values if stored else values, 0.0)
@@ -188,23 +188,3 @@ def _structure(module: nn.Module) -> str:
         if layer not in beyond and not isinstance(layer, nn.Dropout)
     ]
     return hashlib.sha256("\n".join(layers).encode()).hexdigest()
-
-
-def _make_room(folder: Path, *, keep: Path) -> None:
-    """Remove the features that were not used for longest until the rest fits into the cache."""
-    entries = []
-    # Other processes may clear away at the same time, and what can't be removed is none of this run's business.
-    for path in folder.glob("*.npy"):
-        with suppress(OSError):
-            state = path.stat()
-            entries.append((state.st_mtime, state.st_size, path))
-    excess = sum(size for _, size, _ in entries) - CACHE_BYTES
-    for _, size, path in sorted(entries):
-        if excess <= 0:
-            return
-        if path != keep:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-                # Earlier versions kept the facts in a file of their own.
-                path.with_suffix(".json").unlink(missing_ok=True)
-                excess -= size

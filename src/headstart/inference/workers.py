@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
+from headstart.compute.device import available_cores
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -22,7 +24,7 @@ class Workers:
 
     def __init__(self, count: int | None) -> None:
         """Set the number of threads; one for each core that this process may use when None."""
-        self.count = count or _cores()
+        self.count = count or available_cores()
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
@@ -38,7 +40,3 @@ class Workers:
 
     def __reduce__(self) -> tuple[type["Workers"], tuple[int]]:
         return Workers, (self.count,)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

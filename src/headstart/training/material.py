@@ -21,6 +21,7 @@ from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel
 from headstart.models.freeze import count_stages, freeze
 from headstart.models.heads import build_classifier
 from headstart.recipe.schema import Recipe
+from headstart.terminal import Terminal
 from headstart.training.class_weights import class_weights
 
 logger = logging.getLogger(__name__)
@@ -128,8 +129,8 @@ def assemble(
     train_side, val_side = working_sides(recipe)
     return Material(
         dataset=dataset,
-        train=working_copy(train, preprocess, side=train_side),
-        val=working_copy(val, preprocess, side=val_side),
+        train=working_copy(train, preprocess, side=train_side, terminal=Terminal(enabled=progress)),
+        val=working_copy(val, preprocess, side=val_side, terminal=Terminal(enabled=progress)),
         backbone=backbone,
         classifier=classifier.eval().to(device),
         folds=folds,

@@ -1,0 +1,189 @@
+"""Squares on disk: files that hold many squares of one side each, and never change once they are written.
+
+Each way to make squares has a folder of its own, and each file in it says whose squares it holds. Files are written
+whole or not at all and carry a checksum, so that a killed process, a full disk or a flipped bit costs only images that
+are decoded again.
+"""
+
+import errno
+import hashlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.contracts import UInt8Image, UInt8Images
+from headstart.data.array_file import read_array, read_facts, write_array
+from headstart.data.arrays import release
+from headstart.errors import WriteError
+from headstart.files import DAY, alone, drop_oldest, sweep_leftovers
+from headstart.home import ADVICE, cache_home
+
+CACHE_BYTES = 30 * 10**9
+"""Squares of about 600,000 images of 128 pixels; what was not used for longest makes way."""
+FILE_BYTES = 2**26
+"""Squares that are held in memory before they are written."""
+_TOUCHED_BYTES = 2**26
+"""Squares that are read before their pages are given back."""
+_FULL = "`headstart cache --clear squares` makes room there. " + ADVICE
+
+
+class Packed:
+    """Squares of one side that lie in several mapped files, to be indexed with places as one array would be.
+
+    Attributes:
+        shape: (squares, side, side, 3)
+    """
+
+    def __init__(self, parts: Sequence[UInt8Images]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+        self._touched = 0
+        side = parts[0].shape[1]
+        self.shape = (int(self._ends[-1]), side, side, 3)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, places: NDArray[np.int64]) -> UInt8Images:
+        """Return a copy of the squares at places of shape (k,): shape (k, side, side, 3)."""
+        squares = np.empty((len(places), *self.shape[1:]), np.uint8)
+        numbers = np.searchsorted(self._ends, places, side="right")
+        for number in np.unique(numbers).tolist():
+            here, part = np.flatnonzero(numbers == number), self._parts[number]
+            squares[here] = part[places[here] - (self._ends[number] - len(part))]
+        # Mapped pages count as this process's memory, which must not grow with the number of images.
+        self._touched += squares.nbytes
+        if self._touched > _TOUCHED_BYTES:
+            self._touched = 0
+            for part in self._parts:
+                release(part)
+        return squares
+
+
+class SquareCache:
+    """The squares on disk that were made in one way.
+
+    Attributes:
+        made_by: What decides a square besides its image; the key of the folder.
+    """
+
+    def __init__(self, made_by: str) -> None:
+        self.made_by = made_by
+        self._folder = cache_home() / "squares" / hashlib.sha256(made_by.encode()).hexdigest()[:32]
+        self._identities: dict[Path, list[str]] = {}
+        self._squares: dict[Path, UInt8Images] = {}
+        self._known: dict[str, tuple[Path, int]] = {}
+
+    def missing(self, identities: Collection[str]) -> set[str]:
+        """Return whose squares are not there, or damaged; every file that has others of them is checked to the end."""
+        wanted = set(identities) - self._known.keys()
+        for path in sorted(self._folder.glob("*.npy")):
+            if not wanted:
+                break
+            if path not in self._identities:
+                self._identities[path] = self._listed(path)
+            found = {one: place for place, one in enumerate(self._identities[path]) if one in wanted}
+            if found and self._whole(path):
+                self._known |= {identity: (path, place) for identity, place in found.items()}
+                wanted -= found.keys()
+        return wanted
+
+    def check(self, identities: Collection[str]) -> None:
+        """Raise WriteError where squares that were just written can't be read again."""
+        if self.missing(identities):
+            raise WriteError(
+                self._folder, OSError(errno.EIO, "what was written there is not read back as it was"), ADVICE
+            )
+
+    def _listed(self, path: Path) -> list[str]:
+        facts = read_facts(path)
+        listed = facts.get("identities")
+        return listed if isinstance(listed, list) and facts.get("made_by") == self.made_by else []
+
+    def _whole(self, path: Path) -> bool:
+        if path in self._squares:
+            return True
+        stored = read_array(path)
+        if stored is None or stored.values.ndim != 4 or len(stored.values) != len(self._identities[path]):
+            # Its images are decoded again, into another file.
+            with suppress(OSError):
+                path.unlink()
+            self._identities[path] = []
+            return False
+        self._squares[path] = stored.values
+        # The age decides what goes when the cache is full; a cache that is only read has none to set.
+        with suppress(OSError):
+            os.utime(path)
+        return True
+
+    def stacks(self, identities: Sequence[str]) -> tuple[tuple[Packed, ...], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the squares of images, none of which is missing: stacks by side, and each image's stack and place."""
+        used = sorted({self._known[identity][0] for identity in identities})
+        by_side: dict[int, list[Path]] = defaultdict(list)
+        for path in used:
+            by_side[self._squares[path].shape[1]].append(path)
+        start: dict[Path, tuple[int, int]] = {}
+        for number, side in enumerate(sorted(by_side)):
+            before = 0
+            for path in by_side[side]:
+                start[path] = number, before
+                before += len(self._squares[path])
+        stacks = tuple(Packed([self._squares[path] for path in by_side[side]]) for side in sorted(by_side))
+        found = [(start[path], place) for path, place in (self._known[identity] for identity in identities)]
+        stack = np.array([number for (number, _), _ in found], np.int64)
+        return stacks, stack, np.array([before + place for (_, before), place in found], np.int64)
+
+    def alone(self, *, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Keep other processes from decoding images in the same way; ``waiting`` is called where one does already."""
+        return alone(self._folder.with_suffix(".lock"), waiting=waiting, advice=ADVICE)
+
+    @contextmanager
+    def writer(self) -> Iterator[Callable[[str, UInt8Image], None]]:
+        """Yield what takes identities and squares; only whoever is alone may write.
+
+        Raises:
+            WriteError: The disk is full or the folder can't be written.
+        """
+        squares: dict[int, dict[str, UInt8Image]] = defaultdict(dict)
+        held = 0
+
+        def add(identity: str, square: UInt8Image) -> None:
+            nonlocal held
+            squares[len(square)][identity] = square
+            held += square.nbytes
+            if held >= FILE_BYTES:
+                flush()
+
+        def flush() -> None:
+            nonlocal held
+            for alike in squares.values():
+                self._write(list(alike), np.stack(list(alike.values())))
+            squares.clear()
+            held = 0
+
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            sweep_leftovers(self._folder, older_than=0)
+        except OSError as error:
+            raise WriteError(self._folder, error, ADVICE) from error
+        yield add
+        flush()
+        newest = time.time() - DAY
+        # What was used lately may be in use.
+        files = cache_home().glob("squares/*/*.npy")
+        drop_oldest(files, limit=CACHE_BYTES, spare=lambda _, used: used > newest)
+
+    def _write(self, identities: list[str], squares: UInt8Images) -> None:
+        name = hashlib.sha256("\n".join(identities).encode()).hexdigest()[:32]
+        try:
+            write_array(self._folder / f"{name}.npy", squares, {"made_by": self.made_by, "identities": identities})
+        except OSError as error:
+            raise WriteError(self._folder, error, _FULL) from error
+        # Until all is known again, what a file of this name held before is not.
+        self._identities.pop(self._folder / f"{name}.npy", None)
