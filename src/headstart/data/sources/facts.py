@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
 from PIL import __version__ as pillow_version
 
 from headstart.data.decode import changes, opened_image, orientation
@@ -24,7 +23,7 @@ from headstart.data.sources.listing import FoundFile
 from headstart.errors import InputError
 from headstart.home import cache_home
 
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK = 2**20
 _BATCH = 2000
 """Files that are looked at before what was found is saved."""
@@ -83,7 +82,8 @@ class FactIndex:
         rows = [
             (os.fsencode(file.path), file.size, file.modified, *facts)
             for file, facts in files
-            if facts.sha256 and file.modified < settled
+            # What an installation can change is asked again.
+            if facts.sha256 and file.modified < settled and "pip install" not in facts.reason
         ]
         try:
             with closing(self._open()) as database, database:
