@@ -57,7 +57,7 @@ def array_source(side):
 
 def pixels_of(squares):
     """Every square, in order."""
-    return [squares.stacks[k][np.array([j])][0] for k, j in zip(squares.stack, squares.place, strict=True)]
+    return [squares.stacks[k][j] for k, j in zip(squares.stack.tolist(), squares.place.tolist(), strict=True)]
 
 
 def test_an_array_of_small_squares_is_its_own_working_copy():

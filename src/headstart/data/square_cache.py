@@ -50,8 +50,11 @@ class Packed:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, places: NDArray[np.int64]) -> UInt8Images:
-        """Return a copy of the squares at places of shape (k,): shape (k, side, side, 3)."""
+    def __getitem__(self, places: NDArray[np.int64] | int) -> UInt8Images:
+        """Return a copy of the squares at places of shape (k,), shape (k, side, side, 3); or of the one at a place."""
+        if isinstance(places, int):
+            one: UInt8Image = self[np.array([places])][0]
+            return one
         squares = np.empty((len(places), *self.shape[1:]), np.uint8)
         numbers = np.searchsorted(self._ends, places, side="right")
         for number in np.unique(numbers).tolist():
