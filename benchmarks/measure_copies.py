@@ -78,7 +78,7 @@ def measured(images: list[np.ndarray], count: int) -> dict:
         "share_not_flagged_before": round(len(false - natural) / len(everything), 4),
         "correlations_of_false_pairs": np.histogram(
             [c for pair, c in zip(pairs.tolist(), correlations, strict=True) if not set(pair) & planted],
-            bins=[0.75, 0.8, 0.85, 0.9, 0.95, 1.01],
+            bins=[0.8, 0.85, 0.9, 0.95, 1.01],
         )[0].tolist(),
         "seconds_to_reduce": round(read - started, 2),
         "seconds_to_compare": round(done - read, 2),

@@ -14,7 +14,7 @@ from headstart.inspection import duplicates
 
 RELATIONS = ("within a class", "across classes", "across splits", "across splits and classes")
 """How far the images of a group of copies can be apart; copies in several classes have contradictory labels."""
-CORRELATIONS = (PIXEL_THRESHOLD, 0.8, 0.85, 0.9, 0.95)
+CORRELATIONS = (PIXEL_THRESHOLD, 0.85, 0.9, 0.95)
 """Limits at which copies of test images are counted, from what may be meant to what can't be denied."""
 
 
