@@ -71,6 +71,25 @@ def test_averages_over_classes_come_first_where_classes_are_uneven(make_evaluate
     assert "Balanced" not in even.words
 
 
+def test_copies_and_what_they_are_worth_are_told(make_evaluated_run):
+    run = make_evaluated_run()
+    found = {"exact": 2, "contradictory": 1, "contradictory_files": [["cat/1.png", "dog/1.png"]]}
+    near = {"near": 30, "test_with_copy_in_train_if_ignored": 7, "test_if_ignored": 50}
+    data = json.loads((run.path / "environment.json").read_text())["data"]
+    run.change("environment.json", data=data | {"copies": found | near})
+    page = report(run)
+    assert "7 of 50 test images would have had a copy in train" in page.words
+    assert "cat/1.png = dog/1.png" in page.words
+    lines = (run.path / "split_manifest.csv").read_text().splitlines()
+    train, test = lines[1].split(","), next(line for line in lines if ",test," in line).split(",")
+    (run.path / "split_manifest.csv").write_text(
+        "\n".join([*lines, ",".join([test[0], "train", train[2], "9999"])]) + "\n"
+    )
+    words = report(run).words
+    assert "1 test image also occurs in the training" in words
+    assert re.search(r"Accuracy is (100|0)\.00% on them and \d+\.\d+% on the others", words)
+
+
 def test_the_page_is_one_file_that_loads_and_runs_nothing(make_evaluated_run):
     run = make_evaluated_run()
     page = report(run)

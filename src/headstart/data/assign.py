@@ -1,9 +1,10 @@
 """The split of each image, decided by its content: for data sets that come without a validation or test split.
 
 Images that hang together (copies, and images of one group such as a patient or a video) form a cluster, and a cluster
-is never divided. Each cluster has a number between 0 and 1 that follows from its content alone: the least hash of its
-members. Clusters below the test share are tested on, those in the next stretch validate, the rest train. So the result
-depends on no order, no random generator and no other image, and a data set that grows keeps its splits.
+is never divided. Each cluster has two numbers between 0 and 1 that follow from its content: the least hashes of its
+members. A cluster whose first number is below the test share is tested on; of the others, one whose second number is
+below the validation share validates; the rest train. So the result depends on no order, no random generator and no
+other image, and a data set that grows keeps its splits.
 """
 
 import hashlib
@@ -92,7 +93,7 @@ def assign(
         images: What to split.
         test_fraction: Share of the images to test on, in (0, 1); ``TEST_FRACTION`` when None.
         val_fraction: Share of the images not in test to validate on, in (0, 1); by size when None.
-        seed: Decides the draw. Runs that are to be compared need the same.
+        seed: Decides what validates, and nothing else: runs with different seeds are tested on the same images.
 
     Raises:
         DataError: A share out of range, no image, or a class that is too small to be trained and tested; it is named.
@@ -111,13 +112,11 @@ def assign(
     test = (test_fraction or TEST_FRACTION) if "test" in drawn else None
     val = (val_fraction or _val_fraction(count)) if "val" in drawn else None
     clusters = _clusters(images)
-    numbers = _numbers(images, clusters, seed)
-    limit = test or 0.0
-    below_val = limit + (val or 0.0) * (1.0 - limit)
-    homes = np.where(numbers < limit, "test", np.where(numbers < below_val, "val", "train")).astype("<U5")
+    tested, validated = _numbers(images, clusters, "test"), _numbers(images, clusters, f"val {seed}")
+    homes = np.where(tested < (test or 0.0), "test", np.where(validated < (val or 0.0), "val", "train")).astype("<U5")
     for split in _SPLITS:
         homes[clusters[given == split]] = "train" if all_given else split
-    draw = _Draw(images, given, clusters, numbers, homes)
+    draw = _Draw(images, given, clusters, (tested, validated), homes)
     required: tuple[SplitName, ...] = ("train", *drawn)
     for split in required:
         draw.fill(split)
@@ -152,10 +151,10 @@ def _clusters(images: Candidates) -> NDArray[np.int64]:
     return np.unique([root(row) for row in range(len(parent))], return_inverse=True)[1].astype(np.int64)
 
 
-def _numbers(images: Candidates, clusters: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Return the number of each cluster, in [0, 1), shape (clusters,): the least hash of its members."""
+def _numbers(images: Candidates, clusters: NDArray[np.int64], purpose: str) -> NDArray[np.float64]:
+    """Return the number of each cluster, in [0, 1), shape (clusters,): the least hash of its members for a purpose."""
     groups = images.groups or [None] * len(clusters)
-    keys = (f"{seed} {group or identity}" for group, identity in zip(groups, images.identities, strict=True))
+    keys = (f"{purpose} {group or identity}" for group, identity in zip(groups, images.identities, strict=True))
     hashes = [int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8], "big") for key in keys]
     numbers = np.ones(clusters.max() + 1)
     np.minimum.at(numbers, clusters, np.array(hashes, dtype=np.float64) / 2**64)
@@ -170,12 +169,12 @@ class _Draw:
         images: Candidates,
         given: NDArray[np.str_],
         clusters: NDArray[np.int64],
-        numbers: NDArray[np.float64],
+        numbers: tuple[NDArray[np.float64], NDArray[np.float64]],
         homes: NDArray[np.str_],
     ) -> None:
         self.images, self.given, self.homes = images, given, homes
-        self._numbers = numbers
-        self._fixed = np.zeros(len(numbers), dtype=np.bool_)
+        self._tested, self._validated = numbers
+        self._fixed = np.zeros(len(homes), dtype=np.bool_)
         self._fixed[clusters[given != ""]] = True
         free, classes = given == "", len(images.classes)
         # Every cluster with each of its classes: sorted by cluster, and by class.
@@ -195,9 +194,10 @@ class _Draw:
     def fill(self, split: SplitName) -> None:
         """Move a cluster into a split for each class without an image there, as far as it has one to spare."""
         for label in self.lacking(split):
+            numbers = self._validated if split == "val" else self._tested
             own = self._of_class[label][~self._fixed[self._of_class[label]]]
             # What was drawn to be tested on goes on to validation only where nothing else can.
-            own = own[np.lexsort((self._numbers[own], (self.homes[own] == "test") & (split == "val")))]
+            own = own[np.lexsort((numbers[own], (self.homes[own] == "test") & (split == "val")))]
             for cluster in (own[::-1] if split == "train" else own).tolist():
                 # A cluster of several classes may have come meanwhile.
                 if not self._counts[split][label] and self._may_move(cluster, split):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Container
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -77,6 +77,9 @@ class Dataset:
         ledger: What became of every file; None where the images lie in arrays.
         licence: Licence of the images, where the data set tells it.
         notes: How the splits were drawn, as sentences for people.
+        copies: Number of images that are exact copies of others, of images with near copies (None where they were not
+            looked for), of test images that would have a near copy in train if these were ignored, and of equal images
+            with contradictory labels, with files; None where images lie in arrays.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Dataset:
     ledger: Ledger | None = None
     licence: str | None = None
     notes: tuple[str, ...] = ()
+    copies: dict[str, Any] | None = None
 
 
 def load_dataset(
@@ -152,6 +156,7 @@ def _from_files(name: str, options: FileOptions, limit: int | None, terminal: Te
         ledger=parts.ledger,
         licence=fetched.licence if fetched else None,
         notes=parts.notes,
+        copies=parts.copies,
     )
 
 

@@ -5,14 +5,15 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, SplitName, listed
 from headstart.data.assign import Assignment, Candidates, assign
+from headstart.data.copies import count_copies, count_near, find_near_copies, told
 from headstart.data.ledger import Ledger, LedgerRow
 from headstart.data.sources.facts import FileFacts, find_facts
 from headstart.data.sources.files import FileSource
@@ -33,6 +34,7 @@ class FileOptions:
         label_column: Column of a table that holds the labels.
         group_column: Column of a table that holds the groups.
         group_from: Regular expression whose first group, in an image's path, names the image's group.
+        near_copies: Whether near copies stay in one split where splits are drawn, or are not looked for.
         labels_from: CSV file with corrected labels.
         on_bad: Whether images that can't be read stop everything, or are left out.
         val_fraction: Share of the images that is held out for validation.
@@ -44,6 +46,7 @@ class FileOptions:
     label_column: str | None = None
     group_column: str | None = None
     group_from: str | None = None
+    near_copies: Literal["together", "ignore"] = "together"
     labels_from: str | None = None
     on_bad: Literal["fail", "skip"] = "fail"
     val_fraction: float = 0.1
@@ -62,6 +65,7 @@ class FileParts:
         sha256: Of all images that can be read, with their labels, and the splits that they come in.
         ledger: What became of every file.
         notes: What was drawn, as sentences for people.
+        copies: Counts of copies; see ``Dataset.copies``.
     """
 
     train: Subset
@@ -70,6 +74,7 @@ class FileParts:
     sha256: str
     ledger: Ledger
     notes: tuple[str, ...]
+    copies: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     files = tuple(listing.files[i] for i in good)
     targets = np.array([index[file.label] for file in files], np.int64)
     images = _Images(files, tuple(facts[i] for i in good), classes, targets, _groups(files))
-    assignment = _assigned(images, options)
+    everything = _source(listing, images, np.arange(len(files)))
+    assignment, copies = _assigned(images, everything, options, terminal)
     splits = cast(list[SplitName], assignment.splits.tolist())
     kept = _limited(images, splits, limit)
     parts = {
@@ -131,7 +137,8 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
         test=Subset.whole(sources["test"], "test"),
         sha256=_sha256(images),
         ledger=_ledger(listing, facts, {i: (splits[n], bool(kept[n])) for n, i in enumerate(good)}),
-        notes=assignment.notes,
+        notes=(*assignment.notes, *told(copies)),
+        copies=copies,
     )
 
 
@@ -165,19 +172,35 @@ def _source(listing: Listing, images: _Images, rows: NDArray[np.int64]) -> FileS
     )
 
 
-def _assigned(images: _Images, options: FileOptions) -> Assignment:
-    return assign(
-        Candidates(
-            identities=[facts.sha256 for facts in images.facts],
-            labels=images.targets,
-            classes=images.classes,
-            groups=[file.group or None for file in images.files],
-            given=[file.split or None for file in images.files],
-        ),
-        test_fraction=options.test_fraction,
-        val_fraction=options.val_fraction,
-        seed=options.seed,
+def _assigned(
+    images: _Images, source: FileSource, options: FileOptions, terminal: Terminal
+) -> tuple[Assignment, dict[str, Any]]:
+    """Return the split of each image, and what is known of copies."""
+    given = [file.split or None for file in images.files]
+    candidates = Candidates(
+        identities=[facts.sha256 for facts in images.facts],
+        labels=images.targets,
+        classes=images.classes,
+        groups=[file.group or None for file in images.files],
+        given=given,
     )
+
+    def drawn(candidates: Candidates) -> Assignment:
+        fractions = {"test_fraction": options.test_fraction, "val_fraction": options.val_fraction}
+        return assign(candidates, **fractions, seed=options.seed)
+
+    copies = count_copies(candidates, [file.shown for file in images.files])
+    plain = drawn(candidates)
+    draws = plain.test_fraction is not None or plain.val_fraction is not None
+    if not draws or options.near_copies == "ignore":
+        return plain, copies
+    # A folder for testing stays what it is, whatever it has copies of.
+    rows = np.array([row for row, split in enumerate(given) if split in (None, "train")], np.int64)
+    near = find_near_copies(source, rows, terminal)
+    if near is None or not len(near):
+        return plain, copies | {"near": None if near is None else 0}
+    together = drawn(replace(candidates, copies=near))
+    return together, copies | count_near(near, plain.splits)
 
 
 def _limited(images: _Images, splits: Sequence[SplitName], limit: int | None) -> NDArray[np.bool_]:

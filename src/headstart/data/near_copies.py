@@ -21,7 +21,7 @@ PIXEL_THRESHOLD = 0.8
 """Least correlation of the pixels of near copies."""
 OUTLINE_THRESHOLD = 0.5
 """Least cosine of outlines at which the pixels of two images are compared."""
-MOST = 200_000
+MOST = 100_000
 """Images among which near copies are looked for; the time grows with the square of their number."""
 CODE_VERSION = 1
 """Version of the arithmetic in this module; raised by every change that gives other pairs."""
@@ -193,11 +193,12 @@ def luma_squares(blocks: Iterable[UInt8Images]) -> NDArray[np.uint8]:
     Args:
         blocks: All images in order, in blocks of shape (k, height, width, 3).
     """
-    squares = [_luma_square(image) for block in blocks for image in block]
+    squares = [luma_square(image) for block in blocks for image in block]
     return np.stack(squares) if squares else np.empty((0, SIDE, SIDE), np.uint8)
 
 
-def _luma_square(image: UInt8Image) -> NDArray[np.uint8]:
+def luma_square(image: UInt8Image) -> NDArray[np.uint8]:
+    """Return the brightness of an image, shape (height, width, 3), as a square of 32 by 32 pixels."""
     luma = Image.fromarray(np.ascontiguousarray(image)).convert("L")
     if luma.size != (SIDE, SIDE):
         kernel = Image.Resampling.BOX if min(luma.size) >= SIDE else Image.Resampling.BILINEAR

@@ -93,6 +93,9 @@ class DataRecipe(Section):
     """Column of a table that holds the groups, whose images stay in one split."""
     group_from: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     """Regular expression that finds an image's group in its path: what its first pair of parentheses matches."""
+    near_copies: Literal["together", "ignore"] = "together"
+    """``together``: where splits are drawn, images that show nearly the same stay in one split, as exact copies always
+    do. ``ignore``: near copies are not looked for."""
     labels_from: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """CSV file with the columns ``file_name`` and ``label`` whose labels replace those of the data set; the label
     ``drop`` leaves an image out."""

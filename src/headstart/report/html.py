@@ -1,9 +1,11 @@
 """From a run folder to one self-contained page: no network, no script, printable, light and dark."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from headstart.contracts import FEW_TO_CHOOSE_BY
+from headstart.data.copies import told
 from headstart.errors import RunError
 from headstart.report import charts
 from headstart.report.classes import classes
@@ -14,6 +16,7 @@ from headstart.report.mistakes import MISTAKES_SHOWN, Thumbnails, most_confident
 from headstart.report.page import render
 from headstart.report.robustness import robustness
 from headstart.report.saliency import looks
+from headstart.runs.predictions import PredictionRow
 from headstart.runs.records import TrainingFacts
 from headstart.runs.run import Run
 from headstart.tasks.metrics import balanced_accuracy, is_uneven, shown_in
@@ -65,7 +68,8 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
         saliency=saliency,
         looks=looks(saliency, mistakes),
         robustness=robustness(run),
-        splits=_splits(run, test.class_names),
+        splits=_splits(run, test.class_names, predictions),
+        copies=told(environment.data.copies) if environment.data and environment.data.copies else [],
         few=FEW_TO_CHOOSE_BY,
         shown=shown_in("page"),
         uneven=is_uneven(test.per_class),
@@ -91,7 +95,7 @@ def _learning(run: Run, facts: TrainingFacts) -> dict[str, Any] | None:
     }
 
 
-def _splits(run: Run, names: list[str]) -> dict[str, Any]:
+def _splits(run: Run, names: list[str], predictions: Sequence[PredictionRow]) -> dict[str, Any]:
     """Return the images of each class in each split, how many test images occur in another split, and the hash."""
     manifest = run.manifest()
     counts = {name: {"train": 0, "val": 0, "test": 0} for name in names}
@@ -102,4 +106,11 @@ def _splits(run: Run, names: list[str]) -> dict[str, Any]:
     totals = {split: sum(count[split] for count in counts.values()) for split in ("train", "val", "test")}
     others = {row.sha256 for row in manifest.rows if row.split != "test"}
     leaked = sum(row.split == "test" and row.sha256 in others for row in manifest.rows)
-    return {"counts": counts, "totals": totals, "leaked": leaked, "sha256": manifest.sha256}
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    for image in predictions:
+        right[image.sha256 in others].append(image.label == image.predicted)
+    accuracy = {
+        name: sum(hits) / len(hits) if hits else None
+        for name, hits in zip(("copied", "new"), right.values(), strict=True)
+    }
+    return {"counts": counts, "totals": totals, "leaked": leaked, "accuracy": accuracy, "sha256": manifest.sha256}

@@ -36,6 +36,7 @@ class DataRecord:
         n_test: Images in the test split.
         licence: Licence of the images, where the data set tells it.
         files: Number of files by what became of them, as in ``files.csv``; None where images lie in arrays.
+        copies: Counts of copies among them, as ``Dataset.copies``.
     """
 
     name: str
@@ -47,6 +48,7 @@ class DataRecord:
     n_test: int | None = None
     licence: str | None = None
     files: dict[str, int] | None = None
+    copies: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, config=_READABLE)

@@ -29,6 +29,7 @@ def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run:
         label_column=data.label_column,
         group_column=data.group_column,
         group_from=data.group_from,
+        near_copies=data.near_copies,
         labels_from=data.labels_from,
         on_bad=data.on_bad,
         val_fraction=data.val_fraction,

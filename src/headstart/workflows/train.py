@@ -119,6 +119,7 @@ def _environment(recipe: Recipe, material: Material, session: Session, data_dir:
             n_test=len(dataset.sealed_test),
             licence=dataset.licence,
             files=dataset.ledger.counts() if dataset.ledger else None,
+            copies=dataset.copies,
         ),
         data_dir=str(data_dir) if data_dir else None,
         weights=material.backbone.weights.to_dict(),

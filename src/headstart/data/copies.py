@@ -1,0 +1,132 @@
+"""Copies among images in files: near ones, found once and remembered, and equal ones with contradictory labels."""
+
+import hashlib
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import __version__ as pillow_version
+
+from headstart.data.array_file import read_array, write_array
+from headstart.data.assign import Candidates
+from headstart.data.near_copies import CODE_VERSION, MOST, SIDE, luma_square, near_copies
+from headstart.data.subset import ImageSource
+from headstart.errors import InputError
+from headstart.home import cache_home
+from headstart.terminal import Terminal
+from headstart.wording import counted
+
+_BATCH = 1000
+"""Images that are decoded between two steps of the progress bar."""
+_SHOWN = 3
+"""Images with contradictory labels that are named, and files of each."""
+logger = logging.getLogger(__name__)
+
+
+def find_near_copies(source: ImageSource, rows: NDArray[np.int64], terminal: Terminal) -> NDArray[np.int64] | None:
+    """Return the pairs of rows that show nearly the same, shape (m, 2); None for more images than can be compared.
+
+    Of exact copies only one is compared. What was found is remembered for the same images.
+
+    Args:
+        source: Where the images are; those that can't be read are copies of nothing.
+        rows: Rows to compare.
+        terminal: Where progress is shown.
+    """
+    places = {source.identity(row): row for row in rows.tolist()[::-1]}
+    different = sorted(places)
+    if len(different) > MOST:
+        return None
+    key = hashlib.sha256("\n".join([f"{CODE_VERSION} Pillow {pillow_version}", *different]).encode()).hexdigest()
+    path = cache_home() / "copies" / f"{key[:32]}.npy"
+    stored = read_array(path)
+    if stored is not None and stored.facts.get("of") == key and stored.values.shape[1:] == (2,):
+        pairs = np.asarray(stored.values, np.int64)
+    else:
+        found, _ = near_copies(
+            _squares(source, [places[identity] for identity in different], terminal), bar=terminal.bar
+        )
+        # With one pair more, since no empty array can be stored: an image is a copy of itself.
+        pairs = np.concatenate([np.zeros((1, 2), np.int64), found])
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_array(path, pairs, {"of": key})
+        except OSError as error:
+            logger.warning("%s can't be written, so that copies are looked for again next time (%s).", path, error)
+    return np.array([places[identity] for identity in different], np.int64)[pairs[1:]].reshape(-1, 2)
+
+
+def _squares(source: ImageSource, rows: Sequence[int], terminal: Terminal) -> NDArray[np.uint8]:
+    """Return what is compared of each image; nothing but black of one that can't be read."""
+    squares = np.zeros((len(rows), SIDE, SIDE), np.uint8)
+
+    def fill(place: int) -> None:
+        try:
+            squares[place] = luma_square(source.image(rows[place], at_least=SIDE))
+        except InputError:
+            logger.debug("Row %d can't be read.", rows[place])
+
+    with terminal.bar("Looking for copies", len(rows)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(rows), _BATCH):
+            batch = range(start, min(start + _BATCH, len(rows)))
+            list(pool.map(fill, batch))
+            advance(len(batch))
+    return squares
+
+
+def count_copies(images: Candidates, paths: Sequence[str]) -> dict[str, Any]:
+    """Return how many images are exact copies of earlier ones, and which equal images have contradictory labels."""
+    same: dict[str, list[int]] = defaultdict(list)
+    for row, identity in enumerate(images.identities):
+        same[identity].append(row)
+    torn = [rows for rows in same.values() if len(rows) > 1 and len(set(images.labels[rows].tolist())) > 1]
+    return {
+        "exact": len(images.identities) - len(same),
+        "contradictory": len(torn),
+        "contradictory_files": [[paths[row] for row in rows[:_SHOWN]] for rows in torn[:_SHOWN]],
+    }
+
+
+def count_near(pairs: NDArray[np.int64], plain: NDArray[np.str_]) -> dict[str, Any]:
+    """Return how many images have near copies, and how many test images had one in train if they were ignored.
+
+    Args:
+        pairs: Rows of near copies, shape (m, 2).
+        plain: Split of each image where near copies are ignored.
+    """
+    both = np.concatenate([pairs, pairs[:, ::-1]])
+    flattering = both[(plain[both[:, 0]] == "test") & (plain[both[:, 1]] == "train"), 0]
+    return {
+        "near": len(np.unique(pairs)),
+        "test_with_copy_in_train_if_ignored": len(np.unique(flattering)),
+        "test_if_ignored": int((plain == "test").sum()),
+    }
+
+
+def told(copies: Mapping[str, Any]) -> list[str]:
+    """Return what is worth knowing of copies, as sentences for people."""
+    notes = []
+    if count := copies["exact"]:
+        notes.append(
+            f"{counted(count, 'image')} repeat others byte for byte; copies stay in one split where it is drawn."
+        )
+    if count := copies.get("near"):
+        spared, tested = copies["test_with_copy_in_train_if_ignored"], copies["test_if_ignored"]
+        notes.append(
+            f"{counted(count, 'image')} show nearly the same as others (resized, cropped, mirrored, ...) and stay "
+            f"in one split with them. Otherwise {spared:,} of {tested:,} test images would have had a copy in train."
+        )
+    elif "near" in copies and count is None:
+        notes.append(f"Near copies were not looked for among more than {MOST:,} images.")
+    if count := copies["contradictory"]:
+        shown = "; ".join(" = ".join(paths) for paths in copies["contradictory_files"])
+        notes.append(
+            f"{counted(count, 'image')} occur under more than one label: {shown}{'; ...' if count > _SHOWN else ''}. "
+            "Correct or remove them: no classifier can be right about both."
+        )
+    return notes

@@ -1,0 +1,98 @@
+"""Copies in a folder of images: they stay in one split, and contradictory labels are told."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.data import copies
+from headstart.data.dataset import load_dataset
+from headstart.data.file_dataset import FileOptions
+
+
+@pytest.fixture
+def photos(tmp_path, own_home, sample):
+    """40 real images of each of two classes, and a mirrored JPEG of every second one."""
+    root = tmp_path / "photos"
+    for label, name in enumerate(("plane", "car")):
+        (root / name).mkdir(parents=True)
+        for number, row in enumerate(np.flatnonzero(sample.train.labels == label)[:40]):
+            image = Image.fromarray(sample.train.image(int(row)))
+            image.save(root / name / f"{number}.png")
+            if number % 2:
+                mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                mirrored.save(root / name / f"{number}-web.jpg", quality=80)
+    return root
+
+
+def load(root, **options):
+    return load_dataset(str(root), progress=False, options=FileOptions(**options))
+
+
+def splits(dataset):
+    return {row.path: row.split for row in dataset.ledger.rows}
+
+
+def pairs(found):
+    return [(found[path], found[path.replace("-web.jpg", ".png")]) for path in found if "-web" in path]
+
+
+def test_near_copies_stay_in_one_split_unless_they_are_ignored(photos):
+    together, ignored = load(photos), load(photos, near_copies="ignore")
+    assert len(pairs(splits(together))) == 40
+    assert sum(one != other for one, other in pairs(splits(together))) <= 1
+    assert sum(one != other for one, other in pairs(splits(ignored))) >= 8
+    assert together.copies["near"] >= 78
+    assert together.copies["test_with_copy_in_train_if_ignored"] >= 3
+    assert any("nearly the same" in note and "Otherwise" in note for note in together.notes)
+    assert "near" not in ignored.copies
+    assert not any("nearly" in note for note in ignored.notes)
+
+
+def test_what_was_found_is_remembered_for_the_same_images(photos, monkeypatch):
+    first = splits(load(photos))
+    monkeypatch.setattr(copies, "near_copies", lambda *_, **__: pytest.fail("looked for again"))
+    assert splits(load(photos)) == first
+    (photos / "car" / "new.png").write_bytes((photos / "car" / "0.png").read_bytes())
+    assert load(photos).copies["exact"] == 1  # an exact copy adds nothing to look for
+    Image.new("RGB", (40, 40), "red").save(photos / "car" / "red.png")
+    with pytest.raises(pytest.fail.Exception, match="looked for again"):
+        load(photos)
+
+
+def test_a_file_that_cannot_be_read_is_a_copy_of_nothing(photos):
+    whole = (photos / "car" / "0.png").read_bytes()
+    (photos / "car" / "broken.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "car" / "broken too.png").write_bytes(whole[: len(whole) // 2 - 9])
+    assert 78 <= load(photos).copies["near"] <= 80
+
+
+def test_too_many_images_are_not_compared_and_that_is_told(photos, monkeypatch):
+    monkeypatch.setattr(copies, "MOST", 100)
+    found = load(photos)
+    assert found.copies["near"] is None
+    assert any("not looked for" in note for note in found.notes)
+
+
+def test_a_test_folder_keeps_what_has_copies_in_train(photos):
+    photos.rename(photos.parent / "train")
+    root = photos.parent / "all"
+    root.mkdir()
+    (photos.parent / "train").rename(root / "train")
+    for name in ("plane", "car"):
+        (root / "test" / name).mkdir(parents=True)
+        (root / "train" / name / "1-web.jpg").rename(root / "test" / name / "1-web.jpg")
+    found = splits(load(root))
+    assert {path for path, split in found.items() if split == "test"} == {"test/car/1-web.jpg", "test/plane/1-web.jpg"}
+    inside = {path: split for path, split in found.items() if path.startswith("train/")}
+    assert sum(one != other for one, other in pairs(inside)) <= 1
+    assert "val" in inside.values()
+
+
+def test_equal_images_with_contradictory_labels_are_told_with_their_files(photos):
+    for number in (2, 4):
+        (photos / "car" / f"also {number}.png").write_bytes((photos / "plane" / f"{number}.png").read_bytes())
+    found = load(photos)
+    assert found.copies["contradictory"] == 2
+    note = next(note for note in found.notes if "more than one label" in note)
+    assert "car/also 2.png = plane/2.png" in note
+    assert "Correct or remove" in note
