@@ -13,6 +13,8 @@ from PIL import Image
 import headstart
 from headstart.cli import main
 from headstart.data.arrays import Arrays
+from headstart.data.dataset import load_dataset
+from headstart.data.file_dataset import FileOptions
 from headstart.data.sources.arrays import write_store
 
 PLANTED = {"exact": (3, 20), "near": (5, 31), "constant": 11}
@@ -280,6 +282,13 @@ def test_a_folder_of_photographs_is_explored_and_files_that_can_not_be_read_are_
     assert odd[0].endswith("wide.png")
     with (out / "label_errors.csv").open() as file:
         assert all((photos / row["file_name"]).is_file() for row in csv.DictReader(file))
+    table = (out / "label_errors.csv").read_text().splitlines()
+    name, label, suggested, *rest = table[1].split(",")
+    (out / "label_errors.csv").write_text(
+        "\n".join([table[0], ",".join([name, suggested, suggested, *rest]), *table[2:]])
+    )
+    corrected = load_dataset(str(photos), options=FileOptions(labels_from=str(out / "label_errors.csv"), on_bad="skip"))
+    assert {row.path: row.label for row in corrected.ledger.rows}[name] == suggested != label
     assert "bad.jpg" in (out / "explore.html").read_text()
     assert "bad.jpg" in (out / "files.csv").read_text()
     assert sorted(photos.rglob("*")) == before, "the user's folder is never written to"

@@ -7,6 +7,7 @@ import pytest
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays, image_hashes
 from headstart.data.dataset import load_dataset
+from headstart.data.file_dataset import FileOptions
 from headstart.data.sources.arrays import write_store
 from headstart.errors import DataError
 
@@ -51,6 +52,25 @@ def test_a_limit_keeps_the_first_images_and_copies_none(sample_dir, sample_array
     assert isinstance(limited.train.source.array, np.memmap)
     assert len(limited.sealed_test) == 100
     assert limited.sha256 == load_dataset(str(sample_dir)).sha256
+
+
+def test_labels_of_arrays_are_corrected_from_a_table(sample_dir, sample_arrays, tmp_path):
+    (tmp_path / "labels.csv").write_text("file_name,label\ntrain/3,ship\ntrain/5,drop\ntest/7,drop\ntest/8,cat\n")
+    options = FileOptions(labels_from=str(tmp_path / "labels.csv"))
+    before, found = load_dataset(str(sample_dir)), load_dataset(str(sample_dir), options=options)
+    assert found.sha256 != before.sha256
+    assert found.train.rows.tolist() == [row for row in range(500) if row != 5]
+    assert found.train.class_names[found.train.labels[3]] == "ship"
+    assert np.array_equal(np.delete(found.train.labels, 3), np.delete(sample_arrays.train_labels, [3, 5]))
+    assert (len(found.sealed_test), found.sealed_test.label_names()[7]) == (99, "cat")
+    assert found.train.identities[4] == before.train.identities[4]
+
+
+@pytest.mark.parametrize("line", ["train/500,cat", "val/1,cat", "train/01,cat", "train/1,unicorn"])
+def test_corrections_of_what_is_not_there_are_refused(sample_dir, tmp_path, line):
+    (tmp_path / "labels.csv").write_text(f"file_name,label\n{line}\n")
+    with pytest.raises(DataError, match="1 "):
+        load_dataset(str(sample_dir), options=FileOptions(labels_from=str(tmp_path / "labels.csv")))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from headstart.data.file_dataset import FileOptions, grouped, open_files
 from headstart.data.ledger import Ledger
 from headstart.data.sources.arrays import Stored, is_store, open_store
 from headstart.data.sources.cifar10 import CIFAR10
-from headstart.data.sources.corrections import corrected
+from headstart.data.sources.corrections import LEFT_OUT, corrected, corrected_arrays
 from headstart.data.sources.discover import discover, is_table
 from headstart.data.sources.hub import HUB, fetch_dataset
 from headstart.data.sources.memory import ArraySource
@@ -130,9 +130,14 @@ def load_dataset(
     stored = _stored(name, data_dir, progress)
     if not len(stored.arrays.test_labels):
         raise DataError(f"{stored.name} holds no test images, and a classifier is measured on some. Add a test split.")
+    sha256 = stored.sha256
+    if options.labels_from:
+        stored = corrected_arrays(stored, Path(options.labels_from))
+        sha256 = stored.arrays.sha256()
     train = _training_split(stored, limit)
-    sealed_test = SealedTest(Subset.whole(_source(stored, "test"), "test"))
-    return Dataset(stored.name, train, sealed_test, stored.class_names, stored.sha256, stored.source)
+    tested = np.flatnonzero(stored.arrays.test_labels != LEFT_OUT)
+    sealed_test = SealedTest(Subset(_source(stored, "test"), tested, "test"))
+    return Dataset(stored.name, train, sealed_test, stored.class_names, sha256, stored.source)
 
 
 def _from_files(name: str, options: FileOptions, limit: int | None, terminal: Terminal) -> Dataset:
@@ -167,7 +172,7 @@ def _check_no_copy(data_dir: Path | None, path: Path) -> None:
 
 def _check_unused(options: FileOptions, name: str) -> None:
     """Refuse settings that arrays would ignore; their share of validation images is drawn later."""
-    given = replace(options, val_fraction=FileOptions.val_fraction, seed=FileOptions.seed)
+    given = replace(options, val_fraction=FileOptions.val_fraction, seed=FileOptions.seed, labels_from=None)
     if unused := [field.name for field in fields(given) if getattr(given, field.name) != field.default]:
         raise DataError(
             f"data.{', data.'.join(unused)}: only folders and tables of image files have a use for it, and {name} is "
@@ -221,7 +226,7 @@ def _training_split(stored: Stored, limit: int | None) -> Subset:
         absent = listed(missing)
         where = "the training set" if limit is None else f"the first {limit:,} training images"
         raise DataError(f"No image of {absent} is in {where} of {stored.name}. {remedy}")
-    return Subset(_source(stored, "train"), np.arange(count, dtype=np.int64), "train")
+    return Subset(_source(stored, "train"), np.flatnonzero(labels != LEFT_OUT), "train")
 
 
 def _smallest_limit(arrays: Arrays, names: ClassNames) -> str:

@@ -1,29 +1,35 @@
 """Corrected labels from a table: what looking through a data set has found, put to use without touching a file."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from headstart.contracts import listed
+from headstart.data.sources.arrays import Stored
 from headstart.data.sources.listing import Listing, named
 from headstart.data.sources.tables import Columns, find_columns, read_table
 from headstart.errors import DataError, nearest
 
 DROP = "drop"
 """Label of an image that is to be left out."""
+LEFT_OUT = -1
+"""Index of that label in arrays."""
 
 
-def corrected(listing: Listing, path: Path) -> Listing:
-    """Return a listing with the labels of a table, whose columns are ``file_name`` and ``label``.
+def read_corrections(path: Path, known: Collection[str], classes: Collection[str]) -> dict[str, str]:
+    """Return the labels of a table by image, from its columns ``file_name`` and ``label``.
+
+    Args:
+        path: The table.
+        known: Names of the images.
+        classes: The labels that there are besides ``drop``.
 
     Raises:
-        DataError: The table can't be read, or names files or classes that there are none of; all are counted, and the
+        DataError: The table can't be read, or names images or classes that there are none of; all are counted, and the
             first are named.
     """
     table = read_table(path)
     places = find_columns(path, table.names, Columns())
-    known = {file.shown for file in listing.files}
-    classes = {file.label for file in listing.files}
     labels: dict[str, str] = {}
     strangers: list[str] = []
     unknown: list[str] = []
@@ -33,8 +39,15 @@ def corrected(listing: Listing, path: Path) -> Listing:
             raise DataError(f"{path}, line {line}: '{name}' has two different labels. Keep one.")
         strangers += [name] if name not in known else []
         unknown += [label] if label not in classes and label != DROP else []
-    _check(path, "files that are not in the data set", strangers, list(known))
-    _check(path, f"labels that no image has (known are {listed(sorted(classes))}, and {DROP})", unknown, list(classes))
+    _check(path, "files that are not in the data set", strangers, known)
+    _check(path, f"labels that no image has (known are {listed(sorted(classes))}, and {DROP})", unknown, classes)
+    return labels
+
+
+def corrected(listing: Listing, path: Path) -> Listing:
+    """Return a listing with the labels of a table; see ``read_corrections``."""
+    classes = {file.label for file in listing.files}
+    labels = read_corrections(path, {file.shown for file in listing.files}, classes)
     dropped = {name for name, label in labels.items() if label == DROP and DROP not in classes}
     return replace(
         listing,
@@ -47,7 +60,21 @@ def corrected(listing: Listing, path: Path) -> Listing:
     )
 
 
-def _check(path: Path, what: str, wrong: Sequence[str], allowed: Sequence[str]) -> None:
+def corrected_arrays(stored: Stored, path: Path) -> Stored:
+    """Return arrays with the labels of a table, which calls their images ``train/0``, ``train/1``, ``test/0``, ...
+
+    The label of an image to leave out is ``LEFT_OUT``.
+    """
+    arrays, names = stored.arrays, list(stored.class_names)
+    by_part = {"train": arrays.train_labels.copy(), "test": arrays.test_labels.copy()}
+    known = {f"{part}/{row}" for part, labels in by_part.items() for row in range(len(labels))}
+    for name, label in read_corrections(path, known, names).items():
+        part, row = name.split("/")
+        by_part[part][int(row)] = names.index(label) if label in names else LEFT_OUT
+    return replace(stored, arrays=replace(arrays, train_labels=by_part["train"], test_labels=by_part["test"]))
+
+
+def _check(path: Path, what: str, wrong: Sequence[str], allowed: Collection[str]) -> None:
     if wrong:
-        hint = nearest(wrong[0], allowed[:10_000])
+        hint = nearest(wrong[0], list(allowed)[:10_000])
         raise DataError(f"{path} has {len(wrong):,} {what}: {named(wrong)}.{hint} Correct the table.")
