@@ -42,7 +42,7 @@ class Terminal:
         Console(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Show a bar; yields what advances it by a count."""
         with self._bars() as bars:
             task = bars.add_task(title, total=total, note="")

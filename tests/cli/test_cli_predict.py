@@ -4,7 +4,6 @@ import errno
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -12,6 +11,7 @@ from PIL import features
 
 from headstart.cli import main
 from headstart.inference import predictor
+from headstart.inference.predictor import FilePrediction
 
 TOP = [("cat", 0.75), ("dog", 0.125), ("frog", 0.0625), ("car", 0.03), ("ship", 0.02), ("bird", 0.0125)]
 
@@ -22,7 +22,7 @@ class FakePredictor:
     def predict_files(self, paths):
         for path in paths:
             bad = "bad" in path.name or not os.access(path, os.R_OK)
-            yield path, "not an image" if bad else SimpleNamespace(label="cat", probability=0.75, top=TOP)
+            yield path, "not an image" if bad else FilePrediction("cat", 0.75, tuple(TOP))
 
 
 @pytest.fixture

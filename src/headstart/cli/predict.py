@@ -1,6 +1,7 @@
 """``headstart predict``: finds the images, and prints one line for each."""
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -41,10 +42,19 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or the run folder that holds it.")],
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="FILES_OR_FOLDERS...", help="Images; folders are searched with all that is in them."),
+        typer.Argument(
+            metavar="FILES_OR_FOLDERS...",
+            help="Images; folders are searched with all that is in them; tables (.csv, .tsv, .jsonl, .parquet) name "
+            "them in a column file_name; - reads one path per line from standard input.",
+        ),
     ],
     top: Annotated[
-        int | None, typer.Option(min=1, help="How many classes to show; 1 by default, 5 with --json.")
+        int | None,
+        typer.Option(min=1, help="How many classes to show; 1 by default, 5 with --json, all of them with --out."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a row per file to FILE (.csv, .jsonl or .parquet)."),
     ] = None,
     threads: Threads = None,
     device: Device = None,
@@ -54,11 +64,14 @@ def predict(
     """Classify images. Prints one tab-separated line per file: path, label, probability.
 
     A file that can't be read is reported and the others are still predicted; the exit status is then 1. Files in
-    folders whose names do not end like those of images are skipped, counted and named.
+    folders whose names do not end like those of images are skipped, counted and named. With --out the same command
+    continues a file that was left unfinished.
     """
     check_device(device)
     if not os.path.isdir(model):  # noqa: PTH112 - pathlib raises for a path that is too long
         raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")
+    if out is not None:
+        return _to_file(out, model, inputs, top=top, device=device, threads=threads)
     found = _find_images(inputs)
     _report(found)
     from headstart.inference.predictor import load
@@ -94,6 +107,36 @@ def predict(
     return Answer(payload, "", status=1 if failed else 0)
 
 
+def _to_file(
+    out: Path, model: Path, inputs: list[Path], *, top: int | None, device: str | None, threads: int | None
+) -> Answer:
+    """Predict into a file, a row for every file that is named."""
+    from headstart.data.decode import readable_suffixes
+    from headstart.inference.inputs import Skipped, named_files
+    from headstart.inference.prediction_file import PredictionFile
+    from headstart.inference.predictor import load
+    from headstart.terminal import Terminal
+
+    predictor = load(model, device=device, threads=threads)
+    file = PredictionFile(out, model, predictor.class_names, top=top)
+    skipped = Skipped()
+    try:
+        with Terminal(enabled=True).bar("Predicting", None) as advance:
+            files = named_files(inputs, sys.stdin, readable_suffixes(), skipped)
+            written = file.write(predictor, files, advance)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Stopped. {out} is unfinished; the same command continues it.") from None
+    if skipped.kinds:
+        typer.echo(visible(_skipped_in_words(skipped.first, skipped.kinds)), err=True)
+    if written.errors:
+        typer.echo(f"{written.errors} of {written.rows} files could not be read; {out} has the reasons.", err=True)
+    text = f"{written.rows} rows in {out}" + (
+        f", {written.found_before} of them from before." if written.found_before else "."
+    )
+    payload = {"out": str(out), "rows": written.rows, "errors": written.errors, "skipped": skipped.kinds.total()}
+    return Answer(payload, text, status=1 if written.errors else 0)
+
+
 def _doubts(prediction: "FilePrediction") -> dict[str, Any]:
     """Return the doubts about a prediction that the classifier can have; those of early versions have none."""
     doubts = {name: getattr(prediction, name) for name in ("unsure", "unfamiliar", "novelty")}
@@ -107,9 +150,14 @@ def _find_images(inputs: Iterable[Path]) -> _Found:
         InputError: There is none.
     """
     from headstart.data.decode import readable_suffixes
+    from headstart.inference.inputs import TABLES, Skipped, named_files
 
     found = _Found()
     for path in inputs:
+        if str(path) == "-" or (path.suffix.lower() in TABLES and os.path.isfile(path)):  # noqa: PTH113
+            named = named_files([path], sys.stdin, frozenset(), Skipped())
+            found.files |= dict.fromkeys(file.path for file in named)
+            continue
         if not os.path.isdir(path):  # noqa: PTH112
             found.files[path] = None
             continue
@@ -152,15 +200,19 @@ def _report(found: _Found) -> None:
         typer.echo(visible(_skipped_in_words(found.skipped)), err=True)
 
 
-def _skipped_in_words(skipped: list[Path]) -> str:
-    """Return how many files were skipped, of which kinds, with some of their names; nothing where there are none."""
+def _skipped_in_words(skipped: list[Path], kinds: Counter[str] | None = None) -> str:
+    """Return how many files were skipped, of which kinds, with some of their names; nothing where there are none.
+
+    ``kinds`` counts all of them where ``skipped`` holds only some.
+    """
     if not skipped:
         return ""
-    kinds = Counter(path.suffix.lower() or "without an ending" for path in skipped)
-    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_NAMED))
+    kinds = kinds or Counter(path.suffix.lower() or "without an ending" for path in skipped)
+    count = kinds.total()
+    listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(_NAMED))
     images = [path for path in skipped if path.suffix.lower() in _UNREADABLE_IMAGES]
     advice = " Save images of these kinds as JPEG or PNG to have them classified." if images else ""
-    files = "1 file that is" if len(skipped) == 1 else f"{len(skipped)} files that are"
+    files = "1 file that is" if count == 1 else f"{count} files that are"
     return f"Skipped {files} in no format that can be read ({listed}): {_some(images or skipped)}.{advice}"
 
 
