@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from headstart.cli.app import Answer, app, main
 from headstart.cli.backbones import backbones
+from headstart.cli.cache import cache
 from headstart.cli.compare import compare
 from headstart.cli.evaluate import evaluate
 from headstart.cli.explore import explore
@@ -33,6 +34,7 @@ _EXAMPLES: dict[Callable[..., Answer], str] = {
     study: "headstart study cifar10 --backbone tf_efficientnet_lite0.in1k --out study",
     predict: "headstart predict runs/quickstart/model photos/ cat.jpg --json",
     backbones: "headstart backbones 'resnet50*'",
+    cache: "headstart cache --clear squares",
 }
 # In this order `headstart --help` lists them.
 for _verb, _example in _EXAMPLES.items():
