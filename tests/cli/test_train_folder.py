@@ -74,6 +74,23 @@ def test_the_run_is_measured_again_alike(run, capsys):
     assert json.loads(capsys.readouterr().out)["test"] == before
 
 
+def test_a_run_knows_renamed_files_and_leaves_added_ones_out(place, run, capsys):
+    before = json.loads((run / "metrics.json").read_text())["test"]
+    names = [place / "photos" / "red" / name for name in ("0.png", "zz.png", "added.png")]
+    names[0].rename(names[1])
+    Image.new("RGB", (50, 50), (200, 40, 50)).save(names[2])
+    capsys.readouterr()
+    try:
+        assert main(["evaluate", str(run), "--json", "--threads", "1"]) == 0
+    finally:
+        names[1].rename(names[0])
+        names[2].unlink()
+    told = capsys.readouterr()
+    assert json.loads(told.out)["test"]["accuracy"] == before["accuracy"]
+    assert "red/added.png" in told.err
+    assert "broken" not in told.err
+
+
 def test_a_stopped_run_is_resumed(place, run, capsys):
     for name in ("training.json", "metrics.json"):
         (run / name).rename(run / f"{name}.away")

@@ -11,6 +11,8 @@ from headstart.data.file_dataset import FileOptions
 from headstart.data.ledger import parse_ledger
 from headstart.data.screening import screen
 from headstart.data.sources import facts
+from headstart.data.splits import build_manifest
+from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.terminal import Terminal
 
@@ -206,3 +208,55 @@ def test_groups_found_in_paths_stay_on_one_side(photos):
 def test_a_pattern_that_finds_no_groups_is_refused(photos, pattern, words):
     with pytest.raises(DataError, match=words):
         load(photos, group_from=pattern)
+
+
+def kept(dataset, **changes):
+    """Return options under which every image stays where a manifest of ``dataset`` has it."""
+    val = dataset.val
+    train = Subset(dataset.train.source, np.setdiff1d(dataset.train.rows, val.rows), "train")
+    manifest = build_manifest(train, val, dataset.sealed_test)
+    return manifest, {"placed": manifest.splits_of()} | changes
+
+
+def test_a_manifest_knows_renamed_files_by_their_content(photos):
+    manifest, options = kept(load(photos))
+    (photos / "cat" / "0.png").rename(photos / "cat" / "zz.png")
+    (photos / "cat" / "5.png").rename(photos / "cat" / "00.png")
+    found = load(photos, **options)
+    manifest.check(found)
+    assert found.notes == ()
+    for split in ("train", "val"):
+        chosen = manifest.select(found.train, split)
+        assert list(chosen.identities) == [row.sha256 for row in manifest.rows if row.split == split]
+        assert chosen.name == split
+
+
+def test_added_files_are_left_out_and_told_and_vanished_ones_are_refused(photos):
+    manifest, options = kept(load(photos))
+    draw(photos / "cat" / "new.png", 999)
+    found = load(photos, **options)
+    manifest.check(found)
+    assert len(found.train) + len(found.sealed_test) == 40
+    assert any("1 image" in note and "cat/new.png" in note for note in found.notes)
+    (photos / "cat" / "3.png").unlink()
+    (photos / "cat" / "4.png").rename(photos / "dog" / "4.png")
+    with pytest.raises(DataError, match=r"files\.csv") as problem:
+        manifest.check(load(photos, **options))
+    assert "1 vanished" in str(problem.value)
+    assert "1 relabelled" in str(problem.value)
+    assert "from 'cat' to 'dog'" in str(problem.value)
+
+
+def test_images_moved_between_folders_of_splits_are_refused(photos):
+    for split, numbers in {"test": range(5), "train": range(5, 20)}.items():
+        for name, suffix in (("cat", "png"), ("dog", "jpg")):
+            (photos.parent / "all" / split / name).mkdir(parents=True)
+            for number in numbers:
+                file = f"{number}.{suffix}"
+                (photos / name / file).rename(photos.parent / "all" / split / name / file)
+    root = photos.parent / "all"
+    manifest, options = kept(load(root))
+    manifest.check(load(root, **options))
+    (root / "test" / "cat" / "0.png").rename(root / "train" / "cat" / "0.png")
+    with pytest.raises(DataError, match="1 moved from test to train"):
+        manifest.check(load(root, **options))

@@ -113,20 +113,20 @@ def told(copies: Mapping[str, Any]) -> list[str]:
     notes = []
     if count := copies["exact"]:
         notes.append(
-            f"{counted(count, 'image')} repeat others byte for byte; copies stay in one split where it is drawn."
+            f"Found {counted(count, 'exact copy', 'exact copies')}; copies stay in one split where it is drawn."
         )
     if count := copies.get("near"):
         spared, tested = copies["test_with_copy_in_train_if_ignored"], copies["test_if_ignored"]
         notes.append(
-            f"{counted(count, 'image')} show nearly the same as others (resized, cropped, mirrored, ...) and stay "
-            f"in one split with them. Otherwise {spared:,} of {tested:,} test images would have had a copy in train."
+            f"Found near copies (resized, cropped, mirrored, ...) among {counted(count, 'image')}; they stay in one "
+            f"split. Otherwise {spared:,} of {tested:,} test images would have had a copy in train."
         )
     elif "near" in copies and count is None:
         notes.append(f"Near copies were not looked for among more than {MOST:,} images.")
     if count := copies["contradictory"]:
-        shown = "; ".join(" = ".join(paths) for paths in copies["contradictory_files"])
+        shown = [*(" = ".join(paths) for paths in copies["contradictory_files"]), *["..."] * (count > _SHOWN)]
         notes.append(
-            f"{counted(count, 'image')} occur under more than one label: {shown}{'; ...' if count > _SHOWN else ''}. "
+            f"Contradictory labels of {counted(count, 'image')} in several files: {'; '.join(shown)}. "
             "Correct or remove them: no classifier can be right about both."
         )
     return notes

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -21,6 +21,7 @@ from headstart.data.sources.listing import FoundFile, Listing, named, natural
 from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.terminal import Terminal
+from headstart.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class FileOptions:
         val_fraction: Share of the images that is held out for validation.
         test_fraction: Share of the images that is held out for the test split.
         seed: Decides the draws.
+        placed: Splits that images of each SHA-256 had in an earlier run, which are kept; all others are left out.
     """
 
     image_column: str | None = None
@@ -52,6 +54,7 @@ class FileOptions:
     val_fraction: float = 0.1
     test_fraction: float | None = None
     seed: int = 0
+    placed: Mapping[str, frozenset[SplitName]] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,8 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     targets = np.array([index[file.label] for file in files], np.int64)
     images = _Images(files, tuple(facts[i] for i in good), classes, targets, _groups(files))
     everything = _source(listing, images, np.arange(len(files)))
-    assignment, copies = _assigned(images, everything, options, terminal)
-    splits = cast(list[SplitName], assignment.splits.tolist())
-    kept = _limited(images, splits, limit)
+    splits, notes, copies = _split(images, everything, options, terminal)
+    kept = _limited(images, splits, limit) if options.placed is None else np.array(splits) != ""
     parts = {
         part: np.array([i for i, split in enumerate(splits) if (split == "test") is (part == "test")], np.int64)
         for part in ("train", "test")
@@ -137,7 +139,7 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
         test=Subset.whole(sources["test"], "test"),
         sha256=_sha256(images),
         ledger=_ledger(listing, facts, {i: (splits[n], bool(kept[n])) for n, i in enumerate(good)}),
-        notes=(*assignment.notes, *told(copies)),
+        notes=notes,
         copies=copies,
     )
 
@@ -172,6 +174,32 @@ def _source(listing: Listing, images: _Images, rows: NDArray[np.int64]) -> FileS
     )
 
 
+def _split(
+    images: _Images, source: FileSource, options: FileOptions, terminal: Terminal
+) -> tuple[list[SplitName | Literal[""]], tuple[str, ...], dict[str, Any]]:
+    """Return the split of each image, what to say about it, and what is known of copies."""
+    if options.placed is None:
+        assignment, copies = _assigned(images, source, options, terminal)
+        return assignment.splits.tolist(), (*assignment.notes, *told(copies)), copies
+    splits = [
+        _former(file.split, options.placed.get(facts.sha256, frozenset()))
+        for file, facts in zip(images.files, images.facts, strict=True)
+    ]
+    known = options.placed
+    added = [file.shown for file, facts in zip(images.files, images.facts, strict=True) if facts.sha256 not in known]
+    note = f"Left out, since the run started without: {counted(len(added), 'image')} ({named(added)})."
+    return splits, (note,) if added else (), {}
+
+
+def _former(given: str, before: frozenset[SplitName]) -> SplitName | Literal[""]:
+    """Return the split of an image that comes with one or none, and whose like had some in an earlier run."""
+    if not before:
+        return ""
+    if given == "train":
+        return "val" if "val" in before else "train"
+    return cast(SplitName, given) if given else min(before)
+
+
 def _assigned(
     images: _Images, source: FileSource, options: FileOptions, terminal: Terminal
 ) -> tuple[Assignment, dict[str, Any]]:
@@ -203,7 +231,7 @@ def _assigned(
     return together, copies | count_near(near, plain.splits)
 
 
-def _limited(images: _Images, splits: Sequence[SplitName], limit: int | None) -> NDArray[np.bool_]:
+def _limited(images: _Images, splits: Sequence[str], limit: int | None) -> NDArray[np.bool_]:
     """Return which images are kept: all test images, and of the others a stratified number, drawn by content."""
     kept = np.ones(len(splits), np.bool_)
     cells: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -236,7 +264,7 @@ def _sha256(images: _Images) -> str:
     return digest.hexdigest()
 
 
-def _ledger(listing: Listing, facts: Sequence[FileFacts], placed: dict[int, tuple[SplitName, bool]]) -> Ledger:
+def _ledger(listing: Listing, facts: Sequence[FileFacts], placed: Mapping[int, tuple[str, bool]]) -> Ledger:
     rows: list[LedgerRow] = []
     first: dict[str, str] = {}
     for i, (file, found) in enumerate(zip(listing.files, facts, strict=True)):

@@ -141,10 +141,24 @@ class Manifest:
     def select(self, train: Subset, split: Literal["train", "val"]) -> Subset:
         """Return the images of a data set's training part that are in ``split``.
 
-        Call ``check`` first; this looks only at the places of the images.
+        Call ``check`` first; this looks only at the places of images in an array. Images in files are looked for by
+        their content, because files can be renamed.
         """
+        if train.source.array is None:
+            places: dict[tuple[str, str], list[int]] = defaultdict(list)
+            for row, image, label in zip(train.rows.tolist(), train.identities, _label_names(train), strict=True):
+                places[image, label].append(row)
+            chosen = [places[row.sha256, row.label].pop(0) for row in self.rows if row.split == split]
+            return Subset(train.source, np.array(chosen, np.int64), split)
         rows = [row.row for row in self.rows if row.split == split]
         return Subset(train.source, train.rows[np.isin(train.rows, rows)], split)
+
+    def splits_of(self) -> dict[str, frozenset[SplitName]]:
+        """Return the splits in which each image is, by its SHA-256: nearly always one."""
+        found: dict[str, set[SplitName]] = defaultdict(set)
+        for row in self.rows:
+            found[row.sha256].add(row.split)
+        return {image: frozenset(splits) for image, splits in found.items()}
 
     def straddling(self) -> dict[str, int]:
         """Return how many images of one split lie in another too: for ``train+val``, ``train+test`` and ``val+test``.
@@ -163,10 +177,15 @@ class Manifest:
     def check(self, dataset: Dataset) -> None:
         """Check that the images and labels of ``dataset`` are those of the manifest, each in its split.
 
+        Images in files are known by their content, whatever the files are called now.
+
         Raises:
             DataError: Counts and names what is changed, moved, relabelled, missing or new, and says what to
                 do.
         """
+        if dataset.train.source.array is None:
+            self._refuse(dataset, self._differences_of_files(dataset))
+            return
         expected = {("test" if row.split == "test" else "train", row.row): row for row in self.rows}
         actual = _content(dataset)
         homes = {image: part for (part, _), (image, _) in actual.items()}
@@ -189,6 +208,26 @@ class Manifest:
             problems["both in train and in val"] = [f"{straddling} of the validation images"]
         self._refuse(dataset, {kind: where for kind, where in problems.items() if where})
 
+    def _differences_of_files(self, dataset: Dataset) -> dict[str, list[str]]:
+        """Return the SHA-256 of images that vanished, moved to another part, carry another label or are new."""
+        before = Counter(("test" if row.split == "test" else "train", row.sha256, row.label) for row in self.rows)
+        after = Counter((part, image, label) for (part, _), (image, label) in _content(dataset).items())
+        lost, found = before - after, after - before
+        now = {image: (part, label) for part, image, label in found}
+        problems: dict[str, list[str]] = defaultdict(list)
+        for part, image, label in lost.elements():
+            new_part, new_label = now.get(image, (part, label))
+            if image not in now:
+                problems["vanished"].append(image[:12])
+            elif new_label != label:
+                problems["relabelled"].append(f"{image[:12]} from '{label}' to '{new_label}'")
+            else:
+                problems[f"moved from {part} to {new_part}"].append(image[:12])
+        known = {image for _, image, _ in lost}
+        if added := [image[:12] for _, image, _ in found.elements() if image not in known]:
+            problems["added"] = added
+        return problems
+
     def _refuse(self, dataset: Dataset, problems: dict[str, list[str]]) -> None:
         if not problems:
             return
@@ -200,6 +239,8 @@ class Manifest:
         remedy = "Use the data that the classifier was trained on, or train again."
         if set(problems) <= {"new", "missing"} and count != len(dataset.train):
             remedy = f"The manifest covers {count:,} training images: load the data set with limit {count:,}."
+        if dataset.train.source.array is None:
+            remedy = "The run's files.csv has the path of each SHA-256. Restore these files, or train again."
         raise DataError(
             f"The images of {dataset.name} are not those of the split manifest: {'; '.join(told)}. {remedy}"
         )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from headstart.contracts import EpochRecord
+from headstart.contracts import EpochRecord, SplitName
 from headstart.data.ledger import Ledger, parse_ledger
 from headstart.data.splits import Manifest, read_manifest
 from headstart.errors import DataError, RecipeError, RunError
@@ -140,6 +140,16 @@ class Run:
     def write_ledger(self, ledger: Ledger) -> None:
         """Write what became of every file."""
         self._write("files.csv", ledger.to_csv())
+
+    def placed(self) -> dict[str, frozenset[SplitName]] | None:
+        """Return the splits in which images in files are, by SHA-256: none for images that were left out.
+
+        None where images lie in arrays, and before the split is written.
+        """
+        if not all((self.path / name).is_file() for name in ("files.csv", "split_manifest.csv")):
+            return None
+        left_out: dict[str, frozenset[SplitName]] = {row.sha256: frozenset() for row in self.ledger().rows}
+        return left_out | self.manifest().splits_of()
 
     def environment(self) -> Environment:
         """Return versions, hardware, hashes and every opening of the test split."""

@@ -17,7 +17,8 @@ def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run:
         recipe: Names the data.
         terminal: Where progress is shown.
         data_dir: Local copy of the data set, instead of a download.
-        run: Run that started from these data: what it could not read stays left out, and nothing is decoded again.
+        run: Run that started from these data: every image in a file stays in the split that it had there, what the run
+            could not read stays left out, and nothing is decoded again.
 
     Raises:
         DataError: The data can't be had, or some images can't be read and the recipe does not leave them out.
@@ -35,10 +36,11 @@ def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run:
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         seed=recipe.seed,
+        placed=run.placed() if run else None,
     )
     dataset = load_dataset(data.name, limit=data.limit, data_dir=data_dir, progress=terminal.enabled, options=options)
+    for note in dataset.notes:
+        terminal.say(note)
     if run is None or dataset.ledger is None:
-        for note in dataset.notes:
-            terminal.say(note)
         return screen(dataset, on_bad=data.on_bad, terminal=terminal)
     return without(dataset, run.ledger().refused())
