@@ -178,3 +178,9 @@ def test_train_of_own_images_leaves_a_folder_named_auto(trained, tmp_path):
 def test_a_budget_takes_auto_for_cifar10_too(trained):
     assert main(["train", "cifar10", "--budget", "2min"]) == 0
     assert trained.call_args.kwargs["out"] == Path("runs/auto")
+
+
+def test_the_time_that_was_predicted_stands_beside_the_time_it_took(trained, capsys):
+    trained.return_value = mock.Mock(to_dict=lambda: METRICS | {"predicted_seconds": 250.0})
+    assert main(["train", "cifar10", "--budget", "5min"]) == 0
+    assert "Cost        3 min 51 s in all (4 min 10 s predicted), " in capsys.readouterr().out

@@ -67,7 +67,10 @@ def _cost(metrics: dict[str, Any]) -> str:
     """Return time and memory as far as they are known: a run that was stopped between two stages lacks some."""
     told = []
     if metrics.get("total_seconds") is not None:
-        told.append(f"{duration(metrics['total_seconds'])} in all")
+        predicted = metrics.get("predicted_seconds")
+        told.append(
+            f"{duration(metrics['total_seconds'])} in all{f' ({duration(predicted)} predicted)' if predicted else ''}"
+        )
     if metrics.get("train_seconds") is not None:
         cached = metrics.get("cached_seconds")
         saved = f" ({duration(cached)} of it saved by cached features)" if cached else ""

@@ -89,7 +89,13 @@ def prepare(
             "one's are kept. For the result of a single process keep finetune.freeze.batch_norm.",
             processes.world,
         )
-    return assemble(recipe, dataset, (train, val), device, progress=progress)
+    material = assemble(recipe, dataset, (train, val), device, progress=progress)
+    weights = material.backbone.weights
+    for line in weights.unmatched:
+        logger.warning("%s: %s", weights.origin, line)
+    if recipe.weights == "none":
+        logger.warning("%s starts from scratch: no pretrained weights are used.", material.backbone.name)
+    return material
 
 
 def assemble(
@@ -102,10 +108,6 @@ def assemble(
     backbone = load_backbone(recipe.backbone, weights=recipe.weights, seed=recipe.seed, progress=progress)
     if recipe.preprocessing == "unit":
         backbone = fed_unit_range(backbone)
-    for line in backbone.weights.unmatched:
-        logger.warning("%s: %s", backbone.weights.origin, line)
-    if recipe.weights == "none":
-        logger.warning("%s starts from scratch: no pretrained weights are used.", backbone.name)
     classifier = build_classifier(
         backbone,
         num_classes=len(dataset.class_names),

@@ -5,7 +5,7 @@ training images that no test split there holds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from headstart.recipe.schema import Recipe, parse_recipe
@@ -46,6 +46,7 @@ class Facts:
         largest: Images of the largest class.
         side: Median of the images' shorter sides, in pixels.
         aspect: Median of the ratio of the longer side to the shorter.
+        processes: Processes that share a batch.
     """
 
     train: int
@@ -56,6 +57,7 @@ class Facts:
     largest: int
     side: int
     aspect: float = 1.0
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,18 @@ class Choice:
         if not given:
             return self
         reasons = {key: reason for key, reason in self.reasons.items() if key not in given}
-        return replace(self, reasons=reasons | {"": f"As asked: {', '.join(sorted(given))}."})
+        more_time = "" if "finetune.schedule" in given else self.more_time
+        return Choice(self.tree, reasons | {"": f"As asked: {', '.join(sorted(given))}."}, more_time)
 
 
 def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
     """Return what decides the speed of a step: the part that is trained, augmentation, batch size."""
     few = facts.train < _FEW
+    batch = min(32 if few else 64, facts.train // 4)
     return {
         "fit": "crop" if facts.aspect < 1.1 else "stretch" if facts.aspect < 2 else "pad",
         "finetune": {
-            "batch_size": max(1, min(32 if few else 64, facts.train // 4)),
+            "batch_size": max(batch - batch % facts.processes, facts.processes),
             "label_smoothing": 0.1 if few else 0.0,
             "class_weights": "balanced" if facts.largest > _UNEVEN * facts.smallest else None,
             "freeze": {"stages": 0} if whole else {"stages": 0.3, "depthwise": True},
@@ -280,5 +284,5 @@ def told(choice: Choice, *, budget: float, seconds: float, megabytes: float) -> 
         *choice.reasons.values(),
         f"Predicted: {duration(seconds)} of the {duration(budget)} given, and {gigabytes(megabytes)} of memory."
         f"{over if seconds > 1.1 * budget else ''}",
-        choice.more_time,
+        *filter(None, [choice.more_time]),
     ]

@@ -1,7 +1,7 @@
 """From a recipe with a budget to one that says everything: look at the images, time a few steps, choose."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     left = _shared(session, [asked.budget - (time.time() - session.started)])[0]
     began = time.monotonic()
     facts = look_at(*split_checked(asked, dataset, processes=processes.world), len(dataset.sealed_test))
+    facts = replace(facts, processes=processes.world)
     say(f"Choosing for {facts.train:,} training images and {asked.budget:.0f} s: timing a few steps.")
     measured = _measured(asked, facts, dataset, session, whole=True)
     if asked.finetune is not None and _least_does_not_fit(facts, measured.speed, left):
