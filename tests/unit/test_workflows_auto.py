@@ -86,9 +86,7 @@ def test_very_uneven_classes_are_weighted_and_said_so():
 
 def test_batches_fit_few_images():
     assert chosen(replace(PHOTOS, train=8, val=2), seconds=600)[1].finetune.batch_size == 2
-    sizes = [
-        structure(replace(PHOTOS, train=n, processes=3), whole=True)["finetune"]["batch_size"] for n in (8, 30, 900)
-    ]
+    of_three = [structure(replace(PHOTOS, train=n, processes=3), whole=True) for n in (8, 30, 900)]
     assert [tree["finetune"]["batch_size"] for tree in of_three] == [3, 6, 30]
 
 
