@@ -421,6 +421,38 @@ def test_the_licence_is_that_of_the_weights(tmp_path, stated, shown):
     assert {key: front[key] for key in ("license", "license_name") if key in front} == shown
 
 
+@pytest.mark.parametrize(
+    ("weights", "images", "warned"),
+    [
+        ("mit", "cc-by-nc-4.0", ["does not allow commercial use"]),
+        ("cc-by-nc-sa-4.0", "mit", ["does not allow commercial use", "same terms"]),
+        ("AGPL-3.0", "cc0-1.0", ["same terms"]),
+        ("apache-2.0", None, ["licence of the images is not stated"]),
+        ("apache-2.0", "cc-by-4.0", []),
+    ],
+)
+def test_the_card_warns_of_licences_that_forbid_what_people_usually_do(tmp_path, weights, images, warned):
+    data = {"licence": images, "images": {"train": 1200, "val": 80, "test": 90}}
+    _, text = card(tmp_path, weights=WEIGHTS | {"license": weights}, data=data)
+    warnings = text.partition("## Licences")[2].partition("##")[0]
+    assert [warning for warning in warned if warning not in warnings] == []
+    assert ("- The licence" in warnings) == bool(warned)
+    assert "| images: train | 1,200 |" in text
+    assert load_bundle(tmp_path / "model").data == data
+
+
+def test_the_card_names_the_classes_that_are_missed_and_those_hardly_tested(tmp_path):
+    figures = {"precision": 0.9, "f1-score": 0.9}
+    per_class = {
+        "cat": figures | {"recall": 0.4, "support": 100},
+        "dog": figures | {"recall": 0.9, "support": 3},
+        "owl": figures | {"recall": 0.0, "support": 0},
+    }
+    _, text = card(tmp_path, metrics={"test": {"accuracy": 0.9, "n": 103, "per_class": per_class}})
+    assert "Do not rely on it to find cat (40% found)." in text
+    assert "Fewer than 20 test images tell how well it does on dog and owl" in text
+
+
 @pytest.mark.parametrize("changes", [{"hidden": (8,)}, {"architecture": "resnet50v1_keras"}])
 def test_the_card_does_not_promise_timm_what_timm_can_not_build(tmp_path, changes):
     front, text = card(tmp_path, **changes)

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data.arrays import image_hashes
 from headstart.errors import RunError
 from headstart.report.html import write_report
 from headstart.report.mistakes import data_uri, worst
 from headstart.report.page import flat
 from headstart.report.saliency import layer
+from headstart.runs.predictions import TestPredictions
 from headstart.wording import percent
 
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path"}
@@ -188,6 +190,27 @@ def test_the_most_confident_mistakes_are_shown_with_their_pictures(make_evaluate
         decoded = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2])))
         np.testing.assert_array_equal(np.asarray(decoded), run.images[row])
     assert f"The 24 of {len(wrong)} mistakes" in page.words
+
+
+def test_mistakes_are_linked_to_their_files_relative_to_the_page(make_evaluated_run, tmp_path):
+    run = make_evaluated_run()
+    (tmp_path / "my photos").mkdir()
+    (run.path / "recipe.yaml").write_text(f"data:\n  name: {tmp_path / 'my photos'}\n")
+    n = len(run.labels)
+    files = [f"cat/{row} <b>.png" for row in range(n)]
+    run.run.write_predictions(
+        TestPredictions(np.arange(n), image_hashes(run.images), run.labels, run.predictions, files)
+    )
+    run.change(
+        "environment.json",
+        data={"name": "animals", "sha256": "ab" * 32, "licence": "cc-by-4.0", "files": {"used": 480, "refused": 2}},
+    )
+    page = write_report(run.run, run.picture).read_text()
+    links = re.findall(r'<a href="([^"]+)">', page)
+    assert len(links) == 24
+    assert all(re.fullmatch(r"\.\./my%20photos/cat/\d+%20%3Cb%3E\.png", link) for link in links)
+    assert "480 used, 2 refused" in " ".join(page.split())
+    assert "Licence of the images: cc-by-4.0." in page
 
 
 def test_the_pairs_confused_most_are_shown_with_the_surest_pictures_of_each(make_evaluated_run):

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from headstart.tasks.metrics import shown_in
-from headstart.wording import number, percent, percent_range, percent_short, significant
+from headstart.wording import listed, number, percent, percent_range, percent_short, significant
 
 LICENSES = frozenset(
     [
@@ -19,6 +19,16 @@ LICENSES = frozenset(
 """Identifiers that hubs know; any other licence is given by its own name."""
 
 _SPLITS = {"val": "validation", "test": "test"}
+_WEAK_RECALL = 0.8
+"""Recall below which a class is named as one not to rely on."""
+_FEW_TESTED = 20
+_CONDITIONS = (
+    ({"nc", "noncommercial", "research", "academic"}, "does not allow commercial use"),
+    ({"nd", "noderivatives"}, "does not allow changed versions to be shared"),
+    ({"sa", "sharealike", "gpl", "lgpl", "agpl"}, "asks that what is made from it is shared under the same terms"),
+    ({"gated", "restricted"}, "gives access to those only who have accepted its terms"),
+)
+"""Words of a licence's name, and what they mean for those who use a classifier."""
 _CLASSES_LISTED = 100
 """A card names no more classes than these; ``config.json`` has all."""
 
@@ -37,6 +47,7 @@ def model_card(config: Mapping[str, Any], *, timm_loads: bool) -> str:
         _preprocessing(config),
         _scores(config["headstart"]["metrics"]),
         _limits(config),
+        _licences(config),
         _provenance(config),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -187,7 +198,51 @@ def _limits(config: Mapping[str, Any]) -> str:
         "neither the probabilities nor the scores need to hold: measure it on your own images before relying on it.\n"
         "- It inherits the gaps and biases of its data set and of the images that its backbone was pretrained on. "
         "It was not tested for decisions about people or for uses where an error does harm."
+        + _weak_classes(own["metrics"])
     )
+
+
+def _weak_classes(metrics: Mapping[str, Any]) -> str:
+    """Name the classes that are often missed, worst first, and those that were hardly tested."""
+    per_class = (metrics.get("test") or {}).get("per_class") or {}
+    tested = {name: row for name, row in per_class.items() if row["support"]}
+    weak = sorted((row["recall"], name) for name, row in tested.items() if row["recall"] < _WEAK_RECALL)
+    few = [name for name, row in per_class.items() if row["support"] < _FEW_TESTED]
+    text = ""
+    if weak:
+        named = [f"{_text(name)} ({percent_short(recall)} found)" for recall, name in weak]
+        text += f"\n- Do not rely on it to find {listed(named)}."
+    if few:
+        text += (
+            f"\n- Fewer than {_FEW_TESTED} test images tell how well it does on {listed(list(map(_text, few)))}: their "
+            "scores are hardly more than chance."
+        )
+    return text
+
+
+def _licences(config: Mapping[str, Any]) -> str:
+    own = config["headstart"]
+    parts = {"pretrained weights": str(own["weights"].get("license") or "")}
+    if own.get("data"):
+        parts["images"] = str(own["data"].get("licence") or "")
+    rows = [(what, stated if _is_stated(stated) else "not stated") for what, stated in parts.items()]
+    warnings = [f"- {warning}" for what, stated in parts.items() if (warning := _licence_warning(what, stated))]
+    return "\n\n".join(
+        ["## Licences", _table(("of the", "licence"), rows), *(["\n".join(warnings)] if warnings else [])]
+    )
+
+
+def _is_stated(licence: str) -> bool:
+    return licence.lower() not in ("", "unknown", "none")
+
+
+def _licence_warning(what: str, licence: str) -> str:
+    """Return what a licence forbids or ties to conditions of what people usually do; empty for a free one."""
+    words = set(re.split(r"[^a-z]+", licence.lower()))
+    if not _is_stated(licence):
+        return f"The licence of the {what} is not stated: find out what it allows before you publish or sell anything."
+    warnings = [warning for signs, warning in _CONDITIONS if signs & words]
+    return f"The licence of the {what} ({_text(licence)}) {' and '.join(warnings)}." if warnings else ""
 
 
 def _provenance(config: Mapping[str, Any]) -> str:
@@ -202,6 +257,7 @@ def _provenance(config: Mapping[str, Any]) -> str:
             if weights.get(key)
         ),
         ("data set", own["dataset"]),
+        *((f"images: {split}", number(n)) for split, n in (own.get("data") or {}).get("images", {}).items()),
         ("split manifest, SHA-256", own["manifest_sha256"]),
     ]
     return "## Where it comes from\n\n" + _table(("what", "value"), rows)

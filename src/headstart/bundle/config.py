@@ -62,6 +62,7 @@ class Bundle:
         metrics: Measured scores for the model card, as ``metrics.json`` has them; may be empty.
         abstention: From which probability a prediction is sure; None where that was not measured.
         novelty: How unlike the training images an image is; None where that was not measured.
+        data: Record of the images for the model card: licence, and their number in each split; may be empty.
     """
 
     module: nn.Module = field(repr=False)
@@ -79,6 +80,7 @@ class Bundle:
     metrics: dict[str, Any] = field(default_factory=dict)
     abstention: Abstention | None = None
     novelty: Novelty | None = None
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def to_config(bundle: Bundle) -> dict[str, Any]:
@@ -119,6 +121,8 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
             "manifest_sha256": bundle.manifest_sha256,
             "weights": _published(bundle.weights),
             "metrics": bundle.metrics,
+            # Unknown to older versions, which refuse what they do not know.
+            **({"data": bundle.data} if bundle.data else {}),
             **doubts(bundle.abstention, bundle.novelty),
         },
     }
@@ -206,6 +210,7 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "hidden": tuple(mine.hidden),
         **{key: getattr(mine, key) for key in ("backbone", "dropout", "temperature", "flip", "dataset")},
         **{key: getattr(mine, key) for key in ("manifest_sha256", "weights", "metrics")},
+        "data": mine.data or {},
         "abstention": mine.abstention and Abstention(mine.abstention.target, mine.abstention.threshold),
     }
 

@@ -98,6 +98,7 @@ class OwnBlock(BaseModel):
     weights: Plain
     metrics: Plain
     abstention: Annotated[AbstentionBlock | None, Field(description="a mapping")] = None
+    data: Annotated[Plain | None, Field(description="a mapping")] = None
     novelty: Annotated[bool, Field(description="true or false")] = False
 
 

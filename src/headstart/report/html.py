@@ -1,8 +1,10 @@
 """From a run folder to one self-contained page: no network, no script, printable, light and dark."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.data.copies import told
@@ -48,6 +50,7 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
     page = render(
         "report.html.jinja",
         name=run.name,
+        link=_links(run),
         metrics=metrics,
         facts=facts,
         test=test,
@@ -93,6 +96,21 @@ def _learning(run: Run, facts: TrainingFacts) -> dict[str, Any] | None:
         "kept": next((row for row in history if row.epoch == facts.best_epoch), None),
         "before": facts.probe_val_accuracy if tuned else None,
     }
+
+
+def _links(run: Run) -> Callable[[str], str | None]:
+    """Return a function from an image's path in the data set to a link from the page; None where there can't be one.
+
+    A link is relative, so that it tells no folder of the machine but those between the run and the data.
+    """
+    content = run.recipe_content().get("data")
+    data = str(content.get("name", "")) if isinstance(content, dict) else ""
+    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    page = run.path.absolute()
+    shared = os.path.commonpath([page, root]) if root.is_absolute() and root.drive == page.drive else ""
+    if not data or shared in ("", page.anchor):
+        return lambda _: None
+    return lambda file: quote(Path(os.path.relpath(root / file, page)).as_posix()) if file else None
 
 
 def _splits(run: Run, names: list[str], predictions: Sequence[PredictionRow]) -> dict[str, Any]:

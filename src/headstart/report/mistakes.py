@@ -22,19 +22,20 @@ LARGEST_SIDE = 96
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrongly classified image, ready for the page; ``picture`` is a ``data:`` URI of a PNG."""
+    """One wrongly classified image, ready for the page; ``picture`` is a ``data:`` URI of a PNG, ``file`` its path."""
 
     row: int
     label: str
     predicted: str
     probability: float
     picture: str
+    file: str = ""
 
 
 def most_confident(predictions: Sequence[PredictionRow], thumbnails: Thumbnails, *, count: int) -> list[Mistake]:
     """Return the ``count`` mistakes with the highest probability, highest first, then by row."""
     return [
-        Mistake(p.row, p.label, p.predicted, p.probability, data_uri(thumbnails(p.row)))
+        Mistake(p.row, p.label, p.predicted, p.probability, data_uri(thumbnails(p.row)), p.file)
         for p in worst(predictions, count=count)
     ]
 

@@ -248,6 +248,16 @@ def _bundle(recipe: Recipe, material: Material, manifest_sha256: str) -> Bundle:
         dropout=recipe.head.dropout,
         flip=recipe.evaluation.flip,
         dataset=material.dataset.name,
+        data={
+            "licence": material.dataset.licence,
+            "images": {
+                "train": len(material.train),
+                "val": len(material.val),
+                "test": len(material.dataset.sealed_test),
+            },
+        }
+        if material.dataset.ledger
+        else {},
         manifest_sha256=manifest_sha256,
         weights={key: record[key] for key in ("source", "origin", "sha256", "license")},
     )
