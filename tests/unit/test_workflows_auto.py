@@ -116,6 +116,13 @@ def test_no_reason_is_given_for_what_was_asked_for(asked, left):
     assert set(choose(PHOTOS, CPU, 290, whole=True).without(asked).reasons) == left
 
 
+def test_very_few_images_leave_the_first_stages_alone_and_say_so():
+    choice, recipe = chosen(replace(PHOTOS, train=90, val=10), whole=False)
+    assert recipe.finetune.freeze.stages > 0
+    assert "so few images" in choice.reasons["finetune.freeze"]
+    assert "all of the network" not in choice.more_time
+
+
 def test_learning_rates_follow_the_kind_of_network():
     rates = [
         chosen(speed=replace(CPU, rate=rate), whole=whole)[1].finetune.lr

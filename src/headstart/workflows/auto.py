@@ -19,6 +19,8 @@ MEASURED = (128,)
 """Image size in pixels at which speed is measured first; the time at others follows from the number of pixels."""
 _FEW = 4000
 """Below this number of training images all of the network is trained, in smaller batches and stronger augmentation."""
+VERY_FEW = 300
+"""Below this number of training images the first stages are never trained: validation is too small to notice harm."""
 _UNEVEN = 8
 """How many times the largest class must exceed the smallest for classes to be weighted."""
 _MARGIN = 0.9
@@ -139,7 +141,7 @@ def choose(
         better = f"images of {largest} px instead of {chosen}"
     elif epochs < most:
         better = f"up to {most} epochs instead of {epochs}"
-    elif not whole:
+    elif not whole and facts.train >= VERY_FEW:
         better = "training all of the network"
     else:
         better = ""
@@ -251,7 +253,8 @@ def _about_part(facts: Facts, whole: bool) -> dict[str, str]:
     told = {
         "finetune.freeze": "All of the network is trained: there is time for it."
         if whole
-        else "The first stages stay as they are, and so do depthwise kernels: epochs are faster that way."
+        else "The first stages stay as they are, and so do depthwise kernels: "
+        + ("so few images would teach them little." if facts.train < VERY_FEW else "epochs are faster that way.")
     }
     if facts.train < _FEW:
         told["finetune.augment"] = f"Strong augmentation: there are only {counted(facts.train, 'image')}."

@@ -17,6 +17,7 @@ from headstart.training.material import Material, prepare, split_checked
 from headstart.training.timing import Speed, fastest_arithmetic, measure_speed, sample_material
 from headstart.workflows.auto import (
     MEASURED,
+    VERY_FEW,
     Choice,
     Facts,
     choose,
@@ -62,8 +63,8 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     facts = look_at(*split_checked(asked, dataset, processes=processes.world), len(dataset.sealed_test))
     facts = replace(facts, processes=processes.world)
     say(f"Choosing for {facts.train:,} training images and {asked.budget:.0f} s: timing a few steps.")
-    measured = _measured(asked, facts, dataset, session, whole=True)
-    if asked.finetune is not None and _least_does_not_fit(facts, measured.speed, left):
+    measured = _measured(asked, facts, dataset, session, whole=facts.train >= VERY_FEW)
+    if measured.whole and asked.finetune is not None and _least_does_not_fit(facts, measured.speed, left):
         measured = _measured(asked, facts, dataset, session, whole=False, arithmetic=measured.arithmetic)
     left = _shared(session, [left - (time.monotonic() - began)])[0]
     # The images themselves are read once the network is known to fit.
