@@ -93,6 +93,7 @@ ODD_BYTES = [
 
 def setting_words() -> list[str]:
     network = ["--backbone", "test_efficientnet.r160_in1k", "--weights", "none", "--threads", "1", "--quiet"]
+    network += ["--recipe", "quickstart"]
     return [*network, *(word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}"))]
 
 

@@ -1,5 +1,6 @@
 """The recipe that a call asks for: resolved in one place, for Python and the command line."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def absolute_paths(recipe: Recipe) -> Recipe:
 def absolute_data(data: str | Path) -> str:
     """Return the name of a known data set as it is, and a path so that it holds in any working folder."""
     path = Path(data).expanduser()
-    return str(path.resolve()) if str(data) not in KNOWN and path.exists() else str(data)
+    # What can't be a path is refused where the data are loaded.
+    return str(path.resolve()) if str(data) not in KNOWN and os.path.exists(path) else str(data)  # noqa: PTH110
 
 
 def absolute_path(path: Path | str | None) -> Path | None:

@@ -187,6 +187,8 @@ def look_at(path: Path) -> FileFacts:
 
 
 def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise OSError("a pipe or a device may have no end")
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
