@@ -27,7 +27,6 @@ from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
 from headstart.data.dataset import load_dataset
 from headstart.data.sources.arrays import write_store
-from headstart.evaluation.novelty import auroc
 
 RESULT = Path(__file__).parent / "results" / "novelty.json"
 FASHION = Path("/usr/share/datasets/fashion-mnist/t10k-images-idx3-ubyte.gz")
@@ -76,6 +75,13 @@ def textures(n: int, generator: np.random.Generator) -> Images:
         first, second = generator.uniform(0, 255, (2, 3))
         found.append((first + value[..., None] * (second - first)).round().astype(np.uint8))
     return np.stack(found)
+
+
+def auroc(known: NDArray[np.float32], unknown: NDArray[np.float32]) -> float:
+    """Return the probability that an unknown image scores higher than a known one; a tie counts as half."""
+    order = np.sort(known)
+    below, up_to = (np.searchsorted(order, unknown, side=side) for side in ("left", "right"))
+    return float((below + up_to).sum() / 2 / (len(known) * len(unknown)))
 
 
 def measured(place: Path, pair: tuple[int, int]) -> dict[str, Any]:

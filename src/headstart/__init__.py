@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
     from headstart.studies.api import study as study
+    from headstart.workflows.elsewhere import evaluate_on as evaluate_on
 
     __version__: str
 
@@ -30,6 +31,7 @@ _HOMES = {
     "check": ("headstart.api", "check"),
     "compare": ("headstart.api", "compare"),
     "evaluate": ("headstart.api", "evaluate"),
+    "evaluate_on": ("headstart.workflows.elsewhere", "evaluate_on"),
     "explore": ("headstart.api", "explore"),
     "load": ("headstart.inference.predictor", "load"),
     "resume": ("headstart.api", "resume"),
@@ -45,6 +47,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "evaluate_on",
     "explore",
     "load",
     "resume",

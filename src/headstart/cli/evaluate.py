@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
-from headstart.cli.results import result_lines
-from headstart.errors import RunError
+from headstart.cli.results import drift_lines, result_lines
+from headstart.errors import InputError, RunError
 from headstart.wording import counted, percent
 
 
@@ -35,6 +35,13 @@ def evaluate(
             min=1, help="Number of test images to corrupt, stratified by class. Default: 1,000.", show_default=False
         ),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Measure on other labelled images instead; the run stays as it is."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for what --on finds; RUN/on-NAME by default.", show_default=False)
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -43,6 +50,30 @@ def evaluate(
     check_device(device)
     if not run.is_dir():
         raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
+    if on is not None:
+        from headstart.workflows.elsewhere import evaluate_on
+
+        given = {
+            "DATA": data,
+            "--data-dir": data_dir,
+            "--saliency": saliency,
+            "--corruptions": corruptions,
+            "--corruption-images": corruption_images,
+        }
+        if ignored := [name for name, value in given.items() if value]:
+            raise InputError(f"With --on {', '.join(ignored)} would be ignored. Leave that out.")
+        found = evaluate_on(
+            run,
+            on,
+            out=out,
+            threads=threads,
+            device=device,
+            command=context.obj,
+            progress=not quiet,
+        ).to_dict()
+        return Answer(found, drift_lines(found))
+    if out is not None:
+        raise InputError("--out is the folder for what --on finds. Name the data with --on, or leave --out out.")
     from headstart import api
 
     metrics = api.evaluate(

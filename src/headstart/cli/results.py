@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from headstart.tasks.metrics import balanced_accuracy, is_uneven, shown_in
-from headstart.wording import counted, duration, gigabytes, percent, percent_range, percent_short
+from headstart.wording import (
+    counted,
+    duration,
+    gigabytes,
+    listed,
+    percent,
+    percent_range,
+    percent_short,
+    points_range,
+    signed_points,
+)
 
 
 def result_lines(metrics: dict[str, Any], out: Path) -> str:
@@ -45,6 +55,35 @@ def _averages(test: dict[str, Any]) -> list[str]:
         f"Classes     {percent(balanced_accuracy(test['per_class']))} balanced accuracy (mean recall of the classes), "
         f"{percent(test['macro_f1'])} macro F1; they have {min(counts):,} to {max(counts):,} test images"
     ]
+
+
+def drift_lines(found: dict[str, Any]) -> str:
+    """Return what a classifier is worth on other data, and what has moved since validation, one fact per line."""
+    figures, drift, calibration, doubts = (found[key] for key in ("figures", "drift", "calibration", "doubts"))
+    lines = [
+        f"Accuracy    {percent(figures['accuracy'])} on {counted(figures['n'], 'image')} "
+        f"(95% interval {percent_range(figures['accuracy_ci95'])})",
+        f"Drift       {signed_points(drift['accuracy']['difference'])} points against validation "
+        f"({points_range(drift['accuracy']['ci95'])}); mean probability {signed_points(drift['confidence_shift'])}",
+        f"Calibration {'holds' if calibration['holds'] else 'no longer holds'}: probability minus accuracy "
+        f"{signed_points(calibration['overconfidence'])} points ({points_range(calibration['overconfidence_ci95'])}); "
+        f"ECE {percent(calibration['ece'])} ({percent(calibration['val_ece'])} on validation)",
+    ]
+    if worse := [row for row in drift["per_class"] if row["ci95"][1] < 0][:5]:
+        told = [f"{row['class']} {signed_points(row['difference'], 1)}" for row in worse]
+        lines.append(f"Worse       {', '.join(told)} points of recall")
+    marks = [f"{percent(doubts[key], 1)} {key}" for key in ("unsure", "unfamiliar") if doubts[key] is not None]
+    if marks:
+        lines.append(f"Marked      {', '.join(marks)}")
+    if unknown := found["unknown_classes"]:
+        share = doubts["unfamiliar_of_unknown_classes"]
+        flagged = "" if share is None else f"; {percent(share, 1)} of them are marked unfamiliar"
+        lines.append(
+            f"Unknown     {counted(sum(unknown.values()), 'image')} of other classes: {listed(list(unknown))}{flagged}"
+        )
+    for why, count in found["left_out"].items():
+        lines.append(f"Left out    {counted(count, 'image')}: {why}")
+    return "\n".join(lines)
 
 
 def _abstention_line(metrics: dict[str, Any]) -> list[str]:

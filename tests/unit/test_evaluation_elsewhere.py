@@ -1,0 +1,126 @@
+"""A classifier on other data: which images count, what has moved, and what the command leaves behind."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import headstart
+from headstart.cli import main
+from headstart.contracts import ClassNames
+from headstart.data.arrays import Arrays
+from headstart.data.sources.arrays import write_store
+from headstart.evaluation.elsewhere import _calibration, _difference
+from headstart.tasks.single_label import SINGLE_LABEL
+
+NAMES = ("red", "green", "blue")
+RECIPE = {
+    "backbone": "test_efficientnet",
+    "weights": "none",
+    "probe": None,
+    "finetune": {"schedule": [{"epochs": 3, "size": 16}], "batch_size": 16, "lr": 0.01, "freeze": {"stages": 0}},
+    "hardware": {"precision": "fp32", "memory_format": "contiguous"},
+}
+
+
+def coloured(n, names, *, seed, noise=30):
+    """Images whose class is their colour."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n, dtype=np.int64) % len(names)
+    images = generator.integers(0, noise, (n, 16, 16, 3), dtype=np.uint8)
+    for row, label in enumerate(labels):
+        channel = NAMES.index(names[label]) if names[label] in NAMES else slice(None)
+        images[row, :, :, channel] += 200
+    return images, labels
+
+
+def store(folder, names, *, seed, n=90, **kinds):
+    images, labels = coloured(n, names, seed=seed, **kinds)
+    arrays = Arrays(images[: n // 2], labels[: n // 2], images[n // 2 :], labels[n // 2 :])
+    write_store(folder, arrays, name=folder.name, class_names=ClassNames(tuple(names)), source="made")
+    return images
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A trained run and the data that it was trained on."""
+    place = tmp_path_factory.mktemp("elsewhere")
+    store(place / "own", NAMES, seed=0)
+    headstart.train(place / "own", RECIPE, out=place / "run", progress=False, threads=1)
+    return place
+
+
+def test_classes_are_matched_by_name_and_what_is_unknown_is_named(place, capsys):
+    store(place / "other", ("blue", "red", "white"), seed=1)
+    assert main(["evaluate", str(place / "run"), "--on", str(place / "other"), "--quiet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    folder = place / "run" / "on-other"
+    written = json.loads((folder / "evaluation.json").read_text())
+    assert found.items() <= written.items()
+    assert {"command", "time", "weights_sha256"} <= set(written)
+    assert found["figures"]["n"] == 60
+    assert found["unknown_classes"] == {"white": 30}
+    assert found["missing_classes"] == ["green"]
+    assert found["doubts"]["unfamiliar_of_unknown_classes"] is not None
+    with (folder / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
+    assert {row["label"] for row in rows} == {"red", "blue"}
+    assert sum(row["label"] == row["predicted"] for row in rows) / 60 == pytest.approx(
+        found["figures"]["accuracy"], abs=1e-6
+    )
+    assert len((folder / "split_manifest.csv").read_text().splitlines()) == 91
+
+
+def test_images_of_the_run_itself_do_not_count(place):
+    own = store(place / "own-again", NAMES, seed=0)
+    fresh, labels = coloured(30, NAMES, seed=5)
+    arrays = Arrays(
+        np.concatenate([own[:45], fresh]), np.concatenate([np.arange(45) % 3, labels]), own[45:], np.arange(45) % 3
+    )
+    write_store(place / "mixed", arrays, name="mixed", class_names=ClassNames(NAMES), source="made")
+    found = headstart.evaluate_on(place / "run", place / "mixed", out=place / "there", progress=False)
+    assert found.figures["n"] == 30
+    assert found.left_out == {"images of the run itself": 90}
+    assert (place / "there" / "evaluation.json").is_file()
+
+
+def test_what_makes_no_sense_is_refused(place, capsys):
+    run = str(place / "run")
+    assert main(["evaluate", run, "--on", str(place / "own"), "-q"]) == 2
+    assert "trained on" in capsys.readouterr().err
+    store(place / "strange", ("north", "south"), seed=2)
+    assert main(["evaluate", run, "--on", str(place / "strange"), "-q"]) == 2
+    told = capsys.readouterr().err
+    assert "north" in told
+    assert "red" in told
+    assert not (place / "run" / "on-strange").exists()
+    assert main(["evaluate", run, "--on", str(place / "strange"), "--saliency", "-q"]) == 2
+    assert main(["evaluate", run, "--out", "x", "-q"]) == 2
+
+
+def test_the_lines_name_drift_and_calibration(place, capsys):
+    store(place / "noisy", NAMES, seed=3, noise=56)
+    assert main(["evaluate", str(place / "run"), "--on", str(place / "noisy"), "-q"]) == 0
+    told = capsys.readouterr().out
+    for word in ("Accuracy", "Drift", "Calibration", "Marked"):
+        assert word in told
+
+
+def test_the_interval_of_a_difference_covers_it():
+    found = _difference((80, 100), (90, 100))
+    assert found["difference"] == -0.1
+    assert found["ci95"] == pytest.approx([-0.198, -0.001], abs=0.003)  # Newcombe's method 10
+
+
+@pytest.mark.parametrize(("confident", "holds"), [(0.8, True), (0.97, False)])
+def test_calibration_holds_until_confidence_leaves_accuracy(confident, holds):
+    generator = np.random.default_rng(0)
+    right = generator.uniform(size=2000) < 0.8
+    logits = np.stack([np.where(right, 2.0, -2.0), np.zeros(2000)], 1).astype(np.float32)
+    val = SINGLE_LABEL.measure(logits, np.zeros(2000, np.int64), names=("a", "b"))
+    found = _calibration(np.full(2000, confident), right, val)
+    assert found["holds"] is holds
+    low, high = found["overconfidence_ci95"]
+    assert low <= found["overconfidence"] <= high
