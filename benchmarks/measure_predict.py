@@ -1,6 +1,10 @@
-"""Time `headstart predict` on 1,000 image files, as a whole command, and write benchmarks/results/predict-files.json.
+"""Time `headstart predict` on image files, as a whole command.
 
-python benchmarks/measure_predict.py runs/quickstart/model
+python benchmarks/measure_predict.py runs/quickstart/model          # 1,000 files: benchmarks/results/predict-files.json
+python benchmarks/measure_predict.py runs/quickstart/model --loop   # 10,000: benchmarks/results/predict-loop.json
+
+With --loop the command alternates with a plain script that opens, transforms and classifies one image at a time, with
+timm's own transform and the same classifier; both are timed from their start to their end.
 """
 
 import json
@@ -11,6 +15,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,37 +24,95 @@ from headstart.compute.device import describe_hardware
 from headstart.data.dataset import load_dataset
 
 COUNT, REPEATS = 1000, 5
+LOOP_COUNT, LOOP_REPEATS = 10_000, 3
+LOOP = """
+import sys
+from pathlib import Path
+import timm, torch
+from PIL import Image
+network = timm.create_model(f"local-dir:{sys.argv[1]}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
+with torch.inference_mode():
+    for path in sorted(Path(sys.argv[2]).iterdir()):
+        probabilities = network(transform(Image.open(path).convert("RGB"))[None]).softmax(1)
+        print(path, int(probabilities.argmax()), float(probabilities.max()))
+"""
 
 
-def main(model: Path) -> None:
-    images = load_dataset("cifar10").train.source.array[:COUNT]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for number, image in enumerate(images):
-            Image.fromarray(image).save(folder / f"{number:04d}.png")
-        seconds = []
-        for _ in range(REPEATS):
-            start = time.perf_counter()
-            command = [sys.executable, "-m", "headstart", "predict", str(model), str(folder), "--json"]
-            done = subprocess.run(command, check=True, capture_output=True)
-            seconds.append(round(time.perf_counter() - start, 2))
-            assert len(json.loads(done.stdout)["predictions"]) == COUNT
+def write_images(folder: Path, count: int) -> None:
+    for number, image in enumerate(load_dataset("cifar10").train.source.array[:count]):
+        Image.fromarray(image).save(folder / f"{number:05d}.png")
+
+
+def timed(command: list[str]) -> tuple[float, str]:
+    start = time.perf_counter()
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return round(time.perf_counter() - start, 2), done.stdout
+
+
+def facts(model: Path) -> dict[str, Any]:
     config = json.loads((model / "config.json").read_text())
-    result = {
-        "claim": f"headstart predict on {COUNT} PNG files of 32 x 32 pixels: wall time of the whole command",
-        "command": "python benchmarks/measure_predict.py runs/quickstart/model",
+    return {
         "hardware": describe_hardware(torch.device("cpu")),
         "versions": {name: version(name) for name in ("headstart", "torch", "timm", "pillow")},
         "architecture": config["architecture"],
         "input_size": config["pretrained_cfg"]["input_size"],
         "flip": config["headstart"]["flip"],
-        "median_seconds": statistics.median(seconds),
-        "seconds": seconds,
     }
-    path = Path(__file__).parent / "results" / "predict-files.json"
+
+
+def write(name: str, result: dict[str, Any]) -> None:
+    path = Path(__file__).parent / "results" / name
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(path)
 
 
+def whole_command(model: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        write_images(Path(scratch), COUNT)
+        seconds = []
+        for _ in range(REPEATS):
+            took, out = timed([sys.executable, "-m", "headstart", "predict", str(model), scratch, "--json"])
+            assert len(json.loads(out)["predictions"]) == COUNT
+            seconds.append(took)
+    result = {
+        "claim": f"headstart predict on {COUNT} PNG files of 32 x 32 pixels: wall time of the whole command",
+        "command": "python benchmarks/measure_predict.py runs/quickstart/model",
+        **facts(model),
+        "median_seconds": statistics.median(seconds),
+        "seconds": seconds,
+    }
+    write("predict-files.json", result)
+
+
+def against_a_loop(model: Path) -> None:
+    ours, loops = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        images = Path(scratch, "images")
+        images.mkdir()
+        write_images(images, LOOP_COUNT)
+        for number in range(LOOP_REPEATS):
+            place = Path(scratch, f"{number}.csv")
+            command = [sys.executable, "-m", "headstart", "predict", str(model), str(images), "--out", str(place)]
+            ours.append(timed(command)[0])
+            took, out = timed([sys.executable, "-c", LOOP, str(model), str(images)])
+            assert len(out.splitlines()) == LOOP_COUNT == len(place.read_text().splitlines()) - 1
+            loops.append(took)
+    mine, loop = (LOOP_COUNT / statistics.median(seconds) for seconds in (ours, loops))
+    result = {
+        "claim": f"headstart predict on {LOOP_COUNT} PNG files of 32 x 32 pixels against a loop over single images",
+        "command": "python benchmarks/measure_predict.py runs/quickstart/model --loop",
+        **facts(model),
+        "images_per_second": round(mine, 1),
+        "loop_images_per_second": round(loop, 1),
+        "ratio": round(mine / loop, 2),
+        "seconds": ours,
+        "loop_seconds": loops,
+    }
+    write("predict-loop.json", result)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    (against_a_loop if "--loop" in sys.argv else whole_command)(Path(sys.argv[1]))
