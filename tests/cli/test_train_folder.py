@@ -1,8 +1,11 @@
 """A folder of images, from files to a measured classifier, through the command."""
 
+import base64
 import csv
+import io
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -65,6 +68,20 @@ def test_the_run_accounts_for_every_file(run):
     data = json.loads((run / "environment.json").read_text())["data"]
     assert data["files"] == {"used": 40, "refused": 1}
     assert data["n_train"] + data["n_val"] + data["n_test"] == 40
+
+
+def test_the_page_shows_images_as_fed_and_the_card_the_licences(run):
+    page = (run / "report.html").read_text(encoding="utf-8")
+    fed = page.partition("As the network sees them")[2].partition("</ul>")[0]
+    shown = re.findall(r'base64,([^"]+)" alt="Training image, labeled (\w+)"', fed)
+    assert [label for _, label in shown[:4]] == ["green", "red", "green", "red"]
+    size = json.loads((run / "model" / "config.json").read_text())["pretrained_cfg"]["input_size"][1]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown[0][0]))), np.float64)
+    assert pixels.shape == (min(size, 96), min(size, 96), 3)
+    assert abs(pixels.mean(axis=(0, 1)) - (30, 200, 30)).max() < 5
+    card = (run / "model" / "README.md").read_text()
+    assert "| images | not stated |" in card
+    assert "| images: train |" in card
 
 
 def test_the_run_is_measured_again_alike(run, capsys):

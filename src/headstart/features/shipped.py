@@ -38,7 +38,7 @@ class ShippedBackbone:
 
     def squares(self, split: Subset) -> Squares:
         """Return the images of a split as squares that features of every size are computed from."""
-        return working_copy(split, self.frozen.preprocess, side=LARGEST_SIDE)
+        return working_copy(split, self.frozen.preprocess, side=LARGEST_SIDE, terminal=self.session.terminal)
 
     def features(self, squares: Sequence[Squares], size: int, *, mirror: bool = False) -> list[NDArray[np.float32]]:
         """Return the features of each split's images, shape (n, features); they are kept on disk for the next time.

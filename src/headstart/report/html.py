@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from headstart.contracts import FEW_TO_CHOOSE_BY
+from headstart.contracts import FEW_TO_CHOOSE_BY, UInt8Image
 from headstart.data.copies import told
 from headstart.errors import RunError
 from headstart.report import charts
@@ -14,7 +14,7 @@ from headstart.report.classes import classes
 from headstart.report.confusions import confusions
 from headstart.report.coverage import coverage, thresholds
 from headstart.report.learning import learning_curves
-from headstart.report.mistakes import MISTAKES_SHOWN, Thumbnails, most_confident
+from headstart.report.mistakes import MISTAKES_SHOWN, Thumbnails, data_uri, most_confident
 from headstart.report.page import render
 from headstart.report.robustness import robustness
 from headstart.report.saliency import looks
@@ -24,13 +24,14 @@ from headstart.runs.run import Run
 from headstart.tasks.metrics import balanced_accuracy, is_uneven, shown_in
 
 
-def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
+def write_report(run: Run, dataset_thumbnails: Thumbnails, fed: Sequence[tuple[str, UInt8Image]] = ()) -> Path:
     """Write the page of an evaluated run, whole or not at all.
 
     Args:
         run: A run that is trained and measured.
         dataset_thumbnails: From an image's row in the test split to its pixels, shape (height, width, 3); called for
             the images on the page only.
+        fed: Training images as the network sees them, with their classes; may be empty.
 
     Returns:
         The page's path.
@@ -51,6 +52,7 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails) -> Path:
         "report.html.jinja",
         name=run.name,
         link=_links(run),
+        fed=[(label, data_uri(pixels)) for label, pixels in fed],
         metrics=metrics,
         facts=facts,
         test=test,

@@ -8,7 +8,7 @@ from headstart.errors import InputError, RunError
 from headstart.evaluation.evaluate import evaluate_run
 from headstart.evaluation.robustness import headline, measure_corruptions, sample_size
 from headstart.evaluation.saliency import check_explainable, write_saliency
-from headstart.evaluation.thumbnails import mistake_pixels
+from headstart.evaluation.thumbnails import fed_samples, mistake_pixels
 from headstart.report.html import write_report
 from headstart.report.mistakes import LARGEST_SIDE, MISTAKES_SHOWN, worst
 from headstart.runs.records import Metrics
@@ -82,5 +82,5 @@ def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, da
     if extras.saliency:
         wanted = {p.row: (p.predicted, p.label) for p in worst(run.predictions(), count=MISTAKES_SHOWN)}
         write_saliency(run, dataset, wanted=wanted, device=device)
-    write_report(run, mistake_pixels(dataset, at_least=LARGEST_SIDE))
+    write_report(run, mistake_pixels(dataset, at_least=LARGEST_SIDE), fed_samples(run.model, dataset))
     return metrics

@@ -10,7 +10,7 @@ from headstart.compute.session import Session
 from headstart.data.dataset import Dataset
 from headstart.errors import RunError
 from headstart.evaluation.evaluate import evaluate_run
-from headstart.evaluation.thumbnails import mistake_pixels
+from headstart.evaluation.thumbnails import fed_samples, mistake_pixels
 from headstart.evaluation.validation import validate_run
 from headstart.recipe.schema import Recipe, differences, parse_recipe
 from headstart.report.html import write_report
@@ -158,5 +158,5 @@ def _measure_alone(run: Run, dataset: Dataset, session: Session, *, sealed: bool
     # Nothing goes on from the checkpoints of a trained run, and they are most of its bytes. With the page the run is
     # complete, and no later process looks after them.
     run.drop_checkpoints()
-    write_report(run, mistake_pixels(dataset, at_least=LARGEST_SIDE))
+    write_report(run, mistake_pixels(dataset, at_least=LARGEST_SIDE), fed_samples(run.model, dataset))
     return metrics
