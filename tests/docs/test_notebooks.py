@@ -1,6 +1,7 @@
 """The notebooks are kept without outputs, and run from their first cell to their last on the bundled sample."""
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,8 @@ NOTEBOOKS = sorted(
     if not {".venv", ".ipynb_checkpoints", "node_modules"} & {*path.relative_to(ROOT).parts}
 )
 STUDY = ROOT / "notebooks" / "cifar10_transfer_learning.ipynb"
+OWN = ROOT / "notebooks" / "your_own_images.ipynb"
+PHOTOS = ROOT / "tests" / "data" / "trashnet-sample"
 
 
 def read(path):
@@ -41,7 +44,7 @@ def execute(path, folder, **values):
 
 
 def test_all_notebooks_are_found():
-    assert NOTEBOOKS == [STUDY], "a new notebook needs a test that runs it, like the last one below"
+    assert sorted(NOTEBOOKS) == [STUDY, OWN], "a new notebook needs a test that runs it, like those below"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -85,6 +88,20 @@ def test_the_study_runs_from_the_first_cell_to_the_last(sample_dir, own_home, tm
     check_that_nothing_warned(notebook)
     check_that_only_the_chosen_saw_the_test_split(tmp_path / "runs" / "notebook-quick")
     check_that_the_pages_are_shown(notebook)
+
+
+@pytest.mark.timeout(600)
+def test_a_folder_of_photographs_is_taken_from_files_to_predictions(own_home, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    notebook = execute(OWN, tmp_path, DATA=str(PHOTOS), BUDGET="10s")
+    printed = {
+        cell.id: "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+        for cell in code(notebook)
+    }
+    assert "test images are right (95% interval" in printed["train"]
+    assert sum(map(int, re.findall(r": (\d+)", printed["ledger"]))) == 120
+    assert len(printed["predict"].splitlines()) == 5
+    assert (tmp_path / "runs" / "own-images" / "run" / "report.html").is_file()
 
 
 def check_that_nothing_warned(notebook):

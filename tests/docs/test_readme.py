@@ -35,7 +35,7 @@ def test_the_readme_opens_with_the_two_commands():
 
 def test_all_commands_are_found():
     found = commands()
-    assert len(found) == 17
+    assert len(found) == 20
     assert {line.split()[1] for line in found} == {
         *("train", "evaluate", "predict", "backbones"),
         *("explore", "compare", "study"),
@@ -50,8 +50,8 @@ def test_a_command_is_accepted(line):
     context = command.make_context(verb, words)
     given = context.params
     if verb == "train" and given["resume"] is None:
-        assert given["data"] == "cifar10"
-        recipe = given["recipe"] or "quickstart"
+        assert given["data"] in ("cifar10", "photos/")
+        recipe = given["recipe"] or ("quickstart" if given["data"] == "cifar10" else "auto")
         if recipe not in shipped_recipes():
             # The name of a file that the reader is to write.
             assert recipe.endswith(".yaml")

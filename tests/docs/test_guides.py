@@ -1,0 +1,58 @@
+"""The guides: what they tell people to type is accepted, and the tutorial is worked through on real photographs."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+
+import warm
+from headstart.cli import app
+
+ROOT = Path(__file__).parents[2]
+GUIDES = [ROOT / "docs" / name for name in ("own-images.md", "data.md", "troubleshooting.md")]
+TUTORIAL = GUIDES[0].read_text(encoding="utf-8")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+
+
+def commands(text):
+    """Every ``headstart ...`` line of a fence."""
+    lines = [line for _, fence in FENCE.findall(text) for line in fence.splitlines()]
+    return [line for line in lines if line.startswith("headstart ")]
+
+
+@pytest.mark.parametrize("line", [line for guide in GUIDES for line in commands(guide.read_text(encoding="utf-8"))])
+def test_a_command_is_accepted(line):
+    _, name, *words = shlex.split(line)
+    command = typer.main.get_command(app).commands[name]
+    assert command.make_context(name, words).params
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_links_lead_somewhere(guide):
+    links = LINK.findall(guide.read_text(encoding="utf-8"))
+    assert [link for link in links if not (guide.parent / link).exists()] == []
+
+
+def test_the_tutorial_works_from_its_first_command_to_its_last(tmp_path):
+    """On a sample of the same photographs, with little time; the rest is as it is written."""
+    shutil.copytree(ROOT / "tests" / "data" / "trashnet-sample", tmp_path / "photos")
+    (tmp_path / "photos" / "README.md").unlink(missing_ok=True)
+    lines = [line for kind, fence in FENCE.findall(TUTORIAL) if kind == "bash" for line in fence.splitlines()]
+    assert [line.split()[1] for line in lines] == ["explore", "train", "predict", "predict"]
+    for line in lines:
+        words = shlex.split(line)[1:]
+        words += ["--budget", "10s"] if words[0] == "train" else []
+        done = warm.headstart(*words, cwd=tmp_path, HEADSTART_HOME=str(tmp_path / "home")).wait(timeout=240)
+        assert done.returncode == 0, (line, done.stderr)
+    assert (tmp_path / "explore-photos" / "explore.html").is_file()
+    assert (tmp_path / "runs" / "photos" / "report.html").is_file()
+    table = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert len(table) == 121
+    (python,) = [fence for kind, fence in FENCE.findall(TUTORIAL) if kind == "python"]
+    place = {}
+    exec(python.replace('"photos', f'"{tmp_path}/photos').replace('"runs', f'"{tmp_path}/runs'), place)
+    assert place["prediction"].probabilities.shape == (1, 6)
