@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,16 @@ HUB_ORDER = (4, 3, 2, 5, 1)
 def sample_dir():
     """600 real images of CIFAR-10 as a data set of their own: its path is what a user would give as DATA."""
     return Path(__file__).parent / "data" / "cifar10-sample"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """48 real photographs of TrashNet, not square, in a folder for each of six classes."""
+    for folder in sorted((Path(__file__).parent / "data" / "trashnet-sample").iterdir()):
+        (tmp_path / "photos" / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:8]:
+            shutil.copy(path, tmp_path / "photos" / folder.name)
+    return tmp_path / "photos"
 
 
 @pytest.fixture(scope="session")
