@@ -232,7 +232,7 @@ def test_a_full_disk_is_named_and_what_was_written_before_stays(own_home, monkey
 def test_squares_in_many_files_are_one_stack_whose_pages_are_given_back(own_home, monkeypatch):
     shapes = [(20, 30), (5, 5)] * 20
     monkeypatch.setattr(square_cache, "FILE_BYTES", 500)
-    monkeypatch.setattr(square_cache, "_TOUCHED_BYTES", 1000)
+    monkeypatch.setattr(square_cache, "_MAPPED_BYTES", 1000)
     released = []
     monkeypatch.setattr(square_cache, "release", released.append)
     source = Mixed(shapes)

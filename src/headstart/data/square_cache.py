@@ -28,8 +28,10 @@ CACHE_BYTES = 30 * 10**9
 """Squares of about 600,000 images of 128 pixels; what was not used for longest makes way."""
 FILE_BYTES = 2**26
 """Squares that are held in memory before they are written."""
-_TOUCHED_BYTES = 2**26
-"""Squares that are read before their pages are given back."""
+_MAPPED_BYTES = 2**27
+"""Mapped memory, at most, before all pages are given back."""
+_AROUND_BYTES = 2**21
+"""Memory that the system may map when a single square is touched."""
 _FULL = "`headstart cache --clear squares` makes room there. " + ADVICE
 
 
@@ -43,6 +45,7 @@ class Packed:
     def __init__(self, parts: Sequence[UInt8Images]) -> None:
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])
+        self._bytes = sum(part.nbytes for part in parts)
         self._touched = 0
         side = parts[0].shape[1]
         self.shape = (int(self._ends[-1]), side, side, 3)
@@ -61,8 +64,8 @@ class Packed:
             here, part = np.flatnonzero(numbers == number), self._parts[number]
             squares[here] = part[places[here] - (self._ends[number] - len(part))]
         # Mapped pages count as this process's memory, which must not grow with the number of images.
-        self._touched += squares.nbytes
-        if self._touched > _TOUCHED_BYTES:
+        self._touched += len(places)
+        if min(self._touched * _AROUND_BYTES, self._bytes) > _MAPPED_BYTES:
             self._touched = 0
             for part in self._parts:
                 release(part)
