@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from headstart.bundle import Bundle, load_bundle, save_bundle, update_bundle
+from headstart.bundle.novelty import read_novelty
 from headstart.compute.memory import peak_memory_mb
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
@@ -332,6 +333,12 @@ def test_constants_that_no_file_holds_are_computed(tmp_path):
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(load_bundle(tmp_path / "model").module(images), bundle.module(images))
+
+
+def test_a_novelty_score_that_does_not_fit_into_memory_is_named(folder, monkeypatch):
+    monkeypatch.setattr("headstart.bundle.novelty.safe_open", mock.Mock(side_effect=MemoryError))
+    with pytest.raises(BundleError, match=r"novelty\.safetensors can't be read: it does not fit into memory"):
+        read_novelty(folder, num_classes=3)
 
 
 def test_weights_that_do_not_fit_into_memory_are_named(folder, monkeypatch):

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from headstart.errors import RecipeError
-from headstart.recipe.read import apply_overrides
+from headstart.recipe.read import apply_overrides, read_yaml_file
 from headstart.recipe.schema import Recipe, differences, dump_recipe, load_recipe, parse_recipe, shipped_recipes
 
 
@@ -285,7 +285,7 @@ def test_a_recipe_file_that_cant_be_read_is_named(tmp_path, monkeypatch):
     def closed(*_args, **_options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", closed)
+    monkeypatch.setattr(Path, "open", closed)
     with pytest.raises(RecipeError, match=r"latin\.yaml .*no permission"):
         load_recipe(str(tmp_path / "latin.yaml"))
 
@@ -374,3 +374,9 @@ def test_differences_are_told_key_by_key():
     assert "finetune.lr is None there and 0.1 here" in told
     assert "finetune.class_weights.cat is 2.0 there and None here" in told
     assert differences(one, one) == ""
+
+
+@pytest.mark.timeout(20)
+def test_a_device_without_end_is_not_read_whole():
+    with pytest.raises(RecipeError, match="at most 1 MB are read"):
+        read_yaml_file(Path("/dev/zero"), "Plan", absent="")

@@ -94,6 +94,8 @@ def read_novelty(folder: Path, *, num_classes: int) -> Novelty:
         problem = "is missing, although config.json says that the classifier has it"
     except OSError as error:
         problem = f"can't be read: {error.strerror or error}"
+    except MemoryError:
+        problem = "can't be read: it does not fit into memory"
     except (SafetensorError, KeyError, ValueError) as error:
         problem = f"is damaged or of another version ({str(error)[:80]})"
     raise BundleError(

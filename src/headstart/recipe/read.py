@@ -44,8 +44,10 @@ def read_yaml_file(path: Path, what: str, *, absent: str) -> dict[str, Any]:
     try:
         if path.is_dir():
             raise RecipeError(f"{what} is a folder. Give the path of a YAML file.")
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= MAX_BYTES else b""
+        with path.open("rb") as file:
+            # A device may have no size and no end.
+            content = file.read(MAX_BYTES + 1)
+        size = max(path.stat().st_size, len(content))
     except (FileNotFoundError, NotADirectoryError):
         raise RecipeError(f"{what} can't be read: there is no such file. {absent}") from None
     except PermissionError:
