@@ -14,6 +14,7 @@ import torch
 
 from headstart.contracts import ClassNames
 from headstart.data import square_cache
+from headstart.data.array_file import read_facts
 from headstart.data.augment import Augmentation
 from headstart.data.batches import Resident, TrainingBatches, evaluation_batches
 from headstart.data.preprocess import Preprocess
@@ -189,7 +190,7 @@ def test_every_image_that_can_not_be_read_is_told_at_once(own_home):
     assert source.read == []
 
 
-@pytest.mark.parametrize("damage", ["flipped", "short", "foreign", "empty"])
+@pytest.mark.parametrize("damage", ["flipped", "facts", "short", "foreign", "empty"])
 def test_a_damaged_file_is_noticed_and_its_images_are_decoded_again(own_home, damage):
     source = Mixed([(20, 30)] * 5)
     subset = Subset.whole(source, "train")
@@ -198,7 +199,11 @@ def test_a_damaged_file_is_noticed_and_its_images_are_decoded_again(own_home, da
     content = bytearray(file.read_bytes())
     if damage == "flipped":
         content[300] ^= 1
-    file.write_bytes({"flipped": content, "short": content[:-200], "foreign": b"x" * 999, "empty": b""}[damage])
+    if damage == "facts":
+        content = content.replace(b'"sides"', b'"sidez"')
+    file.write_bytes(
+        {"flipped": content, "facts": content, "short": content[:-200], "foreign": b"x" * 999, "empty": b""}[damage]
+    )
     source.read.clear()
     assert np.array_equal(pixels_of(working_copy(subset, PREPROCESS)), expected)
     assert len(source.read) == 5
@@ -222,7 +227,7 @@ def test_a_full_disk_is_named_and_what_was_written_before_stays(own_home, monkey
     monkeypatch.setattr(square_cache, "write_array", full)
     with pytest.raises(WriteError, match=r"No space left.*headstart cache --clear.*HEADSTART_HOME"):
         working_copy(subset, PREPROCESS)
-    assert written == [10, 10]
+    assert written == [10 * 8 * 8 * 3] * 2
     monkeypatch.setattr(square_cache, "write_array", write)
     source.read.clear()
     assert np.array_equal(pixels_of(working_copy(subset, PREPROCESS)), [PREPROCESS.square(i) for i in source.images])
@@ -237,7 +242,8 @@ def test_squares_in_many_files_are_one_stack_whose_pages_are_given_back(own_home
     monkeypatch.setattr(square_cache, "release", released.append)
     source = Mixed(shapes)
     squares = working_copy(Subset.whole(source, "train"), PREPROCESS)
-    assert len(files_of(own_home)) > 10
+    assert len(files_of(own_home)) > 8
+    assert all(len(read_facts(file)["sides"]) == 2 for file in files_of(own_home)[:3]), "a file is open for each"
     assert [stack.shape[1] for stack in squares.stacks] == [5, 8]
     order = np.random.default_rng(0).permutation(40)
     made = squares.tensor(order, lambda pixels, _: PREPROCESS.tensor(torch.from_numpy(pixels)))

@@ -1,4 +1,4 @@
-"""Squares on disk: files that hold many squares of one side each, and never change once they are written.
+"""Squares on disk: files that hold many squares, ordered by side, and never change once they are written.
 
 Each way to make squares has a folder of its own, and each file in it says whose squares it holds. Files are written
 whole or not at all and carry a checksum, so that a killed process, a full disk or a flipped bit costs only images that
@@ -10,9 +10,10 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,14 @@ class Packed:
         return squares
 
 
+class _Place(NamedTuple):
+    """Where a square lies: in a file, among those of its side."""
+
+    path: Path
+    side: int
+    number: int
+
+
 class SquareCache:
     """The squares on disk that were made in one way.
 
@@ -82,9 +91,9 @@ class SquareCache:
     def __init__(self, made_by: str) -> None:
         self.made_by = made_by
         self._folder = cache_home() / "squares" / hashlib.sha256(made_by.encode()).hexdigest()[:32]
-        self._identities: dict[Path, list[str]] = {}
-        self._squares: dict[Path, UInt8Images] = {}
-        self._known: dict[str, tuple[Path, int]] = {}
+        self._places: dict[Path, dict[str, _Place]] = {}
+        self._squares: dict[tuple[Path, int], UInt8Images] = {}
+        self._known: dict[str, _Place] = {}
 
     def missing(self, identities: Collection[str]) -> set[str]:
         """Return whose squares are not there, or damaged; every file that has others of them is checked to the end."""
@@ -92,12 +101,12 @@ class SquareCache:
         for path in sorted(self._folder.glob("*.npy")):
             if not wanted:
                 break
-            if path not in self._identities:
-                self._identities[path] = self._listed(path)
-            found = {one: place for place, one in enumerate(self._identities[path]) if one in wanted}
+            if path not in self._places:
+                self._places[path] = self._listed(path)
+            found = self._places[path].keys() & wanted
             if found and self._whole(path):
-                self._known |= {identity: (path, place) for identity, place in found.items()}
-                wanted -= found.keys()
+                self._known |= {identity: self._places[path][identity] for identity in found}
+                wanted -= found
         return wanted
 
     def check(self, identities: Collection[str]) -> None:
@@ -107,22 +116,32 @@ class SquareCache:
                 self._folder, OSError(errno.EIO, "what was written there is not read back as it was"), ADVICE
             )
 
-    def _listed(self, path: Path) -> list[str]:
+    def _listed(self, path: Path) -> dict[str, _Place]:
+        """Return what a file says that it holds; nothing where it is of another kind."""
         facts = read_facts(path)
-        listed = facts.get("identities")
-        return listed if isinstance(listed, list) and facts.get("made_by") == self.made_by else []
+        if facts.get("made_by") != self.made_by:
+            return {}
+        try:
+            places = [_Place(path, side, number) for side, count in facts["sides"] for number in range(count)]
+            return dict(zip(facts["identities"], places, strict=True))
+        except (KeyError, TypeError, ValueError):  # damaged, which a look at the whole file would show as well
+            return {}
 
     def _whole(self, path: Path) -> bool:
-        if path in self._squares:
+        """Map a file that is not damaged; remove one that is, so that its images are decoded into another."""
+        if any(mapped == path for mapped, _ in self._squares):
             return True
         stored = read_array(path)
-        if stored is None or stored.values.ndim != 4 or len(stored.values) != len(self._identities[path]):
-            # Its images are decoded again, into another file.
+        if stored is None:
             with suppress(OSError):
                 path.unlink()
-            self._identities[path] = []
+            self._places[path] = {}
             return False
-        self._squares[path] = stored.values
+        start = 0
+        for side, count in stored.facts["sides"]:
+            end = start + count * side * side * 3
+            self._squares[path, side] = stored.values[start:end].reshape(count, side, side, 3)
+            start = end
         # The age decides what goes when the cache is full; a cache that is only read has none to set.
         with suppress(OSError):
             os.utime(path)
@@ -130,20 +149,20 @@ class SquareCache:
 
     def stacks(self, identities: Sequence[str]) -> tuple[tuple[Packed, ...], NDArray[np.int64], NDArray[np.int64]]:
         """Return the squares of images, none of which is missing: stacks by side, and each image's stack and place."""
-        used = sorted({self._known[identity][0] for identity in identities})
+        places = [self._known[identity] for identity in identities]
         by_side: dict[int, list[Path]] = defaultdict(list)
-        for path in used:
-            by_side[self._squares[path].shape[1]].append(path)
-        start: dict[Path, tuple[int, int]] = {}
-        for number, side in enumerate(sorted(by_side)):
+        for path, side in sorted({(place.path, place.side) for place in places}):
+            by_side[side].append(path)
+        start: dict[tuple[Path, int], tuple[int, int]] = {}
+        for number, (side, paths) in enumerate(sorted(by_side.items())):
             before = 0
-            for path in by_side[side]:
-                start[path] = number, before
-                before += len(self._squares[path])
-        stacks = tuple(Packed([self._squares[path] for path in by_side[side]]) for side in sorted(by_side))
-        found = [(start[path], place) for path, place in (self._known[identity] for identity in identities)]
-        stack = np.array([number for (number, _), _ in found], np.int64)
-        return stacks, stack, np.array([before + place for (_, before), place in found], np.int64)
+            for path in paths:
+                start[path, side] = number, before
+                before += len(self._squares[path, side])
+        stacks = tuple(Packed([self._squares[path, side] for path in paths]) for side, paths in sorted(by_side.items()))
+        found = [(*start[place.path, place.side], place.number) for place in places]
+        stack = np.array([number for number, _, _ in found], np.int64)
+        return stacks, stack, np.array([before + place for _, before, place in found], np.int64)
 
     def alone(self, *, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Keep other processes from decoding images in the same way; ``waiting`` is called where one does already."""
@@ -168,8 +187,8 @@ class SquareCache:
 
         def flush() -> None:
             nonlocal held
-            for alike in squares.values():
-                self._write(list(alike), np.stack(list(alike.values())))
+            if squares:
+                self._write(squares)
             squares.clear()
             held = 0
 
@@ -185,11 +204,15 @@ class SquareCache:
         files = cache_home().glob("squares/*/*.npy")
         drop_oldest(files, limit=CACHE_BYTES, spare=lambda _, used: used > newest)
 
-    def _write(self, identities: list[str], squares: UInt8Images) -> None:
-        name = hashlib.sha256("\n".join(identities).encode()).hexdigest()[:32]
+    def _write(self, squares: Mapping[int, Mapping[str, UInt8Image]]) -> None:
+        sides = sorted(squares)
+        identities = [identity for side in sides for identity in squares[side]]
+        values = np.concatenate([square.reshape(-1) for side in sides for square in squares[side].values()])
+        facts = {"made_by": self.made_by, "sides": [[side, len(squares[side])] for side in sides]}
+        path = self._folder / f"{hashlib.sha256(' '.join(identities).encode()).hexdigest()[:32]}.npy"
         try:
-            write_array(self._folder / f"{name}.npy", squares, {"made_by": self.made_by, "identities": identities})
+            write_array(path, values, facts | {"identities": identities})
         except OSError as error:
             raise WriteError(self._folder, error, _FULL) from error
-        # Until all is known again, what a file of this name held before is not.
-        self._identities.pop(self._folder / f"{name}.npy", None)
+        # What a file of this name held before is not known any more.
+        self._places.pop(path, None)
