@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.errors import InputError, RunError
 from headstart.recipe.schema import Recipe
 from headstart.runs.folder import check_free, check_started, reopen_run
-from headstart.runs.records import Environment, Metrics
+from headstart.runs.records import Metrics
 from headstart.runs.run import Run
 from headstart.workflows.resolve import absolute_data, absolute_path, resolve_recipe
 
@@ -90,22 +90,15 @@ def train(
     given = {key: value for key, value in settings.items() if value is not None}
     resolved = resolve_recipe(data, recipe, overrides or {}, given)
     folder, copy = Path(out), absolute_path(data_dir)
-    known = Run(folder) if resume and Run(folder).is_started else None
-    if known is None:
-        check_free(folder)
-    begun = known.environment() if known else Environment()
+    where: dict[str, Any] = {"command": command, "progress": progress, "started": started}
+    where |= {"device": device, "threads": threads}
+    if resume and Run(folder).is_started:
+        return _go_on(Run(folder), where, data_dir=copy, sealed=sealed, recipe=resolved)
+    check_free(folder)
     from headstart.compute.session import open_session
-    from headstart.workflows.train import go_on, train_new
+    from headstart.workflows.train import train_new
 
-    with open_session(
-        command=command,
-        device=device or begun.device,
-        threads=threads or begun.threads,
-        progress=progress,
-        started=started,
-    ) as session:
-        if known:
-            return go_on(known, session, data_dir=copy, sealed=sealed, recipe=resolved)
+    with open_session(**where) as session:
         return train_new(resolved, folder, session, data_dir=copy, sealed=sealed)
 
 
@@ -141,18 +134,22 @@ def resume(
         raise RunError(
             f"{out} is complete, so there is nothing to resume. Measure it again with: headstart evaluate {out}"
         )
+    where: dict[str, Any] = {"command": command, "progress": progress, "started": started}
+    where |= {"device": device, "threads": threads}
+    return _go_on(run, where, data_dir=absolute_path(data_dir))
+
+
+def _go_on(
+    run: Run, where: dict[str, Any], *, data_dir: Path | None, sealed: bool = False, recipe: Recipe | None = None
+) -> Metrics:
+    """Resume a run on the device and with the threads that it started with, where no others are asked for."""
     begun = run.environment()
+    where |= {"device": where["device"] or begun.device, "threads": where["threads"] or begun.threads}
     from headstart.compute.session import open_session
     from headstart.workflows.train import go_on
 
-    with open_session(
-        command=command,
-        device=device or begun.device,
-        threads=threads or begun.threads,
-        progress=progress,
-        started=started,
-    ) as session:
-        return go_on(run, session, data_dir=absolute_path(data_dir))
+    with open_session(**where) as session:
+        return go_on(run, session, data_dir=data_dir, sealed=sealed, recipe=recipe)
 
 
 def evaluate(

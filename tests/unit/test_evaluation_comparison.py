@@ -150,7 +150,6 @@ def test_identical_predictions():
     assert (found.accuracy.value, found.accuracy.low, found.accuracy.high) == (0, 0, 0)
     assert (found.p_value, found.agreement, found.smallest_gap) == (1, 1, None)
     assert found.kappa == pytest.approx(1)
-    assert not found.accuracy.is_clear
 
 
 def test_images_of_one_class_only_and_classes_without_images():

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from headstart.tasks.metrics import METRICS, SplitMetrics, balanced_accuracy, is_uneven, shown_in
+from headstart.tasks.metrics import METRICS, balanced_accuracy, is_uneven, shown_in
+from headstart.tasks.read import read_split
 from headstart.tasks.single_label import SINGLE_LABEL
 
 KEYS = [
@@ -51,10 +52,10 @@ def test_the_file_holds_the_keys_that_scripts_rely_on(measured):
 
 
 def test_what_was_written_is_read_back(measured):
-    again = SplitMetrics.from_dict(json.loads(json.dumps(measured.to_dict())))
+    again = read_split(json.loads(json.dumps(measured.to_dict())))
     assert again == measured
     assert again.to_dict() == measured.to_dict()
-    assert SplitMetrics.from_dict(measured.to_dict() | {"of a later version": 1}) == measured
+    assert read_split(measured.to_dict() | {"of a later version": 1}) == measured
 
 
 def test_it_is_read_by_key_as_well(measured):
@@ -75,25 +76,25 @@ def test_a_missing_figure_is_named(measured, key):
     content = measured.to_dict()
     del content[key]
     with pytest.raises(ValueError, match=key):
-        SplitMetrics.from_dict(content)
+        read_split(content)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
         (["accuracy"], "0.9", "accuracy.*number"),
-        (["accuracy"], float("nan"), "accuracy.*0 to 1"),
+        (["accuracy"], float("nan"), "accuracy.*finite"),
         (["accuracy"], True, "accuracy"),
         (["accuracy"], 10**400, "accuracy"),
         (["macro_f1"], 1.2, "macro_f1"),
         (["nll"], float("inf"), "nll"),
-        (["n"], 0, "n must be"),
-        (["n"], 3.5, "n must be"),
+        (["n"], 0, "n .*greater"),
+        (["n"], 3.5, "n .*integer"),
         (["accuracy_ci95"], [0.1], "accuracy_ci95"),
         (["accuracy_ci95"], [0.1, None], "accuracy_ci95"),
         (["per_class"], {}, "per_class"),
-        (["per_class", "cat"], 3, "per_class, 'cat'"),
-        (["per_class", "cat", "recall"], None, "per_class, 'cat', recall"),
+        (["per_class", "cat"], 3, r"per_class\.cat"),
+        (["per_class", "cat", "recall"], None, r"per_class\.cat\.recall"),
         (["per_class", "cat", "support"], -1, "support"),
         (["macro avg"], [], "macro avg"),
         (["confusion_matrix"], [[1, 2, 3]], "3 classes"),
@@ -101,20 +102,20 @@ def test_a_missing_figure_is_named(measured, key):
         (["confusion_matrix", 0, 0], "1", "confusion_matrix"),
         (["reliability"], {}, "reliability"),
         (["reliability", 14], 1, "reliability"),
-        (["reliability", 14, "n"], None, "reliability, n"),
-        (["reliability_calibrated", 14, "accuracy"], None, "reliability_calibrated, accuracy"),
+        (["reliability", 14, "n"], None, r"reliability\.14\.n"),
+        (["reliability_calibrated", 14, "accuracy"], None, r"reliability_calibrated\.14 .*accuracy"),
     ],
 )
 def test_a_wrong_figure_is_named(measured, path, value, words):
     assert min(measured.reliability[14]["n"], measured.reliability_calibrated[14]["n"]) > 0
     with pytest.raises(ValueError, match=words):
-        SplitMetrics.from_dict(changed(measured, path, value))
+        read_split(changed(measured, path, value))
 
 
 @pytest.mark.parametrize("content", [None, [], 3, "text"])
 def test_what_is_no_object_is_refused(content):
     with pytest.raises(ValueError, match="object"):
-        SplitMetrics.from_dict(content)
+        read_split(content)
 
 
 def test_the_list_of_metrics_names_figures_of_a_split(measured):

@@ -34,12 +34,7 @@ _CLASSES_LISTED = 100
 
 
 def model_card(config: Mapping[str, Any], *, timm_loads: bool) -> str:
-    """Return the model card of a saved classifier.
-
-    Args:
-        config: Its ``config.json``.
-        timm_loads: Whether timm alone builds the same network from it.
-    """
+    """Return the model card of a saved classifier."""
     sections = [
         _front_matter(config, timm_loads=timm_loads),
         _introduction(config),

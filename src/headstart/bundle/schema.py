@@ -121,12 +121,7 @@ class ConfigFile(BaseModel):
 
 
 def explain(error: ValidationError, config: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a configuration, one sentence for each key.
-
-    Args:
-        error: As ``ConfigFile.model_validate`` raised it.
-        config: What was validated.
-    """
+    """Return what is wrong with a configuration, one sentence for each key."""
     told: dict[str, str] = {}
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         keys = _keys(problem["loc"])

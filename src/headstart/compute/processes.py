@@ -124,12 +124,7 @@ def joined_processes() -> Iterator[Processes]:
 
 
 def own_device(name: str | None, processes: Processes) -> str | None:
-    """Return the device for this process: of several processes on CUDA GPUs each takes one of its own, else the CPU.
-
-    Args:
-        name: Device that was asked for; None for the best one.
-        processes: This process among the others.
-    """
+    """Return the device for this process: of several processes on CUDA GPUs each takes one of its own, else the CPU."""
     if processes.world == 1 or name not in (None, "cuda"):
         return name
     return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else name or "cpu"

@@ -64,13 +64,6 @@ def open_session(
     Number of threads, flags of cuDNN, random state and environment are the whole process's: a notebook must find them
     as they were.
 
-    Args:
-        command: What the user typed.
-        device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; the best one here when None.
-        threads: CPU threads; torch's own number when None.
-        progress: Show progress on stderr.
-        started: Unix time from which the cost counts; now when None.
-
     Raises:
         InputError: There is no such device, or no such number of threads.
     """

@@ -38,11 +38,6 @@ class Change:
     low: float
     high: float
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
-
 
 @dataclass(frozen=True)
 class ClassChange:
@@ -106,14 +101,6 @@ def compare_predictions(
 ) -> PairedComparison:
     """Compare two classifiers on the same images.
 
-    Args:
-        labels: True classes, shape (n,).
-        first: Classes that the first predicts, shape (n,).
-        second: Classes that the second predicts, shape (n,).
-        num_classes: Indices lie below this.
-        resamples: Bootstrap samples.
-        seed: Seed of the bootstrap.
-
     Raises:
         DataError: No images, lengths that differ, or indices out of range.
     """
@@ -151,10 +138,6 @@ def mcnemar_p_value(first_only: int, second_only: int) -> float:
     is exact at any count, so no correction for continuity is needed and no smallest count either.
 
     Source: McNemar, 1947, "Note on the sampling error of the difference between correlated proportions".
-
-    Args:
-        first_only: Images that only the first gets right.
-        second_only: Images that only the second gets right.
     """
     fewer, tosses = min(first_only, second_only), first_only + second_only
     return min(1.0, 2.0 * float(scipy.special.bdtr(fewer, tosses, 0.5)))

@@ -40,14 +40,6 @@ def evaluate_run(
     first test label is read. Writes the temperature and the figures into the run's bundle, and its figures and
     predictions into its folder.
 
-    Args:
-        run: A run whose training is complete.
-        dataset: The data set that the run was trained on.
-        command: What the user typed; logged with the opening of the test split.
-        abstain: Accuracy that predictions must reach on validation to count as sure.
-        device: Name of a torch device; as for ``load`` when None.
-        progress: Told about images as they pass through the classifier, of validation and test together.
-
     Raises:
         RunError: The run folder is incomplete or can't be written.
         DataError: The data set is not the one of the split manifest, or its classes are not the classifier's.

@@ -52,13 +52,6 @@ def measure_corruptions(
     An image is corrupted as the network gets it: fitted to a square and, where it is larger, reduced to the network's
     size. Part of an evaluation: the opening of the test split is in the log already, by ``evaluate_run``.
 
-    Args:
-        run: An evaluated run.
-        dataset: The data set that the run was trained on.
-        images: Number of test images, as ``sample_size`` returns it; they are stratified by class.
-        device: Name of a torch device; as for ``load`` when None.
-        progress: Told about images as they pass through the classifier.
-
     Returns:
         The figures as they are written. Accuracies by severity are lists of five, mildest first.
 
@@ -144,13 +137,7 @@ def headline(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def stratified_rows(labels: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
-    """Return ``count`` rows in which each class has its share, to within one image, in ascending order.
-
-    Args:
-        labels: Shape (n,).
-        count: At most n.
-        seed: Decides which.
-    """
+    """Return ``count`` rows in which each class has its share, to within one image, in ascending order."""
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(labels))
     # Each image's place in its own class, as a share of the class: the first ones of every class come first.
     place = np.empty(len(labels))
@@ -162,9 +149,6 @@ def stratified_rows(labels: NDArray[np.int64], count: int, *, seed: int) -> NDAr
 
 def contact_sheet(image: UInt8Images) -> UInt8Images:
     """Return what one image looks like when it is corrupted: a row for each corruption, a column for each severity.
-
-    Args:
-        image: Shape (height, width, 3).
 
     Returns:
         Shape (corruptions x height, severities x width, 3), of an image of at most 96 pixels a side.

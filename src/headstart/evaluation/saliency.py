@@ -53,12 +53,6 @@ def write_saliency(
 
     Part of an evaluation: the opening of the test split is in the log already, by ``evaluate_run``.
 
-    Args:
-        run: An evaluated run.
-        dataset: The data set that the run was trained on.
-        wanted: From an image's row in the test split to the names of the classes to explain.
-        device: Name of a torch device; the CPU when None.
-
     Returns:
         What is written. ``size`` is the height and width of an image in pixels, ``box`` the part of it that the
         network sees, as top, left, height and width; ``maps`` are grids over the box, each in shares of its own largest

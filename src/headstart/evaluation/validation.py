@@ -12,11 +12,6 @@ from headstart.tasks.single_label import SINGLE_LABEL
 def validate_run(run: Run, dataset: Dataset, *, device: str | None = None) -> SplitMetrics:
     """Measure a run's classifier, as it is shipped, on its validation split, and write the figures into the run.
 
-    Args:
-        run: A run whose training is complete.
-        dataset: The data set that the run was trained on.
-        device: Name of a torch device; as for ``load`` when None.
-
     Returns:
         The figures, with a temperature of 1.
 

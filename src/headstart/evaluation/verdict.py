@@ -41,13 +41,7 @@ class Pair:
 
 
 def decide(comparison: PairedComparison, *, p_value: float, same_recipe: bool) -> Verdict:
-    """Return what may be concluded.
-
-    Args:
-        comparison: Comparison of the two.
-        p_value: McNemar's p-value, corrected where there are several pairs.
-        same_recipe: Whether the recipes differ in nothing but the seed.
-    """
+    """Return what may be concluded."""
     if comparison.agreement == 1:
         return "same answers"
     if p_value >= ALPHA:
@@ -64,14 +58,7 @@ def conclusion(verdict: Verdict, pair: Pair) -> str:
 
 
 def sentence(verdict: Verdict, comparison: PairedComparison, pair: Pair, *, p_value: float) -> str:
-    """Return the verdict in words.
-
-    Args:
-        verdict: What ``decide`` returned.
-        comparison: Comparison of the two.
-        pair: The two.
-        p_value: The p-value that decided, corrected where there are several pairs.
-    """
+    """Return the verdict in words."""
     change = comparison.accuracy
     ends = (change.low, change.high)
     if verdict == "same answers":

@@ -84,12 +84,6 @@ def frozen_features(
 
     An entry is read only if it is whole; one that is damaged is computed again.
 
-    Args:
-        backbone: What computes them.
-        squares: The images.
-        mirror: Flip the images left to right.
-        advance: Called with the number of images finished.
-
     Raises:
         WriteError: The cache folder can't be written.
     """

@@ -27,10 +27,6 @@ class _Bounded:
 def tar_files(path: Path, *, max_bytes: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield the name of each file in a .tar.gz archive, and a function that reads it before the next is asked for.
 
-    Args:
-        path: The archive.
-        max_bytes: Largest size of everything it unpacks to.
-
     Raises:
         ValueError, OSError, EOFError, tarfile.TarError, zlib.error: It is damaged, or unpacks to more.
     """

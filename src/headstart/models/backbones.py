@@ -1,4 +1,4 @@
-"""Backbones by name: a pretrained network without classifier, and how its weights want their pictures."""
+"""Backbones by name: a pretrained network without classifier, and how its weights want their images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ __all__ = ["Backbone", "BackboneInfo", "WeightsRecord", "fed_unit_range", "list_
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that turns pictures into features.
+    """A network that turns images into features.
 
     Attributes:
         name: With tag, e.g. ``tf_efficientnet_lite0.in1k``.
@@ -96,9 +96,6 @@ def fed_unit_range(backbone: Backbone) -> Backbone:
 
     Keras's ResNet50 wants its channels in the order BGR and in a unit of its own. ``from_keras`` changed its first
     kernel to fit the preprocessing here; whoever forgets Keras's preprocessing feeds the kernel as it was.
-
-    Args:
-        backbone: As loaded; its module is changed in place.
     """
     # Dividing by 255 is part of reading an image; nothing is to follow it.
     preprocess = replace(backbone.preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -49,12 +49,7 @@ def require_fit(module: nn.Module, name: str, sizes: Iterable[int], *, usual: in
 
 
 def check_before_download(name: str, sizes: Iterable[int]) -> None:
-    """Raise WeightsError where ``require_fit`` will, without the weights; nothing is tried where they are here already.
-
-    Args:
-        name: Name of a backbone, with or without tag.
-        sizes: Image sizes in pixels.
-    """
+    """Raise WeightsError where ``require_fit`` will, without the weights; where they are here, nothing is tried."""
     name = full_name(name)
     if on_disk(name):
         return

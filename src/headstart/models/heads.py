@@ -127,7 +127,7 @@ def last_feature_map(module: nn.Module, *, size: int) -> tuple[str, nn.Module]:
 
     Args:
         module: A classifier, in evaluation mode.
-        size: Side of a picture that it takes, in pixels.
+        size: Side of an image that it takes, in pixels.
 
     Raises:
         WeightsError: The head sees something else than a map of features, as that of a vision transformer does.
@@ -149,7 +149,7 @@ def last_feature_map(module: nn.Module, *, size: int) -> tuple[str, nn.Module]:
     paths = [path for path, output in outputs.items() if output is features]
     if features.ndim != 4 or features.shape[1] != network.num_features or not paths:
         raise WeightsError(
-            f"{type(module).__name__} pools no map of features, so there is nothing to draw over a picture. "
+            f"{type(module).__name__} pools no map of features, so there is nothing to draw over an image. "
             "Class-activation maps need a convolutional network."
         )
     return paths[-1], network.get_submodule(paths[-1])

@@ -18,12 +18,6 @@ _SMALLEST_LIMIT = 10_000_000
 def read_hub(name: str, config: dict[str, Any], *, terminal: Terminal, classifier: bool) -> tuple[Network, str]:
     """Build a timm model with its published weights, from the Hub's cache folder or from the Hub.
 
-    Args:
-        name: With tag, e.g. ``resnet50.tv_in1k``.
-        config: timm's pretrained configuration of that name.
-        terminal: Whether the download is shown on stderr.
-        classifier: Keep the classifier of pretraining.
-
     Returns:
         The network, and where its weights came from, for people.
 

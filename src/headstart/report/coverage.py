@@ -35,11 +35,7 @@ class Threshold:
 
 
 def coverage(predictions: Sequence[PredictionRow]) -> dict[str, Any]:
-    """Return the curve of accuracy over coverage, a table at fixed thresholds, and targets that can be met.
-
-    Args:
-        predictions: Predictions for the test split, at least one.
-    """
+    """Return the curve of accuracy over coverage, a table at fixed thresholds, and targets that can be met."""
     probability = np.array([p.probability for p in predictions])
     right = np.array([p.predicted == p.label for p in predictions])
     order = np.argsort(-probability, kind="stable")

@@ -33,9 +33,6 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails, fed: Sequence[tuple[s
             the images on the page only.
         fed: Training images as the network sees them, with their classes; may be empty.
 
-    Returns:
-        The page's path.
-
     Raises:
         RunError: A file is missing or damaged, or the page can't be written.
     """

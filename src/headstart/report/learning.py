@@ -9,12 +9,7 @@ from headstart.wording import percent, significant
 
 
 def learning_curves(history: Sequence[EpochRecord], kept_epoch: int | None) -> dict[str, Any] | None:
-    """Return the charts of ``loss`` and ``accuracy``, and whether the kept epoch ``is_best``; None without epochs.
-
-    Args:
-        history: One record per epoch.
-        kept_epoch: Epoch to mark in the charts.
-    """
+    """Return the charts of ``loss`` and ``accuracy``, and whether the kept epoch ``is_best``; None without epochs."""
     if not history:
         return None
     epochs = [row.epoch for row in history]

@@ -26,12 +26,7 @@ class Look:
 
 
 def looks(saliency: Saliency | None, mistakes: Sequence[Mistake]) -> list[Look]:
-    """Return those of the mistakes that have been explained, in their order.
-
-    Args:
-        saliency: The maps, if there are any.
-        mistakes: As the page shows them.
-    """
+    """Return those of the mistakes that have been explained, in their order."""
     explained = {image.row: image for image in saliency.images} if saliency else {}
     found = []
     for mistake in mistakes:

@@ -7,17 +7,17 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from headstart.contracts import keys_of, number_of_keys, value_of
 from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.read import read_record, read_split
 
 PACKAGES = ("headstart", "torch", "torchvision", "timm", "numpy")
 """Packages whose versions affect a run's figures."""
-_T = TypeVar("_T")
 _Count = Annotated[int, Field(ge=0, lt=2**53)]
 _READABLE = ConfigDict(extra="ignore", arbitrary_types_allowed=True, allow_inf_nan=False)
 
@@ -306,8 +306,8 @@ class Metrics(Mapping[str, Any]):
         if missing := [key for key in ("val", "test", "temperature") if key not in content]:
             raise ValueError(f"{', '.join(missing)} missing")
         return cls(
-            val=SplitMetrics.from_dict(content["val"]),
-            test=SplitMetrics.from_dict(content["test"]),
+            val=read_split(content["val"]),
+            test=read_split(content["test"]),
             temperature=_finite(content["temperature"], "temperature"),
             straddling=read_record(dict[str, int], content.get("straddling", {})),
             training=read_record(TrainingFacts, content),
@@ -327,19 +327,3 @@ def _finite(value: object, key: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{key} must be a finite number")
     return number
-
-
-def read_record(kind: type[_T], content: object) -> _T:
-    """Return a record of this kind, checked.
-
-    Raises:
-        ValueError: Something is missing or wrong; the message names it, but not the file.
-    """
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors()[:3]:
-            where = ".".join(str(part) for part in problem["loc"]) or "it"
-            problems.append(f"{where} {'is missing' if problem['type'] == 'missing' else problem['msg'].lower()}")
-        raise ValueError("; ".join(problems)) from None

@@ -24,9 +24,9 @@ from headstart.runs.records import (
     Saliency,
     Surroundings,
     TrainingFacts,
-    read_record,
 )
 from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.read import read_record, read_split
 
 _T = TypeVar("_T")
 _MAX_BYTES = 500_000_000
@@ -234,7 +234,7 @@ class Run:
 
     def validation(self) -> SplitMetrics:
         """Return the figures on validation of a run whose test split is sealed."""
-        return self._parsed("validation.json", self._json("validation.json"), SplitMetrics.from_dict)
+        return self._parsed("validation.json", self._json("validation.json"), read_split)
 
     def write_validation(self, figures: SplitMetrics) -> None:
         """Write the figures on validation."""

@@ -37,12 +37,6 @@ VARIANTS_FOR_A_CURVE = 4
 def write_study_page(folder: Path) -> Path:
     """Write ``study.html``, whole or not at all.
 
-    Args:
-        folder: Folder of the study, with ``study.json`` and the runs that it names.
-
-    Returns:
-        The page's path.
-
     Raises:
         RunError: A file is missing or damaged, or the page can't be written.
     """

@@ -91,17 +91,7 @@ def stage_row(
     missing: Mapping[str, str],
     weakest: Sequence[str],
 ) -> dict[str, Any]:
-    """Return a stage's row of ``study.json``.
-
-    Args:
-        stage: Of the plan.
-        seed: Of the runs.
-        best: The variant that validation chose; its run is evaluated.
-        runs: All variants.
-        folder: Of the study; runs are named from there.
-        missing: Why variants were left out, by name.
-        weakest: Classes that the variants were made for.
-    """
+    """Return a stage's row of ``study.json``."""
     run = Run(best.path)
     metrics, environment, recipe = run.metrics(), run.environment(), run.recipe()
     return {

@@ -69,10 +69,6 @@ def discarded_finetuning(row: Mapping[str, Any]) -> bool:
 def published_sentence(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     """Return how a stage's figure compares with the one that the published study reports of it.
 
-    Args:
-        row: Row of ``study.json``.
-        study: The whole; where it used another network or fewer images than the published study, that is said.
-
     Returns:
         Nothing where the study is of other data than the published one.
     """

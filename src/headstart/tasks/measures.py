@@ -53,10 +53,6 @@ def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> dict[str, C
     """Return precision, recall, F1 score and support of each class, keyed by its name.
 
     A ratio without a denominator is 0.
-
-    Args:
-        confusion: Shape (classes, classes), as ``confusion_matrix`` returns it.
-        names: Names of the classes, in the matrix's order.
     """
     support = confusion.sum(axis=1).tolist()
     columns = (column.tolist() for column in _ratios(confusion))
@@ -126,9 +122,6 @@ def ece(rows: Sequence[Bin]) -> float:
     """Return the expected calibration error: the mean gap between confidence and accuracy over the bins.
 
     Source: Guo et al., 2017, equation 3, with 15 equal-width bins.
-
-    Args:
-        rows: As ``reliability`` returns them.
     """
     gaps = [
         row["n"] * abs(row["accuracy"] - row["confidence"])

@@ -4,7 +4,6 @@ The model card, the terminal, the page of a run and the comparison of runs take 
 Nothing here needs torch.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
@@ -139,15 +138,15 @@ class SplitMetrics(Mapping[str, Any]):
         return list(self.per_class)
 
     def __getitem__(self, key: str) -> Any:
-        if key not in _FIELDS:
+        if key not in FIELDS:
             raise KeyError(key)
-        return getattr(self, _FIELDS[key])
+        return getattr(self, FIELDS[key])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_FIELDS)
+        return iter(FIELDS)
 
     def __len__(self) -> int:
-        return len(_FIELDS)
+        return len(FIELDS)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``metrics.json`` holds for this split."""
@@ -157,95 +156,9 @@ class SplitMetrics(Mapping[str, Any]):
         """Return what a bundle holds for this split: everything but the matrix and the bins."""
         return {key: value for key, value in self.items() if key not in _LONG}
 
-    @classmethod
-    def from_dict(cls, content: object) -> "SplitMetrics":
-        """Read what ``to_dict`` gives; keys of later versions are left out.
-
-        Raises:
-            ValueError: Something is missing or wrong; the message names it, but not the file.
-        """
-        if not isinstance(content, Mapping):
-            raise ValueError(f"the figures of a split must be an object, not {_kind(content)}")
-        if missing := [key for key in _FIELDS if key not in content]:
-            raise ValueError(f"{', '.join(missing)} missing")
-        for key in ("accuracy", "macro_f1", "ece", "ece_calibrated"):
-            _check_number(content[key], key, high=1.0)
-        for key in ("nll", "nll_calibrated"):
-            _check_number(content[key], key)
-        for key in ("n", "ece_bins"):
-            _check_count(content[key], key, least=1)
-        _check_interval(content["accuracy_ci95"], "accuracy_ci95")
-        _check_classes(content["per_class"], content["confusion_matrix"])
-        for key in ("macro avg", "weighted avg"):
-            _check_figures(content[key], key)
-        for key in ("reliability", "reliability_calibrated"):
-            _check_bins(content[key], key)
-        return cls(**{name: content[key] for key, name in _FIELDS.items()})
-
 
 _KEYS = {"macro_avg": "macro avg", "weighted_avg": "weighted avg"}
-_FIELDS = {_KEYS.get(item.name, item.name): item.name for item in fields(SplitMetrics)}
+FIELDS = {_KEYS.get(item.name, item.name): item.name for item in fields(SplitMetrics)}
 """Attribute of each key of the file, in the file's order."""
 
 _LONG = frozenset({"confusion_matrix", "reliability", "reliability_calibrated"})
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def _check_number(value: object, where: str, *, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where} must be a number, not {_kind(value)}")
-    if not 0 <= value <= high or value == math.inf:
-        raise ValueError(f"{where} must be a number {'of 0 or more' if high == math.inf else 'from 0 to 1'}")
-
-
-def _check_count(value: object, where: str, *, least: int = 0) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**53:
-        raise ValueError(f"{where} must be a whole number of {least} or more")
-
-
-def _check_interval(value: object, where: str) -> None:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"{where} must be a list of two numbers")
-    for end in value:
-        _check_number(end, where, high=1.0)
-
-
-def _check_figures(value: object, where: str) -> None:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where} must be an object, not {_kind(value)}")
-    for key in ("precision", "recall", "f1-score"):
-        _check_number(value.get(key), f"{where}, {key}", high=1.0)
-    _check_count(value.get("support"), f"{where}, support")
-
-
-def _check_classes(per_class: object, counts: object) -> None:
-    if not isinstance(per_class, Mapping) or not per_class:
-        raise ValueError("per_class must be an object with the figures of each class")
-    for name, figures in per_class.items():
-        _check_figures(figures, f"per_class, {name!r}")
-    rows = counts if isinstance(counts, list) else []
-    if len(rows) != len(per_class) or not all(isinstance(row, list) and len(row) == len(per_class) for row in rows):
-        raise ValueError(f"confusion_matrix must have a row and a column for each of the {len(per_class)} classes")
-    for row in rows:
-        for count in row:
-            _check_count(count, "confusion_matrix")
-
-
-def _check_bins(value: object, where: str) -> None:
-    if not isinstance(value, list):
-        raise ValueError(f"{where} must be a list, not {_kind(value)}")
-    for row in value:
-        if not isinstance(row, Mapping):
-            raise ValueError(f"{where} must be a list of objects")
-        _check_number(row.get("lower"), f"{where}, lower", high=1.0)
-        _check_number(row.get("upper"), f"{where}, upper", high=1.0)
-        _check_count(row.get("n"), f"{where}, n")
-        if missing := [key for key in ("confidence", "accuracy", "accuracy_ci95") if key not in row]:
-            raise ValueError(f"{where} lacks {', '.join(missing)}")
-        if row["n"]:
-            _check_number(row["confidence"], f"{where}, confidence", high=1.0)
-            _check_number(row["accuracy"], f"{where}, accuracy", high=1.0)
-            _check_interval(row["accuracy_ci95"], f"{where}, accuracy_ci95")

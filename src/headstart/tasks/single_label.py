@@ -77,12 +77,6 @@ class SingleLabel:
         ``nll`` and ``ece`` are those of the plain softmax; ``nll_calibrated`` and ``ece_calibrated`` those of the
         probabilities that the classifier gives out, after temperature scaling.
 
-        Args:
-            logits: Shape (n, classes), uncalibrated.
-            labels: Shape (n,).
-            names: Names of the classes, in the order of the columns.
-            temperature: Divides the logits.
-
         Raises:
             DataError: No images, or labels that do not fit.
         """

@@ -20,8 +20,9 @@ from headstart.models.fold import unfolded_state_dict
 from headstart.models.heads import empty_classifier, feature_head, head_of
 from headstart.recipe.schema import Recipe
 from headstart.recipe.sections import FinetuneRecipe, ProbeRecipe
-from headstart.runs.records import TrainingFacts, read_record
+from headstart.runs.records import TrainingFacts
 from headstart.runs.run import Run
+from headstart.tasks.read import read_record
 from headstart.training.build import learner, training_batches
 from headstart.training.class_weights import class_weights
 from headstart.training.frozen import reuse_frozen

@@ -39,12 +39,7 @@ class Optimization:
         return self.schedule.rate(step) * max(scales)
 
     def step(self, loss: Tensor, parameters: Iterable[nn.Parameter]) -> None:
-        """Move the weights once against the gradient of ``loss``, and drop the gradient.
-
-        Args:
-            loss: Scalar.
-            parameters: Parameters whose gradients are clipped together.
-        """
+        """Move the weights once against the gradient of ``loss``, and drop the gradient."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.clip_norm:
             self.scaler.unscale_(self.optimizer)
@@ -57,14 +52,6 @@ class Optimization:
 def adamw(
     groups: list[dict[str, Any]], schedule: Schedule, *, clip_norm: float, precision: Precision, device: torch.device
 ) -> Optimization:
-    """Return an optimization with AdamW, whose whole step is one kernel per group.
-
-    Args:
-        groups: Parameter groups of ``models.freeze.parameter_groups``.
-        schedule: Learning rate at each step.
-        clip_norm: Largest norm of the whole gradient; 0 for any.
-        precision: Precision of the forward and backward pass.
-        device: Device of the parameters.
-    """
+    """Return an optimization with AdamW, whose whole step is one kernel per group."""
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     return Optimization(torch.optim.AdamW(groups, fused=True), scaler, schedule, clip_norm)

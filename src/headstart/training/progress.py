@@ -56,13 +56,7 @@ class Progress:
         self.step, self.loss_sum, self.correct, self.seen, self.epoch_seconds = 0, 0.0, 0, 0, 0.0
 
     def finish_epoch(self, *, val: tuple[float, float], learning_rate: float, image_size: int) -> bool:
-        """Record the epoch and return whether it is the best so far.
-
-        Args:
-            val: Loss and accuracy on validation.
-            learning_rate: Learning rate of the last step.
-            image_size: Image size of the epoch, in pixels.
-        """
+        """Record the epoch and return whether it is the best so far."""
         val_loss, val_accuracy = val
         self.total_seconds += self.epoch_seconds
         self.history.append(

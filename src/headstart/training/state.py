@@ -32,13 +32,6 @@ _SLOTS = ("step", "exp_avg", "exp_avg_sq")
 def save_state(learner: Learner, progress: Progress, best: Mapping[str, Tensor], folder: Path, *, step: int) -> None:
     """Write a checkpoint; the main process does that for all.
 
-    Args:
-        learner: Network, optimizer, average.
-        progress: Numbers of the training.
-        best: State dict of the best epoch so far.
-        folder: Folder of the checkpoints.
-        step: Optimizer steps taken in the whole training.
-
     Raises:
         TrainingError: It could not be written.
     """

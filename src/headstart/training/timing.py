@@ -93,15 +93,7 @@ def fastest_arithmetic(recipe: Recipe, material: Material, size: int) -> Arithme
 def measure_speed(
     recipe: Recipe, material: Material, arithmetic: Arithmetic, sizes: Sequence[int], *, read: float
 ) -> Speed:
-    """Time the steps of a recipe at several image sizes; the network stays as it was.
-
-    Args:
-        recipe: Decides network, frozen stages, augmentation and batch size.
-        material: Its network with a few images, as ``sample_material`` returns it.
-        arithmetic: Precision and memory format.
-        sizes: Image sizes in pixels, in ascending order.
-        read: Seconds to read an image, for the record.
-    """
+    """Time the steps of a recipe at several image sizes; the network stays as it was."""
     train, forward = [], []
     for size in sizes:
         train.append(_training_seconds(recipe, material, arithmetic, size) if recipe.finetune else 0.0)
