@@ -14,13 +14,14 @@ from PIL import __version__ as pillow_version
 
 from headstart.data.array_file import read_array, write_array
 from headstart.data.assign import Candidates
-from headstart.data.near_copies import CODE_VERSION, MOST, SIDE, luma_square, near_copies
 from headstart.data.subset import ImageSource
 from headstart.errors import InputError
 from headstart.home import cache_home
 from headstart.terminal import Terminal
 from headstart.wording import counted
 
+MOST = 100_000
+"""Images among which near copies are looked for; the time grows with the square of their number."""
 _BATCH = 1000
 """Images that are decoded between two steps of the progress bar."""
 _SHOWN = 3
@@ -38,6 +39,9 @@ def find_near_copies(source: ImageSource, rows: NDArray[np.int64], terminal: Ter
         rows: Rows to compare.
         terminal: Where progress is shown.
     """
+    # Needs torch, which takes seconds to import; usage errors must not wait for it.
+    from headstart.data.near_copies import CODE_VERSION, near_copies
+
     places = {source.identity(row): row for row in rows.tolist()[::-1]}
     different = sorted(places)
     if len(different) > MOST:
@@ -63,6 +67,9 @@ def find_near_copies(source: ImageSource, rows: NDArray[np.int64], terminal: Ter
 
 def _squares(source: ImageSource, rows: Sequence[int], terminal: Terminal) -> NDArray[np.uint8]:
     """Return what is compared of each image; nothing but black of one that can't be read."""
+    # Needs torch, which takes seconds to import; usage errors must not wait for it.
+    from headstart.data.near_copies import SIDE, luma_square
+
     squares = np.zeros((len(rows), SIDE, SIDE), np.uint8)
 
     def fill(place: int) -> None:

@@ -21,8 +21,6 @@ PIXEL_THRESHOLD = 0.8
 """Least correlation of the pixels of near copies."""
 OUTLINE_THRESHOLD = 0.5
 """Least cosine of outlines at which the pixels of two images are compared."""
-MOST = 100_000
-"""Images among which near copies are looked for; the time grows with the square of their number."""
 CODE_VERSION = 1
 """Version of the arithmetic in this module; raised by every change that gives other pairs."""
 NEIGHBORS = 4
