@@ -119,6 +119,7 @@ def test_no_reason_is_given_for_what_was_asked_for(asked, left):
 def test_very_few_images_leave_the_first_stages_alone_and_say_so():
     choice, recipe = chosen(replace(PHOTOS, train=90, val=10), whole=False)
     assert recipe.finetune.freeze.stages > 0
+    assert (recipe.finetune.lr, recipe.finetune.augment.trivial) == (3e-4, 0.0)
     assert "so few images" in choice.reasons["finetune.freeze"]
     assert "all of the network" not in choice.more_time
 

@@ -19,8 +19,8 @@ MEASURED = (128,)
 """Image size in pixels at which speed is measured first; the time at others follows from the number of pixels."""
 _FEW = 4000
 """Below this number of training images all of the network is trained, in smaller batches and stronger augmentation."""
-VERY_FEW = 300
-"""Below this number of training images the first stages are never trained: validation is too small to notice harm."""
+VERY_FEW = 600
+"""Below this number of training images the first stages are never trained, and steps and augmentation are gentle."""
 _UNEVEN = 8
 """How many times the largest class must exceed the smallest for classes to be weighted."""
 _MARGIN = 0.9
@@ -94,7 +94,7 @@ class Choice:
 
 def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
     """Return what decides the speed of a step: the part that is trained, augmentation, batch size."""
-    few = facts.train < _FEW
+    few = VERY_FEW <= facts.train < _FEW
     batch = min(32 if few else 64, facts.train // 4)
     return {
         "fit": "crop" if facts.aspect < 1.1 else "stretch" if facts.aspect < 2 else "pad",
@@ -102,7 +102,9 @@ def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
             "batch_size": max(batch - batch % facts.processes, facts.processes),
             "label_smoothing": 0.1 if few else 0.0,
             "class_weights": "balanced" if facts.largest > _UNEVEN * facts.smallest else None,
-            "freeze": {"stages": 0} if whole else {"stages": 0.3, "depthwise": True},
+            "freeze": {"stages": 0}
+            if whole
+            else {"stages": 0.45 if facts.train < VERY_FEW else 0.3, "depthwise": True},
             "augment": {"min_scale": 0.5, "trivial": 0.5 if few else 0.0},
         },
     }
@@ -205,7 +207,7 @@ def _epochs(facts: Facts, speed: Speed, seconds: float, size: int, whole: bool) 
 def _tree(facts: Facts, speed: Speed, size: int, epochs: int, whole: bool) -> dict[str, Any]:
     tree = structure(facts, whole=whole)
     # All of a network takes larger steps than its last stages beside frozen ones, and few images larger ones than many.
-    lr = speed.rate * (10 / 3 if whole else 5 / 3 if facts.train < _FEW else 1)
+    lr = speed.rate * (10 / 3 if whole else 5 / 3 if VERY_FEW <= facts.train < _FEW else 1)
     tree["finetune"] |= {"schedule": [{"epochs": epochs, "size": size}], "lr": float(f"{lr:.3g}")}
     return tree | {
         "probe": {"size": probe_size(facts, size), "l2": 0.01},
@@ -256,7 +258,7 @@ def _about_part(facts: Facts, whole: bool) -> dict[str, str]:
         else "The first stages stay as they are, and so do depthwise kernels: "
         + ("so few images would teach them little." if facts.train < VERY_FEW else "epochs are faster that way.")
     }
-    if facts.train < _FEW:
+    if VERY_FEW <= facts.train < _FEW:
         told["finetune.augment"] = f"Strong augmentation: there are only {counted(facts.train, 'image')}."
     if facts.largest > _UNEVEN * facts.smallest:
         told["finetune.class_weights"] = (
