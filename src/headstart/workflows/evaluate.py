@@ -8,7 +8,8 @@ from headstart.errors import InputError, RunError
 from headstart.evaluation.evaluate import evaluate_run
 from headstart.evaluation.robustness import headline, measure_corruptions, sample_size
 from headstart.evaluation.saliency import check_explainable, write_saliency
-from headstart.evaluation.thumbnails import fed_samples, mistake_pixels
+from headstart.evaluation.samples import fed_samples
+from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.report.html import write_report
 from headstart.report.mistakes import LARGEST_SIDE, MISTAKES_SHOWN, worst
 from headstart.runs.records import Metrics

@@ -10,7 +10,8 @@ from headstart.compute.session import Session
 from headstart.data.dataset import Dataset
 from headstart.errors import RunError
 from headstart.evaluation.evaluate import evaluate_run
-from headstart.evaluation.thumbnails import fed_samples, mistake_pixels
+from headstart.evaluation.samples import fed_samples
+from headstart.evaluation.thumbnails import mistake_pixels
 from headstart.evaluation.validation import validate_run
 from headstart.recipe.schema import Recipe, differences, parse_recipe
 from headstart.report.html import write_report
