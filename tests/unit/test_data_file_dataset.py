@@ -260,3 +260,13 @@ def test_images_moved_between_folders_of_splits_are_refused(photos):
     (root / "test" / "cat" / "0.png").rename(root / "train" / "cat" / "0.png")
     with pytest.raises(DataError, match="1 moved from test to train"):
         manifest.check(load(root, **options))
+
+
+def test_a_share_to_test_on_is_refused_where_the_test_split_is_given(photos):
+    for name in ("cat", "dog"):
+        (photos / "train").mkdir(exist_ok=True)
+        (photos / name).rename(photos / "train" / name)
+        draw(photos / "test" / name / "a.png", 300 + len(name) + ord(name[0]))
+    assert len(load(photos).sealed_test) == 2
+    with pytest.raises(DataError, match=r"test_fraction \(0\.3\)"):
+        load(photos, test_fraction=0.3)

@@ -219,6 +219,11 @@ def _assigned(
 
     copies = count_copies(candidates, [file.shown for file in images.files])
     plain = drawn(candidates)
+    if options.test_fraction is not None and plain.test_fraction is None:
+        raise DataError(
+            f"{source.root} comes with a test split, so test_fraction ({options.test_fraction:g}) would be ignored. "
+            "Leave it out, or move the test images to the others."
+        )
     draws = plain.test_fraction is not None or plain.val_fraction is not None
     if not draws or options.near_copies == "ignore":
         return plain, copies
