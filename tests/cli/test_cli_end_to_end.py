@@ -158,10 +158,19 @@ def test_the_model_works_away_from_its_run(trained, place, tmp_path, capsys):
         (["train", "cifar11", "--out", "x"], "Did you mean 'cifar10'?"),
         (["train", SAMPLE, "--out", "x", "--backbone", "resnet5", "--threads", "1"], "resnet5"),
         (["train", SAMPLE, "--out", "x", "--weights", "nowhere.pth"], "nowhere.pth"),
-        (["train", SAMPLE, "--out", "x", "--set", "finetune.batch_size=1000"], "Allowed: 1 to 450"),
-        (["train", SAMPLE, "--out", "x", "--set", "finetune.freeze.stages=9"], "has 7 stages"),
-        (["train", SAMPLE, "--out", "x", "--set", "finetune.class_weights={lion: 2}"], "'lion'"),
-        (["train", SAMPLE, "--out", "/proc/x"], "/proc"),
+        (
+            ["train", SAMPLE, "--recipe", "quickstart", "--out", "x", "--set", "finetune.batch_size=1000"],
+            "Allowed: 1 to 450",
+        ),
+        (
+            ["train", SAMPLE, "--recipe", "quickstart", "--out", "x", "--set", "finetune.freeze.stages=9"],
+            "has 7 stages",
+        ),
+        (
+            ["train", SAMPLE, "--recipe", "quickstart", "--out", "x", "--set", "finetune.class_weights={lion: 2}"],
+            "'lion'",
+        ),
+        (["train", SAMPLE, "--recipe", "quickstart", "--out", "/proc/x"], "/proc"),
         (["train", "--resume", "nowhere"], "nowhere"),
         (["train", SAMPLE, "--out", "x", "--device", "cuda:99"], "cuda"),
         (["evaluate", "photos-only"], "photos-only"),

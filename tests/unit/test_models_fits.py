@@ -170,6 +170,7 @@ SMALL = {
 def test_a_run_of_a_network_with_a_convolutional_classifier(own_home, sample_dir, tmp_path, solver):
     found = headstart.train(
         sample_dir,
+        "quickstart",
         overrides=SMALL | {"probe.solver": solver, "probe.epochs": 1},
         out=tmp_path / "run",
         limit=100,
@@ -186,5 +187,13 @@ def test_a_run_of_a_network_with_a_convolutional_classifier(own_home, sample_dir
 @pytest.mark.parametrize("backbone", ["resmlp_12_224", "crossvit_9_240"])
 def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(own_home, sample_dir, tmp_path, backbone):
     with pytest.raises(WeightsError, match=backbone):
-        headstart.train(sample_dir, overrides=SMALL, out=tmp_path / "run", limit=100, backbone=backbone, weights="none")
+        headstart.train(
+            sample_dir,
+            "quickstart",
+            overrides=SMALL,
+            out=tmp_path / "run",
+            limit=100,
+            backbone=backbone,
+            weights="none",
+        )
     assert not (tmp_path / "run").exists()
