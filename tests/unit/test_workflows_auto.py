@@ -130,7 +130,7 @@ def test_learning_rates_follow_the_kind_of_network():
         for rate in (3e-4, 1e-4)
         for whole in (True, False)
     ]
-    assert rates == [1e-3, 5e-4, 3.33e-4, 1.67e-4]
+    assert rates == [3e-4, 5e-4, 1e-4, 1.67e-4]
 
 
 def test_time_grows_with_pixels_between_and_beyond_what_was_measured():

@@ -206,8 +206,8 @@ def _epochs(facts: Facts, speed: Speed, seconds: float, size: int, whole: bool) 
 
 def _tree(facts: Facts, speed: Speed, size: int, epochs: int, whole: bool) -> dict[str, Any]:
     tree = structure(facts, whole=whole)
-    # All of a network takes larger steps than its last stages beside frozen ones, and few images larger ones than many.
-    lr = speed.rate * (10 / 3 if whole else 5 / 3 if VERY_FEW <= facts.train < _FEW else 1)
+    # Larger steps undo the probe where all of a network is trained; beside frozen stages few images bear them.
+    lr = speed.rate * (5 / 3 if VERY_FEW <= facts.train < _FEW and not whole else 1)
     tree["finetune"] |= {"schedule": [{"epochs": epochs, "size": size}], "lr": float(f"{lr:.3g}")}
     return tree | {
         "probe": {"size": probe_size(facts, size), "l2": 0.01},
