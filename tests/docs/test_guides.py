@@ -1,11 +1,11 @@
 """The guides: what they tell people to type is accepted, and the tutorial is worked through on real photographs."""
 
-import re
 import shlex
 from pathlib import Path
 
 import pytest
 import typer
+from fences import FENCE, commands
 
 import warm
 from headstart.cli import app
@@ -13,14 +13,6 @@ from headstart.cli import app
 ROOT = Path(__file__).parents[2]
 GUIDES = [ROOT / "docs" / name for name in ("own-images.md", "data.md", "troubleshooting.md")]
 TUTORIAL = GUIDES[0].read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
-
-
-def commands(text):
-    """Every ``headstart ...`` line of a fence."""
-    lines = [line for _, fence in FENCE.findall(text) for line in fence.splitlines()]
-    return [line for line in lines if line.startswith("headstart ")]
 
 
 @pytest.mark.parametrize("line", [line for guide in GUIDES for line in commands(guide.read_text(encoding="utf-8"))])
@@ -28,12 +20,6 @@ def test_a_command_is_accepted(line):
     _, name, *words = shlex.split(line)
     command = typer.main.get_command(app).commands[name]
     assert command.make_context(name, words).params
-
-
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
-def test_links_lead_somewhere(guide):
-    links = LINK.findall(guide.read_text(encoding="utf-8"))
-    assert [link for link in links if not (guide.parent / link).exists()] == []
 
 
 def test_the_tutorial_works_from_its_first_command_to_its_last(photos, tmp_path):

@@ -9,22 +9,18 @@ from pathlib import Path
 
 import pytest
 import typer
+from fences import FENCE, LINK, commands
 from figures import figures_in, unbacked
 
 from headstart.cli import app
 from headstart.recipe.schema import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/design.md", "CHANGELOG.md")]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 README = DOCUMENTS[0].read_text(encoding="utf-8")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
-
-
-def commands():
-    """Every ``headstart ...`` line of a bash fence in the README."""
-    lines = [line for language, text in FENCE.findall(README) if language == "bash" for line in text.splitlines()]
-    return [line for line in lines if line.startswith("headstart ")]
 
 
 def test_the_readme_opens_with_the_two_commands():
@@ -34,7 +30,7 @@ def test_the_readme_opens_with_the_two_commands():
 
 
 def test_all_commands_are_found():
-    found = commands()
+    found = commands(README, "bash")
     assert len(found) == 20
     assert {line.split()[1] for line in found} == {
         *("train", "evaluate", "predict", "backbones"),
@@ -42,7 +38,7 @@ def test_all_commands_are_found():
     }
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", commands(README, "bash"))
 def test_a_command_is_accepted(line):
     """Parsed by the real parser, with the recipe and the overrides checked; only the work itself is left out."""
     _, verb, *words = shlex.split(line)
@@ -70,7 +66,7 @@ def test_the_commands_of_the_makefile_are_those_of_the_readme():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     line = "headstart train cifar10 --limit 10000 --recipe quickstart --out"
     assert line in makefile
-    assert f"{line} runs/quickstart" in commands()
+    assert f"{line} runs/quickstart" in commands(README, "bash")
 
 
 def python_blocks():
