@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from PIL import Image, features
 
-from headstart.bundle import Bundle, save_bundle
+from headstart.bundle.config import Bundle
+from headstart.bundle.folder import save_bundle
 from headstart.compute.device import describe_hardware
 from headstart.contracts import ClassNames, Predictions
 from headstart.data.arrays import Arrays

@@ -13,7 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from headstart.bundle import Bundle, save_bundle
+from headstart.bundle.config import Bundle
+from headstart.bundle.folder import save_bundle
 from headstart.contracts import ClassNames
 from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
@@ -81,6 +82,11 @@ assert main(["predict", "model", "image.png"]) == 0
 unneeded = {"sklearn", "scipy", "pyarrow", "jinja2", "httpx", "torch._dynamo", "sympy"} & set(sys.modules)
 print("unneeded:", *sorted(unneeded))
 """
+
+
+def test_importing_the_predictor_loads_no_torch():
+    script = "import sys, headstart.inference.predictor; assert not {'torch', 'timm'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], timeout=300).returncode == 0
 
 
 def test_predicting_loads_nothing_that_only_training_measuring_or_fetching_needs(tmp_path):

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from headstart.bundle import Bundle, save_bundle
-from headstart.bundle.config import Abstention
+from headstart.bundle.config import Abstention, Bundle
+from headstart.bundle.folder import save_bundle
 from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess

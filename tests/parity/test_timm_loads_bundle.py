@@ -7,7 +7,8 @@ import pytest
 import timm
 import torch
 
-from headstart.bundle import Bundle, load_bundle, save_bundle
+from headstart.bundle.config import Bundle
+from headstart.bundle.folder import load_bundle, save_bundle
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.models.backbones import load_backbone

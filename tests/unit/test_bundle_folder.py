@@ -16,7 +16,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from headstart.bundle import Bundle, load_bundle, save_bundle, update_bundle
+from headstart.bundle.config import Bundle
+from headstart.bundle.folder import load_bundle, save_bundle, update_bundle
 from headstart.bundle.novelty import read_novelty
 from headstart.compute.memory import peak_memory_mb
 from headstart.contracts import ClassNames
@@ -336,7 +337,7 @@ def test_constants_that_no_file_holds_are_computed(tmp_path):
 
 
 def test_a_novelty_score_that_does_not_fit_into_memory_is_named(folder, monkeypatch):
-    monkeypatch.setattr("headstart.bundle.novelty.safe_open", mock.Mock(side_effect=MemoryError))
+    monkeypatch.setattr("headstart.bundle.novelty_file.safe_open", mock.Mock(side_effect=MemoryError))
     with pytest.raises(BundleError, match=r"novelty\.safetensors can't be read: it does not fit into memory"):
         read_novelty(folder, num_classes=3)
 

@@ -11,8 +11,9 @@ from headstart.data.augment import (
     crop_boxes,
     trivial_augment,
 )
-from headstart.data.preprocess import Preprocess, resample
+from headstart.data.preprocess import Preprocess
 from headstart.data.randomness import epoch_order, sample_uniforms, step_seed
+from headstart.data.resize import resample
 
 PREPROCESS = Preprocess(size=48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

@@ -9,7 +9,8 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headstart.data import preprocess as module
-from headstart.data.preprocess import Preprocess, resample
+from headstart.data.preprocess import Preprocess
+from headstart.data.resize import resample
 
 PREPROCESS = Preprocess(size=48, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 

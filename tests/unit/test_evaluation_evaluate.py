@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from headstart.bundle import Bundle, load_bundle, save_bundle
+from headstart.bundle.config import Bundle
+from headstart.bundle.folder import load_bundle, save_bundle
 from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.sources.memory import ArraySource

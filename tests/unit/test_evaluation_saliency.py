@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from headstart.bundle import Bundle, save_bundle
+from headstart.bundle.config import Bundle
+from headstart.bundle.folder import save_bundle
 from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.preprocess import Preprocess

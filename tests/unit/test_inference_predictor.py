@@ -19,8 +19,8 @@ from PIL import Image
 
 import headstart
 import warm
-from headstart.bundle import Bundle, save_bundle
-from headstart.bundle.config import Abstention
+from headstart.bundle.config import Abstention, Bundle
+from headstart.bundle.folder import save_bundle
 from headstart.compute.memory import peak_memory_mb
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
@@ -29,8 +29,9 @@ from headstart.data.subset import Subset
 from headstart.data.working_copy import working_copy
 from headstart.errors import BundleError, InputError
 from headstart.inference import workers
-from headstart.inference.artifact import Outputs, TorchArtifact
+from headstart.inference.artifact import Outputs
 from headstart.inference.predictor import FilePrediction, Predictor, load
+from headstart.inference.torch_artifact import TorchArtifact
 from headstart.inference.workers import Workers
 from headstart.models.heads import empty_classifier, head_of
 

@@ -6,8 +6,3 @@ averaging, origin of the weights, measured scores) is in the block ``headstart``
 that file either takes effect or is refused: a bundle that this version does not fully understand is never half
 loaded. Nothing is unpickled.
 """
-
-from headstart.bundle.config import CONFIG_FILE, Bundle
-from headstart.bundle.folder import load_bundle, save_bundle, update_bundle
-
-__all__ = ["CONFIG_FILE", "Bundle", "load_bundle", "save_bundle", "update_bundle"]

@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from torch import nn
 
-from headstart.bundle.novelty import Novelty
 from headstart.bundle.schema import ConfigFile, cut, explain
 from headstart.contracts import ClassNames, Fit
 from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from headstart.bundle.novelty import Novelty
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
@@ -65,7 +68,7 @@ class Bundle:
         data: Record of the images for the model card: licence, and their number in each split; may be empty.
     """
 
-    module: nn.Module = field(repr=False)
+    module: "nn.Module" = field(repr=False)
     class_names: ClassNames
     preprocess: Preprocess
     architecture: str
@@ -79,7 +82,7 @@ class Bundle:
     weights: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     abstention: Abstention | None = None
-    novelty: Novelty | None = None
+    novelty: "Novelty | None" = None
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -128,7 +131,7 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def doubts(abstention: Abstention | None, novelty: Novelty | None) -> dict[str, Any]:
+def doubts(abstention: Abstention | None, novelty: "Novelty | None") -> dict[str, Any]:
     """Return the keys of the block ``headstart`` that only classifiers have whose doubts were measured."""
     return {
         **({"abstention": asdict(abstention)} if abstention else {}),

@@ -1,7 +1,7 @@
 """How unlike the training images an image is: a score from the features that the head sees, and its file.
 
-``novelty.safetensors`` lies beside the weights and is complete in itself. The score is a few matrix operations, so that
-an exported classifier can hold it. With ``direction = features / |features|``:
+``novelty.safetensors`` lies beside the weights and is complete in itself. The score is a few matrix operations, which
+``novelty_file`` has in numpy as well. With ``direction = features / |features|``:
 
     alone      1 - the k-th largest entry of direction @ reference.T
     place      direction @ projection - middle
@@ -17,15 +17,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from headstart.errors import BundleError
-from headstart.files import write_atomically
-
-NOVELTY_FILE = "novelty.safetensors"
-_FORMAT = "1"
+from headstart.bundle.novelty_file import NoveltyArrays, read_arrays, write_arrays
 
 
 @dataclass(frozen=True)
@@ -62,59 +56,26 @@ class Novelty:
         scale = self.tensors["scale"]
         return ((self.parts(features) - scale[:, 0]) / scale[:, 1]).sum(dim=1)
 
+    def arrays(self) -> NoveltyArrays:
+        """Return the same score without torch; the reference as float16, the rest as float32."""
+        parts = {
+            name: part.to("cpu", torch.float16 if name == "reference" else torch.float32).contiguous().numpy()
+            for name, part in self.tensors.items()
+        }
+        return NoveltyArrays(parts, self.neighbours, self.threshold, self.false_alarms)
+
 
 def write_novelty(folder: Path, novelty: Novelty) -> None:
-    """Write the score's file into a bundle's folder; the reference is stored as float16, the rest as float32.
+    """Write the score's file into a bundle's folder.
 
     Raises:
         OSError: It can't be written.
     """
-    facts = {"format": _FORMAT, "neighbours": str(novelty.neighbours)}
-    facts |= {"threshold": repr(novelty.threshold), "false_alarms": repr(novelty.false_alarms)}
-    tensors = {
-        name: part.to("cpu", torch.float16 if name == "reference" else torch.float32).contiguous()
-        for name, part in novelty.tensors.items()
-    }
-    write_atomically(folder / NOVELTY_FILE, save(tensors, metadata=facts))
+    write_arrays(folder, novelty.arrays())
 
 
 def read_novelty(folder: Path, *, num_classes: int) -> Novelty:
-    """Read the score's file of a bundle.
-
-    Raises:
-        BundleError: The file is missing, damaged, of a later format, or does not fit the classifier.
-    """
-    path = folder / NOVELTY_FILE
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        return _checked(facts, tensors, num_classes)
-    except FileNotFoundError:
-        problem = "is missing, although config.json says that the classifier has it"
-    except OSError as error:
-        problem = f"can't be read: {error.strerror or error}"
-    except MemoryError:
-        problem = "can't be read: it does not fit into memory"
-    except (SafetensorError, KeyError, ValueError) as error:
-        problem = f"is damaged or of another version ({str(error)[:80]})"
-    raise BundleError(
-        f"{path} {problem}. Restore it, or set headstart.novelty in config.json to false to go without the flag "
-        "'unfamiliar'."
-    )
-
-
-def _checked(facts: Mapping[str, str], tensors: Mapping[str, Tensor], num_classes: int) -> Novelty:
-    """Return the score that a file describes; raise KeyError or ValueError for what does not fit together."""
-    if facts["format"] != _FORMAT:
-        raise ValueError(f"format {facts['format']!r}, but this version reads {_FORMAT}")
-    neighbours, threshold, share = int(facts["neighbours"]), float(facts["threshold"]), float(facts["false_alarms"])
-    shapes = {name: tuple(part.shape) for name, part in tensors.items()}
-    (rows, features), (_, width) = shapes["reference"], shapes["projection"]
-    wanted = {"reference": (rows, features), "projection": (features, width), "means": (num_classes, width)}
-    wanted |= {"middle": (1, width), "weights": (1, width), "scale": (2, 2)}
-    if shapes != wanted or not all(torch.isfinite(part).all() for part in tensors.values()):
-        raise ValueError("its tensors do not fit together, or not the classifier's classes")
-    if not (abs(threshold) < float("inf") and 0 <= share <= 1 and 1 <= neighbours <= rows):
-        raise ValueError("a number is out of range")
-    return Novelty(tensors, neighbours, threshold, share)
+    """Read the score's file of a bundle; see ``read_arrays``."""
+    found = read_arrays(folder, num_classes=num_classes)
+    tensors = {name: torch.from_numpy(part) for name, part in found.parts.items()}
+    return Novelty(tensors, found.neighbours, found.threshold, found.false_alarms)

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from headstart.compute.device import check_threads, describe_hardware, pick_device
+from headstart.compute.cores import check_threads
+from headstart.compute.device import describe_hardware, pick_device
 from headstart.compute.precision import full_float32
 from headstart.compute.processes import Processes, joined_processes, own_device
 from headstart.terminal import Terminal

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.data.preprocess import Preprocess, resample
+from headstart.data.preprocess import Preprocess
+from headstart.data.resize import resample
 
 DRAWS = 7
 """Uniform numbers that ``augment`` consumes per sample."""

@@ -5,15 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
-from torch import Tensor
 
-from headstart.compute.device import available_cores
+from headstart.compute.cores import available_cores
 from headstart.contracts import UInt8Image, UInt8Images
 from headstart.data.decode import CODE_VERSION
 from headstart.data.preprocess import Preprocess
@@ -21,6 +19,9 @@ from headstart.data.square_cache import Packed, SquareCache
 from headstart.data.subset import Subset
 from headstart.errors import ImagesError, InputError
 from headstart.terminal import SILENT, Terminal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Places: TypeAlias = NDArray[np.int64] | slice
 """Which of several images are meant."""
@@ -60,7 +61,7 @@ class Squares:
         """Return the SHA-256 of what decides every pixel here: the images, and what made squares out of them."""
         return hashlib.sha256(f"{self.subset.sha256} {self.made_by}".encode()).hexdigest()
 
-    def tensor(self, positions: NDArray[np.int64], make: Callable[[UInt8Images, Places], Tensor]) -> Tensor:
+    def tensor(self, positions: NDArray[np.int64], make: Callable[[UInt8Images, Places], "Tensor"]) -> "Tensor":
         """Return what ``make`` makes of images, in order: shape (len(positions), ...).
 
         Args:
@@ -69,12 +70,14 @@ class Squares:
                 ``positions``, to a tensor of shape (k, ...). It is called once for each stack that is met.
         """
 
-        def copied(number: int, chosen: NDArray[np.int64], places: Places) -> Tensor:
+        def copied(number: int, chosen: NDArray[np.int64], places: Places) -> "Tensor":
             return make(self.stacks[number][self.place[chosen]], places)
 
         return self.gather(positions, copied)
 
-    def gather(self, positions: NDArray[np.int64], make: Callable[[int, NDArray[np.int64], Places], Tensor]) -> Tensor:
+    def gather(
+        self, positions: NDArray[np.int64], make: Callable[[int, NDArray[np.int64], Places], "Tensor"]
+    ) -> "Tensor":
         """Return what ``make`` makes of positions, in order: shape (len(positions), ...).
 
         Args:
@@ -93,7 +96,7 @@ class Squares:
         first = next(iter(parts.values()))[1]
         made = first.new_empty((len(positions), *first.shape[1:]))
         for members, part in parts.values():
-            made[torch.from_numpy(members).to(part.device)] = part
+            made[members] = part
         return made
 
 

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.bundle import update_bundle
 from headstart.bundle.config import WEIGHTS_FILE, Abstention
+from headstart.bundle.folder import update_bundle
 from headstart.contracts import Predictions, listed
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest

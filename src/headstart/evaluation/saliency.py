@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.bundle import Bundle, load_bundle
+from headstart.bundle.config import Bundle
+from headstart.bundle.folder import load_bundle
 from headstart.contracts import UInt8Image, UInt8Images
 from headstart.data.dataset import Dataset
 from headstart.data.preprocess import Preprocess

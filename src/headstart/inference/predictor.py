@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.bundle import CONFIG_FILE, load_bundle
+from headstart.bundle.config import CONFIG_FILE
 from headstart.contracts import ClassNames, Predictions, UInt8Images
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import Squares
 from headstart.errors import BundleError, InputError
-from headstart.inference.artifact import Artifact, Outputs, TorchArtifact
+from headstart.inference.artifact import Artifact, Outputs
 from headstart.inference.images import ImageLike, name_of, square_of, unreadable, wrong_kind
 from headstart.inference.workers import Workers
 
@@ -335,4 +335,8 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, threads: in
             folder = inner
     except OSError as error:  # no permission, a name that is too long, ...
         raise BundleError(f"{folder} can't be read: {error.strerror or error}.") from None
+    # Torch takes longer to load than an exported classifier takes to answer.
+    from headstart.bundle.folder import load_bundle
+    from headstart.inference.torch_artifact import TorchArtifact
+
     return Predictor(TorchArtifact(load_bundle(folder), device=device, threads=threads, copy_module=False))

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import ParamSpec, TypeVar
 
-from headstart.compute.device import available_cores
+from headstart.compute.cores import available_cores
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

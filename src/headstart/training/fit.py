@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from headstart.bundle import Bundle, save_bundle
+from headstart.bundle.config import Bundle
+from headstart.bundle.folder import save_bundle
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import Arithmetic
 from headstart.compute.processes import Processes

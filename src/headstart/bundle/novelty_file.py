@@ -1,0 +1,105 @@
+"""The file of a novelty score, and the score in numpy; ``novelty`` says how it is computed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from headstart.errors import BundleError
+from headstart.files import write_atomically
+
+NOVELTY_FILE = "novelty.safetensors"
+_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class NoveltyArrays:
+    """A novelty score with its threshold, without torch.
+
+    Attributes:
+        parts: As ``Novelty.tensors``; the reference as float16, the rest as float32.
+        neighbours: The k of the k-th nearest neighbour.
+        threshold: Score above which an image counts as unfamiliar.
+        false_alarms: Share of the validation images whose score exceeds the threshold.
+    """
+
+    parts: Mapping[str, NDArray[Any]] = field(repr=False)
+    neighbours: int
+    threshold: float
+    false_alarms: float
+
+    @cached_property
+    def _whole(self) -> dict[str, NDArray[np.float32]]:
+        return {name: part.astype(np.float32) for name, part in self.parts.items()}
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the scores, shape (n,), of features of shape (n, d); the larger, the less familiar."""
+        whole = self._whole
+        directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-12))
+        likeness = directions @ whole["reference"].T
+        alone = 1 - np.partition(likeness, -self.neighbours, axis=1)[:, -self.neighbours]
+        place = directions @ whole["projection"] - whole["middle"]
+        nearest = ((place[:, None] - whole["means"]) ** 2).sum(axis=2).min(axis=1)
+        found = np.stack([alone, nearest - (whole["weights"] * place**2).sum(axis=1)], axis=1)
+        scale = whole["scale"]
+        scores: NDArray[np.float32] = ((found - scale[:, 0]) / scale[:, 1]).sum(axis=1)
+        return scores
+
+
+def write_arrays(folder: Path, novelty: NoveltyArrays) -> None:
+    """Write the score's file into a classifier's folder.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    facts = {"format": _FORMAT, "neighbours": str(novelty.neighbours)}
+    facts |= {"threshold": repr(novelty.threshold), "false_alarms": repr(novelty.false_alarms)}
+    write_atomically(folder / NOVELTY_FILE, save(dict(novelty.parts), metadata=facts))
+
+
+def read_arrays(folder: Path, *, num_classes: int) -> NoveltyArrays:
+    """Read the score's file of a classifier.
+
+    Raises:
+        BundleError: The file is missing, damaged, of a later format, or does not fit the classifier.
+    """
+    path = folder / NOVELTY_FILE
+    try:
+        with safe_open(path, framework="np") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        return _checked(facts, tensors, num_classes)
+    except FileNotFoundError:
+        problem = "is missing, although config.json says that the classifier has it"
+    except OSError as error:
+        problem = f"can't be read: {error.strerror or error}"
+    except MemoryError:
+        problem = "can't be read: it does not fit into memory"
+    except (SafetensorError, KeyError, ValueError) as error:
+        problem = f"is damaged or of another version ({str(error)[:80]})"
+    raise BundleError(
+        f"{path} {problem}. Restore it, or set headstart.novelty in config.json to false to go without the flag "
+        "'unfamiliar'."
+    )
+
+
+def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_classes: int) -> NoveltyArrays:
+    """Return the score that a file describes; raise KeyError or ValueError for what does not fit together."""
+    if facts["format"] != _FORMAT:
+        raise ValueError(f"format {facts['format']!r}, but this version reads {_FORMAT}")
+    neighbours, threshold, share = int(facts["neighbours"]), float(facts["threshold"]), float(facts["false_alarms"])
+    shapes = {name: tuple(part.shape) for name, part in tensors.items()}
+    (rows, features), (_, width) = shapes["reference"], shapes["projection"]
+    wanted = {"reference": (rows, features), "projection": (features, width), "means": (num_classes, width)}
+    wanted |= {"middle": (1, width), "weights": (1, width), "scale": (2, 2)}
+    if shapes != wanted or not all(np.isfinite(part).all() for part in tensors.values()):
+        raise ValueError("its tensors do not fit together, or not the classifier's classes")
+    if not (abs(threshold) < float("inf") and 0 <= share <= 1 and 1 <= neighbours <= rows):
+        raise ValueError("a number is out of range")
+    return NoveltyArrays(tensors, neighbours, threshold, share)
