@@ -13,6 +13,7 @@ import torch
 
 from headstart.compute.device import describe_hardware
 from headstart.contracts import ClassNames
+from headstart.data import kept_array
 from headstart.data import preprocess as preprocessing
 from headstart.data.array_file import read_array
 from headstart.data.preprocess import Preprocess
@@ -127,6 +128,16 @@ def test_networks_that_share_a_weights_file_do_not_share_features(own_home, imag
     assert not np.allclose(first, other, rtol=0.01, atol=0)
 
 
+def test_features_are_gathered_into_memory_in_order(own_home, backbone, images, monkeypatch):
+    plain, mirrored = (compute(backbone, images, mirror=mirror).values for mirror in (False, True))
+    released = []
+    monkeypatch.setattr(features, "BLOCK", 7)
+    monkeypatch.setattr(features, "release", released.append)
+    found = features.in_memory([plain, mirrored])
+    assert np.array_equal(found.numpy(), np.concatenate([plain, mirrored]))
+    assert len(released) == 8  # blocks of 7, 7, 7 and 3 images of each
+
+
 def test_the_head_does_not_decide(own_home, images, computed):
     compute(made_backbone(), images)
     compute(made_backbone(num_classes=3, hidden=(8,), dropout=0.3, seed=1), images)
@@ -180,7 +191,7 @@ def test_an_entry_that_vanishes_is_neither_missed_nor_brought_back_empty(own_hom
         path.unlink()
         return stored
 
-    monkeypatch.setattr(features, "read_array", read_and_evict)
+    monkeypatch.setattr(kept_array, "read_array", read_and_evict)
     assert np.array_equal(compute(backbone, images).values, expected)
     assert not entry.exists()
 
@@ -188,8 +199,9 @@ def test_an_entry_that_vanishes_is_neither_missed_nor_brought_back_empty(own_hom
 def test_features_that_are_evicted_as_soon_as_they_are_written_are_there_all_the_same(
     own_home, backbone, images, monkeypatch
 ):
-    monkeypatch.setattr(features, "read_array", lambda path: path.unlink(missing_ok=True))
-    assert compute(backbone, images).values.shape == (24, backbone.module.num_features)
+    expected = np.array(compute(backbone, images).values)
+    monkeypatch.setattr(kept_array, "read_array", lambda path: path.unlink(missing_ok=True))
+    assert np.array_equal(compute(backbone, images).values, expected)
 
 
 def test_a_full_cache_forgets_what_was_not_used_for_longest(own_home, backbone, images, monkeypatch):
@@ -221,7 +233,7 @@ def test_a_cache_that_can_not_be_written_is_an_error_with_a_remedy(own_home, bac
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(features, "write_array", full)
+    monkeypatch.setattr(kept_array, "new_array", full)
     with pytest.raises(WriteError, match=r"No space left.*HEADSTART_HOME") as error:
         compute(backbone, images)
     assert error.value.exit_status == 1

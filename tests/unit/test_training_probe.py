@@ -19,10 +19,22 @@ def blobs():
     return Labelled(centres[labels] * 5 + 3 + torch.randn(300, 8, generator=generator) * 4, labels)
 
 
+def copied(train):
+    """Return the same features in memory of their own, which fitting overwrites."""
+    return Labelled(train.features.clone(), train.labels)
+
+
+def test_features_are_standardized_where_they_are(blobs):
+    features = blobs.features
+    fit_linear(blobs, nn.Linear(8, 3), l2=1e-3)
+    assert features.mean(0).tolist() == pytest.approx([0.0] * 8, abs=1e-5)
+    assert features.std(0).tolist() == pytest.approx([1.0] * 8, abs=1e-5)
+
+
 def test_lbfgs_finds_scikit_learns_optimum(blobs):
     features, labels = blobs
     head = nn.Linear(8, 3)
-    fit_linear(blobs, head, l2=1e-3)
+    fit_linear(copied(blobs), head, l2=1e-3)
     standardized = (features - features.mean(0)) / (features.std(0) + 1e-6)
     # scikit-learn minimizes C * sum of losses + half the squared weights.
     reference = LogisticRegression(C=1 / (2 * 1e-3 * len(labels)), tol=1e-8, max_iter=1000)
@@ -35,8 +47,8 @@ def test_lbfgs_finds_scikit_learns_optimum(blobs):
 def test_class_weights_move_the_boundary(blobs):
     features, _ = blobs
     plain, weighted = nn.Linear(8, 3), nn.Linear(8, 3)
-    fit_linear(blobs, plain, l2=1e-1)
-    fit_linear(blobs, weighted, l2=1e-1, weights=torch.tensor([20.0, 1.0, 1.0]))
+    fit_linear(copied(blobs), plain, l2=1e-1)
+    fit_linear(copied(blobs), weighted, l2=1e-1, weights=torch.tensor([20.0, 1.0, 1.0]))
     shares = [(head(features).argmax(1) == 0).float().mean() for head in (plain, weighted)]
     assert shares[1] > shares[0]
 

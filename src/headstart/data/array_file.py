@@ -8,7 +8,8 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -42,12 +43,39 @@ def write_array(path: Path, values: NDArray[Any], facts: Mapping[str, Any]) -> N
     Raises:
         OSError: The disk is full or the folder can't be written.
     """
-    contiguous = np.ascontiguousarray(values)
+    with new_array(path, values.shape, values.dtype, lambda: facts) as add:
+        add(values)
+
+
+@contextmanager
+def new_array(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], facts: Callable[[], Mapping[str, Any]]
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Yield what takes the rows of an array, block by block; the file appears whole at the end, or not at all.
+
+    Args:
+        path: The file.
+        shape: Of the whole array, which is not empty.
+        dtype: Type of the values.
+        facts: Asked for when all rows are there.
+
+    Raises:
+        OSError: The disk is full or the folder can't be written.
+    """
+    row = np.broadcast_to(np.empty((), dtype), shape)
+    header = np.lib.format.header_data_from_array_1_0(row) | {"fortran_order": False}
+    left = row.nbytes
     with new_file(path) as file:
         hashed = _Hashed(file)
-        np.lib.format.write_array_header_1_0(hashed, np.lib.format.header_data_from_array_1_0(contiguous))
-        hashed.write(contiguous.reshape(-1).view(np.uint8).data)
-        hashed.write(f"{json.dumps(dict(facts), allow_nan=False)}\n".encode())
+        np.lib.format.write_array_header_1_0(hashed, header)
+
+        def add(rows: NDArray[Any]) -> None:
+            nonlocal left
+            left -= hashed.write(np.ascontiguousarray(rows, dtype).reshape(-1).view(np.uint8).data)
+
+        yield add
+        assert not left, f"{left} bytes of the array are missing"
+        hashed.write(f"{json.dumps(dict(facts()), allow_nan=False)}\n".encode())
         file.write(f"{hashed.digest.hexdigest()}\n".encode())
 
 

@@ -84,7 +84,7 @@ def blocks(images: UInt8Images) -> Iterator[UInt8Images]:
         release(images)
 
 
-def release(images: UInt8Images) -> None:
+def release(images: NDArray[Any]) -> None:
     """Drop a memory-mapped array's pages from this process; they are read again from the file when needed."""
     base: Any = images
     while isinstance(base, np.ndarray):

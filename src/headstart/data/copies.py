@@ -1,6 +1,7 @@
 """Copies among images in files: near ones, found once and remembered, and equal ones with contradictory labels."""
 
 import hashlib
+import json
 import logging
 import os
 from collections import defaultdict
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 
-from headstart.data.array_file import read_array, write_array
 from headstart.data.assign import Candidates
+from headstart.data.kept_array import KeptArray
 from headstart.data.subset import ImageSource
 from headstart.errors import InputError
 from headstart.home import cache_home
@@ -24,6 +25,8 @@ MOST = 100_000
 """Images among which near copies are looked for; the time grows with the square of their number."""
 _BATCH = 1000
 """Images that are decoded between two steps of the progress bar."""
+_KEPT_BYTES = 10**9
+"""Pairs of the data sets that were looked at last, which may take so much of the cache."""
 _SHOWN = 3
 """Images with contradictory labels that are named, and files of each."""
 logger = logging.getLogger(__name__)
@@ -46,10 +49,10 @@ def find_near_copies(source: ImageSource, rows: NDArray[np.int64], terminal: Ter
     different = sorted(places)
     if len(different) > MOST:
         return None
-    key = hashlib.sha256("\n".join([f"{CODE_VERSION} Pillow {pillow_version}", *different]).encode()).hexdigest()
-    path = cache_home() / "copies" / f"{key[:32]}.npy"
-    stored = read_array(path)
-    if stored is not None and stored.facts.get("of") == key and stored.values.shape[1:] == (2,):
+    decided_by = {"code": CODE_VERSION, "Pillow": pillow_version, "images": "\n".join(different)}
+    key = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()
+    kept = KeptArray(cache_home() / "copies" / f"{key[:32]}.npy", {"sha256": key}, _KEPT_BYTES)
+    if stored := kept.read(lambda stored: stored.values.shape[1:] == (2,)):
         pairs = np.asarray(stored.values, np.int64)
     else:
         found, _ = near_copies(
@@ -57,11 +60,7 @@ def find_near_copies(source: ImageSource, rows: NDArray[np.int64], terminal: Ter
         )
         # With one pair more, since no empty array can be stored: an image is a copy of itself.
         pairs = np.concatenate([np.zeros((1, 2), np.int64), found])
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_array(path, pairs, {"of": key})
-        except OSError as error:
-            logger.warning("%s can't be written, so that copies are looked for again next time (%s).", path, error)
+        kept.keep(pairs)
     return np.array([places[identity] for identity in different], np.int64)[pairs[1:]].reshape(-1, 2)
 
 

@@ -189,7 +189,7 @@ def _source(stored: Stored, part: Literal["train", "test"]) -> ArraySource:
         "train": (arrays.train_images, arrays.train_labels),
         "test": (arrays.test_images, arrays.test_labels),
     }[part]
-    index = cache_home() / "identities" / f"{digest[:32]}-{part}.npy"
+    index = cache_home() / "identities" / f"{part}-{digest[:32]}.npy"
     return ArraySource(images, labels, stored.class_names, index, digest)
 
 

@@ -2,14 +2,10 @@
 
 import hashlib
 import json
-import logging
-import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +15,11 @@ from torch import Tensor, nn
 
 from headstart.compute.device import describe_hardware
 from headstart.contracts import UInt8Images
-from headstart.data.array_file import Stored, read_array, write_array
+from headstart.data.array_file import Stored
+from headstart.data.arrays import BLOCK, release
+from headstart.data.kept_array import KeptArray
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import Places, Squares
-from headstart.errors import WriteError
-from headstart.files import drop_oldest, sweep_leftovers
 from headstart.home import cache_home
 from headstart.models import fold, heads
 from headstart.models.heads import head_of, pooled_features
@@ -32,7 +28,6 @@ CACHE_BYTES = 4 * 10**9
 """Features of about 800,000 images; what was not used for longest makes way."""
 CODE_VERSION = 1
 """Version of the arithmetic in this module; raised by every change that gives other values."""
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,46 +83,54 @@ def frozen_features(
         WriteError: The cache folder can't be written.
     """
     facts = _deciding(backbone, squares, mirror)
-    folder = cache_home() / "features"
-    path = folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npy"
-    if (known := _known(path, facts, len(squares))) is not None:
-        # The age decides what goes when the cache is full. Where the entry has gone meanwhile, or the cache is only
-        # read, there is none to set; the values are mapped already.
-        with suppress(OSError):
-            os.utime(path)
+    path = cache_home() / "features" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npy"
+    kept = KeptArray(path, facts, CACHE_BYTES)
+
+    def fits(stored: Stored) -> bool:
+        values, seconds = stored
+        right = values.dtype == np.float32 and values.ndim == 2 and len(values) == len(squares)
+        return right and isinstance(seconds.get("seconds"), float)
+
+    if (known := kept.read(fits)) is not None:
         advance(len(squares))
-        return known
+        return Features(known.values, known.facts["seconds"])
     started = time.monotonic()
-    values = _compute(backbone, squares, mirror, advance).numpy()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep_leftovers(folder)
-        write_array(path, values, {"seconds": round(time.monotonic() - started, 3), "decided_by": facts})
-    except OSError as error:
-        advice = "Or name another folder in the environment variable HEADSTART_HOME."
-        raise WriteError(folder, error, advice) from error
-    drop_oldest(folder.glob("*.npy"), limit=CACHE_BYTES, spare=lambda entry, _: entry == path)
-    # What lies on the disk need not stay in memory.
-    stored = _known(path, facts, len(squares))
-    return Features(stored.values if stored else values, 0.0)
+    blocks = _compute(backbone, squares, mirror, advance)
+    first = next(blocks)
+    took = {"seconds": 0.0}
+    # Straight to the disk, where they need not stay in memory.
+    with kept.writer((len(squares), first.shape[1]), first.dtype, lambda: took) as add:
+        add(first)
+        for block in blocks:
+            add(block)
+        took["seconds"] = round(time.monotonic() - started, 3)
+    if (stored := kept.read(fits)) is not None:
+        return Features(stored.values, 0.0)
+    # Another process has made room in the cache already.
+    return Features(np.concatenate(list(_compute(backbone, squares, mirror, lambda _: None))), 0.0)
 
 
-def _known(path: Path, facts: dict[str, Any], images: int) -> Features | None:
-    """Return the features in a file; None where they must be computed."""
-    stored: Stored | None = read_array(path)
-    if stored is None:
-        return None
-    values, seconds = stored.values, stored.facts.get("seconds")
-    fits = values.dtype == np.float32 and values.ndim == 2 and len(values) == images
-    if not fits or stored.facts.get("decided_by") != facts or not isinstance(seconds, float):
-        logger.warning("%s holds other features than its name says, and is computed again.", path)
-        return None
-    return Features(values, seconds)
+def in_memory(parts: Sequence[NDArray[np.float32]]) -> Tensor:
+    """Return features of several kinds of the same images, one below the other, in memory of their own.
+
+    Mapped pages are given back on the way, since they would count as this process's memory once more.
+    """
+    features = torch.empty(sum(map(len, parts)), parts[0].shape[1])
+    start = 0
+    for part in parts:
+        for first in range(0, len(part), BLOCK):
+            block = np.array(part[first : first + BLOCK])
+            features[start : start + len(block)] = torch.from_numpy(block)
+            start += len(block)
+            release(part)
+    return features
 
 
 @torch.inference_mode()
-def _compute(backbone: FrozenBackbone, squares: Squares, mirror: bool, advance: Callable[[int], None]) -> Tensor:
-    features = torch.empty(0)
+def _compute(
+    backbone: FrozenBackbone, squares: Squares, mirror: bool, advance: Callable[[int], None]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the features of one batch after another."""
 
     def prepare(pixels: UInt8Images, _: Places) -> Tensor:
         return backbone.preprocess.tensor(torch.from_numpy(pixels).to(backbone.device))
@@ -138,14 +141,8 @@ def _compute(backbone: FrozenBackbone, squares: Squares, mirror: bool, advance: 
         if mirror:
             prepared = prepared.flip(3)
         laid_out = prepared.contiguous(memory_format=backbone.memory_format)
-        found = pooled_features(backbone.module, laid_out).float()
-        if start == 0:
-            # In one piece: kept batch by batch, they would lie scattered between the feature maps that come and go, and
-            # hold on to many times their own memory.
-            features = torch.empty(len(squares), found.shape[1])
-        features[start : start + len(positions)] = found
+        yield pooled_features(backbone.module, laid_out).float().cpu().numpy()
         advance(len(positions))
-    return features
 
 
 def _deciding(backbone: FrozenBackbone, squares: Squares, mirror: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from headstart.compute.session import Session
 from headstart.contracts import EpochRecord
 from headstart.data.splits import build_manifest
 from headstart.errors import RunError
-from headstart.features.cache import FrozenBackbone, frozen_features
+from headstart.features.cache import FrozenBackbone, frozen_features, in_memory
 from headstart.models.fold import unfolded_state_dict
 from headstart.models.heads import empty_classifier, feature_head, head_of
 from headstart.recipe.schema import Recipe
@@ -147,7 +147,7 @@ def _train_probe(work: _Work, probe: ProbeRecipe) -> _Trained:
     with terminal.bar("Features", len(material.train) * len(mirrors)) as advance:
         found = [frozen_features(backbone, material.train, mirror=m, advance=advance) for m in mirrors]
     train = Labelled(
-        torch.from_numpy(np.concatenate([part.values for part in found])),
+        in_memory([part.values for part in found]),
         torch.from_numpy(np.tile(material.train.labels, len(mirrors))),
     )
     cached_seconds = sum(part.cached_seconds for part in found)

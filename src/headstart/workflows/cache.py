@@ -19,6 +19,7 @@ KINDS = {
     "features": "features of frozen backbones",
     "files": "hashes and sizes of image files",
     "identities": "hashes of images in arrays",
+    "copies": "near copies among image files",
     "arithmetic": "the precision that is fastest on this machine",
 }
 """Folders of the cache, with what they hold; all of it is made or fetched again when it is needed."""

@@ -1,6 +1,5 @@
 """Images that lie in one array, in memory or memory-mapped."""
 
-import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, Fit, UInt8Image, UInt8Images
-from headstart.data.array_file import read_array, write_array
 from headstart.data.arrays import image_digests
-from headstart.files import sweep_leftovers
+from headstart.data.kept_array import KeptArray
 
 _INDEX_FORMAT = 1
-logger = logging.getLogger(__name__)
+_INDEX_BYTES = 10**9
+"""Hashes of 30 million images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,16 +63,12 @@ class ArraySource:
 
     @cached_property
     def _digests(self) -> NDArray[np.uint8]:
-        facts = {"format": _INDEX_FORMAT, "data": self.array_sha256, "images": len(self)}
-        stored = read_array(self.index) if self.index else None
-        if stored and stored.facts == facts and stored.values.shape == (len(self), 32):
+        if self.index is None or not len(self):
+            return image_digests(self.array)
+        decided_by = {"format": _INDEX_FORMAT, "data": self.array_sha256, "images": len(self)}
+        kept = KeptArray(self.index, decided_by, _INDEX_BYTES)
+        if stored := kept.read(lambda stored: stored.values.shape == (len(self), 32)):
             return np.array(stored.values)
         digests = image_digests(self.array)
-        if self.index and len(digests):
-            try:
-                self.index.parent.mkdir(parents=True, exist_ok=True)
-                sweep_leftovers(self.index.parent)
-                write_array(self.index, digests, facts)
-            except OSError as error:
-                logger.warning("The images are hashed again next time: %s can't be written (%s).", self.index, error)
+        kept.keep(digests)
         return digests
