@@ -10,12 +10,13 @@ import headstart
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
 from headstart.data.sources.arrays import write_store
-from headstart.errors import RecipeError
+from headstart.errors import RecipeError, TrainingError
 from headstart.recipe.schema import Recipe, load_recipe
 from headstart.runs.run import Run
 from headstart.training.timing import Speed
 from headstart.workflows.auto import Facts, choose, completed, predicted_seconds, structure, told
 from headstart.workflows.resolve import default_recipe
+from headstart.workflows.steady import Steady
 
 PHOTOS = Facts(train=1800, val=200, test=500, classes=6, smallest=110, largest=480, side=112, aspect=1.33)
 CPU = Speed((128,), (1 / 100,), (1 / 350,))
@@ -190,6 +191,49 @@ def test_a_run_keeps_what_was_chosen_and_predicted(sample_dir, tmp_path, own_hom
     assert json.loads((out / "metrics.json").read_text())["predicted_mb"] == plan["predicted_mb"] > 100
     # A second call with the same words is the same run; nothing is chosen again.
     assert headstart.train(sample_dir, **call, resume=True).test.accuracy == metrics.test.accuracy
+
+
+@pytest.mark.parametrize(("slower", "same"), [(1.2, True), (3.0, False)])
+def test_the_same_command_chooses_the_same_while_the_machine_is_about_as_fast(
+    sample_dir, tmp_path, own_home, monkeypatch, slower, same
+):
+    factor = 1.0
+
+    def measured(*_, read):
+        return Speed((128,), (0.02 * factor,), (0.005 * factor,), read)
+
+    monkeypatch.setattr("headstart.workflows.plan.measure_speed", measured)
+    monkeypatch.setattr("headstart.workflows.train.fit", stop)
+    small = {"weights": "none", "backbone": "test_efficientnet", "hardware.memory_format": "contiguous"}
+
+    def planned(name):
+        with pytest.raises(TrainingError):
+            headstart.train(sample_dir, out=tmp_path / name, overrides=small, budget="2min", progress=False, threads=1)
+        run = Run(tmp_path / name)
+        return run.recipe().finetune, run.environment().plan["predicted_seconds"]
+
+    before, soon = planned("before")
+    factor = slower
+    after, late = planned("after")
+    assert (before == after) is same
+    assert late > soon if same else True
+
+
+def stop(*_):
+    raise TrainingError("enough")
+
+
+def test_figures_stay_as_remembered_only_while_they_are_near(own_home):
+    key = {"machine": "this", "threads": 2}
+    assert Steady(key)("speed", [1.0, 0.0]) == [1.0, 0.0]
+    assert Steady(key)("speed", [1.2, 0.0]) == [1.0, 0.0]
+    assert Steady(key)("speed", [1.2, 0.1]) == [1.2, 0.1]
+    assert Steady(key)("speed", [0.9, 0.1]) == [0.9, 0.1]
+    assert Steady(key)("speed", [2.0, 0.1], near=4) == [0.9, 0.1]
+    assert Steady(key | {"threads": 1})("speed", [1.3, 0.1]) == [1.3, 0.1]
+    [path, _] = sorted((own_home / "speed").iterdir(), key=lambda path: "0.9" not in path.read_text())
+    path.write_text(path.read_text().replace("0.9", '"much"'))
+    assert Steady(key)("speed", [1.0, 0.1]) == [1.0, 0.1]
 
 
 def test_five_images_of_two_classes_are_enough(tmp_path, own_home):

@@ -13,8 +13,8 @@ def cache(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="datasets, weights, squares (working copies), features, files, identities or arithmetic; all by "
-            "default.",
+            help="datasets, weights, squares (working copies), features, files, identities, arithmetic or speed; all "
+            "by default.",
             show_default=False,
         ),
     ] = None,

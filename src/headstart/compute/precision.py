@@ -1,10 +1,8 @@
 """The arithmetic that is fastest here: found by timing real steps once, and remembered for this machine."""
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,10 +10,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from headstart.compute.device import describe_hardware
+from headstart.compute.remembered import machine, recall, remember
 from headstart.errors import RecipeError
-from headstart.files import parse_json, read_bounded, write_json
-from headstart.home import cache_home
 
 Precision = Literal["fp32", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -93,9 +89,7 @@ def choose_arithmetic(
     if remembered := _recall(key):
         return remembered
     chosen = _fastest(timings)
-    with suppress(OSError):
-        _memory(key).parent.mkdir(parents=True, exist_ok=True)
-        write_json(_memory(key), {"key": key, "chosen": asdict(chosen)})
+    remember("arithmetic", key, chosen=asdict(chosen))
     return chosen
 
 
@@ -131,12 +125,8 @@ def _fastest(timings: dict[tuple[Precision, MemoryFormat], float]) -> Arithmetic
 
 def _key(module: nn.Module, images: Tensor, architecture: str, candidates: Sequence[Arithmetic]) -> dict[str, Any]:
     """Return what decides which arithmetic is fastest."""
-    hardware = describe_hardware(images.device)
     parameters = list(module.parameters())
-    return {
-        "machine": {name: hardware[name] for name in ("cpu", "cores", "device", "platform")},
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+    return machine(images.device) | {
         "architecture": architecture,
         # What is frozen saves the backward pass its most expensive part.
         "parameters": sum(parameter.numel() for parameter in parameters),
@@ -146,22 +136,16 @@ def _key(module: nn.Module, images: Tensor, architecture: str, candidates: Seque
     }
 
 
-def _memory(key: dict[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_home() / "arithmetic" / f"{digest[:32]}.json"
-
-
 def _recall(key: dict[str, Any]) -> Arithmetic | None:
     """Return what was chosen before; None where nothing was, or where the file is damaged."""
     try:
-        content = parse_json(read_bounded(_memory(key), at_most=1_000_000))
-        chosen = content["chosen"]
+        chosen = recall("arithmetic", key)["chosen"]
         arithmetic = Arithmetic(chosen["precision"], chosen["memory_format"], dict(chosen["milliseconds"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None
     names = (arithmetic.precision, arithmetic.memory_format)
     allowed = names[0] in get_args(Precision) and names[1] in get_args(MemoryFormat)
-    return arithmetic if allowed and content.get("key") == key and " ".join(names) in key["candidates"] else None
+    return arithmetic if allowed and " ".join(names) in key["candidates"] else None
 
 
 def _shortest_milliseconds(

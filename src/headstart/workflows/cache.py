@@ -21,6 +21,7 @@ KINDS = {
     "identities": "hashes of images in arrays",
     "copies": "near copies among image files",
     "arithmetic": "the precision that is fastest on this machine",
+    "speed": "how fast this machine trains, by which auto chooses the same again",
 }
 """Folders of the cache, with what they hold; all of it is made or fetched again when it is needed."""
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import Arithmetic
+from headstart.compute.remembered import machine
 from headstart.compute.session import Session
 from headstart.data.dataset import Dataset
 from headstart.data.subset import Subset
@@ -28,9 +30,12 @@ from headstart.workflows.auto import (
     structure,
     told,
 )
+from headstart.workflows.steady import Steady
 
 _LOOKED_AT = 64
 """Images whose sizes are read."""
+_READ_NEAR = 4.0
+"""How many times as long reading an image may take as an earlier run found, for that run's time to be taken."""
 _GROWTH = 1.1
 """What memory grows by while a run goes on, as a factor on the peak of the first steps."""
 
@@ -58,26 +63,33 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     """
     assert asked.budget
     say, processes = session.terminal.say, session.processes
-    left = _shared(session, [asked.budget - (time.time() - session.started)])[0]
-    began = time.monotonic()
+    steady = Steady(_decides_speed(asked, dataset, session))
+
+    def time_left(name: str) -> float:
+        assert asked.budget
+        return _shared(session, steady(name, [asked.budget - (time.time() - session.started)]))[0]
+
+    left = time_left("left to plan")
     facts = look_at(*split_checked(asked, dataset, processes=processes.world), len(dataset.sealed_test))
     facts = replace(facts, processes=processes.world)
     say(f"Choosing for {facts.train:,} training images and {asked.budget:.0f} s: timing a few steps.")
     measured = _measured(asked, facts, dataset, session, whole=facts.train >= VERY_FEW)
-    if measured.whole and asked.finetune is not None and _least_does_not_fit(facts, measured.speed, left):
+    usual = _usual(steady, "whole" if measured.whole else "part", measured.speed, session)
+    if measured.whole and asked.finetune is not None and _least_does_not_fit(facts, usual, left):
         measured = _measured(asked, facts, dataset, session, whole=False, arithmetic=measured.arithmetic)
-    left = _shared(session, [left - (time.monotonic() - began)])[0]
+        usual = _usual(steady, "part", measured.speed, session)
     # The images themselves are read once the network is known to fit.
-    left -= (facts.train + facts.val) * measured.speed.read
-    choice = choose(facts, measured.speed, left, whole=measured.whole, tuned=asked.finetune is not None)
+    left = time_left("left to choose") - (facts.train + facts.val) * usual.read
+    choice = choose(facts, usual, left, whole=measured.whole, tuned=asked.finetune is not None)
     recipe = completed(asked, choice.tree | measured.hardware)
     material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled, processes=processes)
     # Steps as they will be taken: their time corrects the number of epochs, their memory is what is predicted.
     size = choice.size or recipe.input_size
     speed = _speed(recipe, material, measured.arithmetic, session, (size,), read=measured.speed.read)
-    left = _shared(session, [asked.budget - (time.time() - session.started)])[0]
+    left = time_left("left to train")
     if choice.size:
-        again = choose(facts, speed, left, whole=measured.whole, size=size)
+        usual = _usual(steady, f"{'whole' if measured.whole else 'part'} at {size} px", speed, session)
+        again = choose(facts, usual, left, whole=measured.whole, size=size)
         if again.size:
             choice, recipe = again, completed(asked, again.tree | measured.hardware)
     seconds = time.time() - session.started + predicted_seconds(recipe, facts, speed)
@@ -173,6 +185,23 @@ def _speed(
     count = len(sizes)
     read, features, rate = numbers[-3:]
     return Speed(sizes, tuple(numbers[:count]), tuple(numbers[count:-3]), read, int(features), rate)
+
+
+def _usual(steady: Steady, name: str, speed: Speed, session: Session) -> Speed:
+    """Return a speed with the figures of an earlier run where they are nearly the same."""
+    count = len(speed.sizes)
+    # Files that the system still holds in memory are read several times as fast; that decides little.
+    read = steady("read", [speed.read], near=_READ_NEAR)
+    numbers = _shared(session, [*steady(name, [*speed.train, *speed.forward]), *read])
+    return replace(speed, train=tuple(numbers[:count]), forward=tuple(numbers[count:-1]), read=numbers[-1])
+
+
+def _decides_speed(asked: Recipe, dataset: Dataset, session: Session) -> dict[str, Any]:
+    """Return all that decides how long a run takes: everything but the seed and other work on the machine."""
+    told = asked.model_dump(mode="json", exclude_unset=True, exclude={"seed", "description"})
+    versions = {name: version(name) for name in ("headstart", "timm")}
+    data = {"sha256": dataset.sha256, "processes": session.processes.world}
+    return machine(session.device) | {"asked": told, "versions": versions, "data": data}
 
 
 def _shared(session: Session, values: list[float]) -> list[float]:
