@@ -1,12 +1,15 @@
 """Copies in a folder of images: they stay in one split, and contradictory labels are told."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data import copies, near_copies
+from headstart.data import copies, decode, decode_missing, near_copies, screening
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
+from headstart.terminal import SILENT
 
 
 @pytest.fixture
@@ -64,6 +67,73 @@ def test_a_file_that_cannot_be_read_is_a_copy_of_nothing(photos):
     (photos / "car" / "broken.png").write_bytes(whole[: len(whole) // 2])
     (photos / "car" / "broken too.png").write_bytes(whole[: len(whole) // 2 - 9])
     assert 78 <= load(photos).copies["near"] <= 80
+
+
+@pytest.fixture
+def decoded(photos, monkeypatch):
+    """Names of the files that are decoded; none of them was written just now."""
+    for path in photos.rglob("*.*"):
+        os.utime(path, (1e9, 1e9))
+    names, really = [], decode.decode_file
+    for room in (copies, screening):
+        monkeypatch.setattr(
+            room, "decode_file", lambda path, **given: (names.append(path.name), really(path, **given))[1]
+        )
+    return names
+
+
+def test_one_pass_looks_for_copies_and_for_damage(photos, decoded):
+    whole = (photos / "car" / "0.png").read_bytes()
+    (photos / "car" / "broken.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "car" / "same.png").write_bytes((photos / "car" / "2.png").read_bytes())
+    for name in ("broken.png", "same.png"):
+        os.utime(photos / "car" / name, (1e9, 1e9))
+    left = screening.screen(load(photos), on_bad="skip", terminal=SILENT)
+    assert len(decoded) == 121  # the exact copy is not decoded, nor any file twice
+    assert left.ledger.refused().keys() == {"car/broken.png"}
+    assert "damaged" in left.ledger.refused()["car/broken.png"]
+
+
+def test_only_new_images_are_decoded_where_some_are_added(photos, decoded):
+    load(photos)
+    decoded.clear()
+    Image.new("RGB", (40, 40), "red").save(photos / "car" / "red.png")
+    load(photos)
+    assert decoded == ["red.png"]
+
+
+def test_images_that_a_killed_process_had_decoded_are_not_decoded_again(photos, decoded, monkeypatch):
+    monkeypatch.setattr(copies, "_LOST", 10)
+    monkeypatch.setattr(decode_missing, "_CHUNK", 1)
+    really = copies.decode_file
+
+    def killed(path, **given):
+        if len(decoded) == 60:
+            raise KeyboardInterrupt
+        return really(path, **given)
+
+    monkeypatch.setattr(copies, "decode_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        load(photos)
+    monkeypatch.setattr(copies, "decode_file", really)
+    decoded.clear()
+    screening.screen(load(photos), on_bad="fail", terminal=SILENT)
+    assert 60 <= len(decoded) < 120
+
+
+def test_test_images_of_their_own_folder_are_decoded_by_screening(photos, decoded):
+    photos.rename(photos.parent / "train")
+    root = photos.parent / "all"
+    root.mkdir()
+    (photos.parent / "train").rename(root / "train")
+    (root / "test").mkdir()
+    for name in ("plane", "car"):
+        (root / "test" / name).mkdir()
+        (root / "train" / name / "1.png").rename(root / "test" / name / "1.png")
+    found = load(root)
+    assert len(decoded) == 118
+    screening.screen(found, on_bad="fail", terminal=SILENT)
+    assert len(decoded) == 120
 
 
 def test_too_many_images_are_not_compared_and_that_is_told(photos, monkeypatch):

@@ -2,37 +2,39 @@
 
 import hashlib
 import json
-import logging
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 
+from headstart.contracts import UInt8Image
+from headstart.data import decode
 from headstart.data.assign import Candidates
+from headstart.data.decode import decode_file
+from headstart.data.decode_missing import decode_missing
 from headstart.data.kept_array import KeptArray
-from headstart.data.subset import ImageSource
-from headstart.errors import InputError
+from headstart.data.sources.facts import remember_damage
+from headstart.data.sources.files import FileSource
+from headstart.data.square_cache import SquareCache
+from headstart.data.subset import Subset
 from headstart.home import cache_home
 from headstart.terminal import Terminal
 from headstart.wording import counted
 
 MOST = 100_000
 """Images among which near copies are looked for; the time grows with the square of their number."""
-_BATCH = 1000
-"""Images that are decoded between two steps of the progress bar."""
+_LOST = 2000
+"""Images that are decoded again, at most, after a process was killed."""
 _KEPT_BYTES = 10**9
 """Pairs of the data sets that were looked at last, which may take so much of the cache."""
 _SHOWN = 3
 """Images with contradictory labels that are named, and files of each."""
-logger = logging.getLogger(__name__)
 
 
-def find_near_copies(source: ImageSource, rows: NDArray[np.int64], terminal: Terminal) -> NDArray[np.int64] | None:
+def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Terminal) -> NDArray[np.int64] | None:
     """Return the pairs of rows that show nearly the same, shape (m, 2); None for more images than can be compared.
 
     Of exact copies only one is compared. What was found is remembered for the same images.
@@ -64,24 +66,29 @@ def find_near_copies(source: ImageSource, rows: NDArray[np.int64], terminal: Ter
     return np.array([places[identity] for identity in different], np.int64)[pairs[1:]].reshape(-1, 2)
 
 
-def _squares(source: ImageSource, rows: Sequence[int], terminal: Terminal) -> NDArray[np.uint8]:
-    """Return what is compared of each image; nothing but black of one that can't be read."""
+def _squares(source: FileSource, rows: list[int], terminal: Terminal) -> NDArray[np.uint8]:
+    """Return what is compared of each image; nothing but black of one that can't be read.
+
+    Each file is decoded for this once. That shows which can't be read as well, so that it is remembered for screening.
+    """
     # Needs torch, which takes seconds to import; usage errors must not wait for it.
-    from headstart.data.near_copies import SIDE, luma_square
+    from headstart.data.near_copies import CODE_VERSION, SIDE, luma_square
 
+    def square(position: int) -> UInt8Image:
+        path = source.root / source.files[rows[position]].path
+        return luma_square(decode_file(path, at_least=SIDE))[:, :, None]
+
+    made_by = f"brightness {SIDE} {CODE_VERSION} decoder {decode.CODE_VERSION} Pillow {pillow_version}"
+    cache = SquareCache(made_by, channels=1, held=_LOST * SIDE * SIDE)
+    subset = Subset(source, np.array(rows, np.int64), "train")
+    reasons = decode_missing(cache, subset, square, title="Checking images", terminal=terminal)
+    decoded = {source.identity(row): reasons.get(row, "") for row in rows}
+    remember_damage(source.root, source.files, source.facts, decoded)
     squares = np.zeros((len(rows), SIDE, SIDE), np.uint8)
-
-    def fill(place: int) -> None:
-        try:
-            squares[place] = luma_square(source.image(rows[place], at_least=SIDE))
-        except InputError:
-            logger.debug("Row %d can't be read.", rows[place])
-
-    with terminal.bar("Looking for copies", len(rows)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(rows), _BATCH):
-            batch = range(start, min(start + _BATCH, len(rows)))
-            list(pool.map(fill, batch))
-            advance(len(batch))
+    good = [place for place, row in enumerate(rows) if row not in reasons]
+    if good:
+        (stack,), _, places = cache.stacks([source.identity(rows[place]) for place in good])
+        squares[good] = stack[places][..., 0]
     return squares
 
 

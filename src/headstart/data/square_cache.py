@@ -40,7 +40,7 @@ class Packed:
     """Squares of one side that lie in several mapped files, to be indexed with places as one array would be.
 
     Attributes:
-        shape: (squares, side, side, 3)
+        shape: (squares, side, side, channels)
     """
 
     def __init__(self, parts: Sequence[UInt8Images]) -> None:
@@ -48,14 +48,13 @@ class Packed:
         self._ends = np.cumsum([len(part) for part in parts])
         self._bytes = sum(part.nbytes for part in parts)
         self._touched = 0
-        side = parts[0].shape[1]
-        self.shape = (int(self._ends[-1]), side, side, 3)
+        self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def __getitem__(self, places: NDArray[np.int64] | int) -> UInt8Images:
-        """Return a copy of the squares at places of shape (k,), shape (k, side, side, 3); or of the one at a place."""
+        """Return a copy of the squares at places of shape (k,), shape (k, side, side, channels); or of one of them."""
         if isinstance(places, int):
             one: UInt8Image = self[np.array([places])][0]
             return one
@@ -86,10 +85,14 @@ class SquareCache:
 
     Attributes:
         made_by: What decides a square besides its image; the key of the folder.
+        channels: Values of a pixel.
+        held: Squares that are held in memory before they are written, in bytes; what is lost when a process is killed.
     """
 
-    def __init__(self, made_by: str) -> None:
+    def __init__(self, made_by: str, *, channels: int = 3, held: int | None = None) -> None:
         self.made_by = made_by
+        self.channels = channels
+        self.held = held or FILE_BYTES
         self._folder = cache_home() / "squares" / hashlib.sha256(made_by.encode()).hexdigest()[:32]
         self._places: dict[Path, dict[str, _Place]] = {}
         self._squares: dict[tuple[Path, int], UInt8Images] = {}
@@ -139,8 +142,8 @@ class SquareCache:
             return False
         start = 0
         for side, count in stored.facts["sides"]:
-            end = start + count * side * side * 3
-            self._squares[path, side] = stored.values[start:end].reshape(count, side, side, 3)
+            end = start + count * side * side * self.channels
+            self._squares[path, side] = stored.values[start:end].reshape(count, side, side, self.channels)
             start = end
         # The age decides what goes when the cache is full; a cache that is only read has none to set.
         with suppress(OSError):
@@ -182,7 +185,7 @@ class SquareCache:
             nonlocal held
             squares[len(square)][identity] = square
             held += square.nbytes
-            if held >= FILE_BYTES:
+            if held >= self.held:
                 flush()
 
         def flush() -> None:

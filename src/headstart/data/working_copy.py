@@ -1,23 +1,21 @@
 """Every image of a split as a square of uint8, decoded once: what batches, features and measuring read from."""
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 
-from headstart.compute.cores import available_cores
 from headstart.contracts import UInt8Image, UInt8Images
 from headstart.data.decode import CODE_VERSION
+from headstart.data.decode_missing import decode_missing
 from headstart.data.preprocess import Preprocess
 from headstart.data.square_cache import Packed, SquareCache
 from headstart.data.subset import Subset
-from headstart.errors import ImagesError, InputError
+from headstart.errors import ImagesError
 from headstart.terminal import SILENT, Terminal
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 
 Places: TypeAlias = NDArray[np.int64] | slice
 """Which of several images are meant."""
-_CHUNK = 16
-"""Images that a thread decodes before another may take its place."""
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,47 +160,10 @@ def _complete(
     cache: SquareCache, subset: Subset, preprocess: Preprocess, side: int, terminal: Terminal
 ) -> dict[int, str]:
     """Decode what the cache lacks of a subset, and return the reasons for what can't be read, by row."""
-    if not cache.missing(subset.identities):
-        return {}
-    with cache.alone(waiting=lambda: terminal.say("Waiting for another process that decodes images in the same way.")):
-        missing = cache.missing(subset.identities)
-        # Of equal images one is decoded.
-        positions = {identity: position for position, identity in enumerate(subset.identities) if identity in missing}
 
-        def square(position: int) -> UInt8Image | str:
-            try:
-                image = subset.image(position, at_least=side, fit=preprocess.fit)
-            except InputError as error:
-                return str(error)
-            reduced: UInt8Image = preprocess.square(image, side=side).copy()  # a part of an image would keep all of it
-            return reduced
+    def square(position: int) -> UInt8Image:
+        image = subset.image(position, at_least=side, fit=preprocess.fit)
+        reduced: UInt8Image = preprocess.square(image, side=side).copy()  # a part of an image would keep all of it
+        return reduced
 
-        reasons: dict[str, str] = {}
-        with terminal.bar("Decoding images", len(positions)) as advance, cache.writer() as add:
-            for identity, found in zip(positions, _ahead(square, list(positions.values())), strict=True):
-                if isinstance(found, str):
-                    reasons[identity] = found
-                else:
-                    add(identity, found)
-                advance(1)
-        cache.check(set(subset.identities) - reasons.keys())
-    named = zip(subset.rows.tolist(), subset.identities, strict=True)
-    return {row: reasons[identity] for row, identity in named if identity in reasons}
-
-
-def _ahead(make: Callable[[int], _T], positions: list[int]) -> Iterator[_T]:
-    """Yield what ``make`` makes of each position, in order, while threads are a few hundred images ahead."""
-    threads = available_cores() + 1
-    chunks = (positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK))
-    pending: deque[Future[list[_T]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="headstart-decode") as pool:
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(lambda part: [make(position) for position in part], chunk))
-                if len(pending) > 3 * threads:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    return decode_missing(cache, subset, square, title="Decoding images", terminal=terminal)

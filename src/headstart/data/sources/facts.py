@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -143,6 +143,26 @@ def find_damage(
         return facts._replace(decoded=True)
 
     return _remembered(root, files, lambda facts: bool(facts.decoded or facts.reason), decoded, bar)
+
+
+def remember_damage(
+    root: Path, files: Sequence[FoundFile], facts: Sequence[FileFacts], decoded: Mapping[str, str]
+) -> None:
+    """Remember that files have been decoded, so that ``find_damage`` need not do it again.
+
+    Args:
+        root: As for ``find_facts``, like the next.
+        files: The files.
+        facts: What was known of them.
+        decoded: By the SHA-256 of each image that was decoded, why it can't be read; empty where it can be.
+    """
+    found = [
+        (file, known._replace(decoded=True, reason=decoded[known.sha256]))
+        for file, known in zip(files, facts, strict=True)
+        if known.sha256 in decoded and not known.decoded
+    ]
+    if found:
+        FactIndex(root).write(found)
 
 
 def _remembered(
