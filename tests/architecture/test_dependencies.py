@@ -84,8 +84,9 @@ print("unneeded:", *sorted(unneeded))
 """
 
 
-def test_importing_the_predictor_loads_no_torch():
-    script = "import sys, headstart.inference.predictor; assert not {'torch', 'timm'} & set(sys.modules)"
+@pytest.mark.parametrize("module", ["inference.predictor", "server.run"])
+def test_importing_what_predicts_loads_no_torch(module):
+    script = f"import sys, headstart.{module}; assert not {{'torch', 'timm'}} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], timeout=300).returncode == 0
 
 

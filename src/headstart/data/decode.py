@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 
 from headstart.contracts import Fit, UInt8Image
 from headstart.data.colour import Profile, profile_of
-from headstart.data.decoding_memory import bytes_to_decode, bytes_to_open, reserved
+from headstart.data.decoding_memory import bytes_to_decode, bytes_to_open, reading, reserved
 from headstart.data.quiet_pillow import quiet_pillow
 from headstart.data.window import AS_IT_IS, Window, jpeg_fraction, window
 from headstart.errors import InputError
@@ -91,21 +92,31 @@ def decode_file(path: Path, *, at_least: int | None = None, fit: Fit | None = No
         return _pixels(image, at_least, fit, ours=True)
 
 
+def decode_bytes(
+    content: bytes, *, at_least: int | None = None, fit: Fit | None = None, most_pixels: int | None = None
+) -> UInt8Image:
+    """Read an encoded image from memory, like ``decode_file``; no more than ``most_pixels`` where that is given."""
+    with opened_image(BytesIO(content)) as image:
+        if most_pixels is not None and image.width * image.height > most_pixels:
+            raise InputError(f"more than {most_pixels:,} pixels; make it smaller first")
+        return _pixels(image, at_least, fit, ours=True)
+
+
 @contextmanager
-def opened_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file, of which only the head is read at first, and yield it.
+def opened_image(source: Path | BytesIO) -> Iterator[Image.Image]:
+    """Open an image file, of which only the head is read at first, or one in memory, and yield it.
 
     Raises:
         InputError: It can't be read, now or in the body; the message is a short reason without the path.
     """
-    _check_file(path)
+    _check_source(source)
     try:
-        with quiet_pillow, reserved(bytes_to_open(path)), Image.open(path, formats=_formats()) as image:
+        with quiet_pillow, reserved(bytes_to_open(source)), Image.open(source, formats=_formats()) as image:
             yield image
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(_unknown(path)) from None
+        raise InputError(_unknown(source)) from None
     except Image.DecompressionBombError:
         raise InputError(_too_large()) from None
     except MemoryError:
@@ -117,8 +128,8 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         raise InputError(f"damaged or cut short ({str(error) or type(error).__name__})") from None
 
 
-def _unknown(path: Path) -> str:
-    with suppress(OSError), path.open("rb") as file:
+def _unknown(source: Path | BytesIO) -> str:
+    with suppress(OSError), reading(source) as file:
         head = file.read(12)
         if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and "HEIF" not in _formats():
             return "a HEIC image, which needs pillow-heif; install it with: pip install 'headstart[heic]'"
@@ -250,8 +261,12 @@ def _upright(pixels: NDArray[np.uint8], turn: tuple[bool, bool, bool]) -> NDArra
     return np.ascontiguousarray(pixels.swapaxes(0, 1) if swapped else pixels)
 
 
-def _check_file(path: Path) -> None:
+def _check_source(path: Path | BytesIO) -> None:
     """Tell apart what Pillow would complain about in its own words; a named pipe would even block it."""
+    if isinstance(path, BytesIO):
+        if not path.getbuffer().nbytes:
+            raise InputError("the file is empty")
+        return
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -9,9 +9,10 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from threading import Condition, Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -112,7 +113,18 @@ def _codec(image: Image.Image) -> str:
     return str(tiles[0][0]) if tiles else ""
 
 
-def bytes_to_open(path: Path) -> int:
+@contextmanager
+def reading(source: Path | BytesIO) -> Iterator[BinaryIO]:
+    """Read a file, or bytes in memory, from the beginning."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        source.seek(0)
+        yield source
+
+
+def bytes_to_open(source: Path | BytesIO) -> int:
     """Estimate the memory that opening an image file takes, where that does more than read its head.
 
     An ICO file is decoded when it is opened. It tells sizes up to 256 pixels, but the images in it can have any size.
@@ -120,10 +132,10 @@ def bytes_to_open(path: Path) -> int:
     Raises:
         InputError: The file would be read as a whole, and is too large for that.
     """
-    with path.open("rb") as file:
+    with reading(source) as file:
         head = file.read(12)
         if head[8:] == b"WEBP" or head[4:8] == b"ftyp":
-            if (size := path.stat().st_size) > DECODING_BYTES // 4:
+            if (size := file.seek(0, os.SEEK_END)) > DECODING_BYTES // 4:
                 raise InputError(f"the file has {size / 1e6:,.0f} MB, too many for an image of this format")
             return 0
         if head[:4] != b"\0\0\1\0":

@@ -163,6 +163,10 @@ class Predictor:
             for path, reason in zip(batch.images, batch.reasons, strict=True):
                 yield path, reason if reason is not None else next(ranked)
 
+    def classify(self, squares: Sequence[UInt8Images]) -> list[FilePrediction | str]:
+        """Classify squares in one pass, each as ``preprocess.square`` returns it; a str says why there is none."""
+        return list(self._ranked(self._pass(squares)))
+
     def logits(
         self, images: UInt8Images | Squares, *, batch_size: int | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:

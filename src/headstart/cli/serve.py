@@ -1,0 +1,89 @@
+"""``headstart serve``: answers HTTP requests with the predictions of one or more models."""
+
+import re
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device
+from headstart.errors import InputError
+from headstart.terminal import visible
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Model folders, or the run folders that hold them; the first is the default. NAME=FOLDER gives one "
+            "a name of its own.",
+        ),
+    ],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with a token that clients must send; HEADSTART_TOKEN by default."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Name by which clients may call the server; repeat it for several."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images computed together at most; chosen for the device by default.")
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Images that may wait; more are refused with status 503.")] = 256,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.")] = 10,
+    max_body: Annotated[str, typer.Option(metavar="SIZE", help="Largest request, such as 32M.")] = "32M",
+    max_files: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 64,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of one image.")] = 50_000_000,
+    threads: Threads = None,
+    device: Device = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log no requests.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Answer HTTP requests with predictions. Opens a page to try the model at the address that is printed.
+
+    Requests: POST /predict for images, /v2 for the Open Inference Protocol, /metrics for Prometheus, /docs for the
+    rest. SIGTERM and Ctrl-C finish what was accepted; SIGHUP loads the models again.
+    """
+    check_device(device)
+    from headstart.server.run import Options, serve
+    from headstart.server.settings import Limits, read_access
+
+    limits = Limits(
+        batch=batch_size,
+        queue=queue,
+        files=max_files,
+        body=_bytes(max_body),
+        held=max(Limits.held, 2 * _bytes(max_body)),
+        pixels=max_pixels,
+        seconds=deadline,
+    )
+    access = read_access(token_file, allow_host or [])
+    options = Options(host, port, access, limits, device, threads, not quiet)
+    address = ""
+
+    def ready(at: str) -> None:
+        nonlocal address
+        address = at
+        open_to_all = access.token is None and not at.startswith(("http://127.", "http://[::1]"))
+        warning = " Whoever reaches this address may ask, as there is no token." if open_to_all else ""
+        typer.echo(visible(f"Serving on {at}. Stop with Ctrl-C.{warning}"), err=True)
+
+    stopped_by = serve(models, options, ready)
+    if stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt("Stopped.")
+    return Answer({"url": address, "stopped_by": signal.Signals(stopped_by).name}, "")
+
+
+def _bytes(size: str) -> int:
+    found = re.fullmatch(r"(\d{1,12})([KMG]?)i?B?", size, re.IGNORECASE)
+    if found is None or not int(found[1]):
+        raise InputError(f"--max-body {size}: expected a number of bytes, or one with K, M or G, such as 32M.")
+    return int(found[1]) * _UNITS[found[2].lower()]

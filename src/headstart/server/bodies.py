@@ -1,0 +1,106 @@
+"""The images in the body of a request: one by itself, or the files of a form."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import HTTPException, Request
+from python_multipart import FormParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from headstart.contracts import UInt8Image
+from headstart.data.decode import decode_bytes
+from headstart.data.preprocess import Preprocess
+from headstart.server.guard import too_large
+from headstart.server.settings import Limits
+
+_HOW = (
+    "Send one image as the body, with Content-Type: image/jpeg or the like (curl --data-binary @cat.jpg "
+    "-H 'Content-Type: image/jpeg'), or several as a form (curl -F file=@cat.jpg -F file=@dog.jpg)."
+)
+_LONGEST_NAME = 255
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An encoded image as it was sent.
+
+    Attributes:
+        name: Name of its file; ``image`` where it was sent by itself.
+        content: The bytes of the file.
+    """
+
+    name: str
+    content: bytes
+
+    def decoded(self, preprocess: Preprocess, limits: Limits) -> UInt8Image:
+        """Decode it; raise InputError where that can't be done."""
+        return decode_bytes(self.content, at_least=preprocess.side, fit=preprocess.fit, most_pixels=limits.pixels)
+
+
+def media_type(request: Request) -> str:
+    """Return the type of a body, lower case, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def check_headers(request: Request, limits: Limits) -> None:
+    """Refuse a body that can't be taken before it is read.
+
+    Raises:
+        HTTPException: It is too large, or compressed.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > limits.body:
+        raise too_large(limits)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HTTPException(415, "Compressed bodies are not taken. Send it without Content-Encoding.")
+
+
+async def read_images(request: Request, limits: Limits) -> list[Sent]:
+    """Return the images in a request.
+
+    Raises:
+        HTTPException: There is none, or the body is none that is taken.
+    """
+    check_headers(request, limits)
+    kind = media_type(request)
+    if kind == "multipart/form-data":
+        sent = _files(await request.body(), request.headers["content-type"], limits)
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        sent = [Sent("image", await request.body())]
+    else:
+        raise HTTPException(415, f"A body of type '{kind[:100]}' holds no images. {_HOW}")
+    if not sent:
+        raise HTTPException(400, f"There is no file in the form. {_HOW}")
+    return sent
+
+
+def _files(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
+    sent: list[Sent] = []
+    ended = []
+
+    def take(file: Any) -> None:
+        if len(sent) == limits.files:
+            raise HTTPException(413, f"A request may have {limits.files} files. Send the others in another one.")
+        name = (file.file_name or b"").decode("utf-8", errors="replace")[-_LONGEST_NAME:]
+        file.file_object.seek(0)
+        sent.append(Sent(name or f"file {len(sent) + 1}", file.file_object.read()))
+        file.close()
+
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    try:
+        parser = FormParser(
+            "multipart/form-data",
+            on_field=lambda _: None,
+            on_file=take,
+            on_end=lambda: ended.append(True),
+            boundary=boundary,
+            config={"MAX_MEMORY_FILE_SIZE": limits.body + 1},
+        )
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as error:
+        raise HTTPException(400, f"The form can't be read: {str(error)[:200]}.") from None
+    if not ended:
+        raise HTTPException(400, "The form is cut short.")
+    return sent

@@ -1,0 +1,132 @@
+"""Connections that can't be held open by clients that send or take too slowly, or without end."""
+
+import asyncio
+import json
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from headstart.server.settings import Limits
+
+_LARGEST_HEAD = 64 * 2**10
+"""Bytes of a request's first line and headers."""
+
+
+class Connection(HttpToolsProtocol):
+    """HTTP on one connection, with uvicorn's own protocol and a clock."""
+
+    def __init__(self, limits: Limits, **options: Any) -> None:
+        """Keep to limits; the rest is uvicorn's."""
+        super().__init__(**options)
+        self._limits = limits
+        self._clocks: dict[str, asyncio.TimerHandle] = {}
+        self._head = 0
+        self._unwanted = 0
+        self._in_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, or refuse one too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self._refuse(503, "Too many connections. Try again in a second.")
+        else:
+            self._start_clock("read", self._limits.idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_clock("read")
+        self._stop_clock("write")
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the head of a request is too large."""
+        if self.transport.is_closing():
+            return
+        if not self._in_body:
+            self._head += len(data)
+            if self._head > _LARGEST_HEAD + self._limits.body:
+                self._refuse(431, "The headers of the request are too large.")
+                return
+        try:
+            super().data_received(data)
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            self._refuse(400, "The path of the request can't be read.")
+            return
+        if not self._in_body and self._head > _LARGEST_HEAD:
+            self._refuse(431, "The headers of the request are too large.")
+
+    def on_message_begin(self) -> None:
+        """Give the client its time to send a request."""
+        super().on_message_begin()
+        self._start_clock("read")
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        self._in_body, self._head = True, 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body, or drop what nobody wants any more."""
+        if self.cycle.response_complete:
+            # Answered already; a client that can't stop in time may finish a small rest.
+            self._unwanted += len(body)
+            if self._unwanted > self._limits.body:
+                self.transport.abort()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the request is complete."""
+        self._stop_clock("read")
+        self._in_body, self._unwanted = False, 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Close, or wait for the next request."""
+        super().on_response_complete()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self._start_clock("write")
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that is not used."""
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Give the client its time to take a response."""
+        super().pause_writing()
+        self._start_clock("write")
+
+    def resume_writing(self) -> None:
+        """Note that the client takes it."""
+        super().resume_writing()
+        self._stop_clock("write")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Answer without the application, and close."""
+        body = json.dumps({"error": reason}).encode()
+        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+        retry = "retry-after: 1\r\n" if status == 503 else ""
+        self.transport.write(STATUS_LINE[status] + f"{head}{retry}\r\n".encode() + body)
+        self.transport.close()
+        self._start_clock("write")
+
+    def _start_clock(self, what: str, seconds: float | None = None) -> None:
+        self._stop_clock(what)
+        self._clocks[what] = self.loop.call_later(seconds or self._limits.receiving, self._time_is_over, what)
+
+    def _stop_clock(self, what: str) -> None:
+        if what in self._clocks:
+            self._clocks.pop(what).cancel()
+
+    def _time_is_over(self, what: str) -> None:
+        # A request of which the headers have come is answered by the application, which has a clock of its own.
+        if what == "read" and self.cycle is not None and not self.cycle.response_complete:
+            self._start_clock(what)
+        else:
+            self.transport.abort()

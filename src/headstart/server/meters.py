@@ -1,0 +1,74 @@
+"""What Prometheus is told: requests, times, batches, the line, and what was predicted."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+
+from headstart.inference.predictor import FilePrediction
+from headstart.server.models import Served
+
+MOST_LABELS = 100
+"""Classes of a model that have a time series of their own; the others share one."""
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_SHARES = tuple(step / 20 for step in range(1, 21))
+
+__all__ = ["CONTENT_TYPE", "Meters"]
+
+
+class Meters:
+    """Counts of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        """Start all of them at nothing."""
+        self._registry = CollectorRegistry()
+        kinds: dict[str, Any] = {"registry": self._registry, "namespace": "headstart"}
+        self._requests = Counter("requests", "Requests, by route and status.", ["route", "status"], **kinds)
+        self._seconds = Histogram("request_seconds", "Time a request took.", ["route"], buckets=_SECONDS, **kinds)
+        self._batches = Histogram("batch_images", "Images computed together.", buckets=_SIZES, **kinds)
+        self._computing = Histogram("batch_seconds", "Time a batch took.", buckets=_SECONDS, **kinds)
+        self._queue = Gauge("queue_images", "Images that are decoded, wait or are being computed.", **kinds)
+        self._predictions = Counter("predictions", "Predictions, by class.", ["model", "label"], **kinds)
+        self._unsure = Counter("unsure_predictions", "Predictions marked as unsure.", ["model"], **kinds)
+        self._unfamiliar = Counter("unfamiliar_images", "Images unlike the training images.", ["model"], **kinds)
+        self._failed = Counter("failed_images", "Images without a prediction.", ["model"], **kinds)
+        self._confidence = Histogram(
+            "probability", "Probability of the predicted class.", ["model"], buckets=_SHARES, **kinds
+        )
+        self._reloads = Counter("reloads", "Models loaded again, by result.", ["model", "result"], **kinds)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+    def watch_queue(self, length: Callable[[], float]) -> None:
+        """Read the length of the line from a function from now on."""
+        self._queue.set_function(length)
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def batch(self, images: int, seconds: float) -> None:
+        """Count a batch."""
+        self._batches.observe(images)
+        self._computing.observe(seconds)
+
+    def prediction(self, model: Served, found: FilePrediction | str) -> None:
+        """Count a prediction, or an image that has none."""
+        if isinstance(found, str):
+            self._failed.labels(model.name).inc()
+            return
+        names = model.predictor.class_names
+        shown = len(names) <= MOST_LABELS or names.index(found.label) < MOST_LABELS
+        self._predictions.labels(model.name, found.label if shown else "(other)").inc()
+        self._confidence.labels(model.name).observe(found.probability)
+        self._unsure.labels(model.name).inc(bool(found.unsure))
+        self._unfamiliar.labels(model.name).inc(bool(found.unfamiliar))
+
+    def reload(self, model: str, *, done: bool) -> None:
+        """Count a reload."""
+        self._reloads.labels(model, "done" if done else "failed").inc()

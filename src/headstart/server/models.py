@@ -1,0 +1,131 @@
+"""The classifiers that a server answers with, by name, and how they are loaded and replaced."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from headstart.errors import BundleError, InputError
+from headstart.inference.predictor import Predictor, load
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_WEIGHTS = ("model.onnx", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a classifier lies, and by which name clients ask for it."""
+
+    name: str
+    folder: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A classifier that is loaded.
+
+    Attributes:
+        place: Name and folder.
+        predictor: What computes.
+        sha256: SHA-256 of the file with its weights.
+    """
+
+    place: Place
+    predictor: Predictor
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Name by which clients ask for it."""
+        return self.place.name
+
+
+def places(words: Sequence[str]) -> list[Place]:
+    """Return the models that a command names, each as ``FOLDER`` or ``NAME=FOLDER``.
+
+    Raises:
+        InputError: A name is none, or is given twice.
+    """
+    found: dict[str, Place] = {}
+    for word in words:
+        given, equals, folder = word.partition("=")
+        path = Path(folder if equals and not Path(word).exists() else word)
+        name = given if equals and path != Path(word) else _name_of(path)
+        if not _NAME.fullmatch(name):
+            raise InputError(
+                f"{word}: '{name}' can't name a model. Give it a name of up to 64 letters, digits, dots, hyphens and "
+                f"underscores: NAME={path}"
+            )
+        if name in found:
+            raise InputError(f"Two models are called '{name}'. Give one another name: NAME={path}")
+        found[name] = Place(name, path)
+    return list(found.values())
+
+
+def _name_of(folder: Path) -> str:
+    whole = folder.absolute()
+    return whole.parent.name if whole.name == "model" else whole.name
+
+
+class Models:
+    """Classifiers by name; the first is the one of requests that name none. Reading is safe in any thread."""
+
+    def __init__(self, wanted: Iterable[Place], *, device: str | None, threads: int | None) -> None:
+        """Load all of them.
+
+        Raises:
+            InputError: One can't be loaded, or does not compute.
+        """
+        self._device, self._threads = device, threads
+        self._served = {place.name: self._load(place) for place in wanted}
+
+    def __iter__(self) -> Iterator[Served]:
+        return iter(list(self._served.values()))
+
+    def find(self, name: str | None) -> Served | None:
+        """Return the model of that name, or the first one where no name is given."""
+        return next(iter(self)) if name is None else self._served.get(name)
+
+    def reload(self) -> Iterator[tuple[str, str | None]]:
+        """Load every model again from its folder, and yield its name with the reason why the old one stays.
+
+        The reason is None where the new one is in use. What is being computed is finished with the old one.
+        """
+        for name, served in list(self._served.items()):
+            try:
+                self._served[name] = self._load(served.place)
+            except Exception as error:
+                yield name, str(error) or type(error).__name__
+            else:
+                yield name, None
+
+    def _load(self, place: Place) -> Served:
+        before = _hash(place.folder)
+        predictor = load(place.folder, device=self._device, threads=self._threads)
+        if _hash(place.folder) != before:
+            raise BundleError(f"{place.folder} changed while it was being loaded. Try again when it is complete.")
+        try:
+            grey = np.full((predictor.preprocess.size, predictor.preprocess.size, 3), 128, np.uint8)
+            (found,) = predictor.classify([grey])
+        except Exception as error:
+            found = str(error) or type(error).__name__
+        if isinstance(found, str):
+            raise BundleError(f"{place.folder} can't classify a grey image: {found}. Train again, or use another.")
+        return Served(place, predictor, before)
+
+
+def _hash(folder: Path) -> str:
+    """Return the SHA-256 of the weights in a model folder or a run; empty where there are none."""
+    for path in (inner / name for inner in (folder, folder / "model") for name in _WEIGHTS):
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.sha256()
+                while block := file.read(2**20):
+                    digest.update(block)
+                return digest.hexdigest()
+        except OSError:  # what is wrong, loading says
+            continue
+    return ""

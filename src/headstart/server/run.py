@@ -1,0 +1,216 @@
+"""A server from its first moment to its last: sockets, signals, reloading, and an end that loses nothing."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from headstart.errors import InputError
+from headstart.server.app import Service, build_app
+from headstart.server.connections import Connection
+from headstart.server.guard import State
+from headstart.server.line import Line
+from headstart.server.logs import logging_lines
+from headstart.server.meters import Meters
+from headstart.server.models import Models, places
+from headstart.server.settings import Access, Limits
+
+_log = logging.getLogger("headstart.server")
+_BACKLOG = 2048
+_LAST_MOMENT = 0.1
+"""Seconds in which connections that were made just before the server closed its door send their request."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a server is started.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on; a free one for 0.
+        access: Who may ask.
+        limits: What it takes on.
+        device: Device to compute on.
+        threads: CPU threads to compute with.
+        log_requests: Log every request.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    access: Access = field(default_factory=Access)
+    limits: Limits = field(default_factory=Limits)
+    device: str | None = None
+    threads: int | None = None
+    log_requests: bool = True
+
+
+def serve(models: Sequence[str], options: Options, ready: Callable[[str], None]) -> int:
+    """Answer requests until a signal says stop.
+
+    Args:
+        models: Folders of models, each as ``FOLDER`` or ``NAME=FOLDER``.
+        options: How to serve them.
+        ready: Called with the address once requests are answered.
+
+    Returns:
+        The number of the signal that stopped it.
+
+    Raises:
+        InputError: A model can't be loaded, or the address can't be used.
+    """
+    wanted = places(models)
+    # Before the models, which take seconds to load: an address that is taken is told at once.
+    with _listening(options.host, options.port) as door, logging_lines(requests=options.log_requests):
+        _allow_connections(options.limits)
+        loaded = Models(wanted, device=options.device, threads=options.threads)
+        meters = Meters()
+        service = Service(loaded, Line(options.limits, meters), meters, options.limits, State())
+        server = make_server(service, options.access, ready)
+        with server.signals():
+            server.run(sockets=[door])
+        return server.stopped_by
+
+
+def make_server(service: Service, access: Access, ready: Callable[[str], None]) -> "Server":
+    """Return a server of a service, which ``run`` or ``serve`` starts."""
+    limits = service.limits
+    config = uvicorn.Config(
+        build_app(service, access),
+        http=partial(Connection, limits),  # type: ignore[arg-type]  # called like a class
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=max(1, round(limits.idle)),
+        timeout_graceful_shutdown=round(limits.seconds + limits.receiving) + 1,
+    )
+    return Server(config, service, ready)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which stops without losing a request and loads its models again on SIGHUP."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[str], None]) -> None:
+        """Serve a service, whose application the configuration has; ``ready`` is called with the address."""
+        super().__init__(config)
+        self._service, self._ready = service, ready
+        self._reloading: asyncio.Task[None] | None = None
+        self.stopped_by = int(signal.SIGTERM)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone; ``signals`` sees to them."""
+        yield
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT, and load the models again on SIGHUP."""
+        handlers: dict[int, Callable[[int, FrameType | None], Any]] = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._stop,
+        }
+        if hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = lambda *_: self._loop.call_soon_threadsafe(self.reload)
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def reload(self) -> None:
+        """Load the models again, in the background; a second call while that goes on does nothing."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.ensure_future(self._reload())
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take requests."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        for door in sockets or []:
+            host, port = door.getsockname()[:2]
+            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            _log.info("started", extra={"facts": {"url": address, "models": self._names()}})
+            self._ready(address)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ask clients to leave while answering them, close the door, and finish what was taken."""
+        self._service.state.draining = True
+        await asyncio.sleep(self._service.limits.draining)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_LAST_MOMENT)
+        await super().shutdown(sockets)
+        _log.info("stopped", extra={"facts": {"requests": self.server_state.total_requests}})
+
+    async def _reload(self) -> None:
+        loop = asyncio.get_running_loop()
+        results = await loop.run_in_executor(None, lambda: list(self._service.models.reload()))
+        for name, reason in results:
+            self._service.meters.reload(name, done=reason is None)
+            if reason is None:
+                _log.info("reloaded", extra={"facts": {"model": name}})
+            else:
+                _log.error("not reloaded; the old model stays", extra={"facts": {"model": name, "reason": reason}})
+
+    def _names(self) -> list[str]:
+        return [served.name for served in self._service.models]
+
+    def _stop(self, number: int, _: FrameType | None) -> None:
+        if self.should_exit and number == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit, self.stopped_by = True, int(number)
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        door = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise InputError(f"--host {host}: no such address ({error.strerror or error}).") from None
+    with contextlib.closing(door):
+        try:
+            if hasattr(signal, "SIGHUP"):  # on Windows it would let two servers share a port
+                door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.bind(address)
+            door.listen(_BACKLOG)
+        except OSError as error:
+            raise InputError(_not_listening(host, port, error)) from None
+        door.setblocking(False)
+        yield door
+
+
+def _not_listening(host: str, port: int, error: OSError) -> str:
+    where = f"{host} port {port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use by another program. Stop that, or choose another with --port (0 for a free one)."
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return f"{where}: no permission to listen there. Choose a port from 1024 with --port."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine. Choose another with --host, such as 127.0.0.1."
+    return f"{where} can't be listened on: {error.strerror or error}."
+
+
+def _allow_connections(limits: Limits) -> None:
+    """Let this process have as many open files as connections need, where the system allows it."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = 2 * limits.connections + 256
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,116 @@
+"""A real server in a thread of the test's own process, with a classifier that tells red, green and blue apart."""
+
+import asyncio
+import contextlib
+import io
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from headstart.bundle.config import Abstention
+from headstart.contracts import ClassNames
+from headstart.data.preprocess import Preprocess
+from headstart.inference.artifact import Outputs
+from headstart.inference.predictor import Predictor
+from headstart.server.app import Service
+from headstart.server.guard import State
+from headstart.server.line import Line
+from headstart.server.meters import Meters
+from headstart.server.models import Models, Place, Served
+from headstart.server.run import _listening, make_server
+from headstart.server.settings import Access, Limits
+
+LIMITS, ANYBODY = Limits(), Access()
+COLOURS = {"red": (220, 30, 20), "green": (20, 210, 40), "blue": (30, 20, 230)}
+
+
+class ColourArtifact:
+    """The class is the strongest colour; a grey image is unsure, and a dark one unfamiliar."""
+
+    class_names = ClassNames(tuple(COLOURS))
+    preprocess = Preprocess(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    temperature, flip, architecture, manifest_sha256 = 1.0, False, "colours", "0" * 64
+    abstention = Abstention(target=0.95, threshold=0.6)
+    novelty_threshold: float | None = 0.8
+    batch_size, threads = 4, 2
+
+    def __init__(self):
+        self.batches = []
+        self.open = threading.Event()
+        """While it is cleared, computing waits."""
+        self.open.set()
+        self.fails = None
+
+    def outputs(self, squares, **_):
+        assert self.open.wait(20)
+        self.batches.append(len(squares))
+        if self.fails is not None and self.fails(squares):
+            raise RuntimeError("out of memory")
+        means = squares.mean(axis=(1, 2)).astype(np.float32)
+        return Outputs(means / 25, 1 - means.max(axis=1) / 255)
+
+
+def image(colour="red", form="PNG", size=(24, 20), **options):
+    """An encoded image of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", size, COLOURS.get(colour, colour)).save(file, format=form, **options)
+    return file.getvalue()
+
+
+class Ready(Models):
+    """Models that are there already."""
+
+    def __init__(self, **artifacts):
+        self._device = self._threads = None
+        self._served = {
+            name: Served(Place(name, Path(name)), Predictor(artifact), f"{name:0<64}")
+            for name, artifact in artifacts.items()
+        }
+
+
+@dataclass
+class Rig:
+    url: str
+    artifact: ColourArtifact
+    service: Service
+    server: object
+    thread: threading.Thread
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self):
+        self.client = httpx.Client(base_url=self.url, timeout=20)
+
+    @property
+    def port(self):
+        return int(self.url.rpartition(":")[2])
+
+    def stop(self):
+        self.server.should_exit = True
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@contextlib.contextmanager
+def serving(limits=LIMITS, access=ANYBODY, port=0, **artifacts):
+    """A server that answers at ``rig.url``."""
+    artifacts = artifacts or {"colours": ColourArtifact()}
+    meters, state, ready = Meters(), State(), threading.Event()
+    service = Service(Ready(**artifacts), Line(limits := replace(limits, draining=0.0), meters), meters, limits, state)
+    urls = []
+    server = make_server(service, access, lambda url: (urls.append(url), ready.set()))
+    with _listening("127.0.0.1", port) as door:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])))
+        thread.start()
+        assert ready.wait(20)
+        rig = Rig(urls[0], next(iter(artifacts.values())), service, server, thread)
+        try:
+            yield rig
+        finally:
+            for artifact in artifacts.values():
+                artifact.open.set()
+            rig.client.close()
+            rig.stop()

@@ -1,0 +1,145 @@
+"""Clients that send or take too slowly, without end, or nonsense: none is waited for, and others are served."""
+
+import contextlib
+import json
+import socket
+import time
+
+import pytest
+
+from headstart.server.settings import Limits
+from serving import image, serving
+
+PNG = image()
+HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def rig():
+    with serving(Limits(receiving=0.4, idle=0.4, body=300_000, connections=50)) as running:
+        yield running
+
+
+@pytest.fixture
+def connect(rig):
+    """Open a connection; ``rest`` of it is what the server still sends before it closes."""
+    doors = []
+
+    def open_one(*parts):
+        door = socket.create_connection(("127.0.0.1", rig.port), timeout=10)
+        doors.append(door)
+        for part in parts:
+            door.sendall(part)
+        return door
+
+    yield open_one
+    for door in doors:
+        door.close()
+    while len(rig.server.server_state.connections) > 1:
+        time.sleep(0.01)
+
+
+def rest(door):
+    got = b""
+    try:
+        while block := door.recv(65536):
+            got += block
+    except ConnectionResetError:
+        pass
+    return got
+
+
+def is_well(rig):
+    answer = rig.client.post("/predict", content=PNG, headers={"Content-Type": "image/png"})
+    return answer.json()["predictions"][0]["label"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ((), b""),
+        ((b"POST /pre",), b""),
+        ((b"GET /models HTTP/1.1\r\nHost: localhost\r\nX: ",), b""),
+        ((HEAD % 100,), b"HTTP/1.1 408 "),
+        ((HEAD % len(PNG), PNG[:-1]), b"HTTP/1.1 408 "),
+    ],
+)
+def test_a_client_that_sends_too_slowly_is_dropped(rig, connect, sent, status):
+    door = connect(*sent)
+    began = time.monotonic()
+    got = rest(door)
+    assert 0.2 < time.monotonic() - began < 3
+    assert got.startswith(status)
+    assert bool(got) == bool(status)
+    assert is_well(rig)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /models HTTP/9.9\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"GET /models HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"GET /models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"GET /models HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"y" * 70_000, 431),
+        (b"GET /models HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 20_000, 431),
+        (b"GET /" + b"a" * 70_000, 431),
+        (b"GET /models HTTP/1.1\r\nConnection: close\r\n\r\n", 421),
+        (b"GET /models HTTP/1.0\r\n\r\n", 421),
+        (b"GET http://evil.org/models HTTP/1.1\r\nHost: evil.org\r\nConnection: close\r\n\r\n", 421),
+        (b"CONNECT evil.org:443 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+    ],
+)
+def test_nonsense_is_answered_and_the_connection_closed(rig, connect, sent, status):
+    got = rest(connect(sent))
+    if got:  # where more was sent than was read, the system may drop the answer
+        assert got.startswith(b"HTTP/1.1 %d " % status), got
+        assert "error" in json.loads(got.partition(b"\r\n\r\n")[2])
+    else:
+        assert status == 431
+    assert is_well(rig)
+
+
+def test_more_connections_than_allowed_are_refused_at_once(rig, connect):
+    kept = [connect() for _ in range(50)]
+    for _ in range(20):
+        got = rest(connect())
+        assert got.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in got
+    kept[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert rest(kept[0]).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_takes_no_responses_is_dropped(rig, connect):
+    door = connect()
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 50
+    with contextlib.suppress(ConnectionError):
+        for _ in range(2000):
+            door.sendall(ask)
+            time.sleep(0.002)
+        pytest.fail("the server goes on producing responses that nobody takes")
+    assert is_well(rig)
+
+
+def test_requests_one_after_another_on_one_connection(rig, connect):
+    door = connect(*[HEAD % len(PNG) + PNG for _ in range(5)])
+    got = rest(door)
+    assert got.count(b"HTTP/1.1 200 OK") == 5
+    assert got.count(b'"label":"red"') == 5
+
+
+def test_a_client_that_leaves_early_is_forgotten(rig, connect):
+    for _ in range(20):
+        connect(HEAD % len(PNG), PNG[:40]).close()
+        connect(HEAD % len(PNG), PNG).close()
+    assert is_well(rig)
+    end = time.monotonic() + 5
+    while rig.service.state.held or rig.service.line.images:
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -1,0 +1,334 @@
+"""POST /predict of a running server: every image gets its own prediction, and every bad request an answer."""
+
+import contextlib
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from headstart.server.settings import Access, Limits
+from serving import COLOURS, ColourArtifact, image, serving
+
+TOKEN = "a-token-of-some-length"
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture(scope="module")
+def rig():
+    limits = Limits(files=8, body=200_000, pixels=1_000_000, seconds=5)
+    with serving(limits, colours=ColourArtifact(), other=ColourArtifact()) as running:
+        yield running
+
+
+def send(rig, content, **options):
+    return rig.client.post("/predict", content=content, headers=JPEG, **options)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_one_image_as_the_body(rig, form):
+    answer = send(rig, image("blue", form))
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["model"] == f"{'colours':0<64}"
+    (found,) = body["predictions"]
+    assert (found["file"], found["label"], found["unsure"], found["unfamiliar"]) == ("image", "blue", False, False)
+    assert found["probability"] == pytest.approx(1, abs=0.01)
+    assert [name for name, _ in found["top"]] == ["blue", "red", "green"]
+    assert found["top"][0][1] == found["probability"]
+    assert found["novelty"] == pytest.approx(1 - 230 / 255, abs=0.02)
+
+
+def test_several_files_with_a_bad_one_among_them(rig):
+    files = [("file", ("a.png", image("red"))), ("b", ("b.txt", b"text")), ("c", ("ü/c.jpg", image("green", "JPEG")))]
+    answer = rig.client.post("/predict?top=1", files=files)
+    assert answer.status_code == 200
+    first, bad, last = answer.json()["predictions"]
+    assert (first["file"], first["label"], len(first["top"])) == ("a.png", "red", 1)
+    assert set(bad) == {"file", "error"}
+    assert bad["file"] == "b.txt"
+    assert "not an image" in bad["error"]
+    assert (last["file"], last["label"]) == ("ü/c.jpg", "green")
+
+
+def test_doubts_are_told(rig):
+    grey, dark = rig.client.post(
+        "/predict", files=[("f", ("grey.png", image((128, 130, 128)))), ("f", ("dark.png", image((3, 2, 1))))]
+    ).json()["predictions"]
+    assert (grey["unsure"], grey["unfamiliar"], dark["unfamiliar"]) == (True, False, True)
+
+
+def test_many_at_once_are_never_swapped_and_share_batches(rig):
+    names = [list(COLOURS)[n % 3] for n in range(90)]
+    rig.artifact.batches.clear()
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda name: send(rig, image(name)).json()["predictions"][0]["label"], names))
+    assert found == names
+    assert max(rig.artifact.batches) > 1
+    assert sum(rig.artifact.batches) == 90
+    assert max(rig.artifact.batches) <= 4
+
+
+def test_another_model_by_name(rig):
+    answer = send(rig, image(), params={"model": "other"})
+    assert answer.json()["model"] == f"{'other':0<64}"
+    answer = send(rig, image(), params={"model": "none"})
+    assert answer.status_code == 404
+    assert "colours, other" in answer.json()["error"]
+    assert [model["name"] for model in rig.client.get("/models").json()["models"]] == ["colours", "other"]
+    assert rig.client.get("/models").json()["models"][0]["classes"] == list(COLOURS)
+
+
+def big(pixels):
+    file = io.BytesIO()
+    Image.new("1", (pixels, 1001)).save(file, format="PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "word"),
+    [
+        (b"", 422, "empty"),
+        (b"no image at all", 422, "not an image"),
+        (image("red", "JPEG", (400, 400))[:300], 422, "damaged"),
+        (image("red", "PNG", (400, 400))[:60], 422, "damaged"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", 422, "not an image"),
+        (big(1000), 422, "1,000,000 pixels"),
+        (bytes(200_001), 413, "MiB"),
+    ],
+)
+def test_a_bad_body_is_told(rig, content, status, word):
+    answer = send(rig, content)
+    assert answer.status_code == status
+    assert word in answer.json()["error"]
+
+
+def test_a_body_without_end_is_cut_off(rig):
+    def endless():
+        while True:
+            yield bytes(10_000)
+
+    # The server answers, takes a small rest, and then closes the connection while more is being sent.
+    with contextlib.suppress(httpx.WriteError, httpx.ReadError):
+        assert rig.client.post("/predict", content=endless(), headers=JPEG).status_code == 413
+    assert send(rig, image()).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/json", "application/x-www-form-urlencoded", "image"])
+def test_other_content_types_are_told_what_to_send(rig, kind):
+    answer = rig.client.post("/predict", content=image(), headers={"Content-Type": kind})
+    assert answer.status_code == 415
+    assert "image/jpeg" in answer.json()["error"]
+
+
+def test_compressed_bodies_are_refused(rig):
+    answer = rig.client.post("/predict", content=image(), headers=JPEG | {"Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "word"),
+    [
+        ("multipart/form-data", b"--x", "form"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data; name=f; filename=a\r\n\r\nab",
+            "cut",
+        ),
+        ("multipart/form-data; boundary=x", b"nothing", "form"),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\nab\r\n--x--\r\n", "form"),
+        ("multipart/form-data; boundary=x", b"--x--\r\n", "no file"),
+        ("multipart/form-data; boundary=" + "x" * 300, b"--x--\r\n", "form"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data; name=field\r\n\r\nab\r\n--x--\r\n",
+            "no file",
+        ),
+    ],
+)
+def test_damaged_forms_are_told(rig, kind, content, word):
+    answer = rig.client.post("/predict", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == 400
+    assert word in answer.json()["error"]
+
+
+def test_too_many_files_are_refused(rig):
+    answer = rig.client.post("/predict", files=[("f", (f"{n}.png", image())) for n in range(9)])
+    assert answer.status_code == 413
+    assert "8 files" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "x", "1001", "1e3"])
+def test_a_wrong_parameter_is_told(rig, top):
+    answer = send(rig, image(), params={"top": top})
+    assert answer.status_code == 422
+    assert "top" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nope", "/predict/", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/%00", "/v2/%ff"]
+)
+def test_other_paths_are_not_found(rig, path):
+    answer = rig.client.get(path)
+    assert answer.status_code == 404
+    assert "error" in answer.json()
+
+
+def test_other_methods_are_not_allowed(rig):
+    assert rig.client.get("/predict").status_code == 405
+
+
+def test_every_response_has_headers_that_protect_it(rig):
+    for answer in (
+        rig.client.get("/models"),
+        rig.client.get("/nope"),
+        rig.client.get("/", headers={"Host": "evil.org"}),
+    ):
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert len(answer.headers["x-request-id"]) == 16
+    assert rig.client.get("/models", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
+    assert rig.client.get("/models", headers={"X-Request-ID": "a b"}).headers["x-request-id"] != "a b"
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LocalHost:80", 200),
+        ("127.0.0.1:1", 200),
+        ("[::1]:8000", 200),
+        ("10.0.0.7", 200),
+        ("images.example.org", 200),
+        ("evil.org", 421),
+        ("127.0.0.1.evil.org", 421),
+        ("localhost.evil.org", 421),
+        ("a b", 421),
+        ("", 421),
+    ],
+)
+def test_only_known_hosts_are_served(host, status):
+    with serving(access=Access(hosts=frozenset({"images.example.org"}))) as rig:
+        assert rig.client.get("/models", headers={"Host": host}).status_code == status
+
+
+def test_pages_of_other_origins_are_refused(rig):
+    for origin in ("http://evil.org", "null", f"https://127.0.0.1:{rig.port}0", "http://127.0.0.1:1", "file://"):
+        assert send(rig, image()).status_code == 200
+        answer = rig.client.post("/predict", content=image(), headers=JPEG | {"Origin": origin})
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+    answer = rig.client.post("/predict", content=image(), headers=JPEG | {"Origin": rig.url})
+    assert answer.status_code == 200
+
+
+def test_the_token_is_asked_for():
+    with serving(access=Access(token=TOKEN)) as rig:
+        assert send(rig, image()).status_code == 401
+        for given in ("", "Bearer", "Bearer wrong", TOKEN, f"Bearer {TOKEN}x", f"bearer {TOKEN}", "Bearer é"):
+            answer = rig.client.get("/models", headers={"Authorization": given.encode("latin-1")})
+            assert answer.status_code == 401, given
+            assert answer.headers["www-authenticate"] == "Bearer"
+        assert rig.client.get("/models", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+        assert rig.client.get("/metrics").status_code == 401
+        assert rig.client.get("/healthz").status_code == 200
+
+
+def test_a_full_line_refuses_at_once_and_recovers():
+    with serving(Limits(queue=3, seconds=10)) as rig, ThreadPoolExecutor(3) as pool:
+        rig.artifact.open.clear()
+        waiting = [pool.submit(send, rig, image("green")) for _ in range(3)]
+        while rig.service.line.images < 3:
+            time.sleep(0.01)
+        began = time.monotonic()
+        answer = send(rig, image())
+        assert time.monotonic() - began < 0.5
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "headstart_queue_images 3.0" in rig.client.get("/metrics").text
+        rig.artifact.open.set()
+        assert [done.result().status_code for done in waiting] == [200, 200, 200]
+        assert send(rig, image()).status_code == 200
+
+
+def test_what_is_not_computed_in_time_is_told_and_dropped():
+    with serving(Limits(seconds=0.2)) as rig:
+        rig.artifact.open.clear()
+        assert send(rig, image()).status_code == 504
+        assert send(rig, image()).status_code == 504
+        rig.artifact.open.set()
+        assert send(rig, image()).status_code == 200
+        # The first was being computed when its time was over; the second was never begun.
+        assert rig.artifact.batches == [1, 1]
+        assert rig.service.line.images == 0
+
+
+def test_an_image_that_breaks_the_model_does_not_break_its_neighbours(caplog):
+    artifact = ColourArtifact()
+    artifact.fails = lambda squares: (squares[..., 2] > 200).any()
+    with serving(colours=artifact) as rig:
+        answer = rig.client.post("/predict", files=[("f", (f"{name}.png", image(name))) for name in COLOURS])
+        red, green, blue = answer.json()["predictions"]
+        assert (answer.status_code, red["label"], green["label"]) == (200, "red", "green")
+        assert "could not compute" in blue["error"]
+
+
+def test_figures_for_prometheus():
+    with serving() as rig:
+        send(rig, image("red"))
+        rig.client.post("/predict", files=[("f", ("a.png", image((9, 9, 9)))), ("f", ("b.png", b"x"))])
+        rig.client.get("/nope")
+        text = rig.client.get("/metrics").text
+    for line in (
+        'headstart_requests_total{route="/predict",status="200"} 2.0',
+        'headstart_requests_total{route="(none)",status="404"} 1.0',
+        'headstart_predictions_total{label="red",model="colours"} 2.0',
+        'headstart_unsure_predictions_total{model="colours"} 1.0',
+        'headstart_unfamiliar_images_total{model="colours"} 1.0',
+        'headstart_failed_images_total{model="colours"} 1.0',
+        "headstart_batch_images_count 2.0",
+        "headstart_queue_images 0.0",
+    ):
+        assert line in text.splitlines()
+
+
+def test_stopping_finishes_what_was_accepted():
+    with serving() as rig, ThreadPoolExecutor(2) as pool:
+        rig.artifact.open.clear()
+        waiting = [pool.submit(send, rig, image("green")) for _ in range(2)]
+        while rig.service.line.images < 2:
+            time.sleep(0.01)
+        rig.server.should_exit = True
+        time.sleep(0.3)
+        assert rig.thread.is_alive()
+        rig.artifact.open.set()
+        answers = [done.result() for done in waiting]
+        assert [answer.json()["predictions"][0]["label"] for answer in answers] == ["green", "green"]
+        rig.thread.join(10)
+        assert not rig.thread.is_alive()
+        assert not rig.service.line._thread.is_alive()
+
+
+def test_reloading_keeps_the_old_model_where_the_new_one_fails(rig, monkeypatch):
+    models = rig.service.models
+    before = models.find("colours")
+    assert dict(models.reload())["colours"].startswith("colours does not exist")
+    assert models.find("colours") is before
+    monkeypatch.setattr(models, "_load", lambda _: before)
+    assert dict(models.reload()) == {"colours": None, "other": None}
+
+
+def test_a_model_that_computes_no_numbers_is_refused(tmp_path, monkeypatch):
+    from headstart.errors import BundleError
+    from headstart.inference.predictor import Predictor
+    from headstart.server import models
+
+    broken = ColourArtifact()
+    broken.outputs = lambda squares, **_: ColourArtifact.outputs(broken, squares)._replace(
+        logits=np.full((len(squares), 3), np.nan, np.float32)
+    )
+    monkeypatch.setattr(models, "load", lambda *_, **__: Predictor(broken))
+    with pytest.raises(BundleError, match="not finite"):
+        models.Models(models.places([str(tmp_path)]), device=None, threads=None)
