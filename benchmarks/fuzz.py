@@ -1,6 +1,7 @@
 """Damage run folders, caches, data sets, bundles and recipes, and see how headstart answers.
 
     python benchmarks/fuzz.py --count 2000 --seed 0
+    python benchmarks/fuzz.py --count 2000 --seed 0 --minutes 8    the same, a part in each call
 
 Every input is drawn from the seed and its number alone, so that `--only 1234` repeats one. Inputs are handled by forked
 processes without the privileges of root and with bounded memory; one that dies or hangs is counted and replaced. Writes
@@ -14,6 +15,7 @@ import ctypes
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import resource
@@ -24,7 +26,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
@@ -425,13 +426,15 @@ def answers(numbers: list[int], seed: int, place: Path):
                 os.write(pipe, json.dumps(found).encode()[:60_000] + b"\n")
 
         process, pipe = in_child(work)
-        with open(pipe, "rb", buffering=0) as file:  # noqa: PTH123
-            while left and select.select([file], [], [], 3 * SECONDS)[0] and (line := file.readline()):
-                yield json.loads(line)
-                shutil.rmtree(place / str(left.pop(0)), ignore_errors=True)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        status = os.waitpid(process, 0)[1]
+        try:
+            with open(pipe, "rb", buffering=0) as file:  # noqa: PTH123
+                while left and select.select([file], [], [], 3 * SECONDS)[0] and (line := file.readline()):
+                    yield json.loads(line)
+                    shutil.rmtree(place / str(left.pop(0)), ignore_errors=True)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            status = os.waitpid(process, 0)[1]
         if left:
             left.pop(0)
             yield {"outcome": "died", "damage": "", "asked": "", "said": f"status {status}"}
@@ -442,31 +445,52 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="number of the one input to repeat")
+    parser.add_argument(
+        "--minutes", type=float, help="stop after so many; the next call continues the unfinished record"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fuzz.json")
     options = parser.parse_args()
-    numbers = [options.only] if options.only is not None else list(range(options.count))
-    started, outcomes, surprises = time.monotonic(), Counter(), []
+    record = begun(options)
+    numbers = [options.only] if options.only is not None else list(range(record["handled"], options.count))
+    started, until = time.monotonic(), time.monotonic() + 60 * (options.minutes or math.inf)
     with tempfile.TemporaryDirectory() as scratch:
         found = answers(numbers, options.seed, Path(scratch))
-        for number, one in zip(numbers, track(found, "Damaged inputs", total=len(numbers)), strict=True):
-            outcomes[one["outcome"]] += 1
+        for number, one in zip(numbers, track(found, "Damaged inputs", total=len(numbers)), strict=False):
+            record["inputs"][one["outcome"]] = record["inputs"].get(one["outcome"], 0) + 1
+            record["handled"] += 1
             if one["outcome"] not in GOOD or options.only is not None:
-                surprises.append({"number": number, **one})
-                print(*(f"{key}: {value}" for key, value in surprises[-1].items()), "", sep="\n", flush=True)
+                record["bugs"].append(number)
+                print(
+                    *(f"{key}: {value}" for key, value in {"number": number, **one}.items()), "", sep="\n", flush=True
+                )
+            if time.monotonic() > until:
+                found.close()
+                break
+    record["seconds"] = round(record["seconds"] + time.monotonic() - started, 1)
     if options.only is None:
-        result = {
-            "claim": "damaged run folders, caches, data sets, bundles and recipes, by how headstart answers",
-            "command": f"python benchmarks/fuzz.py --count {options.count} --seed {options.seed}",
-            "hardware": describe_hardware(torch.device("cpu")),
-            "versions": {name: version(name) for name in ("headstart", "torch", "timm", "numpy")},
-            "seed": options.seed,
-            "inputs": dict(outcomes),
-            "bugs": len(surprises),
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(dict(outcomes))
-    return int(any(one["outcome"] not in GOOD for one in surprises))
+        options.out.write_text(json.dumps(record, indent=2) + "\n")
+    print(record["inputs"])
+    return int(bool(set(record["inputs"]) - set(GOOD)))
+
+
+def begun(options: argparse.Namespace) -> dict:
+    """Return the record of an unfinished campaign that this call continues, or a new one."""
+    new = {
+        "claim": "damaged run folders, caches, data sets, bundles and recipes, by how headstart answers",
+        "command": f"python benchmarks/fuzz.py --count {options.count} --seed {options.seed}",
+        "hardware": describe_hardware(torch.device("cpu")),
+        "versions": {name: version(name) for name in ("headstart", "torch", "timm", "numpy")},
+        "seed": options.seed,
+        "handled": 0,
+        "inputs": {},
+        "bugs": [],
+        "seconds": 0,
+    }
+    if options.minutes and options.out.exists():
+        old = json.loads(options.out.read_text())
+        if old["command"] == new["command"] and old["handled"] < options.count:
+            return old
+    return new
 
 
 if __name__ == "__main__":

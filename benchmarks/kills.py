@@ -1,6 +1,7 @@
 """Kill a small training at every operation on the file system, resume it, and compare it with an unbroken one.
 
     python benchmarks/kills.py
+    python benchmarks/kills.py --every 2 --first 0 --last 40     a part of them, added to what the record has
 
 Python's audit events tell of every opening for writing, renaming, removing and making of a file or folder; flushing is
 watched too. For each of them a process is killed just before it, and another resumes, with none of the settings given
@@ -150,9 +151,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="of the second kills")
     parser.add_argument("--every", type=int, default=1, help="kill at every so many operations only")
+    parser.add_argument("--first", type=int, default=0, help="operation to begin with")
+    parser.add_argument("--last", type=int, help="operation to end before")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kills.json")
     options = parser.parse_args()
-    started, draw, ends = time.monotonic(), random.Random(options.seed), Counter()
+    started, ends = time.monotonic(), {}
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         images = np.random.default_rng(0).integers(0, 256, (72, 16, 16, 3), dtype=np.uint8)
@@ -167,27 +170,39 @@ def main() -> int:
         print(
             f"{len(operations)} operations:", *(f"{n} {kind}" for kind, n in Counter(map(kind_of, operations)).items())
         )
-        for at in track(range(0, len(operations), options.every), "Kills"):
-            second = draw.randrange(len(operations)) if at % 3 == 0 else None
+        for at in track(range(options.first, options.last or len(operations), options.every), "Kills"):
+            twice = at % 3 == 0
+            second = random.Random(f"{options.seed} {at}").randrange(len(operations)) if twice else None
             end = killed(place, place / f"killed-{at}", at, second, expected)
-            ends[end] += 1
+            ends[str(at)] = end
             if end != "the same":
                 print(f"killed at {at} ({operations[at]}), then at {second}: {end}", flush=True)
+    write(options, ends, operations=len(operations), seconds=time.monotonic() - started)
+    print(Counter(ends.values()))
+    return int(set(ends.values()) != {"the same"})
+
+
+def write(options: argparse.Namespace, ends: dict[str, str], *, operations: int, seconds: float) -> None:
+    """Write the record; a part of the operations is added to the other parts of the same machine and versions."""
     result = {
         "claim": "a run killed at every operation on the file system and resumed ends with the same weights, figures, "
         "history and threads as one that was not killed",
-        "command": " ".join(["python benchmarks/kills.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/kills.py --every {options.every} --seed {options.seed}",
         "hardware": describe_hardware(torch.device("cpu")),
         "versions": {name: version(name) for name in ("headstart", "torch", "timm", "numpy")},
-        "seed": options.seed,
-        "operations": len(operations),
-        "killed_twice": len(range(0, len(operations), 3)) if options.every == 1 else None,
-        "ends": dict(ends),
-        "seconds": round(time.monotonic() - started, 1),
+        "operations": operations,
+    }
+    old = json.loads(options.out.read_text()) if options.out.exists() else {}
+    if (options.first or options.last) and all(old.get(key) == value for key, value in result.items()):
+        ends, seconds = old["each"] | ends, old["seconds"] + seconds
+    result |= {
+        "killed": len(ends),
+        "killed_twice": sum(int(at) % 3 == 0 for at in ends),
+        "ends": dict(Counter(ends.values())),
+        "each": ends,
+        "seconds": round(seconds, 1),
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(dict(ends))
-    return int(set(ends) != {"the same"})
 
 
 def kind_of(operation: str) -> str:
