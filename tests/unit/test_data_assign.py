@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames
-from headstart.data.assign import TEST_FRACTION, Assignment, Candidates, assign
+from headstart.data.assign import TEST_FRACTION, VAL_FRACTION, Assignment, Candidates, assign
 from headstart.errors import DataError
 
 
@@ -45,13 +45,12 @@ def test_shares_come_close_to_what_was_asked_in_every_class() -> None:
     assert "20%" in result.notes[0]
 
 
-def test_shares_by_size_are_told() -> None:
+def test_shares_are_the_same_for_every_size_and_told() -> None:
     small, large = assign(_candidates(1000)), assign(_candidates(60_000))
     assert small.test_fraction == large.test_fraction == TEST_FRACTION
-    assert small.val_fraction == 0.1
-    assert large.val_fraction == 0.05
+    assert small.val_fraction == large.val_fraction == VAL_FRACTION
     assert "20%" in large.notes[0]
-    assert "5%" in large.notes[0]
+    assert "10%" in large.notes[0]
 
 
 def test_order_decides_nothing() -> None:
@@ -122,6 +121,7 @@ def test_a_test_folder_stays_what_it_is() -> None:
     assert result.test_fraction is None
     assert result.val_fraction == 0.1
     assert 30 < len(result.rows("val")) < 95
+    assert "its own 100 images to test on" in " ".join(result.notes)
 
 
 def test_images_of_a_train_folder_with_a_copy_in_the_test_folder_keep_to_training() -> None:

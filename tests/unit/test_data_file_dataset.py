@@ -262,11 +262,14 @@ def test_images_moved_between_folders_of_splits_are_refused(photos):
         manifest.check(load(root, **options))
 
 
-def test_a_share_to_test_on_is_refused_where_the_test_split_is_given(photos):
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_share_is_refused_where_the_data_set_has_that_split(photos, split):
     for name in ("cat", "dog"):
         (photos / "train").mkdir(exist_ok=True)
         (photos / name).rename(photos / "train" / name)
-        draw(photos / "test" / name / "a.png", 300 + len(name) + ord(name[0]))
-    assert len(load(photos).sealed_test) == 2
-    with pytest.raises(DataError, match=r"test_fraction \(0\.3\)"):
-        load(photos, test_fraction=0.3)
+        draw(photos / split / name / "a.png", 300 + len(name) + ord(name[0]))
+    found = load(photos)
+    assert len(found.sealed_test if split == "test" else found.val) == 2
+    assert any("its own 2 images" in note for note in found.notes)
+    with pytest.raises(DataError, match=rf"{split}_fraction \(0\.3\)"):
+        load(photos, **{f"{split}_fraction": 0.3})

@@ -21,8 +21,8 @@ from headstart.errors import DataError
 TEST_FRACTION = 0.2
 """Share of the images to test on. It is the same for every size: if it shrank while a data set grows, images would move
 from test to train."""
-VAL_FRACTIONS = ((50_000, 0.1), (500_000, 0.05), (2**63, 0.02))
-"""Largest number of images, and share of those not in test that validate."""
+VAL_FRACTION = 0.1
+"""Share of the images not in test that validate, for every size too."""
 _FEW = 100
 """Test images; with fewer, the uncertainty of the accuracy is told."""
 _MOST = 5
@@ -76,7 +76,7 @@ class Assignment:
 
 
 def assign(
-    images: Candidates, *, test_fraction: float | None = None, val_fraction: float | None = None, seed: int = 0
+    images: Candidates, *, test_fraction: float | None = None, val_fraction: float = VAL_FRACTION, seed: int = 0
 ) -> Assignment:
     """Give each image its split. Images that come with one keep it, and a split that any image comes with is not drawn.
 
@@ -92,7 +92,7 @@ def assign(
     Args:
         images: What to split.
         test_fraction: Share of the images to test on, in (0, 1); ``TEST_FRACTION`` when None.
-        val_fraction: Share of the images not in test to validate on, in (0, 1); by size when None.
+        val_fraction: Share of the images not in test to validate on, in (0, 1).
         seed: Decides what validates, and nothing else: runs with different seeds are tested on the same images.
 
     Raises:
@@ -110,7 +110,7 @@ def assign(
     if drawn and all_given:
         given[given == "train"] = ""
     test = (test_fraction or TEST_FRACTION) if "test" in drawn else None
-    val = (val_fraction or _val_fraction(count)) if "val" in drawn else None
+    val = val_fraction if "val" in drawn else None
     clusters = _clusters(images)
     tested, validated = _numbers(images, clusters, "test"), _numbers(images, clusters, f"val {seed}")
     homes = np.where(tested < (test or 0.0), "test", np.where(validated < (val or 0.0), "val", "train")).astype("<U5")
@@ -125,10 +125,6 @@ def assign(
     splits = np.where(given != "", given, homes[clusters])
     notes = _drawn(splits, test, val) + _small(draw, splits)
     return Assignment(splits, test, val, clusters, tuple(notes))
-
-
-def _val_fraction(count: int) -> float:
-    return next(fraction for most, fraction in VAL_FRACTIONS if count <= most)
 
 
 def _clusters(images: Candidates) -> NDArray[np.int64]:
@@ -247,7 +243,13 @@ def _drawn(splits: NDArray[np.str_], test: float | None, val: float | None) -> l
         parts.append(f"{tested:,} of {len(splits):,} images to test on ({test:.0%} asked)")
     if val is not None:
         parts.append(f"{validated:,} of {len(splits) - tested:,} others to validate on ({val:.0%} asked)")
-    return [f"Drew {' and '.join(parts)}."] if parts else []
+    own = [
+        f"{count:,} images to {purpose} on"
+        for share, count, purpose in ((test, tested, "test"), (val, validated, "validate"))
+        if share is None
+    ]
+    drew = [f"Drew {' and '.join(parts)}."] if parts else []
+    return [*drew, *([f"The data set brings its own {' and '.join(own)}."] if own else [])]
 
 
 def _small(draw: _Draw, splits: NDArray[np.str_]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, SplitName, listed
-from headstart.data.assign import Assignment, Candidates, assign
+from headstart.data.assign import VAL_FRACTION, Assignment, Candidates, assign
 from headstart.data.copies import count_copies, count_near, find_near_copies, told
 from headstart.data.ledger import Ledger, LedgerRow
 from headstart.data.sources.facts import FileFacts, find_facts
@@ -51,7 +51,7 @@ class FileOptions:
     near_copies: Literal["together", "ignore"] = "together"
     labels_from: str | None = None
     on_bad: Literal["fail", "skip"] = "fail"
-    val_fraction: float = 0.1
+    val_fraction: float = VAL_FRACTION
     test_fraction: float | None = None
     seed: int = 0
     placed: Mapping[str, frozenset[SplitName]] | None = None
@@ -220,10 +220,9 @@ def _assigned(
     copies = count_copies(candidates, [file.shown for file in images.files])
     plain = drawn(candidates)
     if options.test_fraction is not None and plain.test_fraction is None:
-        raise DataError(
-            f"{source.root} comes with a test split, so test_fraction ({options.test_fraction:g}) would be ignored. "
-            "Leave it out, or move the test images to the others."
-        )
+        raise _ignored(source, "test", options.test_fraction)
+    if options.val_fraction != VAL_FRACTION and plain.val_fraction is None:
+        raise _ignored(source, "val", options.val_fraction)
     draws = plain.test_fraction is not None or plain.val_fraction is not None
     if not draws or options.near_copies == "ignore":
         return plain, copies
@@ -234,6 +233,13 @@ def _assigned(
         return plain, copies | {"near": None if near is None else 0}
     together = drawn(replace(candidates, copies=near))
     return together, copies | count_near(near, plain.splits)
+
+
+def _ignored(source: FileSource, split: Literal["val", "test"], fraction: float) -> DataError:
+    return DataError(
+        f"{source.root} comes with a {split} split, so {split}_fraction ({fraction:g}) would be ignored. Leave it "
+        f"out, or move the {split} images to the others."
+    )
 
 
 def _limited(images: _Images, splits: Sequence[str], limit: int | None) -> NDArray[np.bool_]:
