@@ -17,6 +17,7 @@ from PIL import Image, ImageCms, ImageOps, features
 from headstart.data import decoding_memory
 from headstart.data.decode import decode_file, readable_suffixes, to_rgb
 from headstart.data.preprocess import Preprocess
+from headstart.data.sources.facts import look_at
 from headstart.errors import InputError
 
 RED, GREEN, WHITE = (200, 30, 20), (20, 180, 40), (255, 255, 255)
@@ -157,6 +158,13 @@ def test_a_bad_file_is_told_in_one_line(tmp_path, content, reason):
         decode_file(path)
     assert "\n" not in str(error.value)
     assert str(tmp_path) not in str(error.value)
+
+
+def test_a_file_larger_than_any_image_is_refused_without_reading_it(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_bytes())
+    os.truncate(path, 10**13)
+    assert "more than any image" in look_at(path).reason
 
 
 def test_what_is_no_file_is_told(tmp_path):

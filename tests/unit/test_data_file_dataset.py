@@ -273,3 +273,11 @@ def test_a_share_is_refused_where_the_data_set_has_that_split(photos, split):
     assert any("its own 2 images" in note for note in found.notes)
     with pytest.raises(DataError, match=rf"{split}_fraction \(0\.3\)"):
         load(photos, **{f"{split}_fraction": 0.3})
+
+
+def test_a_data_set_without_images_to_train_on_is_refused(photos):
+    (photos / "test").mkdir()
+    for name in ("cat", "dog"):
+        (photos / name).rename(photos / "test" / name)
+    with pytest.raises(DataError, match=r"no images to train on.*'train' folder"):
+        load(photos)

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import headstart
 from headstart.cli import main
@@ -124,3 +126,48 @@ def test_calibration_holds_until_confidence_leaves_accuracy(confident, holds):
     assert found["holds"] is holds
     low, high = found["overconfidence_ci95"]
     assert low <= found["overconfidence"] <= high
+
+
+def photograph(folder, *counts, seed=0):
+    """Image files of some classes: pairs of a class folder and the number of its images."""
+    for name, count in counts:
+        images, _ = coloured(count, (name.rpartition("/")[2],), seed=seed)
+        (folder / name).mkdir(parents=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).resize((20, 24)).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        (("test/red", 4), ("test/blue", 3)),
+        (("red", 6), ("green", 1)),
+        (("red", 5),),
+        (("train/red", 2), ("train/blue", 1), ("val/red", 1), ("val/blue", 1)),
+    ],
+    ids=["a test folder alone", "a class of one image", "one class", "no test folder"],
+)
+def test_every_image_of_a_folder_is_measured_whatever_its_layout(place, tmp_path, counts, own_home):
+    photos = photograph(tmp_path / "photos", *counts)
+    found = headstart.evaluate_on(place / "run", photos, out=tmp_path / "found", progress=False)
+    assert found.figures["n"] == sum(count for _, count in counts)
+    assert set(found.missing_classes) == set(NAMES) - {name.rpartition("/")[2] for name, _ in counts}
+
+
+def test_the_page_tells_what_moved_and_links_to_the_mistakes(place, tmp_path, own_home):
+    photos = photograph(place / "shifted", ("red", 4), ("green", 2))
+    (photos / "green" / "0.png").replace(photos / "red" / "a green one.png")
+    found = headstart.evaluate_on(place / "run", photos, progress=False)
+    page = (place / "run" / "on-shifted" / "report.html").read_text()
+    for word in ("Balanced accuracy", "since validation", "Calibration", "Confusions", "no image of blue"):
+        assert word in page
+    assert f"{found.figures['accuracy']:.2%}" in page
+    assert "red predicted as green" in re.sub(r"<[^>]+>|\s+", " ", page).replace("  ", " ")
+    # Among the examples of confusions and among the mistakes.
+    assert page.count('href="../../shifted/red/a%20green%20one.png"') == 2
+    assert str(place) not in page
+    arrays = place / "run" / "on-other"
+    store(place / "other-again", ("blue", "red", "white"), seed=1)
+    headstart.evaluate_on(place / "run", place / "other-again", out=arrays, progress=False)
+    assert "line " in (arrays / "report.html").read_text()

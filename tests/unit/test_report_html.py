@@ -194,10 +194,12 @@ def test_the_most_confident_mistakes_are_shown_with_their_pictures(make_evaluate
 
 def test_mistakes_are_linked_to_their_files_relative_to_the_page(make_evaluated_run, tmp_path):
     run = make_evaluated_run()
-    (tmp_path / "my photos").mkdir()
+    (tmp_path / "my photos" / "cat").mkdir(parents=True)
     (run.path / "recipe.yaml").write_text(f"data:\n  name: {tmp_path / 'my photos'}\n")
     n = len(run.labels)
     files = [f"cat/{row} <b>.png" for row in range(n)]
+    for file in files:
+        (tmp_path / "my photos" / file).touch()
     run.run.write_predictions(
         TestPredictions(np.arange(n), image_hashes(run.images), run.labels, run.predictions, files)
     )
@@ -207,9 +209,14 @@ def test_mistakes_are_linked_to_their_files_relative_to_the_page(make_evaluated_
     )
     page = write_report(run.run, run.picture).read_text()
     links = re.findall(r'<a href="([^"]+)">', page)
-    assert len(links) == 24
+    examples = page[page.index("Examples of the most frequent confusions") : page.index('aria-labelledby="classes"')]
+    assert len(links) == 24 + examples.count("<img ")
+    assert examples.count("<a href=") == examples.count("<img ") > 6
     assert all(re.fullmatch(r"\.\./my%20photos/cat/\d+%20%3Cb%3E\.png", link) for link in links)
     assert "480 used, 2 refused" in " ".join(page.split())
+    for file in files:
+        (tmp_path / "my photos" / file).unlink()
+    assert "<a href=" not in write_report(run.run, run.picture).read_text()
     assert "Licence of the images: cc-by-4.0." in page
 
 

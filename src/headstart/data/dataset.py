@@ -126,15 +126,16 @@ def load_dataset(
     if name.startswith(HUB) or (name not in KNOWN and not is_store(path) and (path.is_dir() or is_table(path))):
         _check_no_copy(data_dir, path)
         return _from_files(name, options, limit, Terminal(enabled=progress))
-    _check_unused(options, name)
+    if options.classifier is None:
+        _check_unused(options, name)
     stored = _stored(name, data_dir, progress)
-    if not len(stored.arrays.test_labels):
+    if options.classifier is None and not len(stored.arrays.test_labels):
         raise DataError(f"{stored.name} holds no test images, and a classifier is measured on some. Add a test split.")
     sha256 = stored.sha256
     if options.labels_from:
         stored = corrected_arrays(stored, Path(options.labels_from))
         sha256 = stored.arrays.sha256()
-    train = _training_split(stored, limit)
+    train = _training_split(stored, limit, complete=options.classifier is None)
     tested = np.flatnonzero(stored.arrays.test_labels != LEFT_OUT)
     sealed_test = SealedTest(Subset(_source(stored, "test"), tested, "test"))
     return Dataset(stored.name, train, sealed_test, stored.class_names, sha256, stored.source)
@@ -213,7 +214,7 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
     return open_store(path)
 
 
-def _training_split(stored: Stored, limit: int | None) -> Subset:
+def _training_split(stored: Stored, limit: int | None, *, complete: bool) -> Subset:
     arrays, names = stored.arrays, stored.class_names
     available = len(arrays.train_labels)
     if limit is not None and limit > available:
@@ -223,7 +224,7 @@ def _training_split(stored: Stored, limit: int | None) -> Subset:
         )
     count = available if limit is None else limit
     labels = arrays.train_labels[:count]
-    if missing := [class_name for i, class_name in enumerate(names) if not (labels == i).any()]:
+    if complete and (missing := [class_name for i, class_name in enumerate(names) if not (labels == i).any()]):
         remedy = _smallest_limit(arrays, names)
         absent = listed(missing)
         where = "the training set" if limit is None else f"the first {limit:,} training images"

@@ -37,6 +37,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000"
 """What is decoded. Pillow knows more, some of which start other programs (EPS) or fetch other files."""
 _HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+LARGEST_FILE = 2**31
+"""Bytes; a larger file is no image that could be decoded, and hashing it could take for ever."""
 _STRIP = 2**18
 """Pixels that are converted together."""
 _ORIENTATION = 0x0112
@@ -273,6 +275,8 @@ def _check_source(path: Path | BytesIO) -> None:
             raise InputError("a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file")
         if not status.st_size:
             raise InputError("the file is empty")
+        if status.st_size > LARGEST_FILE:
+            raise InputError(f"{status.st_size:,} bytes, more than any image has")
         if not os.access(path, os.R_OK):
             raise InputError("no permission to read it")
     except FileNotFoundError:

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -41,6 +41,8 @@ class FileOptions:
         val_fraction: Share of the images that is held out for validation.
         test_fraction: Share of the images that is held out for the test split.
         seed: Decides the draws.
+        classifier: Classes of a finished classifier that is to be measured. Every image is a test image then, whatever
+            split it comes with, and a class may have a single image.
         placed: Splits that images of each SHA-256 had in an earlier run, which are kept; all others are left out.
     """
 
@@ -54,6 +56,7 @@ class FileOptions:
     val_fraction: float = VAL_FRACTION
     test_fraction: float | None = None
     seed: int = 0
+    classifier: ClassNames | None = None
     placed: Mapping[str, frozenset[SplitName]] | None = None
 
 
@@ -117,7 +120,7 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     """
     with terminal.bar("Looking at files", len(listing.files)) as advance:
         facts = find_facts(listing.root, listing.files, bar=advance)
-    classes = _classes(listing.files)
+    classes = _classes(listing.files, options.classifier or ())
     good = [i for i, found in enumerate(facts) if not found.reason]
     index = {name: number for number, name in enumerate(classes)}
     files = tuple(listing.files[i] for i in good)
@@ -132,7 +135,7 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     }
     sources = {part: _source(listing, images, rows) for part, rows in parts.items()}
     in_train = np.flatnonzero(kept[parts["train"]])
-    validates = np.array([splits[i] == "val" for i in parts["train"]])[in_train]
+    validates = np.array([splits[i] == "val" for i in parts["train"]], np.bool_)[in_train]
     return FileParts(
         train=Subset(sources["train"], in_train, "train"),
         val=Subset(sources["train"], in_train[validates], "val"),
@@ -144,8 +147,8 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     )
 
 
-def _classes(files: Sequence[FoundFile]) -> ClassNames:
-    names = sorted({file.label for file in files}, key=natural)
+def _classes(files: Sequence[FoundFile], known: Iterable[str]) -> ClassNames:
+    names = sorted({*known, *(file.label for file in files)}, key=natural)
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[name.casefold()].append(name)
@@ -178,6 +181,10 @@ def _split(
     images: _Images, source: FileSource, options: FileOptions, terminal: Terminal
 ) -> tuple[list[SplitName | Literal[""]], tuple[str, ...], dict[str, Any]]:
     """Return the split of each image, what to say about it, and what is known of copies."""
+    if options.classifier is not None:
+        return ["test"] * len(images.files), (), {}
+    if {file.split for file in images.files} <= {"val", "test"}:
+        raise DataError(f"{source.root} has no images to train on. Add a 'train' folder, or rows with the split train.")
     if options.placed is None:
         assignment, copies = _assigned(images, source, options, terminal)
         return assignment.splits.tolist(), (*assignment.notes, *told(copies)), copies
@@ -214,8 +221,8 @@ def _assigned(
     )
 
     def drawn(candidates: Candidates) -> Assignment:
-        fractions = {"test_fraction": options.test_fraction, "val_fraction": options.val_fraction}
-        return assign(candidates, **fractions, seed=options.seed)
+        test, val = options.test_fraction, options.val_fraction
+        return assign(candidates, test_fraction=test, val_fraction=val, seed=options.seed)
 
     copies = count_copies(candidates, [file.shown for file in images.files])
     plain = drawn(candidates)

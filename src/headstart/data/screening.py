@@ -61,7 +61,9 @@ def without(dataset: Dataset, damaged: Mapping[str, str]) -> Dataset:
         ledger=dataset.ledger.refuse(damaged),
     )
     trained = left.train.labels if left.val is None else left.train.labels[~np.isin(left.train.rows, left.val.rows)]
-    empty = [name for i, name in enumerate(dataset.class_names) if not (trained == i).any()]
+    # Without training images, all are measured on.
+    names = dataset.class_names if len(dataset.train) else ()
+    empty = [name for i, name in enumerate(names) if not (trained == i).any()]
     if empty or not len(left.sealed_test) or (left.val is not None and not len(left.val)):
         where = f"to train on of {listed(empty)}" if empty else "to validate or to test on"
         raise DataError(

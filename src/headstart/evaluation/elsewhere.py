@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import ClassNames, Predictions, keys_of, listed, number_of_keys, value_of
+from headstart.contracts import ClassNames, Predictions, UInt8Image, keys_of, listed, number_of_keys, value_of
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest, ManifestRow
 from headstart.data.subset import Subset
@@ -75,6 +75,14 @@ class Chosen:
     labels: NDArray[np.int64]
     left_out: dict[str, int]
 
+    def pixels(self, place: int, *, at_least: int | None = None) -> UInt8Image:
+        """Return the pixels of a known image by its place among all of them; see ``ImageSource.image``."""
+        for part in self.known:
+            if place < len(part):
+                return part.image(place, at_least=at_least)
+            place -= len(part)
+        raise IndexError(place)
+
     def manifest(self) -> Manifest:
         """Return which images were measured, with their own labels."""
         rows = []
@@ -110,8 +118,9 @@ def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest) -> Chos
                 parts.append(Subset(part.source, part.rows[wanted], part.name))
         labels.append(mapped[fresh & (mapped >= 0)])
     if not known:
+        own = dict.fromkeys(part.class_names[int(label)] for part in unknown for label in part.labels)
         raise DataError(
-            f"{dataset.name} has no image to measure on: its classes are {listed(dataset.class_names)}, and the "
+            f"{dataset.name} has no image to measure on: its new images are of {listed(own) or 'no class'}, and the "
             f"classifier knows {listed(classes)}; images that the run has seen do not count. Rename the folders or "
             "labels, or give other images."
         )

@@ -1,10 +1,8 @@
 """From a run folder to one self-contained page: no network, no script, printable, light and dark."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from headstart.contracts import FEW_TO_CHOOSE_BY, UInt8Image
 from headstart.data.copies import told
@@ -16,6 +14,7 @@ from headstart.report.coverage import coverage, thresholds
 from headstart.report.learning import learning_curves
 from headstart.report.mistakes import MISTAKES_SHOWN, Thumbnails, data_uri, most_confident
 from headstart.report.page import render
+from headstart.report.private import links
 from headstart.report.robustness import robustness
 from headstart.report.saliency import looks
 from headstart.runs.predictions import PredictionRow
@@ -48,7 +47,10 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails, fed: Sequence[tuple[s
     page = render(
         "report.html.jinja",
         name=run.name,
-        link=_links(run),
+        noun="test image",
+        place="row",
+        where="the test split",
+        link=links(run.path, _data_of(run)),
         fed=[(label, data_uri(pixels)) for label, pixels in fed],
         metrics=metrics,
         facts=facts,
@@ -97,19 +99,9 @@ def _learning(run: Run, facts: TrainingFacts) -> dict[str, Any] | None:
     }
 
 
-def _links(run: Run) -> Callable[[str], str | None]:
-    """Return a function from an image's path in the data set to a link from the page; None where there can't be one.
-
-    A link is relative, so that it tells no folder of the machine but those between the run and the data.
-    """
+def _data_of(run: Run) -> str:
     content = run.recipe_content().get("data")
-    data = str(content.get("name", "")) if isinstance(content, dict) else ""
-    root = Path(data) if Path(data).is_dir() else Path(data).parent
-    page = run.path.absolute()
-    shared = os.path.commonpath([page, root]) if root.is_absolute() and root.drive == page.drive else ""
-    if not data or shared in ("", page.anchor):
-        return lambda _: None
-    return lambda file: quote(Path(os.path.relpath(root / file, page)).as_posix()) if file else None
+    return str(content.get("name", "")) if isinstance(content, dict) else ""
 
 
 def _splits(run: Run, names: list[str], predictions: Sequence[PredictionRow]) -> dict[str, Any]:

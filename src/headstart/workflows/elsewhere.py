@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from headstart.bundle.config import WEIGHTS_FILE
@@ -13,6 +14,8 @@ from headstart.errors import DataError, RunError
 from headstart.evaluation.elsewhere import Elsewhere, choose_images, measure_elsewhere
 from headstart.files import write_json
 from headstart.inference.predictor import load
+from headstart.report.elsewhere_page import write_elsewhere_page
+from headstart.report.mistakes import LARGEST_SIDE
 from headstart.runs.folder import check_started
 from headstart.runs.run import Run
 from headstart.workflows.resolve import absolute_data
@@ -30,8 +33,8 @@ def evaluate_on(
 ) -> Elsewhere:
     """Measure a finished classifier on other labelled images, and what has moved since validation.
 
-    Classes are matched by name, and images that the run has seen are left out. Writes ``evaluation.json``,
-    ``predictions.csv`` and ``split_manifest.csv``; the run itself stays as it is.
+    Classes are matched by name, and images that the run has seen are left out. Writes ``report.html``,
+    ``evaluation.json``, ``predictions.csv`` and ``split_manifest.csv``; the run itself stays as it is.
 
     Args:
         run: Folder of the run, or the ``model`` folder in it.
@@ -63,16 +66,14 @@ def evaluate_on(
 def _measure(run: Run, session: Session, data: str, out: Path | None) -> Elsewhere:
     val = run.metrics().val
     begun = run.environment().data
-    options = FileOptions(near_copies="ignore", on_bad="skip") if Path(data).is_dir() else None
-    if options and (Path(data) / "dataset.json").is_file():
-        options = None
+    predictor = load(run.model, device=str(session.device))
+    options = FileOptions(near_copies="ignore", on_bad="skip", classifier=predictor.class_names)
     dataset = load_dataset(data, progress=session.terminal.enabled, options=options)
     if begun is not None and begun.sha256 == dataset.sha256:
         raise DataError(
             f"{data} is what {run.path} was trained on. Measure its test split: headstart evaluate {run.path}"
         )
     dataset = screen(dataset, on_bad="skip", terminal=session.terminal)
-    predictor = load(run.model, device=str(session.device))
     chosen = choose_images(dataset, predictor.class_names, run.manifest())
     folder = out or run.path / f"on-{Path(dataset.name).name}"
     if folder.exists() and any(folder.iterdir()) and not (folder / "evaluation.json").is_file():
@@ -90,5 +91,8 @@ def _measure(run: Run, session: Session, data: str, out: Path | None) -> Elsewhe
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "weights_sha256": hashlib.sha256((run.model / WEIGHTS_FILE).read_bytes()).hexdigest(),
     }
-    write_json(folder / "evaluation.json", found.to_dict() | record)
+    content = found.to_dict() | record
+    write_json(folder / "evaluation.json", content)
+    files = None if dataset.ledger is None else dataset.ledger.counts()
+    write_elsewhere_page(Run(folder), content, partial(chosen.pixels, at_least=LARGEST_SIDE), data=data, files=files)
     return found

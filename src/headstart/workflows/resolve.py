@@ -8,6 +8,7 @@ from typing import Any
 from headstart.data.dataset import KNOWN
 from headstart.errors import InputError
 from headstart.recipe.schema import Recipe, load_recipe
+from headstart.terminal import visible
 
 
 def resolve_recipe(
@@ -65,5 +66,14 @@ def absolute_data(data: str | Path) -> str:
 
 
 def absolute_path(path: Path | str | None) -> Path | None:
-    """Return a path so that it holds in any working folder; None stays None."""
-    return None if path is None else Path(path).expanduser().resolve()
+    """Return a path so that it holds in any working folder; None stays None.
+
+    Raises:
+        InputError: It can't be a path, or is a link that leads back to itself.
+    """
+    try:
+        return None if path is None else Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"'{visible(str(path))[:200]}' is no path that can be followed ({error}). Give another."
+        ) from None

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from PIL import __version__ as pillow_version
 
-from headstart.data.decode import changes, opened_image, orientation
+from headstart.data.decode import LARGEST_FILE, changes, opened_image, orientation
 from headstart.data.sources.listing import FoundFile
 from headstart.errors import InputError
 from headstart.home import cache_home
@@ -207,8 +207,8 @@ def look_at(path: Path) -> FileFacts:
 
 
 def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise OSError("a pipe or a device may have no end")
+    if not path.is_file() or path.stat().st_size > LARGEST_FILE:
+        raise OSError("a pipe or a device may have no end, and a file with holes nearly none")
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

@@ -133,8 +133,6 @@ def _split_layout(walk: "Walk", folders: list[str], split_folders: list[str]) ->
                 f"{walk.root} has two folders for one split: '{homes[split]}' and '{folder}'. Merge or rename them."
             )
         homes[split] = folder
-    if "train" not in homes:
-        raise DataError(f"{walk.root} has {named(split_folders)}, but no 'train' folder to train on. Add it.")
     if others := [folder for folder in folders if folder not in split_folders and any(walk.below(folder, label=""))]:
         raise DataError(
             f"{walk.root} has folders of images beside {named(split_folders)}: {named(others)}. Move them into one of "
