@@ -1,5 +1,6 @@
 """What several tests need: the bundled sample, all of CIFAR-10, small copies of how it is published, and a Hub."""
 
+import base64
 import hashlib
 import io
 import json
@@ -87,6 +88,21 @@ class Hub(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.announced = None
         """Size of every file in the headers; its own when None."""
+        self.fails, self.token, self.commits = False, None, []
+        """Whether pushes fail, the one token that may write, and what it took: title, and content by path or None."""
+
+    def publish(self, repository, kind="models", **content):
+        """Put a repository there, as a push by somebody else would have."""
+        names = [{"rfilename": name} for name in content]
+        info = {"id": repository, "sha": COMMIT, "siblings": names, "tags": [], "private": False}
+        info |= {"downloads": 0, "likes": 0, "gated": False, "disabled": False}
+        self.files[f"/api/{kind}/{repository}/revision/main"] = json.dumps(info).encode()
+        tree = [{"type": "file", "oid": "0" * 40, "size": len(data), "path": name} for name, data in content.items()]
+        # Which of the two the Hub's client asks for depends on its version.
+        for tail in ("", "?recursive=true&expand=false", "?recursive=True&expand=False"):
+            self.files[f"/api/{kind}/{repository}/tree/main{tail}"] = json.dumps(tree).encode()
+        prefix = "" if kind == "models" else f"/{kind}"
+        self.files |= {f"{prefix}/{repository}/resolve/main/{name}": data for name, data in content.items()}
 
 
 class _HubHandler(BaseHTTPRequestHandler):
@@ -97,6 +113,42 @@ class _HubHandler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.answer(with_body=True)
+
+    def do_POST(self):
+        """Take a push, as the Hub's documented interface does: create, ask how each file is sent, commit."""
+        self.server.asked.append(f"POST {self.path}")
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.fails:
+            return self.reply(500, {"error": "something broke"})
+        if self.headers["Authorization"] != f"Bearer {self.server.token}":
+            return self.reply(403, {"error": "this token may not write"})
+        path = self.path.partition("?")[0]
+        if path == "/api/repos/create":
+            wanted = json.loads(body)
+            return self.reply(200, {"url": f"{self.server.url}/{wanted['organization']}/{wanted['name']}"})
+        if path == "/api/validate-yaml":
+            return self.reply(200, {"errors": [], "warnings": []})
+        if path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            wanted = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
+            return self.reply(200, {"files": wanted})
+        assert path.endswith("/commit/main"), path
+        lines = [json.loads(line) for line in body.splitlines()]
+        content = {
+            line["value"]["path"]: base64.b64decode(line["value"]["content"]) if line["key"] == "file" else None
+            for line in lines[1:]
+        }
+        self.server.commits.append((lines[0]["value"]["summary"], content))
+        page = path.removeprefix("/api/models").removesuffix("/commit/main")
+        return self.reply(200, {"commitUrl": f"{self.server.url}{page}/commit/{COMMIT}", "commitOid": COMMIT})
+
+    def reply(self, status, answer):
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def answer(self, *, with_body):
         self.server.asked.append(f"{self.command} {self.path}")

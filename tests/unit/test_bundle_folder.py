@@ -404,7 +404,7 @@ def test_the_model_card_says_what_hubs_and_people_ask(tmp_path):
     assert front["library_name"] == "timm"
     assert front["pipeline_tag"] == "image-classification"
     assert front["datasets"] == ["animals"]
-    assert front["base_model"] == "test_efficientnet.r160_in1k"
+    assert front["base_model"] == "timm/test_efficientnet.r160_in1k"
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9
     assert "| score | validation (40 images) | test (300 images) |" in text
     assert "| Accuracy | 50.00% | 90.00% |" in text

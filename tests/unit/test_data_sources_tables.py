@@ -212,23 +212,11 @@ def test_parquet_files_in_several_folders_are_refused(tmp_path, own_home):
         find(tmp_path)
 
 
-def publish(hub, **content):
-    """Put a data set on the Hub that a test plays."""
-    names = [{"rfilename": name} for name in content]
-    info = {"id": "me/pets", "sha": "c0ffee" + "0" * 34, "siblings": names, "tags": [], "private": False}
-    info |= {"downloads": 0, "likes": 0, "gated": False, "disabled": False}
-    hub.files["/api/datasets/me/pets/revision/main"] = json.dumps(info).encode()
-    tree = [{"type": "file", "oid": "0" * 40, "size": len(data), "path": name} for name, data in content.items()]
-    # Which of the two the Hub's client asks for depends on its version.
-    hub.files["/api/datasets/me/pets/tree/main?recursive=true&expand=false"] = json.dumps(tree).encode()
-    hub.files |= {f"/datasets/me/pets/resolve/main/{name}": data for name, data in content.items()}
-
-
 def test_a_data_set_of_the_hub_is_fetched_once_with_its_licence(hub, tmp_path, monkeypatch):
     shards(tmp_path / "made")
     card = b"---\nlicense: cc-by-nc-4.0\n---\n# Pets\n"
     content = {f"data/{path.name}": path.read_bytes() for path in (tmp_path / "made").iterdir()}
-    publish(hub, **{"README.md": card}, **content)
+    hub.publish("me/pets", "datasets", **{"README.md": card}, **content)
     found = load("hf://me/pets")
     assert (found.name, found.licence) == ("pets", "cc-by-nc-4.0")
     assert "hf://me/pets@c0ffee" in found.source

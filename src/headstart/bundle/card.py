@@ -33,12 +33,18 @@ _CLASSES_LISTED = 100
 """A card names no more classes than these; ``config.json`` has all."""
 
 
-def model_card(config: Mapping[str, Any], *, timm_loads: bool) -> str:
-    """Return the model card of a saved classifier."""
+def model_card(config: Mapping[str, Any], *, timm_loads: bool, repository: str | None = None) -> str:
+    """Return the model card of a saved classifier.
+
+    Args:
+        config: What its ``config.json`` says.
+        timm_loads: Whether timm alone can load it.
+        repository: ``owner/name`` on the Hub; None for a folder.
+    """
     sections = [
         _front_matter(config, timm_loads=timm_loads),
         _introduction(config),
-        _use(config, timm_loads=timm_loads),
+        _use(config, timm_loads=timm_loads, repository=repository),
         _preprocessing(config),
         _scores(config["headstart"]["metrics"]),
         _limits(config),
@@ -60,8 +66,10 @@ def _front_matter(config: Mapping[str, Any], *, timm_loads: bool) -> str:
         # Hubs refuse names that can't be identifiers.
         "datasets": [dataset] if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) else [],
         "metrics": ["accuracy", "f1"],
-        "base_model": own["backbone"],
     }
+    if own["weights"].get("source") in ("package", "hub"):
+        # timm's own owner has them all; weights of other sources have no page on the Hub.
+        head["base_model"] = f"timm/{own['backbone']}"
     if accuracy is not None and head["datasets"]:
         measured = {"type": "accuracy", "value": accuracy, "name": "test accuracy"}
         result = {
@@ -100,26 +108,28 @@ def _rest(names: Sequence[str]) -> str:
     return f"\n\nand {number(more)} more, all listed in `config.json`." if more > 0 else ""
 
 
-def _use(config: Mapping[str, Any], *, timm_loads: bool) -> str:
+def _use(config: Mapping[str, Any], *, timm_loads: bool, repository: str | None) -> str:
     own = config["headstart"]
+    place = f"hf://{repository}" if repository else "path/to/this/folder"
+    timms_place = f"hf-hub:{repository}" if repository else "local-dir:path/to/this/folder"
     text = (
         "## How to use it\n\n"
         "```python\n"
         "import headstart\n\n"
-        'predictions = headstart.load("path/to/this/folder").predict(["image.jpg"])\n'
+        f'predictions = headstart.load("{place}").predict(["image.jpg"])\n'
         "print(predictions.labels, predictions.top(3))\n"
         "```\n\n"
-        "or `headstart predict path/to/this/folder image.jpg`."
+        f"or `headstart predict {place} image.jpg`."
     )
     if not timm_loads:
-        return f"{text}\n\ntimm alone does not know this network and refuses the folder."
+        return f"{text}\n\ntimm alone does not know this network and refuses it."
     flip = ", and of the image and its mirror image averaged," if own["flip"] else ""
     return (
         f"{text}\n\nWithout headstart, timm alone gives the same logits for the same input:\n\n"
         "```python\n"
         "import timm\n"
         "from PIL import Image\n\n"
-        'model = timm.create_model("local-dir:path/to/this/folder", pretrained=True).eval()\n'
+        f'model = timm.create_model("{timms_place}", pretrained=True).eval()\n'
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n"
         'logits = model(transform(Image.open("image.jpg").convert("RGB")).unsqueeze(0))\n'
         'label = model.pretrained_cfg["label_names"][logits.argmax()]\n'

@@ -66,7 +66,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         if bundle.novelty:
             write_novelty(beside, bundle.novelty)
         write_atomically(beside / CONFIG_FILE, _json(config))
-        write_atomically(beside / CARD_FILE, _card(config))
+        write_atomically(beside / CARD_FILE, card_of(config))
         # safetensors makes its file private to the user.
         shutil.copymode(beside / CONFIG_FILE, beside / WEIGHTS_FILE)
         sync_folder(beside)
@@ -134,10 +134,17 @@ def update_bundle(
         if novelty:
             # Before the configuration that says it is there.
             write_novelty(folder, novelty)
-        write_atomically(folder / CARD_FILE, _card(config))
+        write_atomically(folder / CARD_FILE, card_of(config))
         write_atomically(folder / CONFIG_FILE, _json(config))
     except OSError as error:
         raise RunError(f"{folder} can't be written: {error}.") from error
+
+
+def card_of(config: Mapping[str, Any], *, repository: str | None = None) -> str:
+    """Return the model card that belongs to a ``config.json``; with ``repository``, for that place on the Hub."""
+    linear = not config["headstart"]["hidden"]
+    timm_loads = linear and config["architecture"] not in OWN_ARCHITECTURES
+    return model_card(config, timm_loads=timm_loads, repository=repository)
 
 
 def _stored_kinds(path: Path) -> dict[str, str]:
@@ -202,11 +209,6 @@ def _storable(tensor: Tensor) -> Tensor:
     # A copy of its own, as safetensors refuses tensors that share memory.
     kept = tensor.detach().to(device="cpu", copy=True).contiguous()
     return kept.float() if kept.is_floating_point() else kept
-
-
-def _card(config: Mapping[str, Any]) -> str:
-    linear = not config["headstart"]["hidden"]
-    return model_card(config, timm_loads=linear and config["architecture"] not in OWN_ARCHITECTURES)
 
 
 def _json(config: Mapping[str, Any]) -> str:

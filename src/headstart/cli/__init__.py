@@ -21,6 +21,7 @@ from headstart.cli.compare import compare
 from headstart.cli.evaluate import evaluate
 from headstart.cli.explore import explore
 from headstart.cli.predict import predict
+from headstart.cli.push import push
 from headstart.cli.serve import serve
 from headstart.cli.study import study
 from headstart.cli.train import train
@@ -35,6 +36,7 @@ _EXAMPLES: dict[Callable[..., Answer], str] = {
     study: "headstart study cifar10 --backbone tf_efficientnet_lite0.in1k --out study",
     predict: "headstart predict runs/quickstart/model photos/ cat.jpg --json",
     serve: "headstart serve runs/quickstart --port 8000",
+    push: "headstart push runs/quickstart me/cifar10-classifier",
     backbones: "headstart backbones 'resnet50*'",
     cache: "headstart cache --clear squares",
 }

@@ -12,6 +12,7 @@ import typer
 
 from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device, print_line
 from headstart.errors import BundleError, InputError
+from headstart.inference.place import located
 from headstart.terminal import visible
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ class _Found:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or the run folder that holds it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model folder, the run folder that holds it, or hf://owner/name on the Hub."
+        ),
+    ],
     inputs: Annotated[
         list[Path],
         typer.Argument(
@@ -68,15 +74,16 @@ def predict(
     continues a file that was left unfinished.
     """
     check_device(device)
-    if not os.path.isdir(model):  # noqa: PTH112 - pathlib raises for a path that is too long
+    folder = located(model)
+    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib raises for a path that is too long
         raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")
     if out is not None:
-        return _to_file(out, model, inputs, top=top, device=device, threads=threads)
+        return _to_file(out, folder, inputs, top=top, device=device, threads=threads)
     found = _find_images(inputs)
     _report(found)
     from headstart.inference.predictor import load
 
-    predictor = load(model, device=device, threads=threads)
+    predictor = load(folder, device=device, threads=threads)
     shown = top or (5 if as_json else 1)
     rows: list[dict[str, Any]] = [{"file": str(path), "error": why} for path, why in found.unreadable.items()]
     for file, prediction in predictor.predict_files(found.files):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from headstart.contracts import ClassNames, listed
+from headstart.contracts import HUB, ClassNames, listed
 from headstart.data.arrays import Arrays
 from headstart.data.file_dataset import FileOptions, grouped, open_files
 from headstart.data.ledger import Ledger
@@ -16,7 +16,7 @@ from headstart.data.sources.arrays import Stored, is_store, open_store
 from headstart.data.sources.cifar10 import CIFAR10
 from headstart.data.sources.corrections import LEFT_OUT, corrected, corrected_arrays
 from headstart.data.sources.discover import discover, is_table
-from headstart.data.sources.hub import HUB, fetch_dataset
+from headstart.data.sources.hub import fetch_dataset
 from headstart.data.sources.memory import ArraySource
 from headstart.data.sources.remote import obtain, open_local, remote_sources
 from headstart.data.sources.tables import Columns

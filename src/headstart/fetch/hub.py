@@ -1,14 +1,15 @@
-"""Files and data sets of the Hugging Face Hub, through its own client, with a quick answer when it can't be reached.
+"""Files, models and data sets of the Hugging Face Hub, through its own client, with a quick answer when it is away.
 
 The client's settings hold: ``HF_HOME`` and ``HF_HUB_CACHE`` (its cache folder), ``HF_ENDPOINT`` (a mirror),
 ``HF_HUB_OFFLINE`` and ``HF_TOKEN``. It reads them once, when it is imported.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import httpx
 from huggingface_hub import (
@@ -35,6 +36,26 @@ from huggingface_hub.utils.tqdm import (
 from headstart.errors import DownloadError, WriteError
 from headstart.fetch.http import CONNECT_SECONDS, too_large
 from headstart.terminal import Terminal
+
+_ADDRESS = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/?")
+
+
+class HubAddress(NamedTuple):
+    """A repository on the Hub.
+
+    Attributes:
+        repository: ``owner/name``.
+        revision: Branch, tag or commit; the main branch when None.
+    """
+
+    repository: str
+    revision: str | None
+
+
+def hub_address(text: str) -> HubAddress | None:
+    """Return what ``hf://owner/name`` or ``hf://owner/name@revision`` names; None if it is no such address."""
+    found = _ADDRESS.fullmatch(text)
+    return found and HubAddress(found[1], found[2])
 
 
 @dataclass(frozen=True)
@@ -113,34 +134,41 @@ def fetch_hub_file(file: HubFile, *, max_bytes: int, terminal: Terminal, folder:
         raise _failed(file, error) from error
 
 
-def fetch_snapshot(repository: str, revision: str | None, terminal: Terminal) -> Path:
-    """Return the folder with the images, tables and card of a data set of the Hub; fetched unless it is there already.
+def fetch_snapshot(
+    address: HubAddress,
+    terminal: Terminal,
+    *,
+    kind: Literal["model", "dataset"],
+    without: list[str] | None = None,
+) -> Path:
+    """Return the folder with the files of a repository; fetched unless they are there already.
 
     Args:
-        repository: ``owner/name``.
-        revision: Branch, tag or commit; the main branch when None.
+        address: Which one.
         terminal: Whether the client shows its bars on stderr.
+        kind: Whether the repository holds a model or a data set.
+        without: Patterns of files that are not.
 
     Raises:
-        DownloadError: The Hub does not answer or does not give the data set, and it is not in the client's cache.
+        DownloadError: The Hub does not answer or does not give it, and it is not in the client's cache.
         WriteError: The disk is full, or the cache can't be written.
     """
     unreachable: DownloadError | None = None
     try:
-        require_answer(endpoint(), repository)
+        require_answer(endpoint(), address.repository)
     except DownloadError as error:
         unreachable = error
     try:
         with _progress_bars(terminal.enabled):
             return Path(
                 snapshot_download(
-                    repository,
-                    repo_type="dataset",
-                    revision=revision,
+                    address.repository,
+                    repo_type=kind,
+                    revision=address.revision,
                     cache_dir=cache_folder(),
                     endpoint=endpoint(),
                     local_files_only=unreachable is not None,
-                    ignore_patterns=["*.py", "*.bin", "*.arrow", "*.zip", "*.tar", "*.tar.gz", "*.tgz"],
+                    ignore_patterns=without,
                 )
             )
     except LocalEntryNotFoundError as error:

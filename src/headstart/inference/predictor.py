@@ -20,6 +20,7 @@ from headstart.data.working_copy import Squares
 from headstart.errors import BundleError, InputError
 from headstart.inference.artifact import Artifact, Outputs
 from headstart.inference.images import ImageLike, name_of, square_of, unreadable, wrong_kind
+from headstart.inference.place import located
 from headstart.inference.workers import Workers
 
 _I = TypeVar("_I")
@@ -315,7 +316,8 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, threads: in
     """Load a saved classifier.
 
     Args:
-        path: The folder ``OUT/model``, or ``OUT`` itself.
+        path: The folder ``OUT/model``, or ``OUT`` itself; or ``hf://owner/name`` or ``hf://owner/name@revision``, a
+            classifier on the Hugging Face Hub.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; the best one here when None.
         threads: CPU threads for PyTorch, and threads that decode; all cores when None. PyTorch has one such number for
             the whole process: it holds for everything that this thread computes with PyTorch from now on, and for all
@@ -329,7 +331,7 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, threads: in
         >>> load("runs/quickstart").predict("cat.jpg").labels  # doctest: +SKIP
         ['cat']
     """
-    folder = Path(path)
+    folder = located(path)
     try:
         if not folder.is_dir():
             what = "is a file, not a folder" if folder.exists() else "does not exist"

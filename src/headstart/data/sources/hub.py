@@ -7,11 +7,10 @@ from typing import NamedTuple
 import yaml
 
 from headstart.errors import DataError, DownloadError
-from headstart.fetch.hub import fetch_snapshot
+from headstart.fetch.hub import fetch_snapshot, hub_address
 from headstart.terminal import Terminal
 
-HUB = "hf://"
-_NAME = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/?")
+_NEITHER_IMAGES_NOR_TABLES = ["*.py", "*.bin", "*.arrow", "*.zip", "*.tar", "*.tar.gz", "*.tgz"]
 
 
 class FetchedDataset(NamedTuple):
@@ -36,17 +35,17 @@ def fetch_dataset(address: str, terminal: Terminal) -> FetchedDataset:
     Raises:
         DataError: The address is none, or the data set can't be had.
     """
-    match = _NAME.fullmatch(address)
-    if match is None:
+    found = hub_address(address)
+    if found is None:
         raise DataError(
             f"'{address[:200]}' is no data set of the Hub. Write hf://owner/name, or hf://owner/name@revision."
         )
     try:
-        folder = fetch_snapshot(match[1], match[2], terminal)
+        folder = fetch_snapshot(found, terminal, kind="dataset", without=_NEITHER_IMAGES_NOR_TABLES)
     except DownloadError as error:
         raise DataError(f"{address} can't be had: {error}. Or download it and give its folder.") from error
-    name = match[1].partition("/")[2]
-    return FetchedDataset(folder, name, f"hf://{match[1]}@{folder.name}", _licence(folder / "README.md"))
+    name = found.repository.partition("/")[2]
+    return FetchedDataset(folder, name, f"hf://{found.repository}@{folder.name}", _licence(folder / "README.md"))
 
 
 def _licence(card: Path) -> str | None:

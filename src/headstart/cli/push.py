@@ -1,0 +1,27 @@
+"""``headstart push``: parsing, and one call."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.cli.app import Answer, Debug, Json
+
+
+def push(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or the run folder that holds it.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hugging Face Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a repository that is new a private one.")] = False,
+    message: Annotated[str | None, typer.Option(help="What the commit is called.", show_default=False)] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Put a classifier on the Hugging Face Hub. Sends the bundle and a model card, and no image.
+
+    Needs a token that may write: log in with `hf auth login`, or set HF_TOKEN. `hf://OWNER/NAME` then stands for the
+    classifier wherever a model folder does.
+    """
+    from headstart.workflows.push import push as send
+
+    done = send(model, repository, private=private, message=message)
+    return Answer(done.to_dict(), f"{done.url}\nUse it: headstart predict hf://{done.repository} IMAGE...")

@@ -1,0 +1,36 @@
+"""Where a classifier lies: in a folder, or on the Hugging Face Hub."""
+
+import os
+from pathlib import Path
+
+from headstart.contracts import HUB
+from headstart.errors import BundleError, DownloadError
+
+
+def located(model: str | os.PathLike[str]) -> Path:
+    """Return the folder of a classifier; one on the Hub is fetched unless its client has it already.
+
+    Args:
+        model: A path, ``hf://owner/name`` or ``hf://owner/name@revision``.
+
+    Raises:
+        BundleError: The address is none, or the Hub does not give it.
+        WriteError: The disk is full, or the cache of the Hub's client can't be written.
+    """
+    address = os.fspath(model)
+    if not address.startswith(HUB):
+        return Path(address)
+    # The Hub's client takes half a second to load.
+    from headstart.fetch.hub import fetch_snapshot, hub_address
+    from headstart.terminal import Terminal
+
+    found = hub_address(address)
+    if found is None:
+        raise BundleError(
+            f"'{address[:200]}' is no model of the Hub. Write hf://owner/name, or hf://owner/name@revision."
+        )
+    try:
+        # Never code: nothing of a repository is run.
+        return fetch_snapshot(found, Terminal(enabled=True), kind="model", without=["*.py", "*.bin", "*.pt", "*.pth"])
+    except DownloadError as error:
+        raise BundleError(f"{address} can't be had: {error}. Or download it and give its folder.") from error
