@@ -20,7 +20,9 @@ from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
 
 ROOT = Path(__file__).parents[2]
-TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "src" / "headstart").rglob("*.py"))]
+SOURCES = [*sorted((ROOT / "src" / "headstart").rglob("*.py")), *sorted((ROOT / "docs").rglob("*.py"))]
+"""The package, and the examples that its extras are for."""
+TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
 
 
 def names(requirements):

@@ -4,43 +4,22 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import validate_repo_id
 
 import headstart
-from headstart.bundle.config import Bundle
-from headstart.bundle.folder import save_bundle
 from headstart.cli import main
-from headstart.contracts import ClassNames
-from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, HeadstartError, InputError
-from headstart.models.heads import empty_classifier
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(small_classifier, tmp_path):
     """A folder like that of a run: a bundle in ``model``, beside files that are nobody else's business."""
-    torch.manual_seed(1)
-    metrics = {"test": {"accuracy": 0.9, "n": 300}}
-    bundle = Bundle(
-        module=empty_classifier("test_efficientnet", num_classes=2, hidden=(), dropout=0.0).eval(),
-        class_names=ClassNames(("cat", "dog")),
-        preprocess=Preprocess(size=32, mean=(0.5,) * 3, std=(0.5,) * 3),
-        architecture="test_efficientnet",
-        backbone="test_efficientnet.r160_in1k",
-        dataset="pets",
-        hidden=(),
-        dropout=0.0,
-        manifest_sha256="cd" * 32,
-        weights={"source": "hub", "origin": "the Hub", "sha256": "ab" * 32, "license": "apache-2.0"},
-        metrics=metrics,
-    )
-    save_bundle(bundle, tmp_path / "run" / "model")
+    (tmp_path / "run").mkdir()
     (tmp_path / "run" / "predictions.csv").write_text("row,file\n")
-    return tmp_path / "run"
+    return small_classifier.rename(tmp_path / "run" / "model").parent
 
 
 @pytest.fixture
