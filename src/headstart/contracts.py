@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +139,8 @@ class EpochRecord:
 
     Both losses are mean cross-entropies in nats, without label smoothing and class weights, so that they can be
     compared. Training loss and accuracy are those of the augmented images as the network meets them, mixed images with
-    their mixed labels; ``val`` is the validation split.
+    their mixed labels; ``val`` is the validation split. ``val_balanced_accuracy`` is the mean recall of the classes
+    there, which selects the epoch where classes are uneven; None where they are even and accuracy selects.
     """
 
     epoch: int
@@ -151,6 +152,26 @@ class EpochRecord:
     image_size: int
     seconds: float
     images_per_second: float
+    val_balanced_accuracy: float | None = None
+
+
+class Validated(NamedTuple):
+    """How good a network is on the validation split.
+
+    Attributes:
+        loss: Mean cross-entropy in nats.
+        accuracy: Share of the images given the right label.
+        balanced: Mean recall of the classes; None where the classes of the training images are even.
+    """
+
+    loss: float
+    accuracy: float
+    balanced: float | None = None
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """What selects an epoch, larger is better: accuracy, balanced where classes are uneven; then the loss."""
+        return self.accuracy if self.balanced is None else self.balanced, -self.loss
 
 
 class _Result(Protocol):

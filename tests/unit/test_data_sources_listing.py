@@ -68,6 +68,17 @@ def test_other_layouts_are_refused_by_name(tmp_path, paths, words):
         list_folder(put(tmp_path, *paths))
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_empty_class_folder_beside_training_is_told(tmp_path, caplog, split):
+    for path in ("train/cat/a.jpg", "train/dog/b.jpg", f"{split}/cat/c.jpg", f"{split}/dog/notes.txt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    found = list_folder(tmp_path)
+    assert len(found.files) == 3
+    assert (f"{split}/dog", "a class folder without images") in found.passed_over
+    assert f"'{split}/dog'" in caplog.text
+
+
 def test_links_in_circles_end(tmp_path):
     put(tmp_path, "cat/a.jpg", "dog/b.jpg")
     (tmp_path / "cat/again").symlink_to(tmp_path / "cat")

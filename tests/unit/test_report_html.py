@@ -304,6 +304,20 @@ def test_an_epoch_that_was_kept_without_being_the_best_is_not_called_that(make_e
     assert "The weights after epoch 2 were kept, as the recipe asks" in page.words
 
 
+def test_where_balanced_accuracy_selects_the_page_says_so(make_evaluated_run):
+    run = make_evaluated_run()
+    lines = (run.path / "history.csv").read_text().splitlines()
+    cells = ["val_balanced_accuracy", "0.5", "0.6", "0.8123", "0.7"]
+    (run.path / "history.csv").write_text("\n".join(map(",".join, zip(lines, cells, strict=True))) + "\n")
+    page = report(run)
+    assert "balanced accuracy 81.23%" in page.words
+    assert "best on validation" in page.words
+    assert "selects here, because the classes of the training images are uneven" in page.words
+    cells[3] = "0.1"
+    (run.path / "history.csv").write_text("\n".join(map(",".join, zip(lines, cells, strict=True))) + "\n")
+    assert "as the recipe asks" in report(run).words
+
+
 def test_a_classifier_without_mistakes_has_a_page(make_evaluated_run):
     page = report(make_evaluated_run(strength=50.0))
     assert page.words.count("every test image was classified correctly") == 2

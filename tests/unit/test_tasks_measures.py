@@ -34,6 +34,11 @@ def test_a_row_of_the_confusion_matrix_is_a_true_class_and_every_class_has_one()
     ]
 
 
+def test_the_mean_recall_is_that_of_the_classes_that_occur():
+    expected = sklearn.metrics.balanced_accuracy_score(LABELS, PREDICTED)
+    assert measures.mean_recall(PREDICTED == LABELS, LABELS) == pytest.approx(expected) == (0.75 + 0.5 + 1 + 0) / 4
+
+
 def test_the_table_of_a_worked_example():
     table = measures.per_class(confusion(), NAMES)
     assert list(table) == NAMES

@@ -44,12 +44,6 @@ def test_class_weights_of_one_factor_change_nothing_for_mixed_targets():
     assert weighted.item() == pytest.approx(plain.item())
 
 
-def test_accuracy_selects_and_the_loss_settles_a_tie():
-    score = SINGLE_LABEL.selection_score
-    assert score(0.9, 2.0) > score(0.8, 0.1)
-    assert score(0.9, 0.1) > score(0.9, 0.2)
-
-
 def test_the_task_calibrates_with_six_decimals():
     generator = np.random.default_rng(0)
     logits, labels = generator.normal(size=(50, 3)), generator.integers(0, 3, 50)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from headstart.compute.precision import Arithmetic
+from headstart.contracts import Validated
 from headstart.data.batches import Batch
 from headstart.errors import StoppedError, TrainingError
 from headstart.training import loop
@@ -94,7 +95,7 @@ class Judge:
     def __call__(self, network):
         network.eval()
         self.shown.append((float(network.w.detach()), float(network.b.detach())))
-        return self.results.pop(0) if self.results else (1.0, 0.5)
+        return Validated(*(self.results.pop(0) if self.results else (1.0, 0.5)))
 
 
 def train(tmp_path, batches=None, *, judge=None, before=(9.0, 0.0), patience=0, seconds=1e9, hooks=None, **options):
@@ -103,7 +104,7 @@ def train(tmp_path, batches=None, *, judge=None, before=(9.0, 0.0), patience=0, 
     network = Line()
     tmp_path.mkdir(exist_ok=True)
     learner = learner_of(network, **{"steps": steps, **options})
-    selection = Selection(judge or Judge(), before, patience)
+    selection = Selection(judge or Judge(), Validated(*before), patience)
     best, progress = fine_tune(learner, batches, selection, Checkpoints(tmp_path, seconds), **(hooks or {}))
     return learner, best, progress
 
@@ -226,6 +227,14 @@ def test_the_best_epoch_is_returned_and_equal_accuracies_are_settled_by_the_loss
     assert [r.image_size for r in progress.history] == [8, 16, 24, 32, 40]
 
 
+def test_balanced_accuracy_selects_where_it_is_measured(tmp_path):
+    judge = Judge((0.5, 0.9, 0.5), (0.5, 0.8, 0.7), (0.4, 0.95, 0.6))
+    _, best, progress = train(tmp_path, Points(epochs=3), before=(0.6, 0.99, 0.4), judge=judge)
+    assert (progress.best_epoch, progress.best_accuracy) == (2, 0.7)
+    assert (float(best["w"]), float(best["b"])) == judge.shown[1]
+    assert [r.val_balanced_accuracy for r in progress.history] == [0.5, 0.7, 0.6]
+
+
 def test_what_came_before_is_kept_where_no_epoch_is_better(tmp_path):
     _, best, progress = train(tmp_path, before=(0.2, 0.9), judge=Judge((0.2, 0.9)))
     assert progress.best_epoch == 0
@@ -255,7 +264,10 @@ def test_what_a_layer_draws_follows_from_the_seed_of_its_batch(tmp_path):
     network, batches = Drawing(), Points(epochs=2)
     learner = learner_of(network, steps=6)
     fine_tune(
-        learner, batches, Selection(lambda _: (1.0, float(torch.rand(1))), (9.0, 0.0)), Checkpoints(tmp_path, 1e9)
+        learner,
+        batches,
+        Selection(lambda _: Validated(1.0, float(torch.rand(1))), Validated(9.0, 0.0)),
+        Checkpoints(tmp_path, 1e9),
     )
     drawn = [mode for mode in network.modes if not isinstance(mode, bool)]
     assert drawn == [float(torch.rand(1, generator=torch.Generator().manual_seed(s))) for s in (0, 1, 2, 100, 101, 102)]
@@ -375,7 +387,7 @@ def test_outputs_that_overflow_are_told_from_a_loss_that_does(tmp_path):
         network.factor = factor
         learner = learner_of(network, steps=3, class_weights=torch.tensor([1e38, 1e38]))
         with pytest.raises(TrainingError, match=told):
-            fine_tune(learner, Points(), Selection(Judge(), (1.0, 0.0)), Checkpoints(tmp_path, 1e9))
+            fine_tune(learner, Points(), Selection(Judge(), Validated(1.0, 0.0)), Checkpoints(tmp_path, 1e9))
 
 
 GONE = object()

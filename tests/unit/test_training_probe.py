@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from headstart.training.probe import Labelled, MiniBatches, fit_head, fit_linear
@@ -86,6 +87,29 @@ def test_the_epoch_that_did_best_on_validation_is_kept(blobs):
     assert kept == pytest.approx(best.val_accuracy)
     assert kept > records[-1].val_accuracy
     assert {record.image_size for record in records} == {48}
+
+
+def test_uneven_classes_are_selected_by_their_mean_recall(blobs):
+    features, labels = blobs
+    first, second = (labels == 0).nonzero()[:, 0], (labels == 1).nonzero()[:, 0]
+    rows = torch.cat([(labels > 0).nonzero()[:, 0], first[:10]])
+    # At first everything is taken for the last class. Learning the others loses the many images with a wrong label.
+    tested = torch.cat([first[10:20], second[:35]])
+    val = Labelled(features[tested], torch.tensor([0] * 10 + [1] * 5 + [2] * 30))
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    nn.init.constant_(head[2].bias[2:], 100.0)
+    kept, records = fit_head(Labelled(features[rows], labels[rows]), val, head, SETTINGS, image_size=48)
+    by_recall, by_accuracy = (
+        max(records, key=lambda record: (getattr(record, name), -record.val_loss)).epoch
+        for name in ("val_balanced_accuracy", "val_accuracy")
+    )
+    assert kept == by_recall != by_accuracy
+    with torch.no_grad():
+        expected = balanced_accuracy_score(val.labels, head(val.features).argmax(1))
+    assert records[kept - 1].val_balanced_accuracy == pytest.approx(expected)
+    even = fit_head(blobs, val, head, SETTINGS, image_size=48)[1]
+    assert {record.val_balanced_accuracy for record in even} == {None}
 
 
 def test_the_last_epoch_is_kept_where_that_is_asked_for(blobs):

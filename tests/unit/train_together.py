@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from headstart.compute.precision import Arithmetic
 from headstart.compute.processes import joined_processes
+from headstart.contracts import Validated
 from headstart.data.augment import Augmentation
 from headstart.data.batches import TrainingBatches
 from headstart.data.dataset import load_dataset
@@ -53,7 +54,7 @@ def train(processes, data, folder, accident="none"):
 
     def validate(network):
         values = [float(network[1].weight.detach().abs().sum()), 0.5]
-        return tuple(processes.sum(torch.tensor(values if processes.is_main else [0.0, 0.0])).tolist())
+        return Validated(*processes.sum(torch.tensor(values if processes.is_main else [0.0, 0.0])).tolist())
 
     def accidents(progress):
         if (progress.epoch, progress.step) == (0, 4) and processes.rank == processes.world - 1:
@@ -65,7 +66,7 @@ def train(processes, data, folder, accident="none"):
                 with torch.no_grad():
                     learner.module[3].bias.fill_(float("nan"))
 
-    selection, checkpoints = Selection(validate, (1e9, 0.0)), Checkpoints(folder, 1e9)
+    selection, checkpoints = Selection(validate, Validated(1e9, 0.0)), Checkpoints(folder, 1e9)
     try:
         best, progress = fine_tune(learner, batches, selection, checkpoints, on_step=accidents)
     except HeadstartError as error:

@@ -13,8 +13,8 @@ def learning_curves(history: Sequence[EpochRecord], kept_epoch: int | None) -> d
     if not history:
         return None
     epochs = [row.epoch for row in history]
-    top = max(row.val_accuracy for row in history)
-    is_best = any(row.epoch == kept_epoch and row.val_accuracy == top for row in history)
+    top = max(map(_selecting, history))
+    is_best = any(row.epoch == kept_epoch and _selecting(row) == top for row in history)
 
     def curve(quantity: str, *, share: bool) -> curves.LineChart:
         sides = {"train": f"train_{quantity}", "validation": f"val_{quantity}"}
@@ -27,3 +27,8 @@ def learning_curves(history: Sequence[EpochRecord], kept_epoch: int | None) -> d
         )
 
     return {"loss": curve("loss", share=False), "accuracy": curve("accuracy", share=True), "is_best": is_best}
+
+
+def _selecting(row: EpochRecord) -> float:
+    """Return the accuracy that selects the epoch."""
+    return row.val_accuracy if row.val_balanced_accuracy is None else row.val_balanced_accuracy

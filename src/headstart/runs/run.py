@@ -194,12 +194,12 @@ class Run:
             return []
         try:
             records = [
-                read_record(EpochRecord, {name: row[name] for name in _EPOCH_COLUMNS})
+                read_record(EpochRecord, {key: cell for key, cell in row.items() if key in _EPOCH_COLUMNS and cell})
                 for row in csv.DictReader(io.StringIO(self._text("history.csv")))
             ]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise self._damaged("history.csv", f"{type(error).__name__}: {error}") from None
-        if any(not abs(value) < _LARGEST for record in records for value in asdict(record).values()):
+        if any(not abs(value or 0) < _LARGEST for record in records for value in asdict(record).values()):
             raise self._damaged("history.csv", "it holds a number that is not finite, or absurd")
         return records
 
@@ -346,5 +346,5 @@ def runs_below(place: Path) -> list[Run]:
     return [Run(path.parent) for path in sorted(place.rglob("recipe.yaml"))]
 
 
-def _short(value: float) -> float | str:
+def _short(value: float | None) -> float | str | None:
     return f"{value:.6g}" if isinstance(value, float) else value

@@ -49,6 +49,13 @@ def confusion_matrix(labels: Labels, predicted: Labels, *, num_classes: int) -> 
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64)
 
 
+def mean_recall(right: NDArray[np.bool_], labels: Labels) -> float:
+    """Return the mean recall of the classes that have images: balanced accuracy, as in scikit-learn."""
+    counts = np.bincount(labels)
+    hits = np.bincount(labels, weights=right)
+    return float((hits[counts > 0] / counts[counts > 0]).mean())
+
+
 def per_class(confusion: NDArray[np.int64], names: Sequence[str]) -> dict[str, ClassFigures]:
     """Return precision, recall, F1 score and support of each class, keyed by its name.
 

@@ -4,7 +4,7 @@ The model card, the terminal, the page of a run and the comparison of runs take 
 Nothing here needs torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
@@ -69,10 +69,18 @@ UNEVEN = 1.5
 """Ratio of the largest to the smallest class above which macro averages are shown first."""
 
 
+def are_uneven(counts: Iterable[int]) -> bool:
+    """Return whether some class has so many more images than another that accuracy hides what becomes of the small.
+
+    Classes without images do not count.
+    """
+    present = [count for count in counts if count]
+    return max(present, default=0) > UNEVEN * min(present, default=0)
+
+
 def is_uneven(per_class: Mapping[str, ClassFigures]) -> bool:
-    """Return whether some class has so many more images than another that accuracy hides what becomes of the small."""
-    counts = [figures["support"] for figures in per_class.values() if figures["support"]]
-    return max(counts, default=0) > UNEVEN * min(counts, default=0)
+    """Return whether the classes of a split are uneven; see ``are_uneven``."""
+    return are_uneven(figures["support"] for figures in per_class.values())
 
 
 def balanced_accuracy(per_class: Mapping[str, ClassFigures]) -> float:

@@ -52,10 +52,6 @@ class SingleLabel:
         """Return the mean cross-entropy of a batch; see ``cross_entropy``."""
         return cross_entropy(logits, targets, label_smoothing=label_smoothing, class_weights=class_weights)
 
-    def selection_score(self, accuracy: float, loss: float) -> tuple[float, float]:
-        """Return what is compared on validation to select an epoch: the accuracy, and among equals the loss."""
-        return accuracy, -loss
-
     def probabilities(self, logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float32]:
         """Return the softmax of logits of shape (n, classes) divided by the temperature."""
         return probabilities(logits, temperature=temperature)

@@ -22,9 +22,6 @@ class Task(Protocol):
     ) -> Tensor:
         """Return the mean training loss of a batch, in nats."""
 
-    def selection_score(self, accuracy: float, loss: float) -> tuple[float, ...]:
-        """Return what is compared on validation to select an epoch; larger is better."""
-
     def probabilities(self, logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float32]:
         """Return the probabilities that logits of shape (n, classes) stand for."""
 

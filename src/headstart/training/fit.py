@@ -13,7 +13,7 @@ from headstart.compute.memory import peak_memory_mb
 from headstart.compute.precision import Arithmetic
 from headstart.compute.processes import Processes
 from headstart.compute.session import Session
-from headstart.contracts import EpochRecord
+from headstart.contracts import EpochRecord, Validated
 from headstart.data.splits import build_manifest
 from headstart.errors import RunError
 from headstart.features.cache import FrozenBackbone, frozen_features, in_memory
@@ -88,7 +88,7 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
     validate = validator(material, work.arithmetic, processes)
     before = validate(material.classifier)
     if recipe.probe:
-        say(f"Probe: {before[1]:.2%} on validation after {probe_seconds:.0f} s.")
+        say(f"Probe: {before.accuracy:.2%} on validation after {probe_seconds:.0f} s.")
     if recipe.finetune:
         trained = _fine_tune(work, recipe.finetune, validate, before)
         if not trained.best_epoch:
@@ -110,7 +110,7 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
             peak_rss_mb=round(peak_memory_mb(), 1),
             best_epoch=trained.best_epoch,
             cached_seconds=round(probed.cached_seconds, 3),
-            probe_val_accuracy=before[1],
+            probe_val_accuracy=before.accuracy,
             predicted_seconds=plan.get("predicted_seconds"),
             predicted_mb=plan.get("predicted_mb"),
         )
@@ -176,7 +176,7 @@ def _train_probe(work: _Work, probe: ProbeRecipe) -> _Trained:
     return _Trained(best_epoch, tuple(history), cached_seconds=cached_seconds + val.cached_seconds)
 
 
-def _fine_tune(work: _Work, tune: FinetuneRecipe, validate: Validate, before: tuple[float, float]) -> _Trained:
+def _fine_tune(work: _Work, tune: FinetuneRecipe, validate: Validate, before: Validated) -> _Trained:
     """Train everything that is not frozen, and load the best epoch into the classifier."""
     run, terminal = work.run, work.session.terminal
     batches = training_batches(tune, work.material, work.recipe.seed, work.processes)
@@ -223,10 +223,11 @@ def _fine_tune(work: _Work, tune: FinetuneRecipe, validate: Validate, before: tu
 
 
 def _epoch_line(last: EpochRecord, epochs: int) -> str:
+    balanced = "" if last.val_balanced_accuracy is None else f" (balanced {last.val_balanced_accuracy:.2%})"
     return (
         f"Epoch {last.epoch}/{epochs}  {last.image_size} px  train loss {last.train_loss:.3f} "
         f"accuracy {last.train_accuracy:.2%}  validation loss {last.val_loss:.3f} "
-        f"accuracy {last.val_accuracy:.2%}  {last.seconds:.0f} s, {last.images_per_second:.0f} images/s"
+        f"accuracy {last.val_accuracy:.2%}{balanced}  {last.seconds:.0f} s, {last.images_per_second:.0f} images/s"
     )
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 import torch
 from torch import Tensor, nn
 
+from headstart.contracts import Validated
 from headstart.data.batches import TrainingBatches, prepared_ahead
 from headstart.errors import StoppedError, TrainingError
 from headstart.training.checkpoint import describe_newest
@@ -29,13 +30,13 @@ class Selection:
     """How the epoch to keep is chosen.
 
     Attributes:
-        validate: Returns (loss, accuracy) of a network on the validation split, the same in every process.
+        validate: Measures a network on the validation split, the same in every process.
         before: What ``validate`` says of the network as it comes in, which is kept if no epoch does better.
         patience: Epochs without a better validation result before training stops early; 0 never stops.
     """
 
-    validate: Callable[[nn.Module], tuple[float, float]]
-    before: tuple[float, float]
+    validate: Callable[[nn.Module], Validated]
+    before: Validated
     patience: int = 0
 
 
@@ -170,9 +171,8 @@ def _finish_epoch(learner: Learner, batches: TrainingBatches, progress: Progress
     )
 
 
-def _start(learner: Learner, before: tuple[float, float]) -> tuple[Progress, dict[str, Tensor]]:
-    loss, accuracy = before
-    return Progress(best_loss=loss, best_accuracy=accuracy), _snapshot(learner.module)
+def _start(learner: Learner, before: Validated) -> tuple[Progress, dict[str, Tensor]]:
+    return Progress(best_loss=before.loss, best_accuracy=before.score[0]), _snapshot(learner.module)
 
 
 def _check_same_start(learner: Learner, progress: Progress, batches: TrainingBatches, checkpoints: Checkpoints) -> None:

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headstart.contracts import EpochRecord
+from headstart.contracts import EpochRecord, Validated
 from headstart.data.randomness import epoch_order, step_seed
+from headstart.tasks.measures import mean_recall
+from headstart.tasks.metrics import are_uneven
 
 
 class Labelled(NamedTuple):
@@ -106,28 +108,29 @@ def fit_head(
     optimizer = torch.optim.Adam(head.parameters(), lr=settings.lr)
     records: list[EpochRecord] = []
     best: tuple[float, float] = (-1.0, 0.0)
+    uneven = are_uneven(torch.bincount(train.labels).tolist())
     kept_epoch, kept = 0, head.state_dict()
     for epoch in range(settings.epochs):
         started = time.monotonic()
         train_loss, train_accuracy = _pass(train, head, optimizer, settings, epoch)
         seconds = time.monotonic() - started
-        val_loss, val_accuracy = _validate(head, val)
+        found = _validate(head, val, uneven=uneven)
         records.append(
             EpochRecord(
                 epoch=epoch + 1,
                 train_loss=train_loss,
                 train_accuracy=train_accuracy,
-                val_loss=val_loss,
-                val_accuracy=val_accuracy,
+                val_loss=found.loss,
+                val_accuracy=found.accuracy,
+                val_balanced_accuracy=found.balanced,
                 learning_rate=settings.lr,
                 image_size=image_size,
                 seconds=seconds,
                 images_per_second=len(train.labels) / max(seconds, 1e-9),
             )
         )
-        # Equal accuracies are settled by the loss, as in fine-tuning.
-        if settings.keep == "last" or (val_accuracy, -val_loss) > best:
-            best, kept_epoch, kept = (val_accuracy, -val_loss), epoch + 1, copy.deepcopy(head.state_dict())
+        if settings.keep == "last" or found.score > best:
+            best, kept_epoch, kept = found.score, epoch + 1, copy.deepcopy(head.state_dict())
         advance(1)
     head.load_state_dict(kept)
     head.eval()
@@ -156,7 +159,9 @@ def _pass(
 
 
 @torch.no_grad()
-def _validate(head: nn.Module, val: Labelled) -> tuple[float, float]:
+def _validate(head: nn.Module, val: Labelled, *, uneven: bool) -> Validated:
     head.eval()
     logits = head(val.features)
-    return F.cross_entropy(logits, val.labels).item(), float((logits.argmax(1) == val.labels).float().mean())
+    right = logits.argmax(1) == val.labels
+    balanced = mean_recall(right.numpy(), val.labels.numpy()) if uneven else None
+    return Validated(F.cross_entropy(logits, val.labels).item(), float(right.float().mean()), balanced)

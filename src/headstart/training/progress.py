@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from headstart.contracts import EpochRecord
+from headstart.contracts import EpochRecord, Validated
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Progress:
         epoch_seconds: Seconds of training in this epoch.
         total_seconds: Seconds of training in the finished epochs.
         best_epoch: Best epoch on validation, counted from 1; 0 for the network as it came in.
-        best_accuracy: Validation accuracy of the best epoch.
+        best_accuracy: Validation accuracy of the best epoch, balanced where classes are uneven.
         best_loss: Validation loss of the best epoch.
         history: Record of each finished epoch.
     """
@@ -55,27 +55,26 @@ class Progress:
         self.epoch += 1
         self.step, self.loss_sum, self.correct, self.seen, self.epoch_seconds = 0, 0.0, 0, 0, 0.0
 
-    def finish_epoch(self, *, val: tuple[float, float], learning_rate: float, image_size: int) -> bool:
+    def finish_epoch(self, *, val: Validated, learning_rate: float, image_size: int) -> bool:
         """Record the epoch and return whether it is the best so far."""
-        val_loss, val_accuracy = val
         self.total_seconds += self.epoch_seconds
         self.history.append(
             EpochRecord(
                 epoch=self.epoch + 1,
                 train_loss=self.loss_sum / self.seen,
                 train_accuracy=self.correct / self.seen,
-                val_loss=val_loss,
-                val_accuracy=val_accuracy,
+                val_loss=val.loss,
+                val_accuracy=val.accuracy,
+                val_balanced_accuracy=val.balanced,
                 learning_rate=learning_rate,
                 image_size=image_size,
                 seconds=self.epoch_seconds,
                 images_per_second=self.seen / max(self.epoch_seconds, 1e-9),
             )
         )
-        # Equal accuracies are settled by the loss.
-        better = (val_accuracy, -val_loss) > (self.best_accuracy, -self.best_loss)
+        better = val.score > (self.best_accuracy, -self.best_loss)
         if better:
-            self.best_epoch, self.best_accuracy, self.best_loss = self.epoch + 1, val_accuracy, val_loss
+            self.best_epoch, self.best_accuracy, self.best_loss = self.epoch + 1, val.score[0], val.loss
         return better
 
     def is_stale(self, patience: int) -> bool:

@@ -9,6 +9,7 @@ Names that begin with a dot, and what operating systems leave in folders (``Thum
 ``__MACOSX``), are passed over.
 """
 
+import logging
 import os
 import re
 import stat
@@ -37,6 +38,7 @@ _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system
 _UNREAD = {".heic", ".heif", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".exr", ".pdf", ".eps"}
 """Images that can't be read by every installation: refused, never passed over."""
 _NAMED = 3
+logger = logging.getLogger(__name__)
 
 
 class FoundFile(NamedTuple):
@@ -153,6 +155,9 @@ def _split_layout(walk: "Walk", folders: list[str], split_folders: list[str]) ->
         walk.check()
         if split == "train":
             _check_empty(walk.root, empty)
+        elif empty:
+            logger.warning("No images in %s of %s.", named(empty), walk.root)
+            walk.passed_over += [(folder, "a class folder without images") for folder in empty]
 
 
 def _check_empty(root: Path, empty: list[str]) -> None:
