@@ -23,6 +23,7 @@ from headstart.server.line import Line
 from headstart.server.logs import logging_lines
 from headstart.server.meters import Meters
 from headstart.server.models import Models, places
+from headstart.server.protocol import protocol_paths
 from headstart.server.settings import Access, Limits
 
 _log = logging.getLogger("headstart.server")
@@ -85,7 +86,7 @@ def make_server(service: Service, access: Access, ready: Callable[[str], None]) 
     """Return a server of a service, which ``run`` or ``serve`` starts."""
     limits = service.limits
     config = uvicorn.Config(
-        build_app(service, access),
+        build_app(service, access, [protocol_paths(service)]),
         http=partial(Connection, limits),  # type: ignore[arg-type]  # called like a class
         ws="none",
         lifespan="on",
