@@ -112,7 +112,7 @@ def test_a_body_without_end_is_cut_off(rig):
             yield bytes(10_000)
 
     # The server answers, takes a small rest, and then closes the connection while more is being sent.
-    with contextlib.suppress(httpx.WriteError, httpx.ReadError):
+    with contextlib.suppress(httpx.TransportError):
         assert rig.client.post("/predict", content=endless(), headers=JPEG).status_code == 413
     assert send(rig, image()).status_code == 200
 
@@ -332,3 +332,21 @@ def test_a_model_that_computes_no_numbers_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "load", lambda *_, **__: Predictor(broken))
     with pytest.raises(BundleError, match="not finite"):
         models.Models(models.places([str(tmp_path)]), device=None, threads=None)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/static/page.js", "/static/page.css", "/openapi.json"])
+def test_pages_load_nothing_from_elsewhere(rig, path):
+    answer = rig.client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-cache"
+    assert "https://" not in answer.text
+    assert "<script>" not in answer.text
+    assert "style=" not in answer.text
+    if path.startswith("/static"):
+        again = rig.client.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("path", ["/static/", "/static/none", "/static/%2e%2e/app.py", "/static/..%2fapp.py"])
+def test_no_other_file_is_served(rig, path):
+    assert rig.client.get(path).status_code == 404

@@ -34,6 +34,7 @@ _POLICY = (
 _HEADERS = [
     (b"content-security-policy", _POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-cache"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
@@ -122,11 +123,14 @@ class _Visit:
         given = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.size = 0
+        self._received = False
         self.status = 499
         """499 where the client left before there was a response, as nginx counts it."""
 
     async def receive(self) -> Message:
         """Return the next part of the body; refuse what is too large or too slow."""
+        if self._received:  # who asks now waits for the client to leave
+            return await self._receive()
         left = self.started + self._limits.receiving - time.monotonic()
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, left))
@@ -134,6 +138,7 @@ class _Visit:
             raise HTTPException(408, "The request did not come in time.") from None
         if message["type"] == "http.disconnect":
             raise HTTPException(400, "The client left.")
+        self._received = not message.get("more_body", False)
         length = len(message.get("body", b""))
         self.size += length
         self._state.held += length

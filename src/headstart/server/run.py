@@ -23,6 +23,7 @@ from headstart.server.line import Line
 from headstart.server.logs import logging_lines
 from headstart.server.meters import Meters
 from headstart.server.models import Models, places
+from headstart.server.pages import page_paths
 from headstart.server.protocol import protocol_paths
 from headstart.server.settings import Access, Limits
 
@@ -86,7 +87,7 @@ def make_server(service: Service, access: Access, ready: Callable[[str], None]) 
     """Return a server of a service, which ``run`` or ``serve`` starts."""
     limits = service.limits
     config = uvicorn.Config(
-        build_app(service, access, [protocol_paths(service)]),
+        build_app(service, access, [protocol_paths(service), page_paths()]),
         http=partial(Connection, limits),  # type: ignore[arg-type]  # called like a class
         ws="none",
         lifespan="on",

@@ -36,12 +36,14 @@ class ProtocolError(ValueError):
     """What a client sent is no request of the protocol; the message says why."""
 
 
-class _Part(BaseModel):
+class _Output(BaseModel):
     name: str
     parameters: dict[str, Any] = {}
 
 
-class _Input(_Part):
+class _Input(BaseModel):
+    name: str
+    parameters: dict[str, Any] = {}
     datatype: str
     shape: Annotated[list[Annotated[int, Field(ge=0, le=2**40)]], Field(max_length=8)]
     data: Any = None
@@ -51,7 +53,7 @@ class _Request(BaseModel):
     id: str | None = None
     parameters: dict[str, Any] = {}
     inputs: Annotated[list[_Input], Field(min_length=1)]
-    outputs: list[_Part] = []
+    outputs: list[_Output] = []
 
 
 Image = Sent | NDArray[np.uint8]
