@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -115,6 +116,37 @@ def test_a_stopped_run_is_resumed(place, run, capsys):
     assert main(["train", "--resume", str(run), "--json", "--threads", "1"]) == 0
     earlier = json.loads((run / "metrics.json.away").read_text())["test"]
     assert json.loads(capsys.readouterr().out)["test"] == earlier
+
+
+def test_a_run_goes_on_bit_for_bit_after_files_were_renamed_and_added(place, run, capsys):
+    stopped, photos = place / "stopped", place / "photos"
+    shutil.copytree(run, stopped)
+    for name in ("training.json", "metrics.json", "predictions.csv", "history.csv", "report.html"):
+        (stopped / name).unlink()
+    shutil.rmtree(stopped / "model")
+    moves = [("red/0.png", "red/zz.png"), ("green/4.png", "green/000.png"), ("green/7.jpg", "green/A.jpg")]
+    for one, other in moves:
+        (photos / one).rename(photos / other)
+    (photos / "blue").mkdir()
+    Image.new("RGB", (40, 40), "blue").save(photos / "blue" / "new.png")
+    capsys.readouterr()
+    try:
+        assert main(["train", "--resume", str(stopped), "--threads", "1"]) == 0
+        assert "blue/new.png" in capsys.readouterr().err
+        kept = photos / "green" / "A.jpg"
+        kept.rename(place / "away.jpg")
+        try:
+            (stopped / "training.json").unlink()
+            assert main(["train", "--resume", str(stopped), "--threads", "1"]) == 2
+        finally:
+            (place / "away.jpg").rename(kept)
+        assert "1 vanished" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(photos / "blue")
+        for one, other in moves:
+            (photos / other).rename(photos / one)
+    for name in ("model/model.safetensors", "split_manifest.csv"):
+        assert (stopped / name).read_bytes() == (run / name).read_bytes()
 
 
 def test_a_run_does_not_go_on_with_other_files(place, run, capsys):

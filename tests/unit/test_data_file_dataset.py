@@ -8,7 +8,7 @@ from PIL import Image
 
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
-from headstart.data.ledger import parse_ledger
+from headstart.data.ledger import read_ledger
 from headstart.data.screening import screen
 from headstart.data.sources import facts
 from headstart.data.splits import build_manifest
@@ -126,7 +126,8 @@ def test_the_ledger_tells_what_became_of_each_file(photos):
     assert told["dog/notes.txt"].status == "ignored"
     assert (told["dog/empty.jpg"].status, told["dog/empty.jpg"].split) == ("refused", "")
     assert len(told) == 45
-    assert parse_ledger(found.ledger.to_csv()).rows == found.ledger.rows
+    found.ledger.write(photos.parent / "files.csv")
+    assert tuple(read_ledger(photos.parent / "files.csv")) == found.ledger.rows
 
 
 def test_all_images_that_cannot_be_read_are_named_at_once_or_left_out(photos, capsys):
@@ -215,20 +216,57 @@ def kept(dataset, **changes):
     val = dataset.val
     train = Subset(dataset.train.source, np.setdiff1d(dataset.train.rows, val.rows), "train")
     manifest = build_manifest(train, val, dataset.sealed_test)
-    return manifest, {"placed": manifest.splits_of()} | changes
+    return manifest, {"former": manifest.former(())} | changes
 
 
 def test_a_manifest_knows_renamed_files_by_their_content(photos):
-    manifest, options = kept(load(photos))
+    before = load(photos)
+    manifest, options = kept(before)
     (photos / "cat" / "0.png").rename(photos / "cat" / "zz.png")
     (photos / "cat" / "5.png").rename(photos / "cat" / "00.png")
     found = load(photos, **options)
     manifest.check(found)
     assert found.notes == ()
+    assert found.train.rows.tolist() == before.train.rows.tolist()
+    assert found.train.identities == before.train.identities
+    assert found.sealed_test.image_hashes() == before.sealed_test.image_hashes()
     for split in ("train", "val"):
         chosen = manifest.select(found.train, split)
         assert list(chosen.identities) == [row.sha256 for row in manifest.rows if row.split == split]
         assert chosen.name == split
+
+
+def test_a_class_that_was_added_later_is_left_out(photos):
+    manifest, options = kept(load(photos))
+    for i in range(5):
+        draw(photos / "bird" / f"{i}.png", 300 + i)
+    found = load(photos, **options)
+    manifest.check(found)
+    assert found.class_names.names == ("cat", "dog")
+    assert any("5 images" in note and "bird/0.png" in note for note in found.notes)
+
+
+def test_what_a_limit_left_out_stays_in_its_place(photos):
+    limited = load_dataset(str(photos), limit=10, progress=False, options=FileOptions())
+    manifest, _ = kept(limited)
+    left_out = [row.sha256 for row in limited.ledger.rows]
+    (photos / "cat" / "0.png").rename(photos / "cat" / "zz.png")
+    found = load(photos, former=manifest.former(left_out))
+    manifest.check(found)
+    assert found.notes == ()
+    assert found.train.rows.tolist() == limited.train.rows.tolist()
+    assert found.train.identities == limited.train.identities
+
+
+def test_the_hash_of_the_data_does_not_depend_on_what_is_known_of_damage(photos):
+    whole = (photos / "dog" / "5.jpg").read_bytes()
+    (photos / "dog" / "5.jpg").write_bytes(whole[: len(whole) // 2])
+    os.utime(photos / "dog" / "5.jpg", (1e9, 1e9))
+    first = load(photos)
+    screen(first, on_bad="skip", terminal=QUIET)
+    second = load(photos)
+    assert rows(second)["dog/5.jpg"].status == "refused"
+    assert second.sha256 == first.sha256
 
 
 def test_added_files_are_left_out_and_told_and_vanished_ones_are_refused(photos):

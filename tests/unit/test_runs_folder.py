@@ -55,7 +55,7 @@ def test_the_ledger_is_there_before_the_folder_counts_as_a_run(tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt), claim_run(tmp_path, Recipe(), STARTED, Ledger(tmp_path, (row,))):
         pass
     monkeypatch.undo()
-    assert Run(tmp_path).ledger().rows == (row,)
+    assert list(Run(tmp_path).ledger_rows()) == [row]
     check_free(tmp_path)
     (tmp_path / "files.csv").write_text("path,mine\n")
     with pytest.raises(RunError, match="not an empty folder"):

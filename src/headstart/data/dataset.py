@@ -174,7 +174,7 @@ def _check_no_copy(data_dir: Path | None, path: Path) -> None:
 def _check_unused(options: FileOptions, name: str) -> None:
     """Refuse settings that arrays would ignore; their share of validation images is drawn later."""
     given = replace(
-        options, val_fraction=FileOptions.val_fraction, seed=FileOptions.seed, placed=None, labels_from=None
+        options, val_fraction=FileOptions.val_fraction, seed=FileOptions.seed, former=None, labels_from=None
     )
     if unused := [field.name for field in fields(given) if getattr(given, field.name) != field.default]:
         raise DataError(

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from headstart.contracts import ClassNames, SplitName, listed
 from headstart.data.assign import VAL_FRACTION, Assignment, Candidates, assign
 from headstart.data.copies import count_copies, count_near, find_near_copies, told
+from headstart.data.former import Former
 from headstart.data.ledger import Ledger, LedgerRow
 from headstart.data.sources.facts import FileFacts, find_facts
 from headstart.data.sources.files import FileSource
@@ -21,7 +22,6 @@ from headstart.data.sources.listing import FoundFile, Listing, named, natural
 from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.terminal import Terminal
-from headstart.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class FileOptions:
         seed: Decides the draws.
         classifier: Classes of a finished classifier that is to be measured. Every image is a test image then, whatever
             split it comes with, and a class may have a single image.
-        placed: Splits that images of each SHA-256 had in an earlier run, which are kept; all others are left out.
+        former: Where an earlier run had its images: they stay there, and all others are left out.
     """
 
     image_column: str | None = None
@@ -57,7 +57,7 @@ class FileOptions:
     test_fraction: float | None = None
     seed: int = 0
     classifier: ClassNames | None = None
-    placed: Mapping[str, frozenset[SplitName]] | None = None
+    former: Former | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class FileParts:
         train: Images to train and to validate on.
         val: Those of them that validate.
         test: Images of the test split.
-        sha256: Of all images that can be read, with their labels, and the splits that they come in.
+        sha256: Of all files, with their labels, and the splits that they come in.
         ledger: What became of every file.
         notes: What was drawn, as sentences for people.
         copies: Counts of copies; see ``Dataset.copies``.
@@ -120,19 +120,29 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     """
     with terminal.bar("Looking at files", len(listing.files)) as advance:
         facts = find_facts(listing.root, listing.files, bar=advance)
-    classes = _classes(listing.files, options.classifier or ())
-    good = [i for i, found in enumerate(facts) if not found.reason]
+    former = options.former
+    good = [
+        i
+        for i, (file, found) in enumerate(zip(listing.files, facts, strict=True))
+        if not found.reason and (former is None or former.knows(file, found))
+    ]
+    named_in = listing.files if former is None else [listing.files[i] for i in good]
+    classes = _classes(named_in, options.classifier or ())
     index = {name: number for number, name in enumerate(classes)}
     files = tuple(listing.files[i] for i in good)
     targets = np.array([index[file.label] for file in files], np.int64)
     images = _Images(files, tuple(facts[i] for i in good), classes, targets, _groups(files))
     everything = _source(listing, images, np.arange(len(files)))
     splits, notes, copies = _split(images, everything, options, terminal)
-    kept = _limited(images, splits, limit) if options.placed is None else np.array(splits) != ""
+    kept = _limited(images, splits, limit) if former is None else np.array(splits) != ""
     parts = {
         part: np.array([i for i, split in enumerate(splits) if (split == "test") is (part == "test")], np.int64)
         for part in ("train", "test")
     }
+    if former:
+        content = {part: [(images.facts[i].sha256, files[i].label) for i in rows] for part, rows in parts.items()}
+        parts = {part: rows[former.order(part, content[part])] for part, rows in parts.items()}
+        notes = former.left_out(listing.files, facts)
     sources = {part: _source(listing, images, rows) for part, rows in parts.items()}
     in_train = np.flatnonzero(kept[parts["train"]])
     validates = np.array([splits[i] == "val" for i in parts["train"]], np.bool_)[in_train]
@@ -140,7 +150,7 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
         train=Subset(sources["train"], in_train, "train"),
         val=Subset(sources["train"], in_train[validates], "val"),
         test=Subset.whole(sources["test"], "test"),
-        sha256=_sha256(images),
+        sha256=_sha256(listing.files, facts),
         ledger=_ledger(listing, facts, {i: (splits[n], bool(kept[n])) for n, i in enumerate(good)}),
         notes=notes,
         copies=copies,
@@ -185,26 +195,12 @@ def _split(
         return ["test"] * len(images.files), (), {}
     if {file.split for file in images.files} <= {"val", "test"}:
         raise DataError(f"{source.root} has no images to train on. Add a 'train' folder, or rows with the split train.")
-    if options.placed is None:
+    former = options.former
+    if former is None:
         assignment, copies = _assigned(images, source, options, terminal)
         return assignment.splits.tolist(), (*assignment.notes, *told(copies)), copies
-    splits = [
-        _former(file.split, options.placed.get(facts.sha256, frozenset()))
-        for file, facts in zip(images.files, images.facts, strict=True)
-    ]
-    known = options.placed
-    added = [file.shown for file, facts in zip(images.files, images.facts, strict=True) if facts.sha256 not in known]
-    note = f"Left out, since the run started without: {counted(len(added), 'image')} ({named(added)})."
-    return splits, (note,) if added else (), {}
-
-
-def _former(given: str, before: frozenset[SplitName]) -> SplitName | Literal[""]:
-    """Return the split of an image that comes with one or none, and whose like had some in an earlier run."""
-    if not before:
-        return ""
-    if given == "train":
-        return "val" if "val" in before else "train"
-    return cast(SplitName, given) if given else min(before)
+    found = zip(images.files, images.facts, strict=True)
+    return [former.split(file, facts) for file, facts in found], (), {}
 
 
 def _assigned(
@@ -275,10 +271,12 @@ def _limited(images: _Images, splits: Sequence[str], limit: int | None) -> NDArr
     return kept
 
 
-def _sha256(images: _Images) -> str:
+def _sha256(files: Sequence[FoundFile], facts: Sequence[FileFacts]) -> str:
+    """Return a hash that does not depend on which files are known to be damaged already."""
     digest = hashlib.sha256()
-    for file, facts in zip(images.files, images.facts, strict=True):
-        digest.update(f"{facts.sha256} {file.split} {file.label}\n".encode("utf-8", "surrogateescape"))
+    for file, found in zip(files, facts, strict=True):
+        if found.sha256:
+            digest.update(f"{found.sha256} {file.split} {file.label}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

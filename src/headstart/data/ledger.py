@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from headstart.contracts import guarded, unguarded
 from headstart.data.sources.listing import FoundFile
 from headstart.errors import DataError
+from headstart.files import new_file
 from headstart.terminal import visible
 
 STATUSES = ("used", "turned", "converted", "copy", "refused", "ignored")
@@ -18,6 +19,8 @@ STATUSES = ("used", "turned", "converted", "copy", "refused", "ignored")
 exact copy of a file that is used as well. Refused files can't be read; ignored ones are not asked for."""
 UNUSED = ("refused", "ignored")
 _LISTED = 200
+_LONGEST_LINE = 2**20
+"""Characters of a line that are read; two paths and a reason are shorter."""
 
 
 class LedgerRow(NamedTuple):
@@ -59,22 +62,27 @@ class Ledger:
     Attributes:
         root: Folder that the paths are relative to.
         rows: One per file: first the images by path, then what was passed over.
-        files: The images, in the same order; empty where the ledger was read from a run.
+        files: The images, in the same order.
     """
 
     root: Path
     rows: tuple[LedgerRow, ...] = field(repr=False)
     files: tuple[FoundFile, ...] = field(default=(), repr=False)
 
-    def to_csv(self) -> str:
-        """Return ``files.csv``, in which no name is a formula."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(LedgerRow._fields)
-        for row in self.rows:
-            names = [guarded(name) for name in (row.path, row.label, row.group)]
-            writer.writerow(row._replace(path=names[0], label=names[1], group=names[2]))
-        return text.getvalue()
+    def write(self, path: Path) -> None:
+        """Write ``files.csv``, in which no name is a formula; the file appears whole or not at all.
+
+        Raises:
+            WriteError: The disk is full or the folder can't be written.
+        """
+        with new_file(path) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(LedgerRow._fields)
+            for row in self.rows:
+                names = [guarded(name) for name in (row.path, row.label, row.group)]
+                writer.writerow(row._replace(path=names[0], label=names[1], group=names[2]))
+            text.detach()
 
     def refused(self) -> dict[str, str]:
         """Return why each refused file can't be read, by path."""
@@ -108,24 +116,25 @@ class Ledger:
         )
 
 
-def parse_ledger(text: str) -> Ledger:
-    """Return the ledger that a ``files.csv`` holds; its root is not known.
+def read_ledger(path: Path) -> Iterator[LedgerRow]:
+    """Yield the rows of a ``files.csv`` of any size.
 
     Raises:
+        OSError: It can't be read.
         ValueError: A column is missing, or a value is none of its kind; the message names the line.
     """
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows = []
-    try:
-        if (head := next(lines, None)) != list(LedgerRow._fields):
-            raise ValueError(f"its columns must be {','.join(LedgerRow._fields)}, not {','.join(head or [])[:100]}")
-        for cells in lines:
-            path, sha256, form, width, height, *rest = cells
-            row = LedgerRow(path, sha256, form, int(width), int(height), *rest)
-            if row.status not in STATUSES:
-                raise ValueError(f"unknown status '{row.status[:30]}'")
-            names = [unguarded(name) for name in (row.path, row.label, row.group)]
-            rows.append(row._replace(path=names[0], label=names[1], group=names[2]))
-    except (TypeError, ValueError, csv.Error) as error:
-        raise ValueError(f"line {lines.line_num}: {error}") from None
-    return Ledger(Path(), tuple(rows))
+    with path.open(encoding="utf-8", newline="") as file:
+        # A damaged file may be one endless line.
+        lines = csv.reader(iter(lambda: file.readline(_LONGEST_LINE), ""), strict=True)
+        try:
+            if (head := next(lines, None)) != list(LedgerRow._fields):
+                raise ValueError(f"its columns must be {','.join(LedgerRow._fields)}, not {','.join(head or [])[:100]}")
+            for cells in lines:
+                name, sha256, form, width, height, *rest = cells
+                row = LedgerRow(name, sha256, form, int(width), int(height), *rest)
+                if row.status not in STATUSES:
+                    raise ValueError(f"unknown status '{row.status[:30]}'")
+                names = [unguarded(name) for name in (row.path, row.label, row.group)]
+                yield row._replace(path=names[0], label=names[1], group=names[2])
+        except (TypeError, ValueError, csv.Error) as error:
+            raise ValueError(f"line {lines.line_num}: {error}") from None

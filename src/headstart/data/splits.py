@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from headstart.contracts import SplitName, guarded, unguarded
 from headstart.data.dataset import Dataset, SealedTest
+from headstart.data.former import Former
 from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.files import read_bounded, write_atomically
@@ -159,6 +160,18 @@ class Manifest:
         for row in self.rows:
             found[row.sha256].add(row.split)
         return {image: frozenset(splits) for image, splits in found.items()}
+
+    def former(self, left_out: Iterable[str]) -> Former:
+        """Return where the images are, for loading them again.
+
+        Args:
+            left_out: SHA-256 of images that the run did not use, all of them or more.
+        """
+        rows: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        for row in self.rows:
+            rows["test" if row.split == "test" else "train", row.sha256, row.label].append(row.row)
+        nowhere: dict[str, frozenset[SplitName]] = dict.fromkeys(left_out, frozenset())
+        return Former(nowhere | self.splits_of(), rows)
 
     def straddling(self) -> dict[str, int]:
         """Return how many images of one split lie in another too: for ``train+val``, ``train+test`` and ``val+test``.

@@ -166,3 +166,8 @@ def _is_left_over(file: Path) -> bool:
     if file.name == "checkpoints":
         return file.is_dir() and not any(file.iterdir())
     return file.name == LOCK or file.name.startswith((".recipe.yaml-", ".environment.json-", ".files.csv-"))
+
+
+def runs_below(place: Path) -> list[Run]:
+    """Return the runs in a folder and in the folders below it, by path."""
+    return [Run(path.parent) for path in sorted(place.rglob("recipe.yaml"))]

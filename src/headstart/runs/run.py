@@ -2,14 +2,15 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from headstart.contracts import EpochRecord, SplitName
-from headstart.data.ledger import Ledger, parse_ledger
+from headstart.contracts import EpochRecord
+from headstart.data.former import Former
+from headstart.data.ledger import Ledger, LedgerRow, read_ledger
 from headstart.data.splits import Manifest, read_manifest
 from headstart.errors import DataError, RecipeError, RunError
 from headstart.files import parse_json, read_bounded, write_atomically, write_json
@@ -122,6 +123,11 @@ class Run:
         """Write the resolved recipe; with it the folder counts as a run."""
         self._write("recipe.yaml", dump_recipe(recipe))
 
+    @property
+    def has_manifest(self) -> bool:
+        """Whether the split has been written."""
+        return (self.path / "split_manifest.csv").is_file()
+
     def manifest(self) -> Manifest:
         """Return the split and the label of every image."""
         return read_manifest(self.path / "split_manifest.csv")
@@ -130,26 +136,23 @@ class Run:
         """Write the split and the label of every image."""
         manifest.write(self.path / "split_manifest.csv")
 
-    def ledger(self) -> Ledger:
-        """Return what became of every file; its root is not known."""
+    def ledger_rows(self) -> Iterator[LedgerRow]:
+        """Yield what became of every file."""
         try:
-            return parse_ledger(self._text("files.csv"))
-        except ValueError as error:
+            yield from read_ledger(self.path / "files.csv")
+        except (OSError, ValueError) as error:
             raise self._damaged("files.csv", str(error)) from None
 
     def write_ledger(self, ledger: Ledger) -> None:
         """Write what became of every file."""
-        self._write("files.csv", ledger.to_csv())
+        ledger.write(self.path / "files.csv")
 
-    def placed(self) -> dict[str, frozenset[SplitName]] | None:
-        """Return the splits in which images in files are, by SHA-256: none for images that were left out.
-
-        None where images lie in arrays, and before the split is written.
-        """
-        if not all((self.path / name).is_file() for name in ("files.csv", "split_manifest.csv")):
+    def former(self) -> Former | None:
+        """Return where the run has its images; None where they lie in arrays, and before the split is written."""
+        begun = self.environment().data
+        if begun is None or begun.files is None or not self.has_manifest:
             return None
-        left_out: dict[str, frozenset[SplitName]] = {row.sha256: frozenset() for row in self.ledger().rows}
-        return left_out | self.manifest().splits_of()
+        return self.manifest().former(row.sha256 for row in self.ledger_rows())
 
     def environment(self) -> Environment:
         """Return versions, hardware, hashes and every opening of the test split."""
@@ -339,11 +342,6 @@ class Run:
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_json(self.path / name, dict(content))
-
-
-def runs_below(place: Path) -> list[Run]:
-    """Return the runs in a folder and in the folders below it, by path."""
-    return [Run(path.parent) for path in sorted(place.rglob("recipe.yaml"))]
 
 
 def _short(value: float | None) -> float | str | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from headstart.recipe.schema import Recipe
+from headstart.runs.folder import runs_below
 from headstart.runs.records import TrainingFacts
-from headstart.runs.run import Run, runs_below
+from headstart.runs.run import Run
 from headstart.studies.plan import ONLY, Stage
 from headstart.tasks.metrics import SplitMetrics
 

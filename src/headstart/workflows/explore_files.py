@@ -80,7 +80,7 @@ def write_exploration(
         for table, rows in tables.items():
             write_atomically(folder / table, _csv(rows))
         if ledger:
-            write_atomically(folder / "files.csv", ledger.to_csv())
+            ledger.write(folder / "files.csv")
         write_atomically(folder / REVIEW, review)
         write_atomically(folder / PAGE, page)
     except OSError as error:

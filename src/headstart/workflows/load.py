@@ -4,7 +4,7 @@ from pathlib import Path
 
 from headstart.data.dataset import Dataset, load_dataset
 from headstart.data.file_dataset import FileOptions
-from headstart.data.screening import screen, without
+from headstart.data.screening import screen
 from headstart.recipe.schema import Recipe
 from headstart.runs.run import Run
 from headstart.terminal import Terminal
@@ -25,6 +25,7 @@ def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run:
         RunError: The run's ledger is missing or damaged.
     """
     data = recipe.data
+    former = run.former() if run else None
     options = FileOptions(
         image_column=data.image_column,
         label_column=data.label_column,
@@ -36,11 +37,23 @@ def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run:
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
         seed=recipe.seed,
-        placed=run.placed() if run else None,
+        former=former,
     )
     dataset = load_dataset(data.name, limit=data.limit, data_dir=data_dir, progress=terminal.enabled, options=options)
     for note in dataset.notes:
         terminal.say(note)
-    if run is None or dataset.ledger is None:
-        return screen(dataset, on_bad=data.on_bad, terminal=terminal)
-    return without(dataset, run.ledger().refused())
+    if dataset.ledger is None or former:
+        return dataset
+    return screen(dataset, on_bad=data.on_bad, terminal=terminal)
+
+
+def check_same_data(run: Run, dataset: Dataset) -> None:
+    """Check that a run started from these data: images in files by their content, whatever the files are called now.
+
+    Raises:
+        DataError: It started from others; what differs is counted and named.
+    """
+    if dataset.ledger is not None and run.has_manifest:
+        run.manifest().check(dataset)
+    else:
+        run.check_same_data(dataset)

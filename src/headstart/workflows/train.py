@@ -21,7 +21,7 @@ from headstart.runs.records import PACKAGES, DataRecord, Environment, Metrics, S
 from headstart.runs.run import Run
 from headstart.training.fit import fit
 from headstart.training.material import Material, prepare
-from headstart.workflows.load import load_data
+from headstart.workflows.load import check_same_data, load_data
 from headstart.workflows.plan import make_plan
 from headstart.workflows.resolve import absolute_paths
 
@@ -84,7 +84,7 @@ def go_on(
             )
         place = data_dir or (Path(environment.data_dir) if environment.data_dir else None)
         dataset = load_data(begun, session.terminal, data_dir=place, run=run)
-        run.check_same_data(dataset)
+        check_same_data(run, dataset)
         if run.is_complete and not sealed:
             return run.metrics()
         if not run.is_trained:

@@ -1,0 +1,62 @@
+"""Where an earlier run had its images, for loading them again: each in its split, in the order that it had."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.contracts import SplitName
+from headstart.data.sources.facts import FileFacts
+from headstart.data.sources.listing import FoundFile, named
+from headstart.wording import counted
+
+
+@dataclass(frozen=True)
+class Former:
+    """Where an earlier run had its images, which are known by their content.
+
+    Attributes:
+        splits: Splits of the images of each SHA-256; none where the run had left them out.
+        rows: Places in the data set that images had, by part (``train`` or ``test``), SHA-256 and label.
+    """
+
+    splits: Mapping[str, frozenset[SplitName]]
+    rows: Mapping[tuple[str, str, str], Sequence[int]]
+
+    @cached_property
+    def labels(self) -> frozenset[str]:
+        """Names of the classes."""
+        return frozenset(label for _, _, label in self.rows)
+
+    def knows(self, file: FoundFile, facts: FileFacts) -> bool:
+        """Return whether the run knew an image, or at least its class."""
+        return facts.sha256 in self.splits or file.label in self.labels
+
+    def split(self, file: FoundFile, facts: FileFacts) -> SplitName | Literal[""]:
+        """Return the split of an image, which may come with one; empty where the run had left it out."""
+        before = self.splits.get(facts.sha256, frozenset())
+        if not before:
+            return ""
+        if file.split == "train":
+            return "val" if "val" in before else "train"
+        return cast(SplitName, file.split) if file.split else min(before)
+
+    def left_out(self, files: Sequence[FoundFile], facts: Sequence[FileFacts]) -> tuple[str, ...]:
+        """Return what is said of images that the run did not have."""
+        found = zip(files, facts, strict=True)
+        added = [file.shown for file, known in found if not known.reason and known.sha256 not in self.splits]
+        note = f"Left out, since the run started without: {counted(len(added), 'image')} ({named(added)})."
+        return (note,) if added else ()
+
+    def order(self, part: str, images: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+        """Return how images of a part, given by SHA-256 and label, are ordered as they were."""
+        left = {key: list(rows) for key, rows in self.rows.items() if key[0] == part}
+        found = [left.get((part, *image), []) for image in images]
+        slots = np.array([rows.pop(0) if rows else -1 for rows in found], np.int64)
+        # What the run did not use fills the gaps, where it was before unless files came or went.
+        gaps = np.setdiff1d(np.arange(len(slots)), slots)
+        slots[slots < 0] = gaps[: (slots < 0).sum()]
+        return np.argsort(slots, kind="stable")
