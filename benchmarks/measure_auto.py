@@ -1,13 +1,14 @@
 """Measure `headstart train` with no option against quickstart and a linear probe, on seven data sets.
 
     python benchmarks/measure_auto.py --trashnet trashnet-112.tar.gz
-    python benchmarks/measure_auto.py --trashnet trashnet-112.tar.gz --only trashnet
+    python benchmarks/measure_auto.py --trashnet trashnet-112.tar.gz --only trashnet-0 --methods auto
 
 CIFAR-10 comes from the cache, Fashion-MNIST from Debian's package dataset-fashion-mnist, TrashNet (2,527 photographs of
 112 x 84 pixels, six uneven classes) from an archive of class folders. A finished cell stays in
 benchmarks/results/auto.json; a stopped measurement goes on where it stopped, and --again measures anew. TrashNet is
-split 80/20 three times, stratified; the others have their publisher's test split. The rules of `auto` were settled on
-training images that none of these test splits holds, see "choices" in the same file.
+split 80/20 three times, stratified, into folders of its JPEG files; the others have their publisher's test split. The
+rules of `auto` were settled on training images that none of these test splits holds, see "choices" in the same file.
+Whatever an earlier run has left in the cache folder, HEADSTART_HOME, is removed before each run, but for the data sets.
 
 Run it on a quiet machine: auto plans with the speed that it finds. The load of the machine is recorded with each cell.
 """
@@ -23,7 +24,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,18 +47,19 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
 SPLITS = range(3)
 PROBE = {"finetune": None, "probe": {"size": 128}, "evaluation": {"size": 128, "flip": False}}
-METHODS = {"auto": ["--budget", "5min"], "quickstart": ["--recipe", "quickstart"], "probe": []}
+METHODS = {"auto": [], "quickstart": ["--recipe", "quickstart"], "probe": []}
 FIGURES = ("train_seconds", "total_seconds", "predicted_seconds", "peak_rss_mb", "predicted_mb")
 
 
-def trashnet(archive: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return images, labels and classes of an archive of class folders."""
+def trashnet(archive: Path) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """Return the files' names, images, labels and classes of an archive of class folders."""
     with tarfile.open(archive) as files:
         members = sorted((m for m in files if m.name.endswith(".jpg")), key=lambda member: member.name)
         folders = [Path(member.name).parent.name for member in members]
         images = [Image.open(io.BytesIO(files.extractfile(m).read())).convert("RGB") for m in members]
     classes = sorted(set(folders))
-    return np.stack(images), np.array([classes.index(folder) for folder in folders], np.int64), classes
+    labels = np.array([classes.index(folder) for folder in folders], np.int64)
+    return [member.name for member in members], np.stack(images), labels, classes
 
 
 def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -77,37 +80,45 @@ def fashion(part: str) -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(pixels.reshape(-1, 28, 28, 1), 3, axis=3), labels.astype(np.int64)
 
 
-def data_sets(archive: Path | None, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Write the data sets; yield the name of each and what `headstart train` is given."""
+def data_sets(archive: Path | None, folder: Path) -> dict[str, Callable[[], list[str]]]:
+    """Return, for the name of each data set, what writes it and returns what `headstart train` is given."""
+    sets: dict[str, Callable[[], list[str]]] = {}
+    for split in SPLITS if archive else ():
+        sets[f"trashnet-{split}"] = partial(_trashnet_folder, archive, folder / f"trashnet-{split}", split)
     for limit in (100, 500, 2000, 10_000):
-        yield f"cifar10-{limit}", ["cifar10", "--limit", str(limit)]
-    (images, labels), (test_images, test_labels) = fashion("train"), fashion("t10k")
+        sets[f"cifar10-{limit}"] = partial(list, ["cifar10", "--limit", str(limit)])
     for limit in (2000, 10_000):
-        arrays = Arrays(images[:limit], labels[:limit], test_images, test_labels)
-        yield f"fashion-{limit}", [str(_stored(folder, f"fashion-{limit}", arrays, FASHION_CLASSES))]
-    if archive is None:
-        return
-    images, labels, classes = trashnet(archive)
-    for split in SPLITS:
-        test = held_out(labels, 0.2, split)
-        arrays = Arrays(images[~test], labels[~test], images[test], labels[test])
-        yield f"trashnet-{split}", [str(_stored(folder, f"trashnet-{split}", arrays, classes))]
+        sets[f"fashion-{limit}"] = partial(_fashion_store, folder / "fashion", limit)
+    return sets
 
 
-def _stored(folder: Path, name: str, arrays: Arrays, classes: list[str]) -> Path:
-    path = folder / name
-    if not path.exists():
-        write_store(path, arrays, name=name, class_names=ClassNames(tuple(classes)), source="a benchmark")
-    return path
+def _trashnet_folder(archive: Path, folder: Path, split: int) -> list[str]:
+    """Write a folder `train` and a folder `test` of class folders."""
+    names, _, labels, _ = trashnet(archive)
+    test = held_out(labels, 0.2, split)
+    with tarfile.open(archive) as files:
+        for name, sealed in zip(names, test, strict=True):
+            path = folder / ("test" if sealed else "train") / Path(name).parent.name / Path(name).name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files.extractfile(name).read())
+    return [str(folder)]
+
+
+def _fashion_store(folder: Path, limit: int) -> list[str]:
+    (images, labels), (test_images, test_labels) = fashion("train"), fashion("t10k")
+    arrays = Arrays(images[:limit], labels[:limit], test_images, test_labels)
+    write_store(folder, arrays, name="fashion", class_names=ClassNames(tuple(FASHION_CLASSES)), source="a benchmark")
+    return [str(folder)]
 
 
 def measured(words: list[str], method: str) -> dict[str, Any]:
     """Train once, in a process of its own, with nothing computed before."""
-    shutil.rmtree(cache_home() / "features", ignore_errors=True)
+    for kind in ("features", "squares", "files", "identities", "speed"):
+        shutil.rmtree(cache_home() / kind, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         options = list(METHODS[method])
-        if method == "auto":
-            options = ["--recipe", "auto", *options]
+        if method == "auto" and words[0] == "cifar10":
+            options = ["--budget", "5min"]  # the default of all other data
         if method == "probe":
             recipe = Path(scratch) / "probe.yaml"
             recipe.write_text(json.dumps(PROBE), encoding="utf-8")
@@ -154,10 +165,10 @@ def main() -> None:
     cells = result.get("cells", {})
     load_dataset("cifar10")
     with tempfile.TemporaryDirectory() as folder:
-        for data, words in data_sets(options.trashnet, Path(folder)):
-            for method in options.methods if data.startswith(options.only) else ():
-                if f"{data}/{method}" in cells and not options.again:
-                    continue
+        for data, write in data_sets(options.trashnet, Path(folder)).items():
+            due = [m for m in options.methods if options.again or f"{data}/{m}" not in cells]
+            words = write() if due and data.startswith(options.only) else []
+            for method in due if words else ():
                 cells[f"{data}/{method}"] = measured(words, method)
                 print(data, method, cells[f"{data}/{method}"], flush=True)
                 result |= {

@@ -151,6 +151,11 @@ def test_the_prediction_counts_every_part():
         predicted_seconds(base, PHOTOS, replace(CPU, forward=(1e-4,))),
     ]
     assert all(seconds < whole for seconds in less)
+    # Features of at most 2,000 training images, mirrored too, say what is unfamiliar.
+    more = predicted_seconds(base, replace(PHOTOS, train=2200), CPU) - predicted_seconds(
+        base, replace(PHOTOS, train=2100), CPU
+    )
+    assert predicted_seconds(base, replace(PHOTOS, train=1900), CPU) > whole + more
     assert predicted_seconds(base, PHOTOS, replace(CPU, read=0.01)) == pytest.approx(whole + 7)
 
 
@@ -217,6 +222,27 @@ def test_the_same_command_chooses_the_same_while_the_machine_is_about_as_fast(
     after, late = planned("after")
     assert (before == after) is same
     assert late > soon if same else True
+
+
+@pytest.mark.parametrize(
+    ("budget", "all_of_it", "whole"), [("3min", 0.02, False), ("1h", 0.02, True), ("1h", 4.0, False)]
+)
+def test_all_of_the_network_is_trained_only_where_a_part_has_all_it_needs(
+    sample_dir, tmp_path, own_home, monkeypatch, budget, all_of_it, whole
+):
+    def measured(recipe, *_, read):
+        train = 0.02 if recipe.finetune.freeze.depthwise else all_of_it
+        return Speed((128,), (train,), (0.005,), read)
+
+    monkeypatch.setattr("headstart.workflows.plan.measure_speed", measured)
+    monkeypatch.setattr("headstart.workflows.train.fit", stop)
+    monkeypatch.setattr("headstart.workflows.plan.VERY_FEW", 10)
+    small = {"weights": "none", "backbone": "test_efficientnet", "hardware.memory_format": "contiguous"}
+    with pytest.raises(TrainingError):
+        headstart.train(sample_dir, out=tmp_path / "run", overrides=small, budget=budget, progress=False, threads=1)
+    tune = Run(tmp_path / "run").recipe().finetune
+    assert tune.freeze.depthwise is not whole
+    assert tune.schedule[0].size == 160
 
 
 def stop(*_):

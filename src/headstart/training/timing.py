@@ -1,5 +1,6 @@
 """How fast this machine trains and predicts: a few real steps of the actual network, timed."""
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -119,7 +120,7 @@ def _training_seconds(recipe: Recipe, material: Material, arithmetic: Arithmetic
         working.step(batch).tolist()  # waits for the device
         return len(batch.labels)
 
-    return _mean(steps)
+    return _median(steps)
 
 
 def _forward_seconds(material: Material, arithmetic: Arithmetic, size: int) -> float:
@@ -134,12 +135,14 @@ def _forward_seconds(material: Material, arithmetic: Arithmetic, size: int) -> f
             module(images.contiguous(memory_format=arithmetic.torch_format)).float().sum().item()
         return len(labels)
 
-    return _mean(batch)
+    return _median(batch)
 
 
-def _mean(work: Callable[[], int], rounds: int = 2) -> float:
-    """Return the mean time of a few calls, in seconds per image; the first call pays for set-up and is not counted."""
+def _median(work: Callable[[], int], rounds: int = 5) -> float:
+    """Return the median time of a few calls, in seconds per image; the first pays for set-up and is not counted."""
     work()
-    started = time.perf_counter()
-    images = sum(work() for _ in range(rounds))
-    return (time.perf_counter() - started) / images
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        seconds.append(work() / (time.perf_counter() - started))
+    return 1 / statistics.median(seconds)

@@ -5,9 +5,10 @@ on a test split, and what they reach where ``benchmarks/measure_auto.py`` has me
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from headstart.evaluation.novelty import REFERENCE_IMAGES
 from headstart.recipe.schema import Recipe, parse_recipe
 from headstart.training.timing import Speed
 from headstart.wording import counted, duration, gigabytes, number
@@ -18,12 +19,12 @@ _SMALLEST_TUNED = 96
 MEASURED = (128,)
 """Image size in pixels at which speed is measured first; the time at others follows from the number of pixels."""
 _FEW = 4000
-"""Below this number of training images all of the network is trained, in smaller batches and stronger augmentation."""
+"""Below this number of training images batches are smaller and augmentation is stronger."""
 VERY_FEW = 600
 """Below this number of training images the first stages are never trained, and steps and augmentation are gentle."""
 _UNEVEN = 8
 """How many times the largest class must exceed the smallest for classes to be weighted."""
-_MARGIN = 0.9
+_MARGIN = 0.95
 """Share of the time that is planned for; the rest is for what a busy machine delays."""
 _OVERHEAD = 6.0
 """Seconds for writing the classifier, loading it again, figures and page."""
@@ -70,11 +71,13 @@ class Choice:
         tree: Recipe as nested dicts, without data and seed.
         reasons: What was chosen and why: a sentence by the key of the recipe that it is about.
         more_time: What would be better with more time, or that nothing would.
+        ample: Whether there is time for the largest images that pay and as many epochs as are enough.
     """
 
     tree: dict[str, Any]
     reasons: Mapping[str, str]
     more_time: str
+    ample: bool = False
 
     @property
     def size(self) -> int | None:
@@ -89,7 +92,7 @@ class Choice:
             return self
         reasons = {key: reason for key, reason in self.reasons.items() if key not in given}
         more_time = "" if "finetune.schedule" in given else self.more_time
-        return Choice(self.tree, reasons | {"": f"As asked: {', '.join(sorted(given))}."}, more_time)
+        return replace(self, reasons=reasons | {"": f"As asked: {', '.join(sorted(given))}."}, more_time=more_time)
 
 
 def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
@@ -139,6 +142,7 @@ def choose(
         "finetune.schedule": f"{_about_size(facts, chosen, largest)} {_about_epochs(facts, epochs, most)}",
         **_about_part(facts, whole),
     }
+    ample = chosen >= largest and epochs == most
     if chosen < largest:
         better = f"images of {largest} px instead of {chosen}"
     elif epochs < most:
@@ -147,7 +151,7 @@ def choose(
         better = "training all of the network"
     else:
         better = ""
-    return Choice(_tree(facts, speed, chosen, epochs, whole), reasons, _more_time(better))
+    return Choice(_tree(facts, speed, chosen, epochs, whole), reasons, _more_time(better), ample)
 
 
 def epoch_range(facts: Facts) -> tuple[int, int]:
@@ -171,6 +175,7 @@ def predicted_seconds(recipe: Recipe, facts: Facts, speed: Speed) -> float:
     seen = speed.forward_at(recipe.input_size)
     seconds = _OVERHEAD + facts.val * seen
     seconds += (facts.val + facts.test) * (flips * seen + speed.read)
+    seconds += min(facts.train, REFERENCE_IMAGES) * flips * seen
     if recipe.probe:
         images = facts.train * (1 + recipe.probe.flip)
         seconds += images * speed.forward_at(recipe.probe.size)
@@ -211,7 +216,8 @@ def _tree(facts: Facts, speed: Speed, size: int, epochs: int, whole: bool) -> di
     tree["finetune"] |= {"schedule": [{"epochs": epochs, "size": size}], "lr": float(f"{lr:.3g}")}
     return tree | {
         "probe": {"size": probe_size(facts, size), "l2": 0.01},
-        "evaluation": {"size": size + 16 if not whole else size, "flip": True},
+        # Networks halve an image five times: at sizes that are no multiple of 32 they did worse on validation.
+        "evaluation": {"size": -(-size // 32) * 32, "flip": True},
     }
 
 

@@ -24,8 +24,6 @@ from headstart.workflows.auto import (
     Facts,
     choose,
     completed,
-    epoch_range,
-    largest_size,
     predicted_seconds,
     structure,
     told,
@@ -69,18 +67,21 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
         assert asked.budget
         return _shared(session, steady(name, [asked.budget - (time.time() - session.started)]))[0]
 
-    left = time_left("left to plan")
     facts = look_at(*split_checked(asked, dataset, processes=processes.world), len(dataset.sealed_test))
     facts = replace(facts, processes=processes.world)
     say(f"Choosing for {facts.train:,} training images and {asked.budget:.0f} s: timing a few steps.")
-    measured = _measured(asked, facts, dataset, session, whole=facts.train >= VERY_FEW)
-    usual = _usual(steady, "whole" if measured.whole else "part", measured.speed, session)
-    if measured.whole and asked.finetune is not None and _least_does_not_fit(facts, usual, left):
-        measured = _measured(asked, facts, dataset, session, whole=False, arithmetic=measured.arithmetic)
-        usual = _usual(steady, "part", measured.speed, session)
+    measured = _measured(asked, facts, dataset, session)
+    usual = _usual(steady, measured.name, measured.speed, session)
     # The images themselves are read once the network is known to fit.
     left = time_left("left to choose") - (facts.train + facts.val) * usual.read
-    choice = choose(facts, usual, left, whole=measured.whole, tuned=asked.finetune is not None)
+    choice = choose(facts, usual, left, whole=False, tuned=asked.finetune is not None)
+    if choice.ample and facts.train >= VERY_FEW:
+        # Epochs of a part of the network are faster and bring more, as long as there are not enough of them.
+        fuller = _measured(asked, facts, dataset, session, arithmetic=measured.arithmetic)
+        speed = _usual(steady, fuller.name, fuller.speed, session)
+        left = time_left("left to choose for all") - (facts.train + facts.val) * usual.read
+        if (chosen := choose(facts, speed, left, whole=True)).size == choice.size:
+            measured, choice = fuller, chosen
     recipe = completed(asked, choice.tree | measured.hardware)
     material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled, processes=processes)
     # Steps as they will be taken: their time corrects the number of epochs, their memory is what is predicted.
@@ -88,7 +89,7 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     speed = _speed(recipe, material, measured.arithmetic, session, (size,), read=measured.speed.read)
     left = time_left("left to train")
     if choice.size:
-        usual = _usual(steady, f"{'whole' if measured.whole else 'part'} at {size} px", speed, session)
+        usual = _usual(steady, f"{measured.name} at {size} px", speed, session)
         again = choose(facts, usual, left, whole=measured.whole, size=size)
         if again.size:
             choice, recipe = again, completed(asked, again.tree | measured.hardware)
@@ -136,6 +137,11 @@ class _Measured:
     speed: Speed
 
     @property
+    def name(self) -> str:
+        """What the speed is remembered as."""
+        return "whole" if self.whole else "part"
+
+    @property
     def hardware(self) -> dict[str, Any]:
         """The arithmetic as a section of a recipe, so that the run computes as was timed."""
         precision, memory_format = self.arithmetic.precision, self.arithmetic.memory_format
@@ -148,23 +154,16 @@ def _measured(
     dataset: Dataset,
     session: Session,
     *,
-    whole: bool,
     arithmetic: Arithmetic | None = None,
 ) -> _Measured:
-    """Time a few steps of a network at a middling size, on a few of the images."""
+    """Time a few steps at a middling size, on a few images: of all of the network where its arithmetic is known."""
+    whole = arithmetic is not None
     recipe = completed(asked, structure(facts, whole=whole))
     material, read = sample_material(recipe, dataset, session.device, progress=session.terminal.enabled)
     if arithmetic is None:
         with session.processes.main_first():
             arithmetic = fastest_arithmetic(recipe, material, MEASURED[-1])
     return _Measured(whole, arithmetic, _speed(recipe, material, arithmetic, session, MEASURED, read=read))
-
-
-def _least_does_not_fit(facts: Facts, speed: Speed, seconds: float) -> bool:
-    """Return whether training all of the network leaves too few epochs at a middling size."""
-    least, _ = epoch_range(facts)
-    chosen = choose(facts, speed, seconds, whole=True, size=min(largest_size(facts), 128))
-    return chosen.size is None or chosen.tree["finetune"]["schedule"][0]["epochs"] < least
 
 
 def _speed(
