@@ -157,7 +157,7 @@ def _means(cells: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trashnet", type=Path, help="archive of class folders")
-    parser.add_argument("--only", default="", help="measure only data sets whose name begins so")
+    parser.add_argument("--only", default="", help="measure only this data set, or all splits of it")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--again", action="store_true", help="measure what was measured before, too")
     options = parser.parse_args()
@@ -167,7 +167,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for data, write in data_sets(options.trashnet, Path(folder)).items():
             due = [m for m in options.methods if options.again or f"{data}/{m}" not in cells]
-            words = write() if due and data.startswith(options.only) else []
+            asked = f"{data}-".startswith(f"{options.only}-" if options.only else "")
+            words = write() if due and asked else []
             for method in due if words else ():
                 cells[f"{data}/{method}"] = measured(words, method)
                 print(data, method, cells[f"{data}/{method}"], flush=True)
