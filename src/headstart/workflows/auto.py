@@ -24,7 +24,7 @@ VERY_FEW = 600
 """Below this number of training images the first stages are never trained, and steps and augmentation are gentle."""
 _UNEVEN = 8
 """How many times the largest class must exceed the smallest for classes to be weighted."""
-_MARGIN = 0.95
+_MARGIN = 0.85
 """Share of the time that is planned for; the rest is for what a busy machine delays."""
 _OVERHEAD = 6.0
 """Seconds for writing the classifier, loading it again, figures and page."""
