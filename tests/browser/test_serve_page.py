@@ -13,6 +13,7 @@ from headstart.terminal import Terminal
 from serving import COLOURS, ColourArtifact, image, serving
 
 pytestmark = pytest.mark.browser
+expect.set_options(timeout=15_000)
 
 AXE = Package("axe-core@4.10.3", 700_000)
 TRANSFER = """([files]) => { const data = new DataTransfer();
@@ -36,7 +37,7 @@ def visit(chromium, rig):
         context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(20_000)
         page.requested, page.problems = [], []
         page.on("request", lambda request: page.requested.append(request.url))
         page.on("console", lambda message: page.problems.append(message.text))
@@ -81,8 +82,8 @@ def test_doubts_are_told_in_words(visit):
     sent = [{"name": f"{name}.png", "mimeType": "image/png", "buffer": image(colour)} for name, colour in odd]
     page.locator("#choose").set_input_files(sent)
     grey = cards(page).filter(has_text="grey.png")
-    expect(grey.locator(".doubt")).to_have_text("Not sure: I can be relied on from 60.0%.")
-    expect(cards(page).filter(has_text="dark.png")).to_contain_text("Unlike what I was trained on")
+    expect(grey.locator(".doubt")).to_have_text("Not sure: predictions are reliable from 60.0%.")
+    expect(cards(page).filter(has_text="dark.png")).to_contain_text("Unlike what the model was trained on")
 
 
 def test_dropped_and_pasted_images(visit):
@@ -182,7 +183,7 @@ def test_everything_can_be_done_by_keyboard(visit):
     expect(page.locator("#choose")).to_be_focused()
     assert page.evaluate("getComputedStyle(document.querySelector('.button.main')).outlineStyle") == "solid"
     with page.expect_file_chooser() as waiting:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     waiting.value.set_files([*files("red", "green"), {"name": "x.txt", "mimeType": "text/plain", "buffer": b"x"}])
     expect(page.get_by_role("status")).to_have_text("3 of 3 images classified.")
     page.keyboard.press("Tab")

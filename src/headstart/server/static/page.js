@@ -87,7 +87,7 @@ function take(files, whence) {
   }
   trouble("");
   for (const file of taken) {
-    const row = { name: file.name || "pasted image", file, model: at("model").value || models[0]?.name, url: URL.createObjectURL(file) };
+    const row = { name: file.name || "pasted image", file, url: URL.createObjectURL(file) };
     row.card = element("li", { className: "card" });
     rows.push(row);
     queue.push(row);
@@ -109,11 +109,13 @@ function send() {
 }
 
 async function classify(row) {
+  await known;
+  row.model = at("model").value;
   try {
     const content = await row.file.arrayBuffer().catch(() => {
       throw new Refused("it can't be read; a folder can't be dropped, but the images in it can");
     });
-    const query = new URLSearchParams({ top: SHOWN, ...(row.model && { model: row.model }) });
+    const query = new URLSearchParams({ top: SHOWN, model: row.model });
     const headers = { "Content-Type": row.file.type.startsWith("image/") ? row.file.type : "application/octet-stream" };
     const body = await ask(`/predict?${query}`, { method: "POST", body: content, headers });
     const [found] = body.predictions;
@@ -143,7 +145,7 @@ function draw(row) {
     const { label, probability, unsure, unfamiliar, top } = row.found;
     parts.push(element("p", { className: "verdict" }, `${label} `, element("small", { textContent: percent(probability) })));
     if (unsure) doubt(unsureWords(row));
-    if (unfamiliar) doubt("Unlike what I was trained on: it may be none of my classes.");
+    if (unfamiliar) doubt("Unlike what the model was trained on: it may be none of its classes.");
     parts.push(element("ol", { className: "bars" }, ...top.map(bar)));
   } else {
     parts.push(element("p", { className: "verdict soft", textContent: "Waiting" }));
@@ -153,7 +155,7 @@ function draw(row) {
 
 function unsureWords(row) {
   const sure = models.find((model) => model.name === row.model)?.sure_from;
-  return sure ? `Not sure: I can be relied on from ${percent(sure)}.` : "Not sure: no probability of mine is high enough to be relied on.";
+  return sure ? `Not sure: predictions are reliable from ${percent(sure)}.` : "Not sure: no probability was found from which predictions are reliable.";
 }
 
 function bar([name, probability]) {
@@ -286,4 +288,5 @@ async function begin() {
   describe();
 }
 
-begin().catch((error) => trouble(String(error.message ?? error)));
+// Resolves once the models are known, without which no image can be sent.
+const known = begin().catch((error) => trouble(String(error.message ?? error)));
