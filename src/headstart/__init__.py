@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.inference.predictor import load as load
     from headstart.studies.api import study as study
     from headstart.workflows.elsewhere import evaluate_on as evaluate_on
+    from headstart.workflows.export import export as export
     from headstart.workflows.push import push as push
 
     __version__: str
@@ -34,6 +35,7 @@ _HOMES = {
     "evaluate": ("headstart.api", "evaluate"),
     "evaluate_on": ("headstart.workflows.elsewhere", "evaluate_on"),
     "explore": ("headstart.api", "explore"),
+    "export": ("headstart.workflows.export", "export"),
     "load": ("headstart.inference.predictor", "load"),
     "push": ("headstart.workflows.push", "push"),
     "resume": ("headstart.api", "resume"),
@@ -51,6 +53,7 @@ __all__ = [
     "evaluate",
     "evaluate_on",
     "explore",
+    "export",
     "load",
     "push",
     "resume",

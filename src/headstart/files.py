@@ -21,7 +21,7 @@ DAY = 86_400.0
 """Seconds after which a temporary file belongs to no process that still writes it."""
 _LONGEST_NAME = 255
 """Bytes that a file name may have on the file systems in use."""
-_TEMPORARY = re.compile(r"\..+-[0-9a-f]{8}")
+_TEMPORARY = re.compile(r"\.(.+)-[0-9a-f]{8}(\.old)?")
 _DEEPEST = 100
 """Levels of JSON; none of headstart's own files has ten."""
 _NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")
@@ -145,13 +145,33 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep_leftovers(folder: Path, *, older_than: float = DAY) -> list[Path]:
+def put_folder(new: Path, place: Path) -> None:
+    """Move a folder to ``place``; a folder that is there already is kept until the new one is in its place.
+
+    Raises:
+        OSError: It can't be moved; ``place`` is then as it was.
+    """
+    old = new.with_name(f"{new.name.removesuffix('.tmp')}.old")
+    if place.exists():
+        place.rename(old)
+    try:
+        new.rename(place)
+    except OSError:
+        if old.exists():
+            old.rename(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    sync_folder(place.parent)
+
+
+def sweep_leftovers(folder: Path, *, older_than: float = DAY, of: str | None = None) -> list[Path]:
     """Remove what ``write_atomically`` and ``scratch_folder`` left in a folder when their process was killed.
 
     Args:
         folder: It need not exist.
         older_than: Seconds since the last change. A caller that holds the lock of everything that is written to the
             folder may give 0.
+        of: Name of the file or folder whose leftovers are meant; those of all when None.
 
     Returns:
         What was removed.
@@ -161,7 +181,8 @@ def sweep_leftovers(folder: Path, *, older_than: float = DAY) -> list[Path]:
     for path in folder.glob(".*"):
         # Another process may sweep at the same time, and a file that can't be removed does no harm.
         with suppress(OSError):
-            if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime <= newest:
+            found = _TEMPORARY.fullmatch(path.name)
+            if found and of in (None, found[1]) and path.lstat().st_mtime <= newest:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 removed.append(path)
     return removed

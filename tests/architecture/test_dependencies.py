@@ -71,6 +71,7 @@ def test_every_import_is_a_declared_dependency(declared):
 def test_every_declared_dependency_is_used(declared):
     always, extras = declared
     used = set().union(*(distributions(module) for module in imported_modules()))
+    used.add("onnxscript")  # torch imports it to export
     # Packages that hold only weights are found by name.
     used |= {name for name in always.union(*extras.values()) if name.endswith("-pytorch-model")}
     assert always.union(*extras.values()) - used == set()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_run import measured_run
 
+from headstart.cli import main
 from headstart.contracts import ClassNames, Predictions
 from headstart.data.arrays import image_hashes
 from headstart.data.dataset import SealedTest
@@ -112,3 +114,20 @@ HISTORY = (
     "3,0.4123,0.8701,0.2211,0.929,0.00006,160,60.2,149.5",
     "4,0.3902,0.8775,0.2239,0.928,0.00001,160,60.5,148.8",
 )
+
+
+@pytest.fixture(scope="session")
+def measured(sample, sample_dir, tmp_path_factory):
+    """A run on the bundled sample; tests leave it as it is, but for openings of the test split."""
+    return measured_run(tmp_path_factory.mktemp("runs") / "tiny", sample, sample_dir)
+
+
+@pytest.fixture(scope="session")
+def exported(measured, tmp_path_factory):
+    """Its export; tests work on copies."""
+    folder = tmp_path_factory.mktemp("exports") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
+        assert main(["export", str(measured.path), "--out", str(folder), "--quiet"]) == 0
+    return folder

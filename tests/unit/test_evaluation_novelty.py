@@ -50,6 +50,11 @@ def test_the_length_of_the_features_does_not_count(fitted):
     np.testing.assert_allclose(scores(fitted, features), scores(fitted, features * 7), rtol=1e-3, atol=1e-4)
 
 
+def test_the_score_in_numpy_is_that_in_torch(fitted):
+    features = np.concatenate([clusters(200, seed=4)[0], np.eye(WIDTH, dtype=np.float32) * 3])
+    np.testing.assert_allclose(fitted.arrays().score(features), scores(fitted, features), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("n", "classes"), [(2, 2), (4, 2), (6, 3)])
 def test_few_images_and_copies_give_a_finite_score(n, classes):
     features, labels = clusters(n, classes)

@@ -39,7 +39,7 @@ class Abstention:
 
 _CROP_MODES: dict[Fit, str] = {"crop": "center", "pad": "border", "stretch": "squash"}
 """What timm calls each way to fit an image to a square."""
-_LARGEST_CONFIG = 64 * 2**20
+LARGEST_CONFIG = 64 * 2**20
 """Bytes that the file of a classifier with very many classes stays far below."""
 _MOST_PROBLEMS = 4
 """How many wrong keys a message tells."""
@@ -231,7 +231,7 @@ def _check_there(folder: Path) -> None:
                 f"{folder} holds no saved classifier: {name} is missing. Give the folder `model` that a "
                 "finished `headstart train` leaves in its output folder."
             )
-        if name == CONFIG_FILE and size > _LARGEST_CONFIG:
+        if name == CONFIG_FILE and size > LARGEST_CONFIG:
             raise BundleError(
                 f"{path} has {size / 1e6:,.0f} MB, which no classifier needs. Restore the file, or train again."
             )

@@ -30,7 +30,7 @@ from headstart.bundle.config import (
 from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
 from headstart.bundle.schema import cut
 from headstart.errors import BundleError, RunError, WeightsError
-from headstart.files import sweep_leftovers, sync_folder, write_atomically
+from headstart.files import put_folder, sweep_leftovers, sync_folder, write_atomically
 from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.models.heads import classifier_outline, empty_classifier, fill
 
@@ -70,7 +70,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         # safetensors makes its file private to the user.
         shutil.copymode(beside / CONFIG_FILE, beside / WEIGHTS_FILE)
         sync_folder(beside)
-        _rename_folder(beside, folder)
+        put_folder(beside, folder)
+        _sweep_beside(folder)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} can't be written: {error}. Nothing there was changed.") from error
     finally:
@@ -217,22 +218,6 @@ def _json(config: Mapping[str, Any]) -> str:
 
 def _replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / CONFIG_FILE).is_file() or not any(folder.iterdir()))
-
-
-def _rename_folder(new: Path, place: Path) -> None:
-    """Move ``new`` to ``place``; a folder that is there already is kept until the new one is in its place."""
-    old = new.with_suffix(".old")
-    if place.exists():
-        place.rename(old)
-    try:
-        new.rename(place)
-    except OSError:
-        if old.exists():
-            old.rename(place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-    sync_folder(place.parent)
-    _sweep_beside(place)
 
 
 def _sweep_beside(place: Path) -> None:

@@ -20,6 +20,7 @@ from headstart.cli.cache import cache
 from headstart.cli.compare import compare
 from headstart.cli.evaluate import evaluate
 from headstart.cli.explore import explore
+from headstart.cli.export import export
 from headstart.cli.predict import predict
 from headstart.cli.push import push
 from headstart.cli.serve import serve
@@ -37,6 +38,7 @@ _EXAMPLES: dict[Callable[..., Answer], str] = {
     predict: "headstart predict runs/quickstart/model photos/ cat.jpg --json",
     serve: "headstart serve runs/quickstart --port 8000",
     push: "headstart push runs/quickstart me/cifar10-classifier",
+    export: "headstart export runs/quickstart --out exports/quickstart",
     backbones: "headstart backbones 'resnet50*'",
     cache: "headstart cache --clear squares",
 }

@@ -69,6 +69,20 @@ def _matrix(side: int, size: int, crop_pct: float, interpolation: Interpolation,
         return _weights(start, length, side, size, interpolation).unsqueeze(1).to(device)
 
 
+def resize_matrix(whole: Tensor, side: int, size: int, crop_pct: float, interpolation: Interpolation) -> Tensor:
+    """Return what ``centre`` multiplies with, shape (1, 1, size, side), for a side that is known only to a graph.
+
+    Args:
+        whole: The side as a tensor, float32, shape (1,).
+        side: The same as a number, which may be a symbol.
+        size: As for ``centre``, like the rest.
+        crop_pct: Share of the side that is kept.
+        interpolation: Kernel.
+    """
+    extent = whole * crop_pct
+    return _weights((whole - extent) / 2, extent, side, size, interpolation).unsqueeze(1)
+
+
 @lru_cache(maxsize=64)
 def _column(values: RGB, device: torch.device) -> Tensor:
     """Return one value for each channel, shape (1, 3, 1, 1)."""

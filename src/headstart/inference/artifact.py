@@ -1,6 +1,7 @@
 """What a Predictor computes with: a trained classifier in a form that is ready to run."""
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,14 @@ class Outputs(NamedTuple):
         logits: Outputs before temperature and softmax, float32, shape (n, classes).
         novelty: How unlike the training images each one is, float32, shape (n,); None where that was not measured.
         features: What the head sees, float32, shape (n, features); None where it was not asked for.
+        probabilities: Calibrated probabilities, float32, shape (n, classes), where the artifact itself computes them;
+            None where they are still to be computed from the logits.
     """
 
     logits: NDArray[np.float32]
     novelty: NDArray[np.float32] | None = None
     features: NDArray[np.float32] | None = None
+    probabilities: NDArray[np.float32] | None = None
 
 
 class Artifact(Protocol):
@@ -66,3 +70,17 @@ class Artifact(Protocol):
     def set_novelty(self, novelty: "Novelty | None") -> None:
         """Score the novelty of images from now on as given, or not at all; before the artifact is shared."""
         ...
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """Return the outputs of several passes as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return mapped([part for part in parts if len(part.logits)] or parts[:1], np.concatenate)
+
+
+def mapped(parts: Sequence[Outputs], make: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> Outputs:
+    """Return outputs of which each column is made from that column of all parts."""
+    logits, *others = (None if column[0] is None else make(list(column)) for column in zip(*parts, strict=True))
+    assert logits is not None
+    return Outputs(logits, *others)

@@ -7,18 +7,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.bundle.config import CONFIG_FILE
+from headstart.bundle.exported import is_export
 from headstart.contracts import ClassNames, Predictions, UInt8Images
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import Squares
 from headstart.errors import BundleError, InputError
-from headstart.inference.artifact import Artifact, Outputs
+from headstart.inference.artifact import Artifact, Outputs, joined, mapped
 from headstart.inference.images import ImageLike, name_of, square_of, unreadable, wrong_kind
 from headstart.inference.place import located
 from headstart.inference.workers import Workers
@@ -125,7 +126,7 @@ class Predictor:
             square = square_of(images, self.preprocess)
             if isinstance(square, str):
                 raise unreadable(images, square)
-            outputs = self._pass([square])
+            outputs = self.outputs_of([square])
         elif isinstance(images, Iterable):
             parts = []
             for batch in self._batches(images, batch_size):
@@ -136,7 +137,7 @@ class Predictor:
                 parts.append(batch.outputs)
             if not names:
                 raise InputError("There is no image to classify. Give at least one path, Pillow image or uint8 array.")
-            outputs = _joined(parts)
+            outputs = joined(parts)
         else:
             raise InputError(f"{wrong_kind(images)}.")
         predictions, finite = self._judged(outputs)
@@ -166,7 +167,7 @@ class Predictor:
 
     def classify(self, squares: Sequence[UInt8Images]) -> list[FilePrediction | str]:
         """Classify squares in one pass, each as ``preprocess.square`` returns it; a str says why there is none."""
-        return list(self._ranked(self._pass(squares)))
+        return list(self._ranked(self.outputs_of(squares)))
 
     def logits(
         self, images: UInt8Images | Squares, *, batch_size: int | None = None, progress: Progress | None = None
@@ -208,12 +209,12 @@ class Predictor:
             if isinstance(images, Squares):
                 numbers, places = images.stack[start:stop], images.place[start:stop]
                 squares = [images.stacks[n][p] for n, p in zip(numbers.tolist(), places.tolist(), strict=True)]
-                parts.append(self._pass(squares, features=features))
+                parts.append(self.outputs_of(squares, features=features))
             else:
                 parts.append(self.artifact.outputs(self.preprocess.squares(images[start:stop]), features=features))
             if progress is not None:
                 progress(stop, len(images))
-        return _joined(parts)
+        return joined(parts)
 
     def _batches(self, images: Iterable[_I], batch_size: int) -> Iterator[_Batch[_I]]:
         """Yield batches of images with the outputs of those that can be read.
@@ -240,7 +241,7 @@ class Predictor:
                 following = begin()
                 readable = [square for square in squares if not isinstance(square, str)]
                 reasons = [square if isinstance(square, str) else None for square in squares]
-                yield _Batch(batch, reasons, self._pass(readable))
+                yield _Batch(batch, reasons, self.outputs_of(readable))
                 batch = following
         finally:
             for future in futures:
@@ -249,8 +250,8 @@ class Predictor:
     def _squares(self, images: Sequence[object]) -> list[UInt8Images | str]:
         return [square_of(image, self.preprocess) for image in images]
 
-    def _pass(self, squares: Sequence[UInt8Images], *, features: bool = False) -> Outputs:
-        """Return the outputs for squares of any sizes, in order."""
+    def outputs_of(self, squares: Sequence[UInt8Images], *, features: bool = False) -> Outputs:
+        """Return the outputs for squares of any sizes, as ``preprocess.square`` returns them, in order."""
         by_side: dict[int, list[int]] = defaultdict(list)
         for place, square in enumerate(squares):
             by_side[len(square)].append(place)
@@ -258,10 +259,10 @@ class Predictor:
             return Outputs(np.empty((0, len(self.class_names)), np.float32))
         places = list(by_side.values())
         stacks = (np.stack([squares[place] for place in alike]) for alike in places)
-        joined = _joined([self.artifact.outputs(stack, features=features) for stack in stacks])
+        whole = joined([self.artifact.outputs(stack, features=features) for stack in stacks])
         if len(places) == 1:
-            return joined
-        return _mapped([joined], lambda column: column[0][np.argsort([place for alike in places for place in alike])])
+            return whole
+        return mapped([whole], lambda column: column[0][np.argsort([place for alike in places for place in alike])])
 
     def _ranked(self, outputs: Outputs) -> Iterator[FilePrediction | str]:
         predictions, finite = self._judged(outputs)
@@ -273,12 +274,18 @@ class Predictor:
             doubts = unsure[place], novelty[place], unfamiliar[place]
             yield FilePrediction(*top[0], tuple(top), *doubts) if finite[place] else _NOT_FINITE
 
+    def judged(self, outputs: Outputs) -> Predictions:
+        """Return the calibrated predictions that outputs stand for, with their doubts."""
+        return self._judged(outputs)[0]
+
     def _judged(self, outputs: Outputs) -> tuple[Predictions, NDArray[np.bool_]]:
         """Return calibrated predictions with their doubts, and which of them are finite, shape (n,)."""
-        with np.errstate(all="ignore"):
-            scaled = outputs.logits.astype(np.float64) / self.artifact.temperature
-            exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-            probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+        probabilities = outputs.probabilities
+        if probabilities is None:
+            with np.errstate(all="ignore"):
+                scaled = outputs.logits.astype(np.float64) / self.artifact.temperature
+                exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+                probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
         abstention, limit = self.artifact.abstention, self.artifact.novelty_threshold
         unsure = unfamiliar = None
         if abstention is not None:
@@ -288,7 +295,7 @@ class Predictor:
         if limit is not None and outputs.novelty is not None:
             unfamiliar = outputs.novelty > limit
         predictions = Predictions(probabilities, self.class_names, unsure, outputs.novelty, unfamiliar)
-        return predictions, np.isfinite(probabilities).all(axis=1)
+        return predictions, np.asarray(np.isfinite(probabilities).all(axis=1), np.bool_)
 
     def _batch_size(self, wanted: int | None) -> int:
         if wanted is not None and wanted < 1:
@@ -296,28 +303,12 @@ class Predictor:
         return wanted or self.artifact.batch_size
 
 
-def _joined(parts: Sequence[Outputs]) -> Outputs:
-    """Return the outputs of several passes as one."""
-    if len(parts) == 1:
-        return parts[0]
-    return _mapped([part for part in parts if len(part.logits)] or parts[:1], np.concatenate)
-
-
-def _mapped(parts: Sequence[Outputs], make: Callable[[list[NDArray[Any]]], NDArray[Any]]) -> Outputs:
-    """Return outputs of which each column is made from that column of all parts."""
-    logits, novelty, features = (
-        None if column[0] is None else make(list(column)) for column in zip(*parts, strict=True)
-    )
-    assert logits is not None
-    return Outputs(logits, novelty, features)
-
-
 def load(path: str | os.PathLike[str], *, device: str | None = None, threads: int | None = None) -> Predictor:
     """Load a saved classifier.
 
     Args:
-        path: The folder ``OUT/model``, or ``OUT`` itself; or ``hf://owner/name`` or ``hf://owner/name@revision``, a
-            classifier on the Hugging Face Hub.
+        path: The folder ``OUT/model``, or ``OUT`` itself; a folder that ``headstart export`` wrote, which needs no
+            PyTorch; or ``hf://owner/name`` or ``hf://owner/name@revision``, a classifier on the Hugging Face Hub.
         device: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; the best one here when None.
         threads: CPU threads for PyTorch, and threads that decode; all cores when None. PyTorch has one such number for
             the whole process: it holds for everything that this thread computes with PyTorch from now on, and for all
@@ -337,10 +328,14 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, threads: in
             what = "is a file, not a folder" if folder.exists() else "does not exist"
             raise BundleError(f"{folder} {what}. Give the folder `model` that `headstart train` leaves in its output.")
         inner = folder / "model"
-        if not (folder / CONFIG_FILE).is_file() and inner.is_dir():
+        if not (folder / CONFIG_FILE).is_file() and not is_export(folder) and inner.is_dir():
             folder = inner
     except OSError as error:  # no permission, a name that is too long, ...
         raise BundleError(f"{folder} can't be read: {error.strerror or error}.") from None
+    if is_export(folder):
+        from headstart.inference.onnx_artifact import OnnxArtifact
+
+        return Predictor(OnnxArtifact(folder, device=device, threads=threads))
     # Torch takes longer to load than an exported classifier takes to answer.
     from headstart.bundle.folder import load_bundle
     from headstart.inference.torch_artifact import TorchArtifact

@@ -1,0 +1,199 @@
+"""What ``config.json`` of an exported classifier says, checked key by key when it is read; nothing here needs torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headstart.bundle.config import CONFIG_FILE, LARGEST_CONFIG, Abstention
+from headstart.bundle.schema import LARGEST_SIZE, AbstentionBlock, Count, Plain, Three, cut
+from headstart.contracts import ClassNames, Fit, Interpolation
+from headstart.data.preprocess import Preprocess
+from headstart.errors import BundleError, DataError
+from headstart.files import parse_json, read_bounded
+
+MODEL_FILE = "model.onnx"
+LARGEST_MODEL = 2**31
+"""Bytes of a graph; with more, weights would have to lie in files of their own."""
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+_MOST_PROBLEMS = 4
+
+Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+
+
+class ImageRule(BaseModel):
+    """Block ``image``: how an image becomes a square, and what the graph makes of that.
+
+    Attributes:
+        size: Side of the network's input, in pixels; the graph resizes squares to it.
+        side: Largest side of a square, in pixels; larger images are reduced before.
+        fit: How an image that is not square becomes one.
+        interpolation: Kernel of every resize.
+        crop_pct: Share of the square's side that the network sees, from the centre.
+        mean: Mean per channel (RGB) in [0, 1]; the graph subtracts it, and borders of padded images have it.
+        std: Standard deviation per channel; the graph divides by it.
+    """
+
+    model_config = _STRICT
+
+    size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
+    side: Annotated[int, Field(ge=1, le=100 * LARGEST_SIZE)]
+    fit: Fit
+    interpolation: Interpolation
+    crop_pct: Annotated[float, Field(gt=0, le=1)]
+    mean: Three
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+
+
+class ExportConfig(BaseModel):
+    """The whole of ``config.json`` of an exported classifier.
+
+    Attributes:
+        headstart_export: Format of this file.
+        version: Version of headstart that wrote it.
+        precision: Type of number that most of the graph computes with.
+        opset: Version of the ONNX operators.
+        label_names: Names of the classes, in the order of the outputs.
+        image: How images are prepared.
+        temperature: Number that divides the outputs before the softmax, in the graph.
+        flip: Whether the graph averages the outputs for an image and its mirror image.
+        abstention: From which probability a prediction is sure; None where that was not measured.
+        novelty: Whether ``novelty.safetensors`` holds a score, computed from the output ``features``.
+        architecture: Name of the network.
+        backbone: Name of the pretrained backbone.
+        dataset: Data set that the classifier was trained on.
+        licences: Licences of the weights and of the images, where they are known.
+        manifest_sha256: SHA-256 of the split manifest of the run; empty where there was none.
+        bundle_sha256: SHA-256 of ``model.safetensors`` and ``config.json`` of the bundle, by their names.
+        files: SHA-256 of each file that decides a prediction, by its name.
+    """
+
+    model_config = _STRICT
+
+    headstart_export: Literal[1] = 1
+    version: str
+    precision: Literal["fp32", "int8"]
+    opset: Count
+    label_names: list[str]
+    image: ImageRule
+    temperature: Annotated[float, Field(gt=0)]
+    flip: bool
+    abstention: AbstentionBlock | None
+    novelty: bool
+    architecture: str
+    backbone: str
+    dataset: str
+    licences: Plain
+    manifest_sha256: Sha256
+    bundle_sha256: dict[str, Sha256]
+    files: dict[str, Sha256]
+
+    @property
+    def class_names(self) -> ClassNames:
+        """Names of the classes, in the order of the outputs."""
+        return ClassNames(tuple(self.label_names))
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How images are prepared."""
+        image = self.image
+        (red, green, blue), (red_std, green_std, blue_std) = image.mean, image.std
+        return Preprocess(
+            image.size,
+            (red, green, blue),
+            (red_std, green_std, blue_std),
+            interpolation=image.interpolation,
+            crop_pct=image.crop_pct,
+            fit=image.fit,
+        )
+
+    @property
+    def sure_from(self) -> Abstention | None:
+        """From which probability a prediction is sure."""
+        given = self.abstention
+        return None if given is None else Abstention(given.target, given.threshold)
+
+
+def is_export(folder: Path) -> bool:
+    """Return whether a folder holds an exported classifier, damaged or not."""
+    if (folder / MODEL_FILE).is_file():
+        return True
+    with suppress(OSError, ValueError):
+        content = parse_json(read_bounded(folder / CONFIG_FILE, at_most=LARGEST_CONFIG))
+        return isinstance(content, dict) and "headstart_export" in content
+    return False
+
+
+def read_export(folder: Path) -> ExportConfig:
+    """Return ``config.json`` of an exported classifier.
+
+    Raises:
+        BundleError: It is missing or damaged, of another format, or holds a key or value that this version does not
+            know.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        content = parse_json(read_bounded(path, at_most=LARGEST_CONFIG))
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}. {_AGAIN}") from None
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged: {cut(str(error))}. {_AGAIN}") from None
+    if not isinstance(content, dict) or content.get("headstart_export") != 1:
+        raise BundleError(
+            f"{path} does not describe an export that this version can read: headstart_export must be 1. {_AGAIN}"
+        )
+    try:
+        config = ExportConfig.model_validate(content)
+        names = config.class_names
+    except (ValidationError, DataError) as error:
+        raise BundleError(f"{path}: {_told(error)} {_AGAIN}") from None
+    expected = config.preprocess.side
+    if config.image.side != expected:
+        raise BundleError(f"{path}: image.side is {config.image.side}, but size and crop_pct make {expected}. {_AGAIN}")
+    assert len(names) > 1
+    return config
+
+
+def checked_content(folder: Path, name: str, config: ExportConfig) -> bytes:
+    """Return the content of a file of an export, which has the SHA-256 that ``config.json`` names.
+
+    Raises:
+        BundleError: It is missing, can't be read, or is another one.
+    """
+    path = folder / name
+    try:
+        content = read_bounded(path, at_most=LARGEST_MODEL)
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing, although {CONFIG_FILE} names it. {_AGAIN}") from None
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}. {_AGAIN}") from None
+    except MemoryError:
+        raise BundleError(f"{path} can't be read: it does not fit into memory.") from None
+    found, wanted = hashlib.sha256(content).hexdigest(), config.files.get(name)
+    if found != wanted:
+        raise BundleError(
+            f"{path} is not the file that {CONFIG_FILE} describes: its SHA-256 begins with {found[:12]}, that of the "
+            f"export with {(wanted or 'nothing')[:12]}. {_AGAIN}"
+        )
+    return content
+
+
+def graph_metadata(config: ExportConfig) -> Mapping[str, str]:
+    """Return what the graph itself says of the classifier, for other runtimes: each value is JSON."""
+    content = config.model_dump(exclude={"files"})
+    return {f"headstart.{key}": json.dumps(value, ensure_ascii=False) for key, value in content.items()}
+
+
+_AGAIN = "Restore the folder, or export the classifier again."
+
+
+def _told(error: ValidationError | DataError) -> str:
+    if isinstance(error, DataError):
+        return f"label_names: {error}"
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [f"{cut('.'.join(map(str, problem['loc'])))}: {problem['msg']}." for problem in problems[:_MOST_PROBLEMS]]
+    return " ".join(told) + (f" And {len(problems) - _MOST_PROBLEMS} more." * (len(problems) > _MOST_PROBLEMS))

@@ -1,0 +1,58 @@
+"""``headstart export``: parsing, and one call."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet, Threads
+from headstart.wording import number, percent, percent_range, points_range, signed_points, significant
+
+
+def export(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or a model folder alone.")],
+    out: Annotated[Path, typer.Option(help="Folder for the export; an earlier export there is replaced.")],
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> Answer:
+    """Export a classifier to ONNX, with a certificate that the file answers like the classifier that was measured.
+
+    The exported file itself is run on the whole sealed test set, and the run's log records that. If it answers
+    differently, nothing is written. A model folder without its run is exported without test figures.
+    """
+    from headstart.workflows.export import export as make
+
+    made = make(model, out=out, data_dir=data_dir, threads=threads, command=context.obj, progress=not quiet)
+    return Answer(made.to_dict(), _text(made.certificate, out))
+
+
+def _text(it: dict[str, Any], out: Path) -> str:
+    lines = []
+    if it["test"] is None:
+        lines.append("Not measured on a test set: the run of this model is not there, so there are no figures.")
+    else:
+        test, found, change = it["test"], it["test"]["agreement"], it["test"]["accuracy_change"]
+        accuracy = percent(test["export"]["accuracy"])
+        lines += [
+            f"Accuracy    {accuracy} on the test set (95% interval {percent_range(test['export']['accuracy_ci95'])})",
+            f"Agreement   {number(found['changed'])} of {number(test['n'])} predictions differ from the original; "
+            f"probabilities by at most {significant(found['largest_difference'])}",
+        ]
+        if it["verdict"] != "identical":
+            interval = points_range([change["low"], change["high"]])
+            lines.append(f"Change      {signed_points(change['value'])} points (95% interval {interval})")
+    for row in it["speed"]:
+        pair = f"{number(row['export'])} images/s, original {number(row['original'])}"
+        lines.append(f"Batch {row['batch']:<6}{pair}")
+    sizes = it["bytes"]
+    lines += [
+        f"Size        {sizes['export'] / 1e6:.1f} MB, original {sizes['original'] / 1e6:.1f} MB",
+        f"Export      {out}",
+        f"Certificate {out / 'certificate.html'}",
+        f"Next        headstart predict {out} IMAGE...",
+    ]
+    return "\n".join(lines)

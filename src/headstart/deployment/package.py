@@ -1,0 +1,75 @@
+"""The folder of an exported classifier: the graph, what it means, and the novelty score."""
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE, Bundle
+from headstart.bundle.exported import MODEL_FILE, ExportConfig, ImageRule, graph_metadata
+from headstart.bundle.novelty import write_novelty
+from headstart.bundle.novelty_file import NOVELTY_FILE
+from headstart.bundle.schema import AbstentionBlock
+from headstart.deployment.graph import OPSET
+from headstart.files import write_atomically, write_json
+
+
+def write_package(
+    folder: Path, bundle: Bundle, bundle_folder: Path, model: onnx.ModelProto, precision: Literal["fp32", "int8"]
+) -> ExportConfig:
+    """Write graph, configuration and novelty score into a folder, and return the configuration.
+
+    Args:
+        folder: Exists.
+        bundle: What was exported.
+        bundle_folder: Where it lies.
+        model: Its graph; gets the configuration as metadata.
+        precision: Type of number that most of the graph computes with.
+
+    Raises:
+        WriteError: A file can't be written.
+    """
+    rule, doubt = bundle.preprocess, bundle.abstention
+    licences = {"weights": bundle.weights.get("license"), "images": bundle.data.get("licence")}
+    facts = ExportConfig(
+        version=version("headstart"),
+        precision=precision,
+        opset=OPSET,
+        label_names=list(bundle.class_names),
+        image=ImageRule(
+            size=rule.size,
+            side=rule.side,
+            fit=rule.fit,
+            interpolation=rule.interpolation,
+            crop_pct=float(rule.crop_pct),
+            mean=list(map(float, rule.mean)),
+            std=list(map(float, rule.std)),
+        ),
+        temperature=float(bundle.temperature),
+        flip=bundle.flip,
+        abstention=doubt and AbstentionBlock(target=doubt.target, threshold=doubt.threshold),
+        novelty=bundle.novelty is not None,
+        architecture=bundle.architecture,
+        backbone=bundle.backbone,
+        dataset=bundle.dataset,
+        licences={what: licence for what, licence in licences.items() if licence},
+        manifest_sha256=bundle.manifest_sha256,
+        bundle_sha256={name: sha256(bundle_folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE)},
+        files={},
+    )
+    onnx.helper.set_model_props(model, dict(graph_metadata(facts)))
+    write_atomically(folder / MODEL_FILE, model.SerializeToString(deterministic=True))
+    names = [MODEL_FILE]
+    if bundle.novelty:
+        write_novelty(folder, bundle.novelty)
+        names.append(NOVELTY_FILE)
+    config = facts.model_copy(update={"files": {name: sha256(folder / name) for name in names}})
+    write_json(folder / CONFIG_FILE, config.model_dump())
+    return config
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

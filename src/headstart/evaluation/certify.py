@@ -1,0 +1,187 @@
+"""An exported classifier on the whole test split, held against the one that it was made from, image by image."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from headstart.contracts import UInt8Image
+from headstart.data.dataset import Dataset
+from headstart.data.subset import Subset
+from headstart.errors import HeadstartError
+from headstart.evaluation.comparison import Change, compare_predictions
+from headstart.evaluation.evaluate import checked_manifest, log_test_opening
+from headstart.inference.artifact import Outputs, joined
+from headstart.inference.predictor import Predictor, Progress
+from headstart.runs.run import Run
+from headstart.tasks.single_label import SINGLE_LABEL
+
+TOLERANCE = 1e-4
+"""Difference of a probability that computing in another order explains, where both compute in float32."""
+_TOGETHER = 64
+"""Images that are decoded at a time."""
+_SECONDS = 0.4
+"""Time that one timing takes at least."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two forms of one classifier.
+
+    Attributes:
+        original: The bundle, on PyTorch.
+        exported: The file that was made from it.
+    """
+
+    original: Predictor
+    exported: Predictor
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two forms of a classifier agree on the same images.
+
+    Attributes:
+        n: Images.
+        largest_difference: Largest difference of a probability.
+        mean_difference: Mean over images of the largest difference of each.
+        largest_logit_difference: Largest difference of an output before temperature and softmax.
+        changed: Images whose most probable class is another one.
+        ties: Those of them whose two classes the original has within the tolerance of each other.
+        unsure_changed: Images whose flag ``unsure`` is another one.
+        unfamiliar_changed: Images whose flag ``unfamiliar`` is another one; None without a novelty score.
+    """
+
+    n: int
+    largest_difference: float
+    mean_difference: float
+    largest_logit_difference: float
+    changed: int
+    ties: int
+    unsure_changed: int
+    unfamiliar_changed: int | None
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the two differ by no more than computing in another order explains."""
+        return self.changed == self.ties and self.largest_difference <= TOLERANCE
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An exported classifier on the test split.
+
+    Attributes:
+        agreement: How far it agrees with the original.
+        accuracy_change: Exported minus original, with its 95% interval, in shares of 1.
+        figures: The block ``test`` of the certificate.
+    """
+
+    agreement: Agreement
+    accuracy_change: Change
+    figures: dict[str, Any]
+
+
+def agreement(original: tuple[Outputs, Predictor], exported: tuple[Outputs, Predictor]) -> Agreement:
+    """Return how far the outputs of two predictors for the same images agree."""
+    first, second = (predictor.judged(outputs) for outputs, predictor in (original, exported))
+    p, q = first.probabilities, second.probabilities
+    worst = np.abs(p - q).max(axis=1)
+    changed = np.flatnonzero(first.indices != second.indices)
+    margin = p[changed, first.indices[changed]] - p[changed, second.indices[changed]]
+    unfamiliar = None
+    if first.unfamiliar is not None and second.unfamiliar is not None:
+        unfamiliar = int((first.unfamiliar != second.unfamiliar).sum())
+    return Agreement(
+        n=len(p),
+        largest_difference=float(worst.max()),
+        mean_difference=float(worst.mean()),
+        largest_logit_difference=float(np.abs(original[0].logits - exported[0].logits).max()),
+        changed=len(changed),
+        ties=int((margin <= TOLERANCE).sum()),
+        unsure_changed=0 if first.unsure is None else int((first.unsure != second.unsure).sum()),
+        unfamiliar_changed=unfamiliar,
+    )
+
+
+def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: Progress | None = None) -> Measured:
+    """Measure both forms on the whole test split, from the images as they are; the opening is logged before.
+
+    Raises:
+        DataError: The data set is not the one of the run, or its classes are not the classifier's.
+        HeadstartError: Outputs are not finite.
+    """
+    checked_manifest(run, dataset, pair.exported)
+    log_test_opening(run, command)
+    test = dataset.sealed_test.open()
+    first, second = outputs_of_images((pair.original, pair.exported), test, progress)
+    names, temperature = test.class_names.names, pair.original.artifact.temperature
+    figures = [
+        SINGLE_LABEL.measure(outputs.logits, test.labels, names=names, temperature=temperature).headline()
+        for outputs in (first, second)
+    ]
+    found = agreement((first, pair.original), (second, pair.exported))
+    predicted = [predictor.judged(o).indices for o, predictor in ((first, pair.original), (second, pair.exported))]
+    compared = compare_predictions(test.labels, *predicted, num_classes=len(names))
+    content = {
+        "n": len(test),
+        "export": figures[1],
+        "original": figures[0],
+        "agreement": asdict(found),
+        "accuracy_change": asdict(compared.accuracy),
+        "macro_f1_change": asdict(compared.macro_f1),
+        "mcnemar": {key: getattr(compared, key) for key in ("first_only", "second_only", "p_value")},
+    }
+    return Measured(found, compared.accuracy, content)
+
+
+def outputs_of_images(
+    predictors: Sequence[Predictor], split: Subset, progress: Progress | None = None
+) -> tuple[Outputs, ...]:
+    """Return the outputs of predictors that prepare images alike, for the images of a split; no cache is read.
+
+    Raises:
+        HeadstartError: Some are not finite.
+    """
+    rule = predictors[0].preprocess
+    parts: list[list[Outputs]] = [[] for _ in predictors]
+    for start in range(0, len(split), _TOGETHER):
+        stop = min(start + _TOGETHER, len(split))
+        squares = [
+            rule.square(split.image(position, at_least=rule.side, fit=rule.fit)) for position in range(start, stop)
+        ]
+        for predictor, found in zip(predictors, parts, strict=True):
+            size = predictor.artifact.batch_size
+            found += [predictor.outputs_of(squares[i : i + size]) for i in range(0, len(squares), size)]
+        if progress is not None:
+            progress(stop, len(split))
+    whole = tuple(joined(found) for found in parts)
+    for outputs in whole:
+        if bad := int((~np.isfinite(outputs.logits).all(axis=1)).sum()):
+            raise HeadstartError(f"The outputs for {bad} of {len(split)} images are not finite. Nothing was exported.")
+    return whole
+
+
+def images_per_second(pair: Pair, squares: Sequence[UInt8Image]) -> list[dict[str, Any]]:
+    """Return images per second of both forms for one image and for sixteen at a time: medians of three, interleaved."""
+    rows = []
+    for batch in (1, 16):
+        some = [squares[place % len(squares)] for place in range(batch)]
+        runs: dict[str, list[float]] = {"original": [], "export": []}
+        for _ in range(3):
+            runs["original"].append(_rate(pair.original, some))
+            runs["export"].append(_rate(pair.exported, some))
+        rows.append({"batch": batch} | {name: round(median(found), 1) for name, found in runs.items()})
+    return rows
+
+
+def _rate(predictor: Predictor, squares: Sequence[UInt8Image]) -> float:
+    predictor.outputs_of(squares)
+    started, calls = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < _SECONDS:
+        predictor.outputs_of(squares)
+        calls += 1
+    return calls * len(squares) / passed

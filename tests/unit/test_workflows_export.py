@@ -1,0 +1,251 @@
+"""An export answers like its run, says so in its certificate, and is there whole or not at all."""
+
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from made_run import PREPROCESS, random_bundle
+from PIL import Image
+
+import headstart
+from headstart.bundle.exported import read_export
+from headstart.bundle.folder import load_bundle, save_bundle
+from headstart.cli import main
+from headstart.cli.export import _text as told
+from headstart.contracts import ClassNames
+from headstart.deployment.graph import WholeClassifier, to_onnx
+from headstart.deployment.localize import first_difference
+from headstart.errors import BundleError, HeadstartError, RunError
+from headstart.evaluation import certify
+from headstart.inference.images import square_of
+from headstart.inference.predictor import load
+from headstart.workflows import export as room
+
+NAMES = ClassNames(("cat", "dog", "bird"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(certify, "_SECONDS", 0.01)
+
+
+@pytest.fixture
+def certificate(exported):
+    return json.loads((exported / "certificate.json").read_text())
+
+
+def test_the_export_answers_like_the_bundle_with_all_its_doubts(exported, measured, sample):
+    images = sample.sealed_test._subset.source.array
+    sizes = [images[0], images[1][:20, :31], np.repeat(np.repeat(images[2], 5, 0), 4, 1), images[3][:1, :1]]
+    ours, theirs = load(exported), load(measured.model)
+    for batch in (images, sizes):
+        found, expected = ours.predict(batch), theirs.predict(batch)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+        # The features of a network that was never trained lie so close together that rounding shows.
+        np.testing.assert_allclose(found.novelty, expected.novelty, atol=0.02)
+        assert found.unsure.tolist() == expected.unsure.tolist()
+        clear = np.abs(expected.novelty - theirs.artifact.novelty_threshold) > 0.02
+        assert found.unfamiliar[clear].tolist() == expected.unfamiliar[clear].tolist()
+    assert found.class_names == sample.class_names
+
+
+def test_the_certificate_has_the_figures_of_the_run(certificate, measured):
+    stated, test = measured.metrics().test, certificate["test"]
+    assert certificate["verdict"] == "identical"
+    assert test["n"] == 100
+    assert test["export"]["accuracy"] == test["original"]["accuracy"] == stated.accuracy
+    assert test["export"]["ece_calibrated"] == pytest.approx(stated.ece_calibrated, abs=1e-5)
+    assert test["agreement"]["changed"] == 0
+    assert test["agreement"]["largest_difference"] < 1e-5
+    assert test["mcnemar"]["p_value"] == 1
+    assert [row["batch"] for row in certificate["speed"]] == [1, 16]
+    assert certificate["bytes"]["export"] > 100_000
+    assert certificate["golden"]["n"] == 16
+
+
+def test_the_opening_of_the_test_split_is_logged(exported, measured):
+    assert exported.is_dir()
+    commands = [opening.command for opening in measured.environment().test_openings]
+    assert any(command.startswith("headstart export") for command in commands)
+
+
+def test_the_page_says_what_the_certificate_says(exported, certificate):
+    page = (exported / "certificate.html").read_text()
+    assert "every one of the 100 test images" in page
+    assert certificate["files"]["model.onnx"] in page
+    assert "script" not in page
+
+
+def test_the_command_prints_the_figures(certificate, capsys, exported, measured):
+    text = told(certificate, exported)
+    assert "0 of 100 predictions differ" in text
+    assert f"{certificate['test']['export']['accuracy']:.2%}" in text
+    assert "certificate.html" in text
+    assert "Not measured" in told(certificate | {"test": None}, exported)
+    assert main(["export", str(exported), "--out", "x", "--json"]) == 2
+    assert "already" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_nothing_in_the_export_names_this_machine(exported):
+    for path in exported.rglob("*"):
+        if path.is_file() and path.suffix in {".onnx", ".json", ".html"}:
+            content = path.read_bytes()
+            assert str(Path.home()).encode() + b"/" not in content
+            assert str(Path(headstart.__file__).parent).encode() not in content
+            assert b"site-packages" not in content
+
+
+def test_the_graph_is_plain_onnx_and_describes_itself(exported):
+    model = onnx.load(exported / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    config = read_export(exported)
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [(entry.domain, entry.version) for entry in model.opset_import if not entry.domain] == [("", config.opset)]
+    told = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert told["headstart.label_names"] == config.label_names
+    assert told["headstart.image"]["side"] == 44
+    assert told["headstart.licences"] == {"weights": "apache-2.0"}
+    assert config.bundle_sha256.keys() == {"model.safetensors", "config.json"}
+
+
+PREDICT = """
+import sys
+import headstart
+found = headstart.load("export").predict(sys.argv[1:])
+from headstart.cli import main
+assert main(["predict", "export", *sys.argv[1:], "--json"]) == 0
+assert not {"torch", "timm", "scipy", "onnxscript"} & set(sys.modules), sorted(sys.modules)
+"""
+
+
+def test_predicting_with_an_export_needs_no_torch(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "export")
+    command = [sys.executable, "-c", PREDICT, "export/golden/00.png", "export/golden/15.png"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["predictions"]) == 2
+
+
+ALONE = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "headstart", "onnx"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import runpy
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_script_beside_the_graph_needs_neither_headstart_nor_torch(exported):
+    files = sorted((exported / "golden").glob("*.png"))
+    command = [sys.executable, "-c", ALONE.replace("sys.argv[0]", repr(str(exported / "predict.py"))), *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    expected = load(exported).predict(files)
+    for line, path, label, row in zip(
+        done.stdout.splitlines(), files, expected.labels, expected.probabilities, strict=True
+    ):
+        assert line.split("\t") == [str(path), label, f"{row.max():.4f}"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_the_script_prepares_images_as_headstart_does(fit, exported, photos):
+    script = runpy.run_path(str(exported / "predict.py"))
+    rule = PREPROCESS.resized(36)
+    rule = type(rule)(rule.size, rule.mean, rule.std, "bicubic", 0.9, fit)
+    stated = {"side": rule.side, "interpolation": "bicubic", "fit": fit, "mean": rule.mean}
+    for path in [*sorted((exported / "golden").glob("*.png")), *sorted(photos.rglob("*.jpg"))[:4]]:
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(script["square"](image, stated), square_of(path, rule))
+
+
+def test_a_bundle_alone_is_exported_without_test_figures(tmp_path):
+    save_bundle(random_bundle(NAMES, temperature=2.5, flip=False), tmp_path / "model")
+    made = headstart.export(tmp_path / "model", out=tmp_path / "export", progress=False)
+    assert made["test"] is None
+    assert made["verdict"] == "not measured on the test set"
+    assert made["golden"]["images_are"] == "made up"
+    image = np.random.default_rng(0).integers(0, 256, (50, 30, 3), dtype=np.uint8)
+    ours, theirs = (load(tmp_path / name).predict(image) for name in ("export", "model"))
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
+    assert ours.novelty is ours.unsure is None
+
+
+def test_an_export_that_answers_differently_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+    """One weight in the middle of the graph is another one; the message names its layer."""
+    save_bundle(random_bundle(NAMES), tmp_path / "model")
+    built = {}
+
+    def damaged(classifier):
+        model = built.setdefault("model", to_onnx(classifier))
+        node = next(n for n in model.graph.node if n.name.startswith("blocks.2.0") and n.op_type == "Conv")
+        built["layer"] = node.name.partition("#")[0]
+        weights = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+        weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) * 1.5, weights.name))
+        return model
+
+    monkeypatch.setattr(room, "to_onnx", damaged)
+    with pytest.raises(HeadstartError, match=r"does not answer like the original.*first layer that differs") as caught:
+        headstart.export(tmp_path / "model", out=tmp_path / "export", progress=False)
+    assert f"first layer that differs is {built['layer']}:" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_graph_that_agrees_has_no_layer_that_differs():
+    classifier = WholeClassifier(random_bundle(NAMES, flip=False))
+    squares = np.random.default_rng(0).integers(0, 256, (2, 30, 30, 3), dtype=np.uint8)
+    assert "No layer differs" in first_difference(classifier, to_onnx(classifier), squares)
+
+
+def test_agreement_counts_what_changed_and_what_was_a_tie():
+    class Stub:
+        artifact = None
+
+        def __init__(self, *rows):
+            self.rows = np.array(rows, np.float32)
+
+        def judged(self, _):
+            return headstart.Predictions(self.rows, NAMES)
+
+    first = Stub((0.40001, 0.39999, 0.2), (0.6, 0.3, 0.1), (0.1, 0.2, 0.7))
+    second = Stub((0.39999, 0.40001, 0.2), (0.3, 0.6, 0.1), (0.1, 0.2, 0.7))
+    outputs = certify.Outputs(np.zeros((3, 3), np.float32))
+    found = certify.agreement((outputs, first), (outputs, second))
+    assert (found.changed, found.ties, found.is_rounding) == (2, 1, False)
+    assert found.largest_difference == pytest.approx(0.3)
+    same = certify.agreement((outputs, first), (outputs, first))
+    assert same.is_rounding
+
+
+def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, measured, tmp_path):
+    with pytest.raises(BundleError, match="is an export already"):
+        headstart.export(exported, out=tmp_path / "again")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"taken exists and is no export"):
+        headstart.export(measured.path, out=tmp_path / "taken")
+    with pytest.raises(RunError, match=r"exists and is no export"):
+        headstart.export(measured.path, out=measured.path)
+    with pytest.raises(BundleError, match="no saved classifier"):
+        headstart.export(tmp_path / "nowhere", out=tmp_path / "x")
+    sealed = shutil.copytree(measured.path, tmp_path / "sealed")
+    (sealed / "metrics.json").unlink()
+    with pytest.raises(RunError, match="not measured yet"):
+        headstart.export(sealed, out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_changed_bundle_does_not_share_memory_with_what_was_exported(measured):
+    bundle = load_bundle(measured.model)
+    before = {name: tensor.clone() for name, tensor in bundle.module.state_dict().items()}
+    WholeClassifier(bundle)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in bundle.module.state_dict().items())
