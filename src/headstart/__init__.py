@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.api import resume as resume
     from headstart.api import train as train
     from headstart.contracts import Predictions as Predictions
+    from headstart.deployment.verify import verify as verify
     from headstart.errors import HeadstartError as HeadstartError
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
@@ -41,6 +42,7 @@ _HOMES = {
     "resume": ("headstart.api", "resume"),
     "study": ("headstart.studies.api", "study"),
     "train": ("headstart.api", "train"),
+    "verify": ("headstart.deployment.verify", "verify"),
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "resume",
     "study",
     "train",
+    "verify",
 ]
 
 

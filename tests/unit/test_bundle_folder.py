@@ -321,7 +321,7 @@ def test_a_network_far_larger_than_its_file_is_never_built(folder, changes, told
 
 
 def test_a_config_that_is_far_too_large_is_not_read(folder, monkeypatch):
-    monkeypatch.setattr("headstart.bundle.config._LARGEST_CONFIG", 500)
+    monkeypatch.setattr("headstart.bundle.config.LARGEST_CONFIG", 500)
     with pytest.raises(BundleError, match="no classifier needs"):
         load_bundle(folder)
 

@@ -26,6 +26,7 @@ from headstart.cli.push import push
 from headstart.cli.serve import serve
 from headstart.cli.study import study
 from headstart.cli.train import train
+from headstart.cli.verify import verify
 
 __all__ = ["app", "main"]
 
@@ -39,6 +40,7 @@ _EXAMPLES: dict[Callable[..., Answer], str] = {
     serve: "headstart serve runs/quickstart --port 8000",
     push: "headstart push runs/quickstart me/cifar10-classifier",
     export: "headstart export runs/quickstart --out exports/quickstart",
+    verify: "headstart verify exports/quickstart",
     backbones: "headstart backbones 'resnet50*'",
     cache: "headstart cache --clear squares",
 }

@@ -8,7 +8,6 @@ for each image as ``square_00``, ``square_01``, ...
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,9 +184,3 @@ def _as_png(pixels: UInt8Image, number: int) -> bytes:
     file = io.BytesIO()
     image.save(file, format="PNG", **options)
     return file.getvalue()
-
-
-def probabilities_of(golden: Golden, predictor: Predictor) -> NDArray[np.float32]:
-    """Return the probabilities that a predictor has for the image files."""
-    found: Sequence[Path] = golden.files
-    return predictor.predict(found).probabilities

@@ -1,0 +1,162 @@
+"""Whether an export still answers as it did where it was certified: on this machine, or in another runtime."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.bundle.exported import is_export
+from headstart.contracts import ClassNames, guarded, keys_of, listed, number_of_keys, value_of
+from headstart.deployment.golden import Golden, read_golden, square_drift
+from headstart.errors import BundleError, InputError
+from headstart.files import read_bounded
+from headstart.inference.predictor import load
+
+_LARGEST_CSV = 2**28
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """What became of one golden image.
+
+    Attributes:
+        file: Path of the image.
+        expected: Class that was certified.
+        found: Class that came out now.
+        difference: Largest difference of a probability.
+        square_steps: Largest difference of its square, in steps of 255 (255 for another size); None where only
+            predictions were given.
+        drifted: Whether the difference exceeds the tolerance.
+    """
+
+    file: str
+    expected: str
+    found: str
+    difference: float
+    square_steps: int | None
+    drifted: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Verification(Mapping[str, Any]):
+    """What became of the golden images; it can be read by the keys of ``headstart verify --json``.
+
+    Attributes:
+        tolerance: Difference of a probability that counts as drift.
+        images: One result for each image.
+    """
+
+    tolerance: float
+    images: tuple[GoldenResult, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing drifted."""
+        return not any(image.drifted for image in self.images)
+
+    @property
+    def largest_difference(self) -> float:
+        """Largest difference of a probability."""
+        return max(image.difference for image in self.images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``headstart verify --json`` prints."""
+        images = [asdict(image) for image in self.images]
+        return {
+            "ok": self.ok,
+            "tolerance": self.tolerance,
+            "largest_difference": self.largest_difference,
+            "images": images,
+        }
+
+    __getitem__, __iter__, __len__ = value_of, keys_of, number_of_keys
+
+
+def verify(
+    export: Path | str,
+    *,
+    predictions: Path | str | None = None,
+    tolerance: float | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+) -> Verification:
+    """Hold an export, or the predictions of another runtime, against the golden predictions that travel with it.
+
+    Args:
+        export: Folder that ``headstart export`` wrote.
+        predictions: CSV of another runtime: a column ``file`` with the name of each golden image and a column
+            ``p_<class>`` for each class, as ``headstart predict --out`` writes it. The export itself is run when None.
+        tolerance: Difference of a probability that counts as drift; that of the export when None.
+        device: ``cpu``, or ``cuda`` where the installed ONNX Runtime can use it.
+        threads: CPU threads; all cores when None.
+
+    Raises:
+        BundleError: There is no export, or it is damaged.
+        InputError: The CSV lacks an image or a class, or the tolerance is out of range.
+
+    Example:
+        >>> verify("exports/mine").ok  # doctest: +SKIP
+        True
+    """
+    folder = Path(export)
+    if not is_export(folder):
+        raise BundleError(f"{folder} holds no export. Give a folder that `headstart export` wrote.")
+    if tolerance is not None and not 0 <= tolerance < 1:
+        raise InputError(f"--tolerance {tolerance}: expected a difference of probabilities, from 0 to below 1.")
+    predictor = load(folder, device=device, threads=threads)
+    names = predictor.class_names
+    golden = read_golden(folder, names)
+    if predictions is None:
+        steps: list[int] | list[None] = square_drift(golden, predictor)
+        found = predictor.predict(golden.files).probabilities
+    else:
+        found, steps = _read_predictions(Path(predictions), golden, names), [None] * len(golden.files)
+    allowed = golden.tolerance if tolerance is None else tolerance
+    return Verification(allowed, tuple(_results(golden, found, steps, names, allowed)))
+
+
+def _results(
+    golden: Golden, found: NDArray[np.float32], steps: list[int] | list[None], names: ClassNames, allowed: float
+) -> list[GoldenResult]:
+    differences = np.abs(found - golden.probabilities).max(axis=1)
+    labels = [
+        (names[int(a)], names[int(b)]) for a, b in zip(golden.probabilities.argmax(1), found.argmax(1), strict=True)
+    ]
+    return [
+        GoldenResult(str(file), *pair, float(difference), step, not difference <= allowed)
+        for file, pair, difference, step in zip(golden.files, labels, differences, steps, strict=True)
+    ]
+
+
+def _read_predictions(path: Path, golden: Golden, names: ClassNames) -> NDArray[np.float32]:
+    """Return the probabilities in a CSV, in the order of the golden images."""
+    columns = [guarded(f"p_{name}") for name in names]
+    try:
+        rows = csv.DictReader(io.StringIO(read_bounded(path, at_most=_LARGEST_CSV).decode("utf-8-sig")))
+        if lacking := [column for column in ("file", *columns) if column not in (rows.fieldnames or [])]:
+            raise InputError(
+                f"{path} has no column {listed(lacking)}. It needs file, and p_ with the name of each class: "
+                f"{listed(columns)}."
+            )
+        # Windows writes paths with backslashes.
+        by_name = {str(row["file"]).replace("\\", "/").rpartition("/")[2]: row for row in rows}
+        if absent := [file.name for file in golden.files if file.name not in by_name]:
+            raise InputError(
+                f"{path} has no row for {listed(absent)}. Predict every image in {golden.files[0].parent}."
+            )
+        found = [[float(by_name[file.name][column]) for column in columns] for file in golden.files]
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} can't be read as a table of probabilities: {error}.") from None
+    if not all(math.isfinite(value) for row in found for value in row):
+        raise InputError(f"{path} holds a probability that is no finite number.")
+    return np.array(found, np.float32)

@@ -1,0 +1,142 @@
+"""Golden predictions: an export answers as it was certified, and what drifts, or is damaged, is told."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headstart
+from headstart.cli import main
+from headstart.deployment.golden import read_golden
+from headstart.errors import BundleError, InputError
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "export")
+
+
+def test_the_golden_images_have_several_sizes_and_modes(exported):
+    files = sorted((exported / "golden").glob("*.png"))
+    facts = []
+    for file in files:
+        with Image.open(file) as image:
+            facts.append((image.mode, image.size, image.getexif().get(0x0112)))
+    modes, sizes, turns = (set(column) for column in zip(*facts, strict=True))
+    assert len(files) == 16
+    assert modes >= {"RGB", "L", "RGBA", "P", "I;16"}
+    assert len(sizes) > 3
+    assert 6 in turns
+
+
+def test_they_are_validation_images_of_every_class(exported, measured, sample):
+    content = json.loads((exported / "golden" / "golden.json").read_text())
+    val = measured.manifest().select(sample.train, "val")
+    assert {entry["label"] for entry in content["images"]} == set(sample.class_names)
+    with Image.open(exported / "golden" / "00.png") as image:
+        pixels = np.array(image)
+    assert any(np.array_equal(pixels, val.image(position)) for position in range(len(val)))
+
+
+def test_an_export_answers_here_as_it_was_certified(copy, capsys):
+    found = headstart.verify(copy)
+    assert found.ok
+    assert found.largest_difference < 1e-5
+    assert {image.square_steps for image in found.images} == {0}
+    assert main(["verify", str(copy)]) == 0
+    assert "16 golden images as certified" in capsys.readouterr().out
+    assert main(["verify", str(copy), "--tolerance", "0", "--json"]) in (0, 1)
+    assert json.loads(capsys.readouterr().out)["tolerance"] == 0
+
+
+def test_predictions_that_drifted_are_named(copy, capsys):
+    with np.load(copy / "golden" / "golden.npz") as stored:
+        arrays = dict(stored)
+    arrays["probabilities"][3] = np.roll(arrays["probabilities"][3], 1)
+    np.savez_compressed(copy / "golden" / "golden.npz", **arrays)
+    assert main(["verify", str(copy)]) == 1
+    told = capsys.readouterr().out
+    assert "03.png" in told
+    assert "1 of 16 golden images drifted" in told
+    found = headstart.verify(copy)
+    assert [image.drifted for image in found.images].count(True) == 1
+    assert found["images"][3]["drifted"]
+
+
+def write_csv(path, folder, *, change=None):
+    golden = read_golden(folder, headstart.load(folder).class_names)
+    names = list(headstart.load(folder).class_names)
+    rows = [{"file": f"C:\\images\\{file.name}"} for file in golden.files]
+    for row, probabilities in zip(rows, golden.probabilities.tolist(), strict=True):
+        row |= {f"p_{name}": value for name, value in zip(names, probabilities, strict=True)}
+    if change:
+        change(rows)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_predictions_of_another_runtime_are_checked(copy, tmp_path, capsys):
+    same = write_csv(tmp_path / "same.csv", copy, change=lambda rows: rows.reverse())
+    assert headstart.verify(copy, predictions=same).largest_difference < 1e-6
+
+    def disturb(rows):
+        rows[2]["p_cat"] += 0.2
+
+    other = write_csv(tmp_path / "other.csv", copy, change=disturb)
+    assert main(["verify", str(copy), "--answers", str(other)]) == 1
+    assert "02.png" in capsys.readouterr().out
+    assert main(["verify", str(copy), "--answers", str(other), "--tolerance", "0.3"]) == 0
+
+
+def test_what_predict_writes_can_be_checked(copy, tmp_path):
+    out = tmp_path / "answers.csv"
+    assert main(["predict", str(copy), str(copy / "golden"), "--out", str(out)]) == 0
+    assert headstart.verify(copy, predictions=out).ok
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows.pop(), "15.png"),
+        (lambda rows: [row.pop("p_cat") for row in rows], "p_cat"),
+        (lambda rows: rows[0].update(p_dog="often"), "often"),
+        (lambda rows: rows[0].update(p_dog="nan"), "finite"),
+    ],
+)
+def test_a_table_that_lacks_something_is_refused(copy, tmp_path, change, words):
+    path = write_csv(tmp_path / "some.csv", copy, change=change)
+    with pytest.raises(InputError, match=words):
+        headstart.verify(copy, predictions=path)
+
+
+def test_golden_predictions_that_are_damaged_are_refused(copy, tmp_path):
+    place = copy / "golden"
+    for name in ("golden.json", "golden.npz", "04.png"):
+        content = (place / name).read_bytes()
+        for part in (content[:-9], b"", None):
+            if part is None:
+                (place / name).unlink()
+            else:
+                (place / name).write_bytes(part)
+            with pytest.raises(BundleError, match="golden"):
+                headstart.verify(copy)
+        (place / name).write_bytes(content)
+    with pytest.raises(BundleError, match="holds no export"):
+        headstart.verify(tmp_path)
+    with pytest.raises(InputError, match="--tolerance 2"):
+        headstart.verify(copy, tolerance=2)
+    assert main(["verify", str(tmp_path / "nowhere")]) == 2
+
+
+def test_an_image_elsewhere_is_not_read(copy):
+    content = json.loads((copy / "golden" / "golden.json").read_text())
+    content["images"][0]["file"] = "../../../etc/passwd"
+    (copy / "golden" / "golden.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="golden"):
+        headstart.verify(copy)
