@@ -216,19 +216,19 @@ def test_a_full_disk_is_named_and_what_was_written_before_stays(own_home, monkey
     source = Mixed([(20, 30)] * 40)
     subset = Subset.whole(source, "train")
     monkeypatch.setattr(square_cache, "FILE_BYTES", 10 * 8 * 8 * 3)
-    written, write = [], square_cache.write_array
+    written, write = [], square_cache.new_array
 
-    def full(path, values, facts):
+    def full(path, shape, *given):
         if len(written) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(len(values))
-        write(path, values, facts)
+        written.append(shape[0])
+        return write(path, shape, *given)
 
-    monkeypatch.setattr(square_cache, "write_array", full)
+    monkeypatch.setattr(square_cache, "new_array", full)
     with pytest.raises(WriteError, match=r"No space left.*headstart cache --clear.*HEADSTART_HOME"):
         working_copy(subset, PREPROCESS)
     assert written == [10 * 8 * 8 * 3] * 2
-    monkeypatch.setattr(square_cache, "write_array", write)
+    monkeypatch.setattr(square_cache, "new_array", write)
     source.read.clear()
     assert np.array_equal(pixels_of(working_copy(subset, PREPROCESS)), [PREPROCESS.square(i) for i in source.images])
     assert len(source.read) == 20, "what was written is not decoded again"

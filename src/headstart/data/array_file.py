@@ -37,16 +37,6 @@ class Stored(NamedTuple):
     facts: dict[str, Any]
 
 
-def write_array(path: Path, values: NDArray[Any], facts: Mapping[str, Any]) -> None:
-    """Write an array that is not empty, and its facts; the file appears whole or not at all.
-
-    Raises:
-        OSError: The disk is full or the folder can't be written.
-    """
-    with new_array(path, values.shape, values.dtype, lambda: facts) as add:
-        add(values)
-
-
 @contextmanager
 def new_array(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], facts: Callable[[], Mapping[str, Any]]

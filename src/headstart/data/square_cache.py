@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Image, UInt8Images
-from headstart.data.array_file import read_array, read_facts, write_array
+from headstart.data.array_file import new_array, read_array, read_facts
 from headstart.data.arrays import release
 from headstart.errors import WriteError
 from headstart.files import DAY, alone, drop_oldest, sweep_leftovers
@@ -210,11 +210,15 @@ class SquareCache:
     def _write(self, squares: Mapping[int, Mapping[str, UInt8Image]]) -> None:
         sides = sorted(squares)
         identities = [identity for side in sides for identity in squares[side]]
-        values = np.concatenate([square.reshape(-1) for side in sides for square in squares[side].values()])
+        values = sum(square.size for side in sides for square in squares[side].values())
         facts = {"made_by": self.made_by, "sides": [[side, len(squares[side])] for side in sides]}
         path = self._folder / f"{hashlib.sha256(' '.join(identities).encode()).hexdigest()[:32]}.npy"
         try:
-            write_array(path, values, facts | {"identities": identities})
+            # One by one, since a copy of them all would double what is held.
+            with new_array(path, (values,), np.dtype(np.uint8), lambda: facts | {"identities": identities}) as add:
+                for side in sides:
+                    for square in squares[side].values():
+                        add(square)
         except OSError as error:
             raise WriteError(self._folder, error, _FULL) from error
         # What a file of this name held before is not known any more.
