@@ -21,7 +21,7 @@ from headstart.data.preprocess import Preprocess
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
 from headstart.data.working_copy import decode_once, working_copy
-from headstart.errors import DataError, ImagesError, WriteError
+from headstart.errors import DataError, HeadstartError, ImagesError, WriteError
 
 PREPROCESS = Preprocess(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 NAMES = ClassNames(("cat", "dog"))
@@ -234,23 +234,29 @@ def test_a_full_disk_is_named_and_what_was_written_before_stays(own_home, monkey
     assert len(source.read) == 20, "what was written is not decoded again"
 
 
-def test_squares_in_many_files_are_one_stack_whose_pages_are_given_back(own_home, monkeypatch):
+def test_squares_in_many_files_are_one_stack_that_outlives_the_files(own_home, monkeypatch):
     shapes = [(20, 30), (5, 5)] * 20
     monkeypatch.setattr(square_cache, "FILE_BYTES", 500)
-    monkeypatch.setattr(square_cache, "_MAPPED_BYTES", 1000)
-    released = []
-    monkeypatch.setattr(square_cache, "release", released.append)
     source = Mixed(shapes)
     squares = working_copy(Subset.whole(source, "train"), PREPROCESS)
     assert len(files_of(own_home)) > 8
     assert all(len(read_facts(file)["sides"]) == 2 for file in files_of(own_home)[:3]), "a file is open for each"
     assert [stack.shape[1] for stack in squares.stacks] == [5, 8]
+    for file in files_of(own_home):
+        file.unlink()
     order = np.random.default_rng(0).permutation(40)
     made = squares.tensor(order, lambda pixels, _: PREPROCESS.tensor(torch.from_numpy(pixels)))
     for got, row in zip(made, order, strict=True):
         alone = PREPROCESS.tensor(torch.from_numpy(PREPROCESS.square(source.images[row])[None]))[0]
         assert torch.allclose(got, alone, atol=1e-6)
-    assert released
+
+
+def test_a_file_that_was_cut_since_it_was_checked_is_named(own_home):
+    squares = working_copy(Subset.whole(Mixed([(20, 30)] * 5), "train"), PREPROCESS)
+    (file,) = files_of(own_home)
+    os.truncate(file, 200)
+    with pytest.raises(HeadstartError, match=rf"{file}.*cut short"):
+        squares.stacks[0][np.arange(5)]
 
 
 def test_a_cache_that_is_full_forgets_what_was_not_used_for_longest(own_home, monkeypatch):

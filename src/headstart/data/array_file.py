@@ -31,10 +31,12 @@ class Stored(NamedTuple):
     Attributes:
         values: Memory-mapped, read-only.
         facts: What is known of them, as plain data.
+        start: Place of the first value in the file, in bytes.
     """
 
     values: NDArray[Any]
     facts: dict[str, Any]
+    start: int
 
 
 @contextmanager
@@ -108,7 +110,7 @@ def _stored(file: BinaryIO, end: int) -> Stored:
     facts = json.loads(file.read(end - start - values.nbytes))
     if not isinstance(facts, dict):
         raise ValueError("no facts")
-    return Stored(values, facts)
+    return Stored(values, facts, start)
 
 
 def _checked_end(file: BinaryIO) -> int:

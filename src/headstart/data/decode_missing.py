@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from headstart.compute.cores import available_cores
+from headstart.compute.memory import give_back_freed_memory
 from headstart.contracts import UInt8Image
 from headstart.data.square_cache import SquareCache
 from headstart.data.subset import Subset
@@ -55,6 +56,7 @@ def decode_missing(
                     add(identity, found)
                 advance(1)
         cache.check(set(subset.identities) - reasons.keys())
+    give_back_freed_memory()  # of threads that have ended
     named = zip(subset.rows.tolist(), subset.identities, strict=True)
     return {row: reasons[identity] for row, identity in named if identity in reasons}
 

@@ -3,12 +3,10 @@
 The estimates are what Pillow 10 to 13 and its libraries were seen to take for images of each format, rounded up.
 """
 
-import ctypes
 import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from threading import Condition, Lock
@@ -16,6 +14,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from headstart.compute.memory import give_back_freed_memory
 from headstart.errors import InputError
 
 DECODING_BYTES = 2**29
@@ -59,7 +58,7 @@ class _Budget:
             yield
         finally:
             if amount > _KEPT:
-                _give_back_freed_memory()
+                give_back_freed_memory()
             with self._changed:
                 self._free += amount
                 self._changed.notify()
@@ -156,17 +155,6 @@ def _largest_icon(content: bytes) -> int:
             break
         largest = max(largest, abs(width * height))
     return largest
-
-
-def _give_back_freed_memory() -> None:
-    """Let the system have what this thread has freed; glibc keeps it otherwise, for this thread alone."""
-    if (trim := _malloc_trim()) is not None:
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Any:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 def _file_bytes(image: Image.Image) -> int:

@@ -7,12 +7,15 @@ are decoded again.
 
 import errno
 import hashlib
+import math
 import os
 import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +23,7 @@ from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Image, UInt8Images
 from headstart.data.array_file import new_array, read_array, read_facts
-from headstart.data.arrays import release
-from headstart.errors import WriteError
+from headstart.errors import HeadstartError, WriteError
 from headstart.files import DAY, alone, drop_oldest, sweep_leftovers
 from headstart.home import ADVICE, cache_home
 
@@ -29,25 +31,55 @@ CACHE_BYTES = 30 * 10**9
 """Squares of about 600,000 images of 128 pixels; what was not used for longest makes way."""
 FILE_BYTES = 2**26
 """Squares that are held in memory before they are written."""
-_MAPPED_BYTES = 2**27
-"""Mapped memory, at most, before all pages are given back."""
-_AROUND_BYTES = 2**21
-"""Memory that the system may map when a single square is touched."""
 _FULL = "`headstart cache --clear squares` makes room there. " + ADVICE
 
 
+class _File:
+    """A file that may be removed while it is in use. It is not mapped, since mapped pages count as memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb", buffering=0)
+        self._turn = Lock()
+        weakref.finalize(self, self._file.close)
+
+    def read(self, start: int, into: memoryview) -> None:
+        """Fill a buffer from a place in the file on; raises HeadstartError where the disk fails."""
+        try:
+            with self._turn:
+                self._file.seek(start)
+                while into:
+                    into = into[self._file.readinto(into) or _ended() :]
+        except OSError as error:
+            raise HeadstartError(f"{self._path} can't be read any more: {error.strerror}. Try again.") from error
+
+
+class _Stretch(NamedTuple):
+    """Squares of one side in a file: where they begin, and their shape."""
+
+    file: _File
+    start: int
+    shape: tuple[int, ...]
+
+    def read(self, number: int, square: UInt8Image) -> None:
+        """Fill an array with the square of a number."""
+        self.file.read(self.start + number * square.nbytes, square.data.cast("B"))
+
+
+def _ended() -> int:
+    raise OSError(errno.EIO, "it was cut short")
+
+
 class Packed:
-    """Squares of one side that lie in several mapped files, to be indexed with places as one array would be.
+    """Squares of one side that lie in several files, to be indexed with places as one array would be.
 
     Attributes:
         shape: (squares, side, side, channels)
     """
 
-    def __init__(self, parts: Sequence[UInt8Images]) -> None:
+    def __init__(self, parts: Sequence[_Stretch]) -> None:
         self._parts = parts
-        self._ends = np.cumsum([len(part) for part in parts])
-        self._bytes = sum(part.nbytes for part in parts)
-        self._touched = 0
+        self._ends = np.cumsum([part.shape[0] for part in parts])
         self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
 
     def __len__(self) -> int:
@@ -59,16 +91,10 @@ class Packed:
             one: UInt8Image = self[np.array([places])][0]
             return one
         squares = np.empty((len(places), *self.shape[1:]), np.uint8)
-        numbers = np.searchsorted(self._ends, places, side="right")
-        for number in np.unique(numbers).tolist():
-            here, part = np.flatnonzero(numbers == number), self._parts[number]
-            squares[here] = part[places[here] - (self._ends[number] - len(part))]
-        # Mapped pages count as this process's memory, which must not grow with the number of images.
-        self._touched += len(places)
-        if min(self._touched * _AROUND_BYTES, self._bytes) > _MAPPED_BYTES:
-            self._touched = 0
-            for part in self._parts:
-                release(part)
+        numbers = np.searchsorted(self._ends, places, side="right").tolist()
+        for square, place, number in zip(squares, places.tolist(), numbers, strict=True):
+            part = self._parts[number]
+            part.read(place - int(self._ends[number]) + part.shape[0], square)
         return squares
 
 
@@ -95,7 +121,7 @@ class SquareCache:
         self.held = held or FILE_BYTES
         self._folder = cache_home() / "squares" / hashlib.sha256(made_by.encode()).hexdigest()[:32]
         self._places: dict[Path, dict[str, _Place]] = {}
-        self._squares: dict[tuple[Path, int], UInt8Images] = {}
+        self._squares: dict[tuple[Path, int], _Stretch] = {}
         self._known: dict[str, _Place] = {}
 
     def missing(self, identities: Collection[str]) -> set[str]:
@@ -131,8 +157,8 @@ class SquareCache:
             return {}
 
     def _whole(self, path: Path) -> bool:
-        """Map a file that is not damaged; remove one that is, so that its images are decoded into another."""
-        if any(mapped == path for mapped, _ in self._squares):
+        """Open a file that is not damaged; remove one that is, so that its images are decoded into another."""
+        if any(opened == path for opened, _ in self._squares):
             return True
         stored = read_array(path)
         if stored is None:
@@ -140,11 +166,16 @@ class SquareCache:
                 path.unlink()
             self._places[path] = {}
             return False
-        start = 0
-        for side, count in stored.facts["sides"]:
-            end = start + count * side * side * self.channels
-            self._squares[path, side] = stored.values[start:end].reshape(count, side, side, self.channels)
-            start = end
+        start, opened = stored.start, {}
+        try:
+            file = _File(path)
+            for side, count in stored.facts["sides"]:
+                shape = (count, side, side, self.channels)
+                opened[path, side] = _Stretch(file, start, shape)
+                start += math.prod(shape)
+        except OSError:  # it has gone meanwhile
+            return False
+        self._squares |= opened
         # The age decides what goes when the cache is full; a cache that is only read has none to set.
         with suppress(OSError):
             os.utime(path)
@@ -161,7 +192,7 @@ class SquareCache:
             before = 0
             for path in paths:
                 start[path, side] = number, before
-                before += len(self._squares[path, side])
+                before += self._squares[path, side].shape[0]
         stacks = tuple(Packed([self._squares[path, side] for path in paths]) for side, paths in sorted(by_side.items()))
         found = [(*start[place.path, place.side], place.number) for place in places]
         stack = np.array([number for number, _, _ in found], np.int64)

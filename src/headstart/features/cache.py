@@ -87,9 +87,9 @@ def frozen_features(
     kept = KeptArray(path, facts, CACHE_BYTES)
 
     def fits(stored: Stored) -> bool:
-        values, seconds = stored
+        values, seconds = stored.values, stored.facts.get("seconds")
         right = values.dtype == np.float32 and values.ndim == 2 and len(values) == len(squares)
-        return right and isinstance(seconds.get("seconds"), float)
+        return right and isinstance(seconds, float)
 
     if (known := kept.read(fits)) is not None:
         advance(len(squares))

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.compute.memory import peak_memory_mb
+from headstart.compute.memory import give_back_freed_memory, peak_memory_mb
 from headstart.compute.session import Session
 from headstart.data.dataset import Dataset
 from headstart.errors import RunError
@@ -138,6 +138,8 @@ def _measure(run: Run, dataset: Dataset, session: Session, *, sealed: bool) -> M
 
 
 def _measure_alone(run: Run, dataset: Dataset, session: Session, *, sealed: bool) -> Metrics:
+    # Measuring needs memory of its own, in other pieces than training did.
+    give_back_freed_memory()
     if sealed:
         return Metrics(val=validate_run(run, dataset, device=str(session.device)))
     with session.terminal.share("Measuring") as show:
