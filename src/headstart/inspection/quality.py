@@ -1,7 +1,9 @@
 """Images that are hard to use: blurred, dark, bright, of odd size or shape, with little in them.
 
 The measures and their limits are those of cleanvision, on images of at most 64 pixels a side: what a photograph of
-12 megapixels shows of these is seen in a small copy as well.
+12 megapixels shows of these is seen in a small copy as well. ``blurred`` alone differs: cleanvision takes the standard
+deviation of the edges, their frame included, and adds the spread of the histogram. ``benchmarks/results/quality.json``
+compares the two: on images blurred on purpose the variance alone finds more, and none of the ordinary ones.
 """
 
 from collections.abc import Iterable, Sequence
