@@ -62,7 +62,7 @@ class ClassNames:
             raise DataError(f"Class names must be unique, but these occur more than once: {listed(repeated)}.")
         if odd := [name for name in self.names if {unicodedata.category(mark) for mark in name} & _UNPRINTABLE]:
             raise DataError(
-                f"Class names can't contain control characters or line separators, but these do: "
+                "Class names can't contain control characters, line separators or what is not UTF-8, but these do: "
                 f"{listed(ascii(name)[1:-1] for name in odd)}. Rename the classes."
             )
 

@@ -102,6 +102,8 @@ def test_a_class_missing_from_training_is_named(store, sample_arrays):
         ("cifra10", "Did you mean 'cifar10'"),
         ("CIFAR-10", "Unknown data set 'CIFAR-10'. Known: cifar10"),
         ("imagenet", "Known: cifar10"),
+        ("nowhere/photos", "nowhere/photos does not exist"),
+        (__file__, "neither a folder nor a table"),
     ],
 )
 def test_an_unknown_data_set_is_answered_with_the_nearest(name, told):

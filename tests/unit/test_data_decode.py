@@ -170,10 +170,12 @@ def test_a_file_larger_than_any_image_is_refused_without_reading_it(tmp_path):
 def test_what_is_no_file_is_told(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
     reasons = {
         tmp_path: "a folder, not a file",
         tmp_path / "gone.png": "no such file",
         tmp_path / "link.png": "a link that leads nowhere",
+        tmp_path / "loop.png": "a link that leads back to itself",
         tmp_path / "pipe.png": "not a regular file",
         tmp_path / ("x" * 300): "can't be read .*too long",
     }
@@ -311,7 +313,7 @@ def test_odd_paths_are_told(tmp_path):
     loop = tmp_path / "loop.png"
     loop.symlink_to(loop)
     long = Path("/".join(["deep"] * 2000))
-    for path, told in [(loop, "symbolic links"), (long, "too long"), (tmp_path / "a\0b.png", "name")]:
+    for path, told in [(loop, "leads back to itself"), (long, "too long"), (tmp_path / "a\0b.png", "name")]:
         with pytest.raises(InputError, match=told):
             decode_file(path)
 

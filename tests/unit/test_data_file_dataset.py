@@ -1,11 +1,13 @@
 """Data sets of image files: facts, splits, ledger, and images that can't be read."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.data import dataset
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
 from headstart.data.ledger import read_ledger
@@ -318,4 +320,44 @@ def test_a_data_set_without_images_to_train_on_is_refused(photos):
     for name in ("cat", "dog"):
         (photos / name).rename(photos / "test" / name)
     with pytest.raises(DataError, match=r"no images to train on.*'train' folder"):
+        load(photos)
+
+
+def test_a_file_that_vanishes_while_the_data_set_is_read_is_named(photos, monkeypatch):
+    real = dataset.discover
+
+    def reading(*arguments, **options):
+        found = real(*arguments, **options)
+        (photos / "cat" / "3.png").unlink()
+        return found
+
+    monkeypatch.setattr(dataset, "discover", reading)
+    loaded = load(photos)
+    with pytest.raises(DataError, match=r"(?s)1 of the 40 files.*cat/3\.png: no such file"):
+        screen(loaded, on_bad="fail", terminal=QUIET)
+    kept = screen(loaded, on_bad="skip", terminal=QUIET)
+    assert len(kept.train) + len(kept.sealed_test) == 39
+
+
+def test_one_class_is_refused(photos):
+    for path in (photos / "dog").iterdir():
+        path.unlink()
+    (photos / "dog").rmdir()
+    with pytest.raises(DataError, match=r"at least two classes.*only 'cat'"):
+        load(photos)
+
+
+def test_equal_images_under_two_labels_are_told(photos):
+    shutil.copy(photos / "cat" / "3.png", photos / "dog" / "same.png")
+    found = load(photos)
+    assert found.copies["contradictory"] == 1
+    assert any("cat/3.png" in note and "dog/same.png" in note for note in found.notes)
+
+
+def test_names_of_many_letters_and_bytes_are_used(photos):
+    draw(photos / "dog" / f"{'x' * 240}.png", 900)
+    draw(photos / "dog" / os.fsdecode(b"caf\xe9.png"), 901)
+    assert {status for row in load(photos).ledger.rows if (status := row.status)} == {"used"}
+    draw(photos / os.fsdecode(b"caf\xe9") / "a.png", 902)
+    with pytest.raises(DataError, match=r"not UTF-8.*caf"):
         load(photos)

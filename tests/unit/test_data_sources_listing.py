@@ -54,7 +54,7 @@ def test_hidden_and_system_files_are_passed_over(tmp_path):
     [
         ([], "no images"),
         (["a.jpg", "b.jpg"], "2 images but no folders"),
-        (["cat/a.jpg", "dog/b.jpg", "c.jpg"], "beside the class folders.*'c.jpg'"),
+        (["cat/a.jpg", "dog/b.jpg", "c.jpg"], "Beside the class folders .* 1 image: 'c.jpg'"),
         (["cat/a.jpg", "dog/notes.txt"], "'dog'.*suffix"),
         (["photos/cat/a.jpg", "photos/dog/b.jpg"], "did you mean .*photos"),
         (["train/cat/a.jpg", "training/cat/b.jpg"], "'train' and 'training'"),

@@ -119,7 +119,7 @@ def test_columns_can_be_named(place):
         (lambda t: t + "images/1.png,\n", "1 rows without a file name or without a label.*line 42"),
         (lambda t: t + "images/1.png\n", "line 42: 1 cells"),
         (lambda _: "file_name,label\n", "no rows"),
-        (lambda _: "", "no column"),
+        (lambda _: "", "is empty"),
         (lambda t: t.replace("label", "lable"), "Did you mean 'lable'"),
     ],
 )

@@ -19,7 +19,7 @@ from headstart.data.sources.discover import discover, is_table
 from headstart.data.sources.hub import fetch_dataset
 from headstart.data.sources.memory import ArraySource
 from headstart.data.sources.remote import obtain, open_local, remote_sources
-from headstart.data.sources.tables import Columns
+from headstart.data.sources.tables import TABLES, Columns
 from headstart.data.subset import Subset
 from headstart.errors import DataError, nearest
 from headstart.home import cache_home
@@ -206,6 +206,9 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
         return obtain(folder, identity=CIFAR10, sources=remote_sources(terminal), terminal=terminal)
     path = Path(name).expanduser()
     if not is_store(path):
+        if len(path.parts) > 1:
+            there = "is neither a folder nor a table" if os.path.exists(path) else "does not exist"  # noqa: PTH110
+            raise DataError(f"{path} {there}. Give a folder of images or a table of them ({', '.join(TABLES)}).")
         raise DataError(
             f"Unknown data set '{name}'. Known: {', '.join(KNOWN)}; or give a folder of images, a table of them, or hf://owner/name."
             f"{nearest(name, KNOWN)}"

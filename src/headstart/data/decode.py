@@ -11,6 +11,7 @@
   in blocks of pixels before they are converted.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -290,6 +291,8 @@ def _check_source(path: Path | BytesIO) -> None:
 
 
 def _unreadable(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "a link that leads back to itself"
     return "no permission to read it" if isinstance(error, PermissionError) else f"can't be read ({error.strerror})"
 
 

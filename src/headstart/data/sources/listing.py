@@ -22,6 +22,7 @@ from headstart.contracts import SplitName, listed
 from headstart.data.decode import readable_suffixes
 from headstart.errors import DataError
 from headstart.terminal import visible
+from headstart.wording import counted
 
 SPLITS: dict[str, SplitName] = {
     "train": "train",
@@ -104,12 +105,12 @@ def list_folder(root: Path) -> Listing:
 
 def _class_layout(walk: "Walk", folders: list[str], loose: list[str]) -> Iterator[FoundFile]:
     if not folders:
-        there = f"{len(loose):,} images but no folders" if loose else "no images"
-        raise DataError(f"There are {there} in {walk.root}. {_WANTED}")
+        there = f"{counted(len(loose), 'image')} but no folders" if loose else "no images"
+        raise DataError(f"{walk.root} has {there}. {_WANTED}")
     if loose:
         raise DataError(
-            f"{len(loose):,} images lie beside the class folders in {walk.root}: {named(loose)}. Move each into the "
-            "folder of its class, or elsewhere."
+            f"Beside the class folders of {walk.root} there are {counted(len(loose), 'image')}: {named(loose)}. "
+            "Move each into the folder of its class, or elsewhere."
         )
     by_class = {folder: list(walk.below(folder, label=folder)) for folder in folders}
     walk.check()
@@ -144,7 +145,8 @@ def _split_layout(walk: "Walk", folders: list[str], split_folders: list[str]) ->
         classes, loose = walk.look(walk.root / home)
         if loose:
             where = walk.root / home
-            raise DataError(f"{len(loose):,} images lie in {where} outside of any class folder: {named(loose)}.")
+            there = f"{counted(len(loose), 'image')} outside of any class folder: {named(loose)}"
+            raise DataError(f"{where} has {there}. Move each into the folder of its class, or elsewhere.")
         if not classes:
             raise DataError(f"{walk.root / home} holds no class folders. Fill it, or remove it.")
         empty = []
@@ -231,8 +233,8 @@ class Walk:
         """Raise DataError, naming them, where folders could not be read."""
         if self._refused:
             raise DataError(
-                f"{len(self._refused):,} folders of {self.root} can't be read: {named(self._refused)}. Ask for "
-                "permission to read them, or move them elsewhere."
+                f"{counted(len(self._refused), 'folder')} of {self.root} can't be read: {named(self._refused)}. Ask "
+                "for permission to read them, or move them elsewhere."
             )
 
 

@@ -103,7 +103,7 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
         told = "; ".join(f"{counts[what]:,} {what} ({named(where)})" for what, where in problems.items())
         raise DataError(f"{path} can't be used: {told}. Paths count from the table's folder. Correct the table.")
     if not found:
-        raise DataError(f"{path} has no rows. Give a table with a row for each image.")
+        raise DataError(f"{path} has no rows below its heading. Give a table with a row for each image.")
     if repeated:
         logger.warning("%s names files more than once: %d rows are repetitions and are left out.", path, repeated)
     return list(found.values())
@@ -131,6 +131,8 @@ def find_columns(path: Path, names: Sequence[str], columns: Columns) -> Places:
     Raises:
         DataError: One is missing; the nearest name is offered.
     """
+    if not names:
+        raise DataError(f"{path} is empty. Give a table with a heading and a row for each image.")
 
     def place(given: str | None, usual: Sequence[str], option: str, what: str) -> int:
         if given is not None:
