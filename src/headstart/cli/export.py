@@ -1,18 +1,31 @@
 """``headstart export``: parsing, and one call."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet, Threads
+from headstart.errors import InputError
 from headstart.wording import number, percent, percent_range, points_range, signed_points, significant
+
+Kind = Literal["onnx", "html"]
 
 
 def export(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or a model folder alone.")],
-    out: Annotated[Path, typer.Option(help="Folder for the export; an earlier export there is replaced.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_MODEL", help="A run folder, or a model folder alone; for html, an earlier export."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the export, or file for html; an earlier export there is replaced.")
+    ],
+    kind: Annotated[
+        Kind, typer.Option("--format", help="onnx, or html: one page that holds the classifier and needs no server.")
+    ] = "onnx",
     data_dir: DataDir = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -24,10 +37,29 @@ def export(
     The exported file itself is run on the whole sealed test set, and the run's log records that. If it answers
     differently, nothing is written. A model folder without its run is exported without test figures.
     """
+    if kind == "html":
+        return _page(model, out, progress=not quiet)
     from headstart.workflows.export import export as make
 
     made = make(model, out=out, data_dir=data_dir, threads=threads, command=context.obj, progress=not quiet)
     return Answer(made.to_dict(), _text(made.certificate, out))
+
+
+def _page(export: Path, out: Path, *, progress: bool) -> Answer:
+    """Write an earlier export as one page."""
+    from headstart.bundle.exported import is_export
+
+    if not is_export(export):
+        raise InputError(
+            f"{export} is no export. Make one first, with headstart export {export} --out exports/mine; then give "
+            "that folder."
+        )
+    from headstart.server.offline import write_page
+
+    page = write_page(export, out, progress=progress)
+    size = page.stat().st_size
+    text = f"Page        {page}\nSize        {size / 1e6:.1f} MB\nNext        open it in a browser; it needs no server"
+    return Answer({"out": str(page), "bytes": size}, text)
 
 
 def _text(it: dict[str, Any], out: Path) -> str:

@@ -33,7 +33,7 @@ const element = (name, properties = {}, ...children) => {
 };
 
 // Asks the server again and again while it can't be reached or has no room; other errors are thrown as Refused.
-async function ask(path, options = {}) {
+async function askServer(path, options = {}) {
   for (let pause = 500; ; pause = Math.min(2 * pause, 5000)) {
     let answer;
     try {
@@ -55,6 +55,9 @@ async function ask(path, options = {}) {
     await wait(answer ? 1000 * Number(answer.headers.get("Retry-After") || 1) : pause);
   }
 }
+
+// A page that holds its classifier has no server to ask.
+const ask = globalThis.headstart?.ask ?? askServer;
 
 let asked = null;
 function askForToken() {
@@ -122,7 +125,7 @@ async function classify(row) {
     if (found.error) row.error = found.error;
     else row.found = found;
   } catch (error) {
-    row.error = error instanceof Refused ? error.message : String(error);
+    row.error = error.message ?? String(error);
   }
   if (row.removed) return;
   draw(row);

@@ -1,0 +1,177 @@
+"""An exported classifier as one HTML file that works without a server and without a network.
+
+The page is the server's own, with its answers computed by onnxruntime-web in the browser. Model and runtime lie in the
+file, compressed.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from headstart.bundle.exported import MODEL_FILE, ExportConfig, checked_content, read_export
+from headstart.deployment.golden import Golden, read_golden
+from headstart.errors import DownloadError, InputError, RunError
+from headstart.fetch.archive import tar_files
+from headstart.fetch.npm import Package, fetch_package, npm_client
+from headstart.files import alone, put_folder, scratch_folder, write_atomically
+from headstart.home import ADVICE, cache_home
+from headstart.terminal import Terminal
+
+RUNTIME = Package("onnxruntime-web@1.30.0", size=33_106_585)
+_MAX_UNPACKED = 400_000_000
+RUNTIME_FILES = {
+    "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
+    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+}
+"""What the page needs of the package, and the SHA-256 of each."""
+_STATIC = Path(__file__).parent / "static"
+_SQUARE = Path(__file__).parents[1] / "deployment" / "javascript" / "square.mjs"
+
+
+def write_page(export: Path | str, out: Path | str, *, progress: bool = True) -> Path:
+    """Write an exported classifier as one HTML file.
+
+    Args:
+        export: Folder that ``headstart export`` wrote; the file takes about a third more than its ``model.onnx``, and
+            5 MB for the runtime.
+        out: The file; one that is there is replaced.
+        progress: Show on stderr how the runtime is fetched, once.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        BundleError: The export is missing or damaged.
+        InputError: The runtime can't be fetched.
+        RunError: ``out`` is a folder.
+        WriteError: The file can't be written.
+    """
+    folder, place = Path(export), Path(out)
+    if place.is_dir():
+        raise RunError(f"{place} is a folder. Give a file, as in --out {place / 'classifier.html'}.")
+    config = read_export(folder)
+    model = checked_content(folder, MODEL_FILE, config)
+    golden = read_golden(folder, config.class_names)
+    code, wasm = (runtime_file(name, Terminal(enabled=progress)) for name in RUNTIME_FILES)
+    write_atomically(place, _page(config, place.stem, golden, {"model": model, "runtime": code, "runtime-wasm": wasm}))
+    return place
+
+
+def _page(config: ExportConfig, name: str, golden: Golden, parts: dict[str, bytes]) -> str:
+    """Return the server's page with everything that it loads, and what answers it, inside."""
+    expected: dict[str, Any] = {
+        "squares": [{"side": len(square), "data": _base64(square.tobytes())} for square in golden.squares],
+        "probabilities": golden.probabilities.tolist(),
+    }
+    told: dict[str, Any] = {"name": name, "label_names": config.label_names, "image": config.image.model_dump()}
+    told |= {"abstention": config.model_dump()["abstention"], "tolerance": golden.tolerance}
+    data = [f'<script type="application/json" id="config">{json.dumps(told).replace("<", chr(92) + "u003c")}</script>']
+    for key, content in {**parts, "golden": json.dumps(expected).encode()}.items():
+        packed = _base64(gzip.compress(content, 9, mtime=0))
+        data.append(f'<script type="application/octet-stream" id="packed-{key}">{packed}</script>')
+    style, page = _static("page.css"), _static("page.js")
+    offline = _SQUARE.read_text(encoding="utf-8").replace("export function", "function") + _static("offline.js")
+    icon = f"data:image/svg+xml;base64,{_base64(_static('icon.svg').encode())}"
+    allowed = (
+        f"default-src 'none'; img-src blob: data:; style-src '{_hash(style)}'; connect-src blob: data:; "
+        f"script-src 'wasm-unsafe-eval' blob: '{_hash(offline)}' '{_hash(page)}'"
+    )
+    scripts = "".join(f'<script type="module">{code}</script>' for code in (offline, page))
+    charset = '<meta charset="utf-8">'
+    changes = {
+        charset: f'{charset}<meta http-equiv="Content-Security-Policy" content="{allowed}">',
+        "/static/icon.svg": icon,
+        '<link rel="stylesheet" href="/static/page.css">': f"<style>{style}</style>",
+        '<script type="module" src="/static/page.js"></script>': "",
+        "They are sent to this server only, and nothing is kept when you close the page.": (
+            "They are classified on this device and sent nowhere. Nothing is kept when you close the page."
+        ),
+        'This page needs JavaScript. The <a href="/docs">description of the requests</a> shows how to do without it.': (
+            "This page needs JavaScript."
+        ),
+        '<p><a href="/docs">Requests that this server answers</a></p>': (
+            '<p><button id="check" type="button">Check that this browser answers as measured</button></p>'
+            '<p id="checked" role="status"></p>'
+        ),
+        "</body>": f"{''.join(data)}{scripts}</body>",
+    }
+    html = _static("index.html")
+    for before, after in changes.items():
+        assert html.count(before) == 1, before
+        html = html.replace(before, after)
+    return html
+
+
+def runtime_file(name: str, terminal: Terminal) -> bytes:
+    """Return a file of onnxruntime-web, from the cache or through the npm client; it is the one that is known.
+
+    Raises:
+        InputError: It can't be fetched, or is another one.
+        WriteError: The cache can't be written.
+    """
+    folder = cache_home() / "runtime" / RUNTIME.name
+    if (content := _known(folder / name)) is not None:
+        return content
+    waiting = f"Another process is fetching {RUNTIME.name}; waiting for it."
+    with alone(folder.with_suffix(".lock"), waiting=lambda: terminal.say(waiting), advice=ADVICE):
+        if _known(folder / name) is None:
+            _fetch_runtime(folder, terminal)
+    content = _known(folder / name)
+    assert content is not None
+    return content
+
+
+def _fetch_runtime(folder: Path, terminal: Terminal) -> None:
+    title = f"Fetching {RUNTIME.name} with npm"
+    with scratch_folder(folder) as scratch:
+        try:
+            archive = fetch_package(RUNTIME, scratch, title=title, terminal=terminal)
+            found = {
+                Path(path).name: read()
+                for path, read in tar_files(archive, max_bytes=_MAX_UNPACKED)
+                if Path(path).name in RUNTIME_FILES
+            }
+        except DownloadError as error:
+            install = "" if npm_client() else " Install Node.js, which brings the npm client."
+            raise InputError(
+                f"{RUNTIME.name}, which the page runs on, could not be fetched: {error}.{install}"
+            ) from error
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            raise InputError(f"{RUNTIME.name} arrived damaged: {error}. Nothing was kept; try again.") from error
+        for name, wanted in RUNTIME_FILES.items():
+            if hashlib.sha256(found.get(name, b"")).hexdigest() != wanted:
+                raise InputError(
+                    f"{RUNTIME.name} does not hold the {name} that headstart knows. Nothing was kept; check where your "
+                    "npm client downloads from."
+                )
+        kept = scratch / "kept"
+        kept.mkdir()
+        for name in RUNTIME_FILES:
+            write_atomically(kept / name, found[name])
+        put_folder(kept, folder)
+
+
+def _known(path: Path) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == RUNTIME_FILES[path.name] else None
+
+
+def _static(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _hash(code: str) -> str:
+    """Return how a content security policy names a piece of code."""
+    return f"sha256-{_base64(hashlib.sha256(code.encode()).digest())}"

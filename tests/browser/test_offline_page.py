@@ -1,0 +1,97 @@
+"""A classifier as one HTML file in a real Chromium: opened from the disk, it answers as the export it was made of."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+import headstart
+from headstart.bundle.folder import save_bundle
+from headstart.cli import main
+from headstart.contracts import ClassNames
+from headstart.deployment.golden import read_golden
+from headstart.errors import InputError
+from headstart.server import offline
+from headstart.server.offline import write_page
+from made_run import random_bundle
+
+pytestmark = [pytest.mark.browser, pytest.mark.npm]
+PREDICT = """async bytes => (await headstart.ask('/predict?top=9', {body: new Uint8Array(bytes)})).predictions[0]"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An export of a tiny network; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("exported")
+    save_bundle(random_bundle(ClassNames(("cat", "dog", "bird"))), folder / "model")
+    headstart.export(folder / "model", out=folder / "export", progress=False)
+    return folder / "export"
+
+
+@pytest.fixture
+def export(exported, tmp_path):
+    return Path(shutil.copytree(exported, tmp_path / "export"))
+
+
+@pytest.fixture
+def visit(chromium, export, tmp_path):
+    """Write the page, open it from the disk and return it; ``page.problems`` collects what the console says."""
+    assert main(["export", str(export), "--format", "html", "--out", str(tmp_path / "pets.html")]) == 0
+    page = chromium.new_page()
+    page.set_default_timeout(30_000)
+    page.requested, page.problems = [], []
+    page.on("request", lambda request: page.requested.append(request.url))
+    page.on("console", lambda message: page.problems.append(message.text))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.goto((tmp_path / "pets.html").as_uri())
+    yield page
+    page.close()
+
+
+def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path):
+    golden = read_golden(export, headstart.load(export).class_names)
+    expect(visit.get_by_role("heading", level=1)).to_have_text("Classify images with pets")
+    visit.get_by_role("button", name="Check").click()
+    expect(visit.locator("#checked")).to_contain_text("This browser answers as measured")
+    checked = visit.evaluate("headstart.check()")
+    assert checked["images"] == len(golden.files)
+    assert checked["largest"] < 1e-4
+    visit.get_by_label("Choose images").set_input_files(golden.files[0])
+    label, probability = headstart.load(export).predict(golden.files[0]).top(1)[0][0]
+    expect(visit.locator(".card .verdict")).to_have_text(f"{label} {100 * probability:.1f}%")
+    # Decoded by the browser: transparency, palettes, 16 bits and EXIF's orientation among them.
+    for file, expected in zip(golden.files, golden.probabilities, strict=True):
+        found = visit.evaluate(PREDICT, list(file.read_bytes()))
+        told = dict(found["top"])
+        own = [told[name] for name in headstart.load(export).class_names]
+        assert np.abs(np.array(own) - expected).max() < 0.01, file.name
+    assert {url.partition(":")[0] for url in visit.requested} <= {"file", "blob", "data"}
+    assert visit.problems == []
+
+
+def test_what_is_no_image_is_said(visit, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    visit.get_by_label("Choose images").set_input_files(tmp_path / "notes.txt")
+    expect(visit.locator(".card .doubt")).to_have_text("It is no image that this browser can read.")
+
+
+def test_a_runtime_that_is_another_one_is_refused(export, tmp_path, own_home, monkeypatch):
+    monkeypatch.setitem(offline.RUNTIME_FILES, "ort.wasm.bundle.min.mjs", "0" * 64)
+    with pytest.raises(InputError, match=r"does not hold the ort\.wasm\.bundle\.min\.mjs that headstart knows"):
+        write_page(export, tmp_path / "page.html", progress=False)
+    assert not (tmp_path / "page.html").exists()
+    assert not list((own_home / "runtime").rglob("*.mjs"))
+
+
+def test_names_of_classes_can_not_end_the_data(export, tmp_path):
+    config = json.loads((export / "config.json").read_text())
+    config["label_names"] = ["</script><script>alert(1)</script>", "dog", "bird"]
+    (export / "config.json").write_text(json.dumps(config))
+    golden = json.loads((export / "golden" / "golden.json").read_text())
+    golden["class_names"] = config["label_names"]
+    (export / "golden" / "golden.json").write_text(json.dumps(golden))
+    page = write_page(export, tmp_path / "page.html", progress=False)
+    assert "<script>alert" not in page.read_text()
