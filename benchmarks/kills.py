@@ -187,19 +187,21 @@ def write(options: argparse.Namespace, ends: dict[str, str], *, operations: int,
     result = {
         "claim": "a run killed at every operation on the file system and resumed ends with the same weights, figures, "
         "history and threads as one that was not killed",
-        "command": f"python benchmarks/kills.py --every {options.every} --seed {options.seed}",
+        "command": "python benchmarks/kills.py" + (f" --every {options.every}" if options.every > 1 else ""),
         "hardware": describe_hardware(torch.device("cpu")),
         "versions": {name: version(name) for name in ("headstart", "torch", "timm", "numpy")},
+        "seed": options.seed,
         "operations": operations,
     }
     old = json.loads(options.out.read_text()) if options.out.exists() else {}
     if (options.first or options.last) and all(old.get(key) == value for key, value in result.items()):
-        ends, seconds = old["each"] | ends, old["seconds"] + seconds
+        ends, seconds = old.get("each", {}) | ends, old["seconds"] + seconds
     result |= {
         "killed": len(ends),
         "killed_twice": sum(int(at) % 3 == 0 for at in ends),
         "ends": dict(Counter(ends.values())),
-        "each": ends,
+        # What a part needs to be added to the others.
+        **({"each": ends} if len(ends) < operations else {}),
         "seconds": round(seconds, 1),
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """Train the smallest network of each of timm's families from scratch, and see which are refused and how.
 
     python benchmarks/measure_families.py
+    python benchmarks/measure_families.py --minutes 8     a part in each call, until all are done
 
 The networks are those of tests/data/timm_families.json and some newer ones. Each gets one epoch on a few images of 64
 pixels through the ordinary command, in a process of its own. What is refused must be so before anything is written.
@@ -57,17 +58,27 @@ def train(name: str, data: Path, out: Path) -> tuple[int, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="networks; by default one or more of each family")
-    names = parser.parse_args().names
+    parser.add_argument("--minutes", type=float, help="stop after so many; the next call continues")
+    options = parser.parse_args()
+    names = options.names
     listed = json.loads(NETWORKS.read_text())
     chosen = names or list(dict.fromkeys([*(name for group in listed.values() for name in group), *NEWER]))
-    ends, started = defaultdict(dict), time.monotonic()
+    result_file = Path(__file__).parent / "results" / "families.json"
+    ends, started, spent = defaultdict(dict), time.monotonic(), 0.0
+    if options.minutes and not names and result_file.exists():
+        old = json.loads(result_file.read_text())
+        ends.update({"trained": dict.fromkeys(old["trained"], ""), **old["refused"]})
+        spent = old["seconds"]
+    done = {name for found in ends.values() for name in found}
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         os.environ["HEADSTART_HOME"] = str(place / "home")
         images = np.random.default_rng(0).integers(0, 256, (18, 64, 64, 3), dtype=np.uint8)
         arrays = Arrays(images[:12], np.arange(12) % 3, images[12:], np.arange(6) % 3)
         write_store(place / "data", arrays, name="few", class_names=ClassNames(("a", "b", "c")), source="noise")
-        for name in track(chosen, "Networks"):
+        for name in track([name for name in chosen if name not in done], "Networks"):
+            if options.minutes and time.monotonic() - started > 60 * options.minutes:
+                break
             if name not in timm.list_models() and name != "resnet50v1_keras":
                 ends["not in this timm"][name] = ""
                 continue
@@ -89,10 +100,11 @@ def main() -> int:
         "bugs": len(bad),
         "trained": sorted(ends["trained"]),
         "refused": {end: found for end, found in ends.items() if end != "trained"},
-        "seconds": round(time.monotonic() - started, 1),
+        "left": len(chosen) - sum(map(len, ends.values())),
+        "seconds": round(spent + time.monotonic() - started, 1),
     }
     if not names:
-        (Path(__file__).parent / "results" / "families.json").write_text(json.dumps(result, indent=2) + "\n")
+        result_file.write_text(json.dumps(result, indent=2) + "\n")
     print({end: len(found) for end, found in ends.items()})
     return int(bool(bad))
 
