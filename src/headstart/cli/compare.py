@@ -30,6 +30,14 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE.html", help="Write a page that shows the images only one of them gets right."),
     ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help='Exit with status 1 unless the last run meets it: "not worse than 0.5 points at 95 %".',
+            show_default=False,
+        ),
+    ] = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -39,9 +47,17 @@ def compare(
     if not runs or len(runs) < 2:
         raise InputError("A comparison needs two runs or more: headstart compare RUN RUN...")
     from headstart import api
+    from headstart.evaluation.gate import parse_gate
 
+    condition = None if gate is None else parse_gate(gate)
+    if condition is not None and len(runs) != 2:
+        raise InputError("--gate is for two runs: headstart compare OLD NEW --gate CONDITION.")
     result = api.compare(runs, out=out, data_dir=data_dir, progress=not quiet).to_dict()
-    return Answer(result, "" if as_json else _text(result))
+    if condition is None:
+        return Answer(result, "" if as_json else _text(result))
+    judged = condition.judge(result["pairs"][0])
+    told = f"Gate        {'passed' if judged['passed'] else 'FAILED'}: {judged['sentence']}"
+    return Answer(result | {"gate": judged}, f"{_text(result)}\n\n{told}", status=0 if judged["passed"] else 1)
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -26,6 +26,17 @@ def export(
     kind: Annotated[
         Kind, typer.Option("--format", help="onnx, or html: one page that holds the classifier and needs no server.")
     ] = "onnx",
+    int8: Annotated[
+        bool,
+        typer.Option("--int8", help="Compute with 8-bit integers, calibrated on training images."),
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(help="Points of accuracy that --int8 may cost, by the 95% interval of the loss."),
+    ] = 0.5,
+    force: Annotated[
+        bool, typer.Option("--force", help="Export with --int8 even if that could cost more; the certificate says so.")
+    ] = False,
     data_dir: DataDir = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -38,10 +49,16 @@ def export(
     differently, nothing is written. A model folder without its run is exported without test figures.
     """
     if kind == "html":
+        if int8 or force:
+            raise InputError("A page takes an export as it is: make that with --int8 first, then the page from it.")
         return _page(model, out, progress=not quiet)
+    from headstart.workflows.export import ExportOptions
     from headstart.workflows.export import export as make
 
-    made = make(model, out=out, data_dir=data_dir, threads=threads, command=context.obj, progress=not quiet)
+    options = ExportOptions(int8, tolerance, force)
+    made = make(
+        model, out=out, options=options, data_dir=data_dir, threads=threads, command=context.obj, progress=not quiet
+    )
     return Answer(made.to_dict(), _text(made.certificate, out))
 
 
@@ -74,7 +91,9 @@ def _text(it: dict[str, Any], out: Path) -> str:
             f"Agreement   {number(found['changed'])} of {number(test['n'])} predictions differ from the original; "
             f"probabilities by at most {significant(found['largest_difference'])}",
         ]
-        if it["verdict"] != "identical":
+        if chosen := it["quantization"]:
+            kept = f", {', '.join(chosen['kept_fp32'])} in fp32" if chosen["kept_fp32"] else ""
+            lines.append(f"Quantized   {chosen['method']}{kept}")
             interval = points_range([change["low"], change["high"]])
             lines.append(f"Change      {signed_points(change['value'])} points (95% interval {interval})")
     for row in it["speed"]:

@@ -8,6 +8,7 @@ import ast
 import copy
 import warnings
 from collections import Counter
+from typing import TypeAlias
 
 import onnx
 import torch
@@ -20,6 +21,7 @@ from headstart.inference.onnx_artifact import INPUT, STANDARD
 from headstart.models.fold import fold_batch_norm
 from headstart.models.heads import features_and_logits
 
+Graph: TypeAlias = onnx.ModelProto
 OPSET = 20
 """Version of the ONNX operators: the first with GELU, which transformers compute at every layer."""
 _SCOPES = "pkg.torch.onnx.name_scopes"

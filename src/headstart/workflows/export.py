@@ -14,14 +14,16 @@ from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE, Bundle
 from headstart.bundle.exported import MODEL_FILE, is_export
 from headstart.bundle.folder import load_bundle
 from headstart.compute.session import Session, open_session
-from headstart.contracts import keys_of, number_of_keys, value_of
+from headstart.contracts import UInt8Image, keys_of, number_of_keys, value_of
 from headstart.data.dataset import Dataset
+from headstart.data.subset import Subset
 from headstart.deployment.golden import made_up_images, read_golden, validation_images, write_golden
-from headstart.deployment.graph import WholeClassifier, to_onnx
+from headstart.deployment.graph import Graph, WholeClassifier, to_onnx
 from headstart.deployment.localize import first_difference
 from headstart.deployment.package import write_package
-from headstart.errors import BundleError, HeadstartError, RunError
-from headstart.evaluation.certify import TOLERANCE, Measured, Pair, agreement, certify, images_per_second
+from headstart.deployment.quantize import CALIBRATION_IMAGES, Quantized, log_loss, quantize
+from headstart.errors import BundleError, HeadstartError, InputError, RunError
+from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
 from headstart.evaluation.evaluate import checked_manifest
 from headstart.files import put_folder, scratch_folder, sweep_leftovers, write_json
 from headstart.inference.predictor import Predictor, load
@@ -33,7 +35,32 @@ from headstart.runs.run import Run
 from headstart.workflows.load import load_data
 
 CERTIFICATE = "certificate.json"
-_GOLDEN_TOLERANCE = 1e-3
+_GOLDEN_TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}
+"""Difference of a probability that counts as drift; processors round integers differently."""
+_VALIDATED = 1000
+"""Validation images, at most, that choose how a graph is quantized."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an exported file computes with, and what it may lose by that.
+
+    Attributes:
+        int8: Whether convolutions and matrix products compute with 8-bit integers.
+        tolerance: Percentage points of accuracy that this may cost: the 95% interval of the loss must stay within.
+        force: Whether to export even if it could cost more; the certificate says so.
+    """
+
+    int8: bool = False
+    tolerance: float = 0.5
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a tolerance out of range, or one that would be ignored."""
+        if not 0 <= self.tolerance <= 100:
+            raise InputError(f"--tolerance {self.tolerance}: expected percentage points, from 0 to 100.")
+        if not self.int8 and (self.force or self.tolerance != type(self).tolerance):
+            raise InputError("--tolerance and --force are for --int8; an export in float32 must answer identically.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +86,7 @@ def export(
     model: Path | str,
     *,
     out: Path | str,
+    options: ExportOptions = ExportOptions(),
     data_dir: Path | str | None = None,
     threads: int | None = None,
     command: str = "headstart.export",
@@ -73,6 +101,7 @@ def export(
     Args:
         model: Folder of a measured run; or a bundle alone, whose export then has no test figures.
         out: Folder for the export; an earlier export there is replaced.
+        options: What the file computes with; float32 by default.
         data_dir: Local copy of the data set; the one the run started with when None.
         threads: CPU threads; all cores when None.
         command: What the user typed, for the record.
@@ -89,6 +118,8 @@ def export(
         0
     """
     folder, run = _source(Path(model))
+    if options.int8 and run is None:
+        raise InputError(f"--int8 is calibrated on training images, and {model} has no run. Give the run's folder.")
     place = Path(out)
     _check_place(place)
     with (
@@ -99,7 +130,7 @@ def export(
         bundle = load_bundle(folder)
         sweep_leftovers(place.parent, of=place.name)
         with scratch_folder(place) as scratch:
-            certificate = _Export(folder, bundle, opened, dataset, session).write(scratch)
+            certificate = _Export(folder, bundle, opened, dataset, session, options).write(scratch)
             put_folder(scratch, place)
     return Exported(place, certificate)
 
@@ -113,40 +144,39 @@ class _Export:
     run: Run | None
     dataset: Dataset | None
     session: Session
+    options: ExportOptions
 
     def write(self, scratch: Path) -> dict[str, Any]:
         """Write the export into a folder and return its certificate; raise HeadstartError where it must be refused."""
         session, bundle = self.session, self.bundle
         original = Predictor(TorchArtifact(bundle, device="cpu", threads=session.threads))
-        images = made_up_images()
-        if self.run is not None and self.dataset is not None:
-            manifest = checked_manifest(self.run, self.dataset, original)
-            images = validation_images(manifest.select(self.dataset.train, "val"))
+        images, splits = made_up_images(), self._splits(original)
+        if splits is not None:
+            images = validation_images(splits[1])
         session.terminal.say("Building the graph.")
         classifier = WholeClassifier(bundle)
-        graph = to_onnx(classifier)
-        config = write_package(scratch, bundle, self.folder, graph, "fp32")
+        graph, chosen = to_onnx(classifier), None
+        if self.options.int8 and splits is not None:
+            session.terminal.say("Quantizing the graph: ranges from training images, choices by validation.")
+            chosen = self._quantized(graph, *splits)
+            graph = chosen.model
+        config = write_package(scratch, bundle, self.folder, graph, "int8" if chosen else "fp32")
         pair = Pair(original, load(scratch, threads=session.threads))
-        write_golden(scratch, images, pair.exported, _GOLDEN_TOLERANCE)
+        write_golden(scratch, images, pair.exported, _GOLDEN_TOLERANCE[config.precision])
         golden = read_golden(scratch, bundle.class_names)
         measured = self._certified(pair)
-        outputs = [(p.outputs_of(golden.squares), p) for p in (pair.original, pair.exported)]
-        few = agreement(*outputs)
-        for found in (few, *([measured.agreement] if measured else [])):
-            if not found.is_rounding:
-                largest = max(golden.squares, key=len)
-                alike = np.stack([square for square in golden.squares if len(square) == len(largest)])
-                where = first_difference(classifier, graph, alike)
-                raise HeadstartError(
-                    f"The exported file does not answer like the original: of {found.n} images {found.changed} get "
-                    f"another class, and probabilities differ by up to {found.largest_difference:.2g}, where "
-                    f"{TOLERANCE:g} is allowed. {where} Nothing was exported."
-                )
+        few = agreement(*((p.outputs_of(golden.squares), p) for p in (pair.original, pair.exported)))
+        if chosen is None:
+            for found in (few, *([measured.agreement] if measured else [])):
+                if not found.is_rounding:
+                    raise HeadstartError(_why_different(found, classifier, graph, golden.squares))
+        verdict = "not measured on the test set" if measured is None else self._verdict(measured)
         certificate = {
             "format": 1,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "verdict": "identical" if measured else "not measured on the test set",
+            "verdict": verdict,
             "precision": config.precision,
+            "quantization": chosen.record if chosen else None,
             "run": self.run.name if self.run else None,
             "dataset": bundle.dataset,
             "classes": len(bundle.class_names),
@@ -154,7 +184,7 @@ class _Export:
             "files": config.files,
             "bundle_sha256": config.bundle_sha256,
             "manifest_sha256": config.manifest_sha256,
-            "tolerance": {"probability": TOLERANCE},
+            "tolerance": {"points": self.options.tolerance} if chosen else {"probability": TOLERANCE},
             "test": measured.figures if measured else None,
             "golden": {"n": few.n, "images_are": "validation images" if images[1] else "made up", **asdict(few)},
             "speed": images_per_second(pair, golden.squares),
@@ -164,15 +194,61 @@ class _Export:
             },
         }
         write_json(scratch / CERTIFICATE, certificate)
-        write_certificate(scratch, certificate, list(bundle.class_names))
+        write_certificate(scratch, certificate)
         shutil.copy(Path(__file__).parents[1] / "deployment" / "predict_alone.py", scratch / "predict.py")
         return certificate
+
+    def _splits(self, predictor: Predictor) -> tuple[Subset, Subset] | None:
+        """Return training and validation images, where there is a run."""
+        if self.run is None or self.dataset is None:
+            return None
+        manifest = checked_manifest(self.run, self.dataset, predictor)
+        return manifest.select(self.dataset.train, "train"), manifest.select(self.dataset.train, "val")
+
+    def _quantized(self, graph: Graph, train: Subset, val: Subset) -> Quantized:
+        rule = self.bundle.preprocess
+
+        def squares(split: Subset, most: int) -> tuple[list[UInt8Image], list[int]]:
+            places = sorted(range(len(split)), key=lambda place: split.identities[place])[:most]
+            images = (split.image(place, at_least=rule.side, fit=rule.fit) for place in places)
+            return [rule.square(image) for image in images], [int(split.labels[place]) for place in places]
+
+        judged, labels = squares(val, _VALIDATED)
+        threads = self.session.threads
+        calibrated, _ = squares(train, CALIBRATION_IMAGES)
+        return quantize(graph, calibrated, lambda model: log_loss(model, judged, labels, threads=threads))
+
+    def _verdict(self, measured: Measured) -> str:
+        """Return the verdict on a measured export; raise HeadstartError where it could lose more than is allowed."""
+        if not self.options.int8:
+            return "identical"
+        change, allowed = measured.accuracy_change, self.options.tolerance
+        if -100 * change.low <= allowed:
+            return "within tolerance"
+        if self.options.force:
+            return "forced"
+        raise HeadstartError(
+            f"The export in int8 could cost too much: accuracy changes by {100 * change.value:+.2f} points on "
+            f"{measured.agreement.n:,} test images, 95% interval {100 * change.low:+.2f} to {100 * change.high:+.2f}, "
+            f"and {allowed:g} may be lost. Nothing was exported. Allow more with --tolerance, insist with --force, or "
+            "export without --int8."
+        )
 
     def _certified(self, pair: Pair) -> Measured | None:
         if self.run is None or self.dataset is None:
             return None
         with self.session.terminal.share("Measuring the exported file") as show:
             return certify(self.run, self.dataset, pair, command=self.session.command, progress=show)
+
+
+def _why_different(found: Agreement, classifier: WholeClassifier, graph: Graph, squares: list[UInt8Image]) -> str:
+    side = len(max(squares, key=len))
+    alike = np.stack([square for square in squares if len(square) == side])
+    return (
+        f"The exported file does not answer like the original: of {found.n} images {found.changed} get another class, "
+        f"and probabilities differ by up to {found.largest_difference:.2g}, where {TOLERANCE:g} is allowed. "
+        f"{first_difference(classifier, graph, alike)} Nothing was exported."
+    )
 
 
 def _source(model: Path) -> tuple[Path, Run | None]:
