@@ -11,7 +11,9 @@ import warm
 from headstart.cli import app
 
 ROOT = Path(__file__).parents[2]
-GUIDES = [ROOT / "docs" / name for name in ("own-images.md", "data.md", "troubleshooting.md", "sharing.md")]
+GUIDES = [
+    ROOT / "docs" / name for name in ("own-images.md", "data.md", "troubleshooting.md", "sharing.md", "deploying.md")
+]
 TUTORIAL = GUIDES[0].read_text(encoding="utf-8")
 
 
