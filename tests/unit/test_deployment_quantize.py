@@ -43,8 +43,9 @@ def probabilities(model, square):
     return session.run(["probabilities"], {"images": square[None]})[0][0]
 
 
-def test_the_network_is_quantized_and_what_surrounds_it_is_not(graph, squares):
+def test_the_network_is_quantized_and_what_surrounds_it_is_not(graph, squares, capsys):
     found = quantize(graph, squares, lambda model: log_loss(model, squares, [0, 1, 2, 0, 1, 2], threads=1))
+    assert capsys.readouterr().out == ""
     quantized = {node.output[0] for node in found.model.graph.node if node.op_type == "DequantizeLinear"}
     for node in found.model.graph.node:
         assert node.domain == ""

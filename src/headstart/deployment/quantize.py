@@ -6,7 +6,9 @@ of layers that lose most stay in float32 where validation gains by that.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,7 +119,8 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _ranges(model: onnx.ModelProto, squares: Sequence[UInt8Image], method: str) -> TensorsData:
-    with TemporaryDirectory(prefix="headstart-") as folder:
+    # It prints what it does, where results belong.
+    with TemporaryDirectory(prefix="headstart-") as folder, redirect_stdout(StringIO()):
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
         calibrator = create_calibrator(
