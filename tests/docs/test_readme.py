@@ -31,10 +31,11 @@ def test_the_readme_opens_with_the_two_commands():
 
 def test_all_commands_are_found():
     found = commands(README, "bash")
-    assert len(found) == 20
+    assert len(found) == 25
     assert {line.split()[1] for line in found} == {
         *("train", "evaluate", "predict", "backbones"),
         *("explore", "compare", "study"),
+        *("export", "verify", "serve", "push"),
     }
 
 
