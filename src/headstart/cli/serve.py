@@ -36,7 +36,7 @@ def serve(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images computed together at most; chosen for the device by default.")
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Images that may wait; more are refused with status 503.")] = 256,
+    queue: Annotated[int, typer.Option(min=1, help="Images that may wait; more are refused with status 503.")] = 128,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.")] = 10,
     max_body: Annotated[str, typer.Option(metavar="SIZE", help="Largest request, such as 32M.")] = "32M",
     max_files: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 64,

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 
 from headstart.inference.predictor import FilePrediction
 from headstart.server.bodies import Sent, read_images
-from headstart.server.guard import Guard, State
+from headstart.server.guard import BUSY, Guard, State
 from headstart.server.line import BusyError, Line, Source
 from headstart.server.meters import CONTENT_TYPE, Meters
 from headstart.server.models import Models, Served
@@ -75,28 +75,12 @@ class Service:
         try:
             found = await self.line.predict(model, sources, deadline=time.monotonic() + self.limits.seconds)
         except BusyError:
-            raise busy() from None
+            raise HTTPException(503, BUSY, {"Retry-After": "1"}) from None
         except TimeoutError:
             raise HTTPException(504, f"Not computed within {self.limits.seconds:g} s. Try again later.") from None
         for prediction in found:
             self.meters.prediction(model, prediction)
         return found
-
-    def check_room(self) -> None:
-        """Refuse a request whose images would find no room, before its body is read.
-
-        Raises:
-            HTTPException: There is no room.
-        """
-        try:
-            self.line.check_room()
-        except BusyError:
-            raise busy() from None
-
-
-def busy() -> HTTPException:
-    """Return the error of a request that finds no room."""
-    return HTTPException(503, "Too many images are waiting. Try again in a second.", {"Retry-After": "1"})
 
 
 def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = ()) -> FastAPI:
@@ -124,7 +108,9 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
     app.add_exception_handler(Exception, _unexpected)
-    app.add_middleware(Guard, access=access, limits=service.limits, meters=service.meters, state=service.state)
+    app.add_middleware(
+        Guard, access=access, limits=service.limits, line=service.line, meters=service.meters, state=service.state
+    )
     return app
 
 
@@ -139,7 +125,6 @@ def _own_paths(service: Service) -> APIRouter:
     ) -> JSONResponse:
         """Classify one image, sent as the body, or several, sent as the files of a form."""
         served = service.model(model)
-        service.check_room()
         sent = await read_images(request, service.limits)
         found = await service.predict(served, [_source(one, served, service.limits) for one in sent])
         rows = [row(one.name, prediction, top) for one, prediction in zip(sent, found, strict=True)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from headstart.server.line import Line
 from headstart.server.meters import Meters
 from headstart.server.settings import Access, Limits
 
@@ -23,6 +24,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+BUSY = "Too many images are waiting. Try again in a second."
 PUBLIC = ("/", "/healthz", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
 """What is answered without the token: nothing of it tells about images or models."""
 _PUBLIC_FOLDER = "/static/"
@@ -57,10 +59,10 @@ class State:
 class Guard:
     """ASGI middleware around the application."""
 
-    def __init__(self, app: App, *, access: Access, limits: Limits, meters: Meters, state: State) -> None:
-        """Guard an application."""
+    def __init__(self, app: App, *, access: Access, limits: Limits, line: Line, meters: Meters, state: State) -> None:
+        """Guard an application, which need not see a request whose images would find no room in the line."""
         self._app, self._access, self._limits = app, access, limits
-        self._meters, self._state = meters, state
+        self._line, self._meters, self._state = line, meters, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -91,6 +93,8 @@ class Guard:
             wanted = f"Bearer {self._access.token}".encode("ascii")
             if not hmac.compare_digest(given, wanted):
                 return 401, "Send the token as Authorization: Bearer TOKEN."
+        if scope["method"] == "POST" and self._line.is_full:
+            return 503, BUSY
         return None
 
     def _note(self, visit: "_Visit") -> None:
@@ -145,7 +149,7 @@ class _Visit:
         if self.size > self._limits.body:
             raise too_large(self._limits)
         if self._state.held > self._limits.held:
-            raise HTTPException(503, "Busy.", {"Retry-After": "1"})
+            raise HTTPException(503, BUSY, {"Retry-After": "1"})
         return message
 
     async def send(self, message: Message) -> None:
@@ -163,6 +167,8 @@ class _Visit:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 

@@ -65,10 +65,10 @@ class Line:
         self._thread.start()
         meters.watch_queue(lambda: self.images)
 
-    def check_room(self, images: int = 1) -> None:
-        """Raise BusyError where so many images more find no room."""
-        if self._taken + images > self._limits.queue:
-            raise BusyError
+    @property
+    def is_full(self) -> bool:
+        """Whether no image more finds room."""
+        return self._taken >= self._limits.queue
 
     @property
     def images(self) -> int:
@@ -93,7 +93,8 @@ class Line:
             BusyError: There is no room; nothing was begun.
             TimeoutError: The deadline has passed.
         """
-        self.check_room(len(sources))
+        if self._taken + len(sources) > self._limits.queue:
+            raise BusyError
         self._taken += len(sources)
         loop = asyncio.get_running_loop()
         jobs = [_Job(model, source, deadline, loop.create_future()) for source in sources]

@@ -74,7 +74,6 @@ def protocol_paths(service: Service) -> APIRouter:
 
 
 async def _infer(service: Service, model: Served, request: Request) -> Response:
-    service.check_room()
     check_headers(request, service.limits)
     body = await request.body()
     try:

@@ -33,7 +33,7 @@ class Limits:
     """
 
     batch: int | None = None
-    queue: int = 256
+    queue: int = 128
     files: int = 64
     body: int = 32 * 2**20
     held: int = 512 * 2**20
