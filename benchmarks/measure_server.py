@@ -36,7 +36,7 @@ import psutil
 from PIL import Image
 
 RESULT = Path(__file__).parent / "results" / "server.json"
-IN_FLIGHT, SECONDS, ROUNDS, STOPS, COMPARED, EXCESS = 32, 20, 3, 20, 20_000, 5
+IN_FLIGHT, SECONDS, ROUNDS, STOPS, COMPARED, EXCESS = 32, 10, 3, 20, 20_000, 5
 PARTS = ("speed", "same", "excess", "stop")
 HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: {}\r\n\r\n"
 PLAIN = """

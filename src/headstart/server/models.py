@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart.bundle.exported import is_export
+from headstart.deployment.golden import GOLDEN
+from headstart.deployment.verify import verify
 from headstart.errors import BundleError, InputError
 from headstart.inference.predictor import Predictor, load
 
@@ -104,6 +107,13 @@ class Models:
 
     def _load(self, place: Place) -> Served:
         before = _hash(place.folder)
+        if is_export(place.folder) and (place.folder / GOLDEN).is_dir():
+            verified = verify(place.folder, device=self._device, threads=self._threads)
+            if not verified.ok:
+                raise BundleError(
+                    f"{place.folder} does not predict what it predicted when it was exported. `headstart verify "
+                    f"{place.folder}` names the images. Export it again, or use another."
+                )
         predictor = load(place.folder, device=self._device, threads=self._threads)
         if _hash(place.folder) != before:
             raise BundleError(f"{place.folder} changed while it was being loaded. Try again when it is complete.")

@@ -1,0 +1,60 @@
+"""Exported models in a server: loaded without torch, held against their golden images, kept where a new one fails."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import headstart
+from headstart.errors import BundleError
+from headstart.server.models import Models, places
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "mine")
+
+
+def models(folder):
+    return Models(places([str(folder)]), device=None, threads=1)
+
+
+def change_golden(folder):
+    """Make the export differ from what it was, as another runtime or a changed file would."""
+    with np.load(folder / "golden" / "golden.npz") as arrays:
+        changed = dict(arrays)
+    changed["probabilities"] = np.roll(changed["probabilities"], 1, axis=1)
+    np.savez(folder / "golden" / "golden.npz", **changed)
+
+
+def test_an_export_is_served_like_it_predicts(copy):
+    served = models(copy).find("mine")
+    file = next((copy / "golden").glob("*.png"))
+    square = served.predictor.preprocess.square
+    from headstart.data.decode import decode_bytes, decode_file
+
+    assert served.sha256 == hashlib.sha256((copy / "model.onnx").read_bytes()).hexdigest()
+    np.testing.assert_array_equal(decode_bytes(file.read_bytes()), decode_file(file))
+    (found,) = served.predictor.classify([square(decode_file(file))])
+    assert found.probability == pytest.approx(headstart.load(copy).predict(file).probabilities.max(), abs=1e-6)
+
+
+def test_an_export_that_drifted_is_refused_and_the_old_one_stays(copy):
+    loaded = models(copy)
+    before = loaded.find("mine")
+    change_golden(copy)
+    with pytest.raises(BundleError, match="headstart verify"):
+        models(copy)
+    ((name, reason),) = loaded.reload()
+    assert name == "mine"
+    assert "does not predict what it predicted" in reason
+    assert loaded.find("mine") is before
+
+
+def test_a_damaged_export_is_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"surprise": 1}))
+    with pytest.raises(BundleError, match="surprise"):
+        models(copy)
