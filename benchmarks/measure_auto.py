@@ -7,7 +7,7 @@ CIFAR-10 comes from the cache, Fashion-MNIST from Debian's package dataset-fashi
 112 x 84 pixels, six uneven classes) from an archive of class folders. A finished cell stays in
 benchmarks/results/auto.json; a stopped measurement goes on where it stopped, and --again measures anew. TrashNet is
 split 80/20 three times, stratified, into folders of its JPEG files; the others have their publisher's test split. The
-rules of `auto` were settled on training images that none of these test splits holds, see "choices" in the same file.
+rules of `auto` were settled on validation images and on training images outside these test splits, see "choices".
 Whatever an earlier run has left in the cache folder, HEADSTART_HOME, is removed before each run, but for the data sets.
 
 Run it on a quiet machine: auto plans with the speed that it finds. The load of the machine is recorded with each cell.

@@ -1,4 +1,5 @@
-"""Write the figures of benchmarks/results/ into README.md and the headers of the recipes, so that they can't disagree.
+"""Write the figures of benchmarks/results/ into README.md, docs/own-images.md and the headers of the recipes, so that
+they can't disagree.
 
 python benchmarks/write_figures.py
 """
@@ -20,6 +21,17 @@ SHOWN = {
     "cpu-best": ("cpu-best", "tf_efficientnet_lite0.in1k", "50,000"),
 }
 MEASURED_RECIPES = ("quickstart", "cpu-best")
+DATA_SETS = {
+    # Name in auto.json: name in the table, images to train and validate on.
+    "trashnet": ("TrashNet, 112 x 84 px photographs, 3 splits", "2,022"),
+    "cifar10-100": ("CIFAR-10, 32 px", "100"),
+    "cifar10-500": ("CIFAR-10, 32 px", "500"),
+    "cifar10-2000": ("CIFAR-10, 32 px", "2,000"),
+    "cifar10-10000": ("CIFAR-10, 32 px", "10,000"),
+    "fashion-2000": ("Fashion-MNIST, 28 px grey", "2,000"),
+    "fashion-10000": ("Fashion-MNIST, 28 px grey", "10,000"),
+}
+"""Data sets on which the automatic choice was measured, in the order of the table."""
 
 
 def result(name: str) -> dict:
@@ -92,6 +104,24 @@ def readme_with_figures(readme: str) -> str:
     return replace_once(readme, r"^\| `quickstart` \| .*?(?=\n\n)", "\n".join(rows))
 
 
+def auto_table() -> str:
+    """Return what the automatic choice reaches on each data set, against two fixed recipes."""
+    rows = ["| data | images | no option | `quickstart` | linear probe, 128 px |", "|---|---|---|---|---|"]
+    summary = result("auto")["summary"]
+    for data, (name, images) in DATA_SETS.items():
+        found = [summary.get(data, {}).get(method) for method in ("auto", "quickstart", "probe")]
+        if not any(found):
+            continue
+        cells = [f"{f['accuracy']:.1%} ({f['total_seconds']:.0f} s)" if f else "not measured" for f in found]
+        rows.append(f"| {name} | {images} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def guide_with_figures(guide: str) -> str:
+    """Return docs/own-images.md with the table of the automatic choice in its place."""
+    return replace_once(guide, r"^\| data \| images \| no option .*?(?=\n\n)", auto_table())
+
+
 def recipe_with_header(name: str) -> str:
     """Return a recipe's file with what was measured of it on top."""
     return header(name) + re.sub(r"\A(#.*\n)+", "", (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -100,6 +130,8 @@ def recipe_with_header(name: str) -> str:
 def main() -> None:
     readme = ROOT / "README.md"
     readme.write_text(readme_with_figures(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    guide = ROOT / "docs" / "own-images.md"
+    guide.write_text(guide_with_figures(guide.read_text(encoding="utf-8")), encoding="utf-8")
     for name in MEASURED_RECIPES:
         (RECIPES / f"{name}.yaml").write_text(recipe_with_header(name), encoding="utf-8")
 

@@ -16,6 +16,12 @@ def test_the_readme_shows_what_was_measured():
     assert write_figures.readme_with_figures(stale) == readme
 
 
+def test_the_guide_shows_what_the_automatic_choice_reaches():
+    guide = (ROOT / "docs" / "own-images.md").read_text(encoding="utf-8")
+    assert write_figures.guide_with_figures(guide) == guide
+    assert guide.count("\n| TrashNet, ") == 1
+
+
 def test_the_recipes_show_what_was_measured():
     for name in write_figures.MEASURED_RECIPES:
         path = write_figures.RECIPES / f"{name}.yaml"
