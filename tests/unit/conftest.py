@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_run import measured_run
 
 from headstart.cli import main
 from headstart.contracts import ClassNames, Predictions
@@ -19,6 +18,7 @@ from headstart.runs.predictions import TestPredictions
 from headstart.runs.run import Run
 from headstart.tasks.metrics import SplitMetrics
 from headstart.tasks.single_label import SINGLE_LABEL
+from made_run import measured_run
 
 ANIMALS = ("cat", "dog", "bird", "frog")
 

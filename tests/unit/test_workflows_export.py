@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from made_run import PREPROCESS, random_bundle
 from PIL import Image
 
 import headstart
@@ -27,6 +26,7 @@ from headstart.evaluation import certify
 from headstart.inference.images import square_of
 from headstart.inference.predictor import load
 from headstart.workflows import export as room
+from made_run import PREPROCESS, random_bundle
 
 NAMES = ClassNames(("cat", "dog", "bird"))
 
