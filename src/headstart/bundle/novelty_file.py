@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from threadpoolctl import ThreadpoolController
 
 from headstart.errors import BundleError
 from headstart.files import write_atomically
@@ -40,6 +41,11 @@ class NoveltyArrays:
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the scores, shape (n,), of features of shape (n, d); the larger, the less familiar."""
+        # Threads of two libraries that wait for work by spinning take the cores from each other.
+        with _linear_algebra().limit(limits=1, user_api="blas"):
+            return self._score(features)
+
+    def _score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         whole = self._whole
         directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-12))
         likeness = directions @ whole["reference"].T
@@ -50,6 +56,12 @@ class NoveltyArrays:
         scale = whole["scale"]
         scores: NDArray[np.float32] = ((found - scale[:, 0]) / scale[:, 1]).sum(axis=1)
         return scores
+
+
+@cache
+def _linear_algebra() -> ThreadpoolController:
+    """Return what sets the number of threads that numpy multiplies matrices with."""
+    return ThreadpoolController()
 
 
 def write_arrays(folder: Path, novelty: NoveltyArrays) -> None:
