@@ -12,19 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from huggingface_hub import constants
 from PIL import Image
 
-from headstart.bundle.config import Bundle
 from headstart.bundle.folder import save_bundle
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
 from headstart.data.dataset import load_dataset
-from headstart.data.preprocess import Preprocess
 from headstart.data.sources.arrays import open_store
 from headstart.data.sources.cifar10 import Identity, batch_sha256
-from headstart.models.heads import empty_classifier
+from made_run import random_bundle
 
 COMMIT = "c0ffee" + "0" * 34
 """The only revision on the Hub that ``hub`` plays."""
@@ -41,15 +38,9 @@ def sample_dir():
 @pytest.fixture
 def small_classifier(tmp_path):
     """The bundle of a tiny network with two classes that nothing was trained for; its folder."""
-    torch.manual_seed(1)
-    bundle = Bundle(
-        module=empty_classifier("test_efficientnet", num_classes=2, hidden=(), dropout=0.0).eval(),
-        class_names=ClassNames(("cat", "dog")),
-        preprocess=Preprocess(32, (0.5,) * 3, (0.5,) * 3),
-        architecture="test_efficientnet",
+    bundle = random_bundle(
+        ClassNames(("cat", "dog")),
         backbone="test_efficientnet.r160_in1k",
-        hidden=(),
-        dropout=0.0,
         dataset="pets",
         manifest_sha256="cd" * 32,
         weights={"source": "hub", "origin": "the Hub", "sha256": "ab" * 32, "license": "apache-2.0"},

@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, locks between processes, and leftovers of killed processes."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -143,6 +144,19 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read in pieces.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def put_folder(new: Path, place: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 import headstart
 import warm
-from headstart.bundle.config import Abstention, Bundle
+from headstart.bundle.config import Abstention
 from headstart.bundle.folder import save_bundle
 from headstart.compute.memory import peak_memory_mb
 from headstart.contracts import ClassNames
@@ -33,7 +33,8 @@ from headstart.inference.artifact import Outputs
 from headstart.inference.predictor import FilePrediction, Predictor, load
 from headstart.inference.torch_artifact import TorchArtifact
 from headstart.inference.workers import Workers
-from headstart.models.heads import empty_classifier, head_of
+from headstart.models.heads import head_of
+from made_run import random_bundle
 
 NAMES = ClassNames(("cat", "dog", "bird", "frog"))
 PREPROCESS = Preprocess(48, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic", 0.9)
@@ -41,18 +42,8 @@ PREPROCESS = Preprocess(48, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bicubic", 0.9)
 
 def make_bundle(architecture="test_efficientnet", **changes):
     """A classifier whose batch norms and head do something, so that answers differ between pictures."""
-    module = empty_classifier(architecture, num_classes=len(NAMES))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for part in module.modules():
-            if isinstance(part, torch.nn.BatchNorm2d):
-                part.running_mean.normal_(0, 0.1, generator=generator)
-                part.running_var.uniform_(0.5, 1.5, generator=generator)
-                part.weight.uniform_(0.5, 1.5, generator=generator)
-        head_of(module).weight.normal_(0, 1, generator=generator)
-    values = {"class_names": NAMES, "preprocess": PREPROCESS, "backbone": architecture, "hidden": (), "dropout": 0.0}
-    values |= {"dataset": "animals", "manifest_sha256": "", "temperature": 1.7, "flip": True}
-    return Bundle(module=module.eval(), architecture=architecture, **(values | changes))
+    values = {"preprocess": PREPROCESS, "dataset": "animals", "temperature": 1.7, "weights": {}}
+    return random_bundle(NAMES, architecture, **(values | changes))
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ def push(
 ) -> Answer:
     """Put a classifier on the Hugging Face Hub. Sends the bundle and a model card, and no image.
 
-    Needs a token that may write: log in with `hf auth login`, or set HF_TOKEN. `hf://OWNER/NAME` then stands for the
-    classifier wherever a model folder does.
+    Needs a token that may write: log in with `hf auth login`, or set HF_TOKEN. `headstart predict` and
+    `headstart.load` then take `hf://OWNER/NAME`.
     """
     from headstart.workflows.push import push as send
 

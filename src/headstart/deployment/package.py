@@ -1,6 +1,5 @@
 """The folder of an exported classifier: the graph, what it means, and the novelty score."""
 
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,7 @@ from headstart.bundle.novelty import write_novelty
 from headstart.bundle.novelty_file import NOVELTY_FILE
 from headstart.bundle.schema import AbstentionBlock
 from headstart.deployment.graph import OPSET
-from headstart.files import write_atomically, write_json
+from headstart.files import file_sha256, write_atomically, write_json
 
 
 def write_package(
@@ -56,7 +55,7 @@ def write_package(
         dataset=bundle.dataset,
         licences={what: licence for what, licence in licences.items() if licence},
         manifest_sha256=bundle.manifest_sha256,
-        bundle_sha256={name: sha256(bundle_folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE)},
+        bundle_sha256={name: file_sha256(bundle_folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE)},
         files={},
     )
     onnx.helper.set_model_props(model, dict(graph_metadata(facts)))
@@ -65,11 +64,6 @@ def write_package(
     if bundle.novelty:
         write_novelty(folder, bundle.novelty)
         names.append(NOVELTY_FILE)
-    config = facts.model_copy(update={"files": {name: sha256(folder / name) for name in names}})
+    config = facts.model_copy(update={"files": {name: file_sha256(folder / name) for name in names}})
     write_json(folder / CONFIG_FILE, config.model_dump())
     return config
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -16,7 +16,7 @@ from headstart.contracts import ClassNames, guarded, keys_of, listed, number_of_
 from headstart.deployment.golden import Golden, read_golden, square_drift
 from headstart.errors import BundleError, InputError
 from headstart.files import read_bounded
-from headstart.inference.predictor import load
+from headstart.inference.predictor import Predictor, load
 
 _LARGEST_CSV = 2**28
 
@@ -109,7 +109,18 @@ def verify(
         raise BundleError(f"{folder} holds no export. Give a folder that `headstart export` wrote.")
     if tolerance is not None and not 0 <= tolerance < 1:
         raise InputError(f"--tolerance {tolerance}: expected a difference of probabilities, from 0 to below 1.")
-    predictor = load(folder, device=device, threads=threads)
+    return hold(load(folder, device=device, threads=threads), folder, predictions=predictions, tolerance=tolerance)
+
+
+def hold(
+    predictor: Predictor, folder: Path, *, predictions: Path | str | None = None, tolerance: float | None = None
+) -> Verification:
+    """Hold an export that is loaded, or predictions, against the golden predictions in its folder; see ``verify``.
+
+    Raises:
+        BundleError: The golden predictions are missing or damaged.
+        InputError: The CSV lacks an image or a class.
+    """
     names = predictor.class_names
     golden = read_golden(folder, names)
     if predictions is None:

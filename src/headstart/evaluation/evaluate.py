@@ -1,6 +1,5 @@
 """From a trained run to its figures: the one place that opens the test split."""
 
-import hashlib
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from headstart.data.subset import Subset
 from headstart.errors import DataError, RunError
 from headstart.evaluation.novelty import learn_novelty, measure_novelty, reference_images
 from headstart.evaluation.outputs import finite_outputs
+from headstart.files import file_sha256
 from headstart.inference.predictor import Predictor, Progress, load, within
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.records import Metrics, Opening, TrainingFacts
@@ -110,7 +110,7 @@ def log_test_opening(run: Run, command: str) -> None:
         RunError: The file is missing or damaged; then the test split must stay closed.
         WriteError: It can't be written; then too.
     """
-    weights = hashlib.sha256((run.model / WEIGHTS_FILE).read_bytes()).hexdigest()
+    weights = file_sha256(run.model / WEIGHTS_FILE)
     time = datetime.now(timezone.utc).isoformat(timespec="seconds")
     run.note_opening(Opening(time=time, command=command, weights_sha256=weights))
 

@@ -1,6 +1,5 @@
 """The classifiers that a server answers with, by name, and how they are loaded and replaced."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ import numpy as np
 
 from headstart.bundle.exported import is_export
 from headstart.deployment.golden import GOLDEN
-from headstart.deployment.verify import verify
+from headstart.deployment.verify import hold
 from headstart.errors import BundleError, InputError
+from headstart.files import file_sha256
 from headstart.inference.predictor import Predictor, load
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -107,14 +107,12 @@ class Models:
 
     def _load(self, place: Place) -> Served:
         before = _hash(place.folder)
-        if is_export(place.folder) and (place.folder / GOLDEN).is_dir():
-            verified = verify(place.folder, device=self._device, threads=self._threads)
-            if not verified.ok:
-                raise BundleError(
-                    f"{place.folder} does not predict what it predicted when it was exported. `headstart verify "
-                    f"{place.folder}` names the images. Export it again, or use another."
-                )
         predictor = load(place.folder, device=self._device, threads=self._threads)
+        if is_export(place.folder) and (place.folder / GOLDEN).is_dir() and not hold(predictor, place.folder).ok:
+            raise BundleError(
+                f"{place.folder} does not predict what it predicted when it was exported. `headstart verify "
+                f"{place.folder}` names the images. Export it again, or use another."
+            )
         if _hash(place.folder) != before:
             raise BundleError(f"{place.folder} changed while it was being loaded. Try again when it is complete.")
         try:
@@ -131,11 +129,7 @@ def _hash(folder: Path) -> str:
     """Return the SHA-256 of the weights in a model folder or a run; empty where there are none."""
     for path in (inner / name for inner in (folder, folder / "model") for name in _WEIGHTS):
         try:
-            with path.open("rb") as file:
-                digest = hashlib.sha256()
-                while block := file.read(2**20):
-                    digest.update(block)
-                return digest.hexdigest()
+            return file_sha256(path)
         except OSError:  # what is wrong, loading says
             continue
     return ""

@@ -1,6 +1,5 @@
 """Measure a finished classifier on other labelled data; the run itself stays as it is."""
 
-import hashlib
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from headstart.data.file_dataset import FileOptions
 from headstart.data.screening import screen
 from headstart.errors import DataError, RunError
 from headstart.evaluation.elsewhere import Elsewhere, choose_images, measure_elsewhere
-from headstart.files import write_json
+from headstart.files import file_sha256, write_json
 from headstart.inference.predictor import load
 from headstart.report.elsewhere_page import write_elsewhere_page
 from headstart.report.mistakes import LARGEST_SIDE
@@ -89,7 +88,7 @@ def _measure(run: Run, session: Session, data: str, out: Path | None) -> Elsewhe
         "run": str(run.path.resolve()),
         "command": session.command,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "weights_sha256": hashlib.sha256((run.model / WEIGHTS_FILE).read_bytes()).hexdigest(),
+        "weights_sha256": file_sha256(run.model / WEIGHTS_FILE),
     }
     content = found.to_dict() | record
     write_json(folder / "evaluation.json", content)

@@ -1,8 +1,8 @@
 """Export a classifier to ONNX, with a certificate that the exported file answers like the one that was measured."""
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -124,7 +124,7 @@ def export(
     _check_place(place)
     with (
         open_session(command=command, device="cpu", threads=threads, progress=progress) as session,
-        _reopened(run) as opened,
+        reopen_run(run.path) if run else nullcontext() as opened,
     ):
         dataset = None if opened is None else _data(opened, session, data_dir)
         bundle = load_bundle(folder)
@@ -263,15 +263,6 @@ def _source(model: Path) -> tuple[Path, Run | None]:
             f"{run.path} is not measured yet, so nothing is known to compare with. headstart evaluate {run.path}"
         )
     return run.model, run
-
-
-@contextmanager
-def _reopened(run: Run | None) -> Iterator[Run | None]:
-    if run is None:
-        yield None
-        return
-    with reopen_run(run.path) as opened:
-        yield opened
 
 
 def _data(run: Run, session: Session, data_dir: Path | str | None) -> Dataset:

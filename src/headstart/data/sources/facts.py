@@ -21,10 +21,10 @@ from PIL import __version__ as pillow_version
 from headstart.data.decode import LARGEST_FILE, changes, opened_image, orientation
 from headstart.data.sources.listing import FoundFile
 from headstart.errors import InputError
+from headstart.files import file_sha256
 from headstart.home import cache_home
 
 _FORMAT = 2
-_CHUNK = 2**20
 _BATCH = 2000
 """Files that are looked at before what was found is saved."""
 _SETTLED = 2 * 10**9
@@ -209,8 +209,4 @@ def look_at(path: Path) -> FileFacts:
 def _sha256(path: Path) -> str:
     if not path.is_file() or path.stat().st_size > LARGEST_FILE:
         raise OSError("a pipe or a device may have no end, and a file with holes nearly none")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return file_sha256(path)
