@@ -1,7 +1,11 @@
 """Connections that can't be held open by clients that send or take too slowly, or without end."""
 
 import asyncio
+import contextlib
 import json
+import socket
+import struct
+import sys
 from typing import Any
 
 import httptools
@@ -11,6 +15,8 @@ from headstart.server.settings import Limits
 
 _LARGEST_HEAD = 64 * 2**10
 """Bytes of a request's first line and headers."""
+_WITHOUT_DELAY = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""SO_LINGER: what was not taken yet is thrown away when the socket is closed."""
 
 
 class Connection(HttpToolsProtocol):
@@ -72,7 +78,7 @@ class Connection(HttpToolsProtocol):
             # Answered already; a client that can't stop in time may finish a small rest.
             self._unwanted += len(body)
             if self._unwanted > self._limits.body:
-                self.transport.abort()
+                self._drop()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -91,7 +97,7 @@ class Connection(HttpToolsProtocol):
         """Close a connection that is not used."""
         super().timeout_keep_alive_handler()
         if self.transport.get_write_buffer_size():
-            self.transport.abort()
+            self._drop()
 
     def pause_writing(self) -> None:
         """Give the client its time to take a response."""
@@ -116,6 +122,14 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
         self._start_clock("write")
 
+    def _drop(self) -> None:
+        """Close at once, whatever the client has not taken."""
+        # Otherwise the system would keep megabytes for minutes and offer them to a client that takes nothing.
+        with contextlib.suppress(OSError):
+            door: socket.socket = self.transport.get_extra_info("socket")
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WITHOUT_DELAY)
+        self.transport.abort()
+
     def _start_clock(self, what: str, seconds: float | None = None) -> None:
         self._stop_clock(what)
         self._clocks[what] = self.loop.call_later(seconds or self._limits.receiving, self._time_is_over, what)
@@ -129,4 +143,4 @@ class Connection(HttpToolsProtocol):
         if what == "read" and self.cycle is not None and not self.cycle.response_complete:
             self._start_clock(what)
         else:
-            self.transport.abort()
+            self._drop()
