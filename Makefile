@@ -29,7 +29,7 @@ NPM      ?= $(shell command -v npm)
 PYTEST   := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 LEFT_OUT := $(if $(CHROMIUM),, and not browser)$(if $(NPM),, and not npm)
 
-.PHONY: help quickstart test test-all lint format clean check-python say-left-out
+.PHONY: help quickstart test test-all bench lint format clean check-python say-left-out
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ lint: $(VENV)/.editable  ## style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.editable  ## train with headstart and its rivals in turns: hours; RIVALS=fastai,timm picks
+	$(BIN)/python benchmarks/peers/bench.py $(if $(RIVALS),--rivals $(RIVALS))
 
 format: $(VENV)/.editable  ## let ruff put the files in shape
 	$(BIN)/ruff check --fix .
