@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "peers.json"
 PAGE, CHART = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
 TEMPLATE = Path(__file__).with_name("page.md.j2")
-NOTHING = "–"
+NOTHING = "\u2013"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 420, 60, 190, 20, 50
 COLOURS = ("#0b6e4f", "#7a7a7a", "#c1440e", "#3d5a98", "#8a5a9e", "#b8860b", "#4a4a4a")
 MINUTES = (0.5, 1, 2, 5, 10, 20, 40)
@@ -91,10 +91,10 @@ def chart(found: dict[str, Any]) -> str:
         x = across(math.log(minutes))
         parts.append(f'<path d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#e4e4e4"/>')
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{minutes:g} min</text>')
-    for percent in range(round(100 * low), 101, 5):
-        y = up(percent / 100)
+    for tick in range(round(100 * low), 101, 5):
+        y = up(tick / 100)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e4e4e4"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{percent}%</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick}%</text>')
     names = list(dict.fromkeys(name for name, _, _ in lines))
     for place, (name, setting, points) in enumerate(lines):
         colour = COLOURS[names.index(name) % len(COLOURS)]
