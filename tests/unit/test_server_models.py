@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,3 +61,17 @@ def test_a_damaged_export_is_refused(copy):
     (copy / "config.json").write_text(json.dumps(config | {"surprise": 1}))
     with pytest.raises(BundleError, match="surprise"):
         models(copy)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_threads_that_compute_give_way_to_those_that_answer(copy):
+    def niceness():
+        tasks = [task.name for task in Path("/proc/self/task").iterdir()]
+        return {task: os.getpriority(os.PRIO_PROCESS, int(task)) for task in tasks}
+
+    before, own = niceness(), os.getpriority(os.PRIO_PROCESS, 0)
+    loaded = Models(places([str(copy)]), device=None, threads=3)
+    computing = {task: level for task, level in niceness().items() if task not in before}
+    assert loaded.find("mine")
+    assert len(computing) >= 2
+    assert min(computing.values()) > own

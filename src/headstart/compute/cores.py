@@ -1,11 +1,16 @@
 """The cores of this machine, and how many threads may be asked for."""
 
+import contextlib
 import os
+import sys
+import threading
 
 from headstart.errors import InputError
 
 MOST_THREADS = 1024
 """CPU threads that any machine may have."""
+_NICENESS = 5
+"""Added to a thread that gives way: the scheduler then gives it a third of what others get."""
 
 
 def check_threads(threads: int | None) -> None:
@@ -23,3 +28,15 @@ def check_threads(threads: int | None) -> None:
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def give_way() -> None:
+    """Let the other threads of this process go first where cores are short; threads that this one starts inherit it.
+
+    A server that computes on all cores still has to answer those whom it turns away. On systems other than Linux
+    threads have no priority of their own, and nothing changes.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS))

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
-from headstart.compute.cores import available_cores
+from headstart.compute.cores import available_cores, give_way
 from headstart.contracts import UInt8Image
 from headstart.errors import InputError
 from headstart.inference.predictor import FilePrediction
@@ -136,6 +136,7 @@ class Line:
 
     def _work(self) -> None:
         """Compute batch after batch, in a thread of its own."""
+        give_way()
         while batch := self._next_batch():
             alive = [job for job in batch if not job.is_over]
             self._finish([job for job in batch if job not in alive], [_LATE] * (len(batch) - len(alive)))

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from headstart.bundle.exported import is_export
+from headstart.compute.cores import give_way
 from headstart.deployment.golden import GOLDEN
 from headstart.deployment.verify import hold
 from headstart.errors import BundleError, InputError
@@ -106,6 +108,11 @@ class Models:
                 yield name, None
 
     def _load(self, place: Place) -> Served:
+        """Load in a thread that gives way, as the threads do that ONNX Runtime starts from it for computing."""
+        with ThreadPoolExecutor(1, initializer=give_way) as loader:
+            return loader.submit(self._load_here, place).result()
+
+    def _load_here(self, place: Place) -> Served:
         before = _hash(place.folder)
         predictor = load(place.folder, device=self._device, threads=self._threads)
         if is_export(place.folder) and (place.folder / GOLDEN).is_dir() and not hold(predictor, place.folder).ok:
