@@ -103,6 +103,8 @@ class Predictions:
             threshold, as is the case with those of early versions.
         novelty: How unlike the training images each image is, float32, shape (n,); None where that was not measured.
         unfamiliar: Whether each image is too unlike them, shape (n,); None where that was not measured.
+        evidence: Where the evidence for the most probable class lies, float32, shape (n, rows, columns), from 0 to 1,
+            the largest value of each; None where that was not asked for.
     """
 
     probabilities: NDArray[np.float32]
@@ -110,6 +112,7 @@ class Predictions:
     unsure: NDArray[np.bool_] | None = None
     novelty: NDArray[np.float32] | None = None
     unfamiliar: NDArray[np.bool_] | None = None
+    evidence: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)

@@ -11,7 +11,7 @@ from PIL import features
 
 from headstart.cli import main
 from headstart.inference import predictor
-from headstart.inference.predictor import FilePrediction
+from headstart.inference.judge import FilePrediction
 
 TOP = [("cat", 0.75), ("dog", 0.125), ("frog", 0.0625), ("car", 0.03), ("ship", 0.02), ("bird", 0.0125)]
 

@@ -30,7 +30,8 @@ from headstart.data.working_copy import working_copy
 from headstart.errors import BundleError, InputError
 from headstart.inference import workers
 from headstart.inference.artifact import Outputs
-from headstart.inference.predictor import FilePrediction, Predictor, load
+from headstart.inference.judge import FilePrediction
+from headstart.inference.predictor import Predictor, load
 from headstart.inference.torch_artifact import TorchArtifact
 from headstart.inference.workers import Workers
 from headstart.models.heads import head_of

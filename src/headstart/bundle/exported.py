@@ -63,6 +63,7 @@ class ExportConfig(BaseModel):
         flip: Whether the graph averages the outputs for an image and its mirror image.
         abstention: From which probability a prediction is sure; None where that was not measured.
         novelty: Whether ``novelty.safetensors`` holds a score, computed from the output ``features``.
+        evidence: Whether the graph has the output ``evidence``: what each place adds to the largest logit.
         architecture: Name of the network.
         backbone: Name of the pretrained backbone.
         dataset: Data set that the classifier was trained on.
@@ -84,6 +85,7 @@ class ExportConfig(BaseModel):
     flip: bool
     abstention: AbstentionBlock | None
     novelty: bool
+    evidence: bool = False
     architecture: str
     backbone: str
     dataset: str

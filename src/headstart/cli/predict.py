@@ -16,7 +16,7 @@ from headstart.inference.place import located
 from headstart.terminal import visible
 
 if TYPE_CHECKING:
-    from headstart.inference.predictor import FilePrediction
+    from headstart.inference.judge import FilePrediction
 
 _UNREADABLE_IMAGES = frozenset({".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
 """Endings of images that headstart can't read, which deserve more than being passed over."""

@@ -18,8 +18,8 @@ from headstart.bundle.config import Bundle
 from headstart.data.resize import normalize, resize_matrix
 from headstart.errors import HeadstartError
 from headstart.inference.onnx_artifact import INPUT, STANDARD
+from headstart.models.evidence import averaged_pass, has_evidence
 from headstart.models.fold import fold_batch_norm
-from headstart.models.heads import features_and_logits
 
 Graph: TypeAlias = onnx.ModelProto
 OPSET = 20
@@ -37,20 +37,25 @@ class WholeClassifier(nn.Module):
         fold_batch_norm(self.network, size=bundle.preprocess.size)
         self.preprocess, self.flip, self.temperature = bundle.preprocess, bundle.flip, bundle.temperature
         self.with_features = bundle.novelty is not None
+        self.with_evidence = has_evidence(self.network, size=bundle.preprocess.size)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of what ``forward`` returns, in order."""
+        optional = {"features": self.with_features, "evidence": self.with_evidence}
+        return ["probabilities", "logits", *(name for name, is_there in optional.items() if is_there)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return probabilities and logits, and features where the bundle scores novelty.
+        """Return probabilities, logits, features where the bundle scores novelty, and evidence where there can be one.
 
         Args:
             images: uint8, shape (n, side, side, 3), RGB, as ``Preprocess.square`` returns them.
         """
         inputs = self._prepared(images)
-        features, logits = features_and_logits(self.network, inputs)
-        if self.flip:
-            mirrored_features, mirrored_logits = features_and_logits(self.network, inputs.flip(3))
-            features, logits = (features + mirrored_features) / 2, (logits + mirrored_logits) / 2
-        probabilities = torch.softmax(logits / self.temperature, dim=1)
-        return (probabilities, logits, features) if self.with_features else (probabilities, logits)
+        features, logits, evidence = averaged_pass(self.network, inputs, flip=self.flip, evidence=self.with_evidence)
+        found = {"probabilities": torch.softmax(logits / self.temperature, dim=1), "logits": logits}
+        found |= {"features": features} | ({} if evidence is None else {"evidence": evidence})
+        return tuple(found[name] for name in self.output_names)
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Return what ``Preprocess.tensor`` returns, for a side that is known only when the graph runs."""
@@ -69,7 +74,6 @@ def to_onnx(classifier: WholeClassifier) -> onnx.ModelProto:
     """
     rule = classifier.preprocess
     batch, side = torch.export.Dim("n", min=1), torch.export.Dim("side", min=1, max=rule.side)
-    outputs = ["probabilities", "logits", *(["features"] if classifier.with_features else [])]
     example = torch.zeros(3, max(2, rule.side // 2 + 1), max(2, rule.side // 2 + 1), 3, dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
@@ -81,7 +85,7 @@ def to_onnx(classifier: WholeClassifier) -> onnx.ModelProto:
                 verbose=False,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=outputs,
+                output_names=classifier.output_names,
                 dynamic_shapes={"images": {0: batch, 1: side, 2: side}},
             )
             assert program is not None

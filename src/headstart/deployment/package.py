@@ -50,6 +50,7 @@ def write_package(
         flip=bundle.flip,
         abstention=doubt and AbstentionBlock(target=doubt.target, threshold=doubt.threshold),
         novelty=bundle.novelty is not None,
+        evidence=any(output.name == "evidence" for output in model.graph.output),
         architecture=bundle.architecture,
         backbone=bundle.backbone,
         dataset=bundle.dataset,

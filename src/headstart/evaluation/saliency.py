@@ -22,6 +22,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.preprocess import Preprocess
 from headstart.errors import InputError
 from headstart.evaluation.thumbnails import mistake_pixels
+from headstart.inference.judge import shares
 from headstart.models.heads import last_feature_map
 from headstart.runs.run import Run
 
@@ -122,9 +123,7 @@ def class_activation_maps(
     maps = support(inputs)
     if bundle.flip:
         maps = (maps + support(inputs.flip(3)).flip(2)) / 2
-    maps = maps.relu()
-    shares: NDArray[np.float32] = (maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)).float().cpu().numpy()
-    return shares
+    return shares(maps.float().cpu().numpy())
 
 
 def _of_one_size(

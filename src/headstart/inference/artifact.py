@@ -23,12 +23,15 @@ class Outputs(NamedTuple):
         features: What the head sees, float32, shape (n, features); None where it was not asked for.
         probabilities: Calibrated probabilities, float32, shape (n, classes), where the artifact itself computes them;
             None where they are still to be computed from the logits.
+        evidence: What each place of the image adds to the largest logit, float32, shape (n, rows, columns): its
+            average, and the bias of the class, are that logit. None where it was not asked for.
     """
 
     logits: NDArray[np.float32]
     novelty: NDArray[np.float32] | None = None
     features: NDArray[np.float32] | None = None
     probabilities: NDArray[np.float32] | None = None
+    evidence: NDArray[np.float32] | None = None
 
 
 class Artifact(Protocol):
@@ -58,12 +61,18 @@ class Artifact(Protocol):
     batch_size: int
     threads: int | None
 
-    def outputs(self, squares: UInt8Images, *, features: bool = False) -> Outputs:
+    @property
+    def has_evidence(self) -> bool:
+        """Whether it can tell where the evidence for a class lies."""
+        ...
+
+    def outputs(self, squares: UInt8Images, *, features: bool = False, evidence: bool = False) -> Outputs:
         """Return what one pass gives, averaged over the mirror images where ``flip`` says so.
 
         Args:
             squares: uint8, shape (n, side, side, 3), as ``preprocess.square`` returns them.
             features: Return what the head sees as well.
+            evidence: Return the evidence as well; only for what ``has_evidence``.
         """
         ...
 

@@ -76,15 +76,30 @@ class OnnxArtifact:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.folder, self.device, self.threads)
 
-    def outputs(self, squares: UInt8Images, *, features: bool = False) -> Outputs:
+    @property
+    def has_evidence(self) -> bool:
+        """Whether it can tell where the evidence for a class lies."""
+        return self.config.evidence
+
+    def outputs(self, squares: UInt8Images, *, features: bool = False, evidence: bool = False) -> Outputs:
         """Return the outputs for squares of one size, as ``Artifact`` describes them."""
         if features and not self.config.novelty:
             raise InputError("This export has no output for features, since its classifier has no novelty score.")
-        names = ["probabilities", "logits", *(["features"] if self._novelty or features else [])]
-        found: list[NDArray[np.float32]] = self._session.run(names, {INPUT: np.ascontiguousarray(squares)})
-        seen = found[2] if len(names) == 3 else None
+        optional = {"features": features or self._novelty is not None, "evidence": evidence}
+        names = ["probabilities", "logits", *(name for name, is_wanted in optional.items() if is_wanted)]
+        values = self._session.run(names, {INPUT: np.ascontiguousarray(squares)}, _only_what_is_asked())
+        found: dict[str, NDArray[np.float32]] = dict(zip(names, values, strict=True))
+        seen = found.get("features")
         novelty = self._novelty.score(seen) if self._novelty and seen is not None else None
-        return Outputs(found[1], novelty, seen if features else None, found[0])
+        asked = seen if features else None
+        return Outputs(found["logits"], novelty, asked, found["probabilities"], found.get("evidence"))
+
+
+def _only_what_is_asked() -> onnxruntime.RunOptions:
+    """Return what keeps a session from computing outputs that nobody asks for."""
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options
 
 
 def _reopened(folder: Path, device: str, threads: int | None) -> OnnxArtifact:
@@ -172,12 +187,15 @@ def _check_signature(session: onnxruntime.InferenceSession, config: ExportConfig
     classes = len(config.label_names)
     given = {item.name: (item.type, len(item.shape)) for item in session.get_inputs()}
     made = {item.name: (item.type, len(item.shape), item.shape[-1]) for item in session.get_outputs()}
-    width = made.get("features", ("", 0, 0))[2] if config.novelty else 0
-    wanted = {"probabilities": classes, "logits": classes} | ({"features": width} if config.novelty else {})
-    expected = {name: ("tensor(float)", 2, columns) for name, columns in wanted.items()}
+    width, columns = (made.get(name, ("", 0, 0))[2] for name in ("features", "evidence"))
+    scores = ("tensor(float)", 2, classes)
+    expected = {"probabilities": scores, "logits": scores}
+    expected |= {"features": ("tensor(float)", 2, width)} if config.novelty else {}
+    expected |= {"evidence": ("tensor(float)", 3, columns)} if config.evidence else {}
     if given != {INPUT: ("tensor(uint8)", 4)} or made != expected:
         raise BundleError(
             f"{path} does not compute what {CONFIG_FILE} describes: it must take {INPUT}, uint8 of four dimensions, "
-            f"and give {', '.join(wanted)} with {classes} classes. Restore the folder, or export the classifier again."
+            f"and give {', '.join(expected)} with {classes} classes. Restore the folder, or export the classifier "
+            "again."
         )
     return int(width) if isinstance(width, int) else 0

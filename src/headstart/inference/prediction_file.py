@@ -21,7 +21,8 @@ from headstart.contracts import ClassNames, guarded, unguarded
 from headstart.errors import InputError, RunError, WriteError
 from headstart.files import write_json
 from headstart.inference.inputs import Named
-from headstart.inference.predictor import FilePrediction, Predictor
+from headstart.inference.judge import FilePrediction
+from headstart.inference.predictor import Predictor
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 _DOUBTS = ("unsure", "unfamiliar", "novelty")

@@ -21,6 +21,7 @@ from headstart.data.working_copy import Squares
 from headstart.errors import BundleError, InputError
 from headstart.inference.artifact import Artifact, Outputs, joined, mapped
 from headstart.inference.images import ImageLike, name_of, square_of, unreadable, wrong_kind
+from headstart.inference.judge import Box, Evidence, FilePrediction, judged, why_no_evidence
 from headstart.inference.place import located
 from headstart.inference.workers import Workers
 
@@ -35,27 +36,6 @@ def within(progress: Progress | None, *, done_before: int, in_all: int) -> Progr
     if progress is None:
         return None
     return lambda done, _: progress(done_before + done, in_all)
-
-
-@dataclass(frozen=True)
-class FilePrediction:
-    """The prediction for an image file.
-
-    Attributes:
-        label: Name of the most probable class.
-        probability: Calibrated probability of that class.
-        top: Every class as (name, probability), best first.
-        unsure: Whether the probability is too low to be relied on; None where the classifier has no threshold.
-        novelty: How unlike the training images the image is; None where that was not measured, like the next.
-        unfamiliar: Whether it is too unlike them.
-    """
-
-    label: str
-    probability: float
-    top: tuple[tuple[str, float], ...]
-    unsure: bool | None = None
-    novelty: float | None = None
-    unfamiliar: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +79,11 @@ class Predictor:
         return self.artifact.preprocess
 
     def predict(
-        self, images: ImageLike | Iterable[ImageLike] | UInt8Images, *, batch_size: int | None = None
+        self,
+        images: ImageLike | Iterable[ImageLike] | UInt8Images,
+        *,
+        batch_size: int | None = None,
+        evidence: bool = False,
     ) -> Predictions:
         """Classify one or many images.
 
@@ -109,27 +93,32 @@ class Predictor:
                 transparency, 16-bit and other kinds of images become RGB.
             batch_size: Images that the network sees at once; decides speed and memory, not the result. What suits the
                 device when None.
+            evidence: Return where the evidence for the most probable class lies in each image as well; the part of the
+                image that the grid covers is ``preprocess.box(height, width)``.
 
         Returns:
             One row per image, in their order.
 
         Raises:
-            InputError: No image was given, or one can't be read; it is named. ``predict_files`` continues instead.
+            InputError: No image was given, or one can't be read; it is named. ``predict_files`` continues instead. Or
+                this classifier can't tell where the evidence lies.
             BundleError: The outputs for an image are not finite numbers.
         """
         batch_size = self._batch_size(batch_size)
+        if evidence and (reason := why_no_evidence(self.artifact)):
+            raise InputError(reason)
         names: list[str] = []
         if isinstance(images, np.ndarray) and images.ndim == 4:
-            outputs = self.outputs(images, batch_size=batch_size)
+            outputs = self.outputs(images, batch_size=batch_size, evidence=evidence)
         elif isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
             names = [name_of(images, 0)]
             square = square_of(images, self.preprocess)
             if isinstance(square, str):
                 raise unreadable(images, square)
-            outputs = self.outputs_of([square])
+            outputs = self.outputs_of([square], evidence=evidence)
         elif isinstance(images, Iterable):
             parts = []
-            for batch in self._batches(images, batch_size):
+            for batch in self._batches(images, batch_size, evidence=evidence):
                 names += [name_of(image, len(names) + place) for place, image in enumerate(batch.images)]
                 for image, reason in zip(batch.images, batch.reasons, strict=True):
                     if reason is not None:
@@ -140,7 +129,7 @@ class Predictor:
             outputs = joined(parts)
         else:
             raise InputError(f"{wrong_kind(images)}.")
-        predictions, finite = self._judged(outputs)
+        predictions, finite = judged(outputs, self.artifact)
         if not finite.all():
             place = int(finite.argmin())
             name = names[place] if names else name_of(images, place)
@@ -165,9 +154,19 @@ class Predictor:
             for path, reason in zip(batch.images, batch.reasons, strict=True):
                 yield path, reason if reason is not None else next(ranked)
 
-    def classify(self, squares: Sequence[UInt8Images]) -> list[FilePrediction | str]:
-        """Classify squares in one pass, each as ``preprocess.square`` returns it; a str says why there is none."""
-        return list(self._ranked(self.outputs_of(squares)))
+    def classify(
+        self, squares: Sequence[UInt8Images], *, boxes: Sequence[Box] | None = None
+    ) -> list[FilePrediction | str]:
+        """Classify squares in one pass.
+
+        Args:
+            squares: Each as ``preprocess.square`` returns it.
+            boxes: Part of its image that the network sees of each square: asks for evidence, which is there.
+
+        Returns:
+            A prediction for each; a str says why there is none.
+        """
+        return list(self._ranked(self.outputs_of(squares, evidence=boxes is not None), boxes))
 
     def logits(
         self, images: UInt8Images | Squares, *, batch_size: int | None = None, progress: Progress | None = None
@@ -181,6 +180,7 @@ class Predictor:
         *,
         batch_size: int | None = None,
         features: bool = False,
+        evidence: bool = False,
         progress: Progress | None = None,
     ) -> Outputs:
         """Return the uncalibrated outputs for the images of a split, or for images of one size, finite or not.
@@ -190,12 +190,13 @@ class Predictor:
                 (n, height, width, 3), RGB, which may be memory-mapped, as only one batch is held at once.
             batch_size: As in ``predict``.
             features: Return what the head sees as well.
+            evidence: Return the evidence as well.
             progress: Told about each batch.
 
         Raises:
             InputError: No image, or another kind of array.
         """
-        batch_size = self._batch_size(batch_size)
+        batch_size, asked = self._batch_size(batch_size), {"features": features, "evidence": evidence}
         if not isinstance(images, Squares) and (
             images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape
         ):
@@ -209,14 +210,14 @@ class Predictor:
             if isinstance(images, Squares):
                 numbers, places = images.stack[start:stop], images.place[start:stop]
                 squares = [images.stacks[n][p] for n, p in zip(numbers.tolist(), places.tolist(), strict=True)]
-                parts.append(self.outputs_of(squares, features=features))
+                parts.append(self.outputs_of(squares, **asked))
             else:
-                parts.append(self.artifact.outputs(self.preprocess.squares(images[start:stop]), features=features))
+                parts.append(self.artifact.outputs(self.preprocess.squares(images[start:stop]), **asked))
             if progress is not None:
                 progress(stop, len(images))
         return joined(parts)
 
-    def _batches(self, images: Iterable[_I], batch_size: int) -> Iterator[_Batch[_I]]:
+    def _batches(self, images: Iterable[_I], batch_size: int, *, evidence: bool = False) -> Iterator[_Batch[_I]]:
         """Yield batches of images with the outputs of those that can be read.
 
         While the network computes on one batch, the next is decoded and reduced by other threads, so that no more than
@@ -241,7 +242,7 @@ class Predictor:
                 following = begin()
                 readable = [square for square in squares if not isinstance(square, str)]
                 reasons = [square if isinstance(square, str) else None for square in squares]
-                yield _Batch(batch, reasons, self.outputs_of(readable))
+                yield _Batch(batch, reasons, self.outputs_of(readable, evidence=evidence))
                 batch = following
         finally:
             for future in futures:
@@ -250,7 +251,7 @@ class Predictor:
     def _squares(self, images: Sequence[object]) -> list[UInt8Images | str]:
         return [square_of(image, self.preprocess) for image in images]
 
-    def outputs_of(self, squares: Sequence[UInt8Images], *, features: bool = False) -> Outputs:
+    def outputs_of(self, squares: Sequence[UInt8Images], *, features: bool = False, evidence: bool = False) -> Outputs:
         """Return the outputs for squares of any sizes, as ``preprocess.square`` returns them, in order."""
         by_side: dict[int, list[int]] = defaultdict(list)
         for place, square in enumerate(squares):
@@ -259,43 +260,27 @@ class Predictor:
             return Outputs(np.empty((0, len(self.class_names)), np.float32))
         places = list(by_side.values())
         stacks = (np.stack([squares[place] for place in alike]) for alike in places)
-        whole = joined([self.artifact.outputs(stack, features=features) for stack in stacks])
+        whole = joined([self.artifact.outputs(stack, features=features, evidence=evidence) for stack in stacks])
         if len(places) == 1:
             return whole
         return mapped([whole], lambda column: column[0][np.argsort([place for alike in places for place in alike])])
 
-    def _ranked(self, outputs: Outputs) -> Iterator[FilePrediction | str]:
-        predictions, finite = self._judged(outputs)
+    def _ranked(self, outputs: Outputs, boxes: Sequence[Box] | None = None) -> Iterator[FilePrediction | str]:
+        predictions, finite = judged(outputs, self.artifact)
         unsure, novelty, unfamiliar = (
             [None] * len(predictions) if flag is None else flag.tolist()
             for flag in (predictions.unsure, predictions.novelty, predictions.unfamiliar)
         )
         for place, top in enumerate(predictions.top(len(self.class_names))):
             doubts = unsure[place], novelty[place], unfamiliar[place]
-            yield FilePrediction(*top[0], tuple(top), *doubts) if finite[place] else _NOT_FINITE
+            evidence = None
+            if predictions.evidence is not None and boxes is not None:
+                evidence = Evidence(predictions.evidence[place].astype(float).round(4).tolist(), boxes[place])
+            yield FilePrediction(*top[0], tuple(top), *doubts, evidence) if finite[place] else _NOT_FINITE
 
     def judged(self, outputs: Outputs) -> Predictions:
         """Return the calibrated predictions that outputs stand for, with their doubts."""
-        return self._judged(outputs)[0]
-
-    def _judged(self, outputs: Outputs) -> tuple[Predictions, NDArray[np.bool_]]:
-        """Return calibrated predictions with their doubts, and which of them are finite, shape (n,)."""
-        probabilities = outputs.probabilities
-        if probabilities is None:
-            with np.errstate(all="ignore"):
-                scaled = outputs.logits.astype(np.float64) / self.artifact.temperature
-                exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-                probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-        abstention, limit = self.artifact.abstention, self.artifact.novelty_threshold
-        unsure = unfamiliar = None
-        if abstention is not None:
-            # Without a threshold that reaches the target nothing is sure.
-            lowest = np.inf if abstention.threshold is None else abstention.threshold
-            unsure = probabilities.max(axis=1, initial=0) < lowest
-        if limit is not None and outputs.novelty is not None:
-            unfamiliar = outputs.novelty > limit
-        predictions = Predictions(probabilities, self.class_names, unsure, outputs.novelty, unfamiliar)
-        return predictions, np.asarray(np.isfinite(probabilities).all(axis=1), np.bool_)
+        return judged(outputs, self.artifact)[0]
 
     def _batch_size(self, wanted: int | None) -> int:
         if wanted is not None and wanted < 1:

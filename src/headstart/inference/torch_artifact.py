@@ -1,10 +1,12 @@
 """The network of a bundle, ready to run on PyTorch."""
 
 import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from headstart.bundle.config import Bundle
@@ -13,8 +15,8 @@ from headstart.compute.cores import check_threads
 from headstart.compute.device import pick_device
 from headstart.contracts import UInt8Images
 from headstart.inference.artifact import Outputs
+from headstart.models.evidence import averaged_pass, has_evidence
 from headstart.models.fold import fold_batch_norm, pad_in_kernel
-from headstart.models.heads import features_and_logits
 
 
 class TorchArtifact:
@@ -63,36 +65,37 @@ class TorchArtifact:
         self.__dict__.update(state)
         self._limit_threads()
 
-    def outputs(self, squares: UInt8Images, *, features: bool = False) -> Outputs:
+    @cached_property
+    def has_evidence(self) -> bool:
+        """Whether it can tell where the evidence for a class lies."""
+        return has_evidence(self._network, size=self.preprocess.size)
+
+    def outputs(self, squares: UInt8Images, *, features: bool = False, evidence: bool = False) -> Outputs:
         """Return the outputs for squares of one size, as ``Artifact`` describes them."""
         # torch shares the memory of an array, unless that is read-only or has gaps.
         owned = np.require(squares, requirements=["C", "W"])
         with torch.inference_mode():
             inputs = self.preprocess.tensor(torch.from_numpy(owned).to(self.device))
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-            seen, logits = self._pass(inputs, features=features)
-            if self.flip:
-                mirrored_seen, mirrored_logits = self._pass(inputs.flip(3), features=features)
-                logits = (logits + mirrored_logits) / 2
-                seen = None if seen is None or mirrored_seen is None else (seen + mirrored_seen) / 2
-            novelty = self._novelty.score(seen) if self._novelty and seen is not None else None
-            return Outputs(
-                logits.float().cpu().numpy(),
-                None if novelty is None else novelty.cpu().numpy(),
-                seen.cpu().numpy() if features and seen is not None else None,
-            )
-
-    def _pass(self, inputs: torch.Tensor, *, features: bool) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Return features, where something needs them, and logits."""
-        if not features and self._novelty is None:
-            return None, self._network(inputs)
-        seen, logits = features_and_logits(self._network, inputs)
-        return seen.float(), logits
+            if features or evidence or self._novelty is not None:
+                seen, logits, places = averaged_pass(self._network, inputs, flip=self.flip, evidence=evidence)
+            else:
+                seen = places = None
+                logits = self._network(inputs)
+                logits = (logits + self._network(inputs.flip(3))) / 2 if self.flip else logits
+            novelty = self._novelty.score(seen.float()) if self._novelty and seen is not None else None
+            optional = (novelty, seen if features else None, None, places)
+            return Outputs(_array(logits), *(None if part is None else _array(part) for part in optional))
 
     def _limit_threads(self) -> None:
         if self.threads is not None:
             check_threads(self.threads)
             torch.set_num_threads(self.threads)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return found
 
 
 def _with_tensors_of_its_own(module: nn.Module) -> nn.Module:

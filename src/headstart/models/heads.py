@@ -93,7 +93,13 @@ def head_of(module: nn.Module) -> nn.Module:
 def pooled_features(module: nn.Module, images: Tensor) -> Tensor:
     """Return what the head sees: (B, 3, H, W) to (B, features)."""
     network: Network = module
-    features: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)
+    return features_of_map(module, network.forward_features(images))
+
+
+def features_of_map(module: nn.Module, hidden: Tensor) -> Tensor:
+    """Return what the head sees, (B, features), of what the network computes before pooling."""
+    network: Network = module
+    features: Tensor = network.forward_head(hidden, pre_logits=True)
     # Networks that classify with a 1x1 convolution keep pooled features as a map of one pixel.
     return features[:, :, 0, 0] if features.ndim == 4 and features.shape[2:] == (1, 1) else features
 
@@ -112,12 +118,6 @@ def feature_head(module: nn.Module) -> nn.Module:
     if head.bias is not None:
         linear.bias = nn.Parameter(head.bias.detach())
     return linear.train(head.training)
-
-
-def features_and_logits(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what the head sees, (B, features), and what it makes of that, (B, classes), in one forward pass."""
-    features = pooled_features(module, images)
-    return features, feature_head(module)(features)
 
 
 def last_feature_map(module: nn.Module, *, size: int) -> tuple[str, nn.Module]:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from headstart.inference.predictor import FilePrediction
+from headstart.inference.judge import FilePrediction, why_no_evidence
 from headstart.server.bodies import Sent, read_images
 from headstart.server.guard import BUSY, Guard, State
 from headstart.server.line import BusyError, Line, Source
@@ -63,7 +63,9 @@ class Service:
             raise HTTPException(404, f"There is no model '{(name or '')[:64]}'. Models: {names}.")
         return found
 
-    async def predict(self, model: Served, sources: Sequence[Source]) -> list[FilePrediction | str]:
+    async def predict(
+        self, model: Served, sources: Sequence[Source], *, evidence: bool = False
+    ) -> list[FilePrediction | str]:
         """Return a prediction for every image, or a reason why there is none.
 
         Raises:
@@ -73,7 +75,8 @@ class Service:
             most = min(self.limits.files, self.limits.queue)
             raise HTTPException(413, f"A request may have {most} images. Send the others in another one.")
         try:
-            found = await self.line.predict(model, sources, deadline=time.monotonic() + self.limits.seconds)
+            deadline = time.monotonic() + self.limits.seconds
+            found = await self.line.predict(model, sources, deadline=deadline, evidence=evidence)
         except BusyError:
             raise HTTPException(503, BUSY, {"Retry-After": "1"}) from None
         except TimeoutError:
@@ -122,12 +125,16 @@ def _own_paths(service: Service) -> APIRouter:
         request: Request,
         model: Annotated[str | None, Query(description="Name of the model; the first one by default.")] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="Classes to name for each image.")] = 5,
+        evidence: Annotated[bool, Query(description="Tell where the evidence for each label lies.")] = False,
     ) -> JSONResponse:
         """Classify one image, sent as the body, or several, sent as the files of a form."""
         served = service.model(model)
+        if evidence and (reason := why_no_evidence(served.predictor.artifact)):
+            raise HTTPException(422, reason)
         sent = await read_images(request, service.limits)
-        found = await service.predict(served, [_source(one, served, service.limits) for one in sent])
-        rows = [row(one.name, prediction, top) for one, prediction in zip(sent, found, strict=True)]
+        sources = [_source(one, served, service.limits) for one in sent]
+        found = await service.predict(served, sources, evidence=evidence)
+        rows = [row(one.name, prediction, top, evidence=evidence) for one, prediction in zip(sent, found, strict=True)]
         answer: dict[str, Any] = {"model": served.sha256, "predictions": rows}
         if all("error" in one for one in rows):
             return JSONResponse({**answer, "error": f"{rows[0]['file']}: {rows[0]['error']}"}, 422)
@@ -157,7 +164,7 @@ def _source(sent: Sent, served: Served, limits: Limits) -> Source:
     return partial(sent.decoded, served.predictor.preprocess, limits)
 
 
-def row(file: str, found: FilePrediction | str, top: int) -> dict[str, Any]:
+def row(file: str, found: FilePrediction | str, top: int, *, evidence: bool = False) -> dict[str, Any]:
     """Return a prediction as JSON has it, like ``headstart predict --json``."""
     if isinstance(found, str):
         return {"file": file, "error": found}
@@ -170,6 +177,7 @@ def row(file: str, found: FilePrediction | str, top: int) -> dict[str, Any]:
         "probability": found.probability,
         "top": [list(pair) for pair in found.top[:top]],
         **doubts,
+        **({"evidence": asdict(found.evidence)} if evidence and found.evidence else {}),
     }
 
 
@@ -183,6 +191,7 @@ def _facts(served: Served) -> dict[str, Any]:
         "size": artifact.preprocess.size,
         "sure_from": artifact.abstention.threshold if artifact.abstention else None,
         "novelty": artifact.novelty_threshold is not None,
+        "evidence": artifact.has_evidence,
     }
 
 

@@ -16,7 +16,7 @@ from threading import Condition, Thread
 from headstart.compute.cores import available_cores, give_way
 from headstart.contracts import UInt8Image
 from headstart.errors import InputError
-from headstart.inference.predictor import FilePrediction
+from headstart.inference.judge import Box, FilePrediction, box_in_shares
 from headstart.server.meters import Meters
 from headstart.server.models import Served
 from headstart.server.settings import Limits
@@ -39,8 +39,10 @@ class _Job:
     model: Served
     source: Source
     deadline: float
+    evidence: bool
     future: asyncio.Future[FilePrediction | str]
     square: UInt8Image = field(init=False)
+    box: Box = field(init=False)
 
     @property
     def is_over(self) -> bool:
@@ -81,13 +83,16 @@ class Line:
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
-    async def predict(self, model: Served, sources: Sequence[Source], *, deadline: float) -> list[FilePrediction | str]:
+    async def predict(
+        self, model: Served, sources: Sequence[Source], *, deadline: float, evidence: bool = False
+    ) -> list[FilePrediction | str]:
         """Return a prediction for every image, or a short reason why there is none.
 
         Args:
             model: What computes.
             sources: Images.
             deadline: Monotonic time after which nobody needs the result.
+            evidence: Whether predictions should tell where their evidence lies.
 
         Raises:
             BusyError: There is no room; nothing was begun.
@@ -97,7 +102,7 @@ class Line:
             raise BusyError
         self._taken += len(sources)
         loop = asyncio.get_running_loop()
-        jobs = [_Job(model, source, deadline, loop.create_future()) for source in sources]
+        jobs = [_Job(model, source, deadline, evidence, loop.create_future()) for source in sources]
         for job in jobs:
             self._decoders.submit(self._prepare, job)
         waiting = [job.future for job in jobs]
@@ -123,7 +128,8 @@ class Line:
         if job.is_over:
             return self._finish([job], [_LATE])
         try:
-            job.square = job.model.predictor.preprocess.square(job.source())
+            pixels, rule = job.source(), job.model.predictor.preprocess
+            job.square, job.box = rule.square(pixels), box_in_shares(rule, pixels)
         except InputError as error:
             return self._finish([job], [str(error)])
         except Exception as error:
@@ -166,7 +172,9 @@ class Line:
     def _computed(self, jobs: list[_Job]) -> list[FilePrediction | str]:
         predictor = jobs[0].model.predictor
         try:
-            return predictor.classify([job.square for job in jobs])
+            # One image of which the evidence is asked for costs its neighbours in the batch next to nothing.
+            boxes = [job.box for job in jobs] if any(job.evidence for job in jobs) else None
+            return predictor.classify([job.square for job in jobs], boxes=boxes)
         except Exception:
             _log.exception("computing a batch of %d failed", len(jobs))
         if len(jobs) == 1:

@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
-from headstart.inference.predictor import FilePrediction
+from headstart.inference.judge import FilePrediction
 from headstart.server.models import Served
 
 MOST_LABELS = 100

@@ -14,6 +14,7 @@ from headstart.deployment.golden import GOLDEN
 from headstart.deployment.verify import hold
 from headstart.errors import BundleError, InputError
 from headstart.files import file_sha256
+from headstart.inference.judge import box_in_shares
 from headstart.inference.predictor import Predictor, load
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -124,7 +125,9 @@ class Models:
             raise BundleError(f"{place.folder} changed while it was being loaded. Try again when it is complete.")
         try:
             grey = np.full((predictor.preprocess.size, predictor.preprocess.size, 3), 128, np.uint8)
-            (found,) = predictor.classify([grey])
+            # With evidence where there can be some, so that what that needs is there before somebody asks.
+            boxes = [box_in_shares(predictor.preprocess, grey)] if predictor.artifact.has_evidence else None
+            (found,) = predictor.classify([grey], boxes=boxes)
         except Exception as error:
             found = str(error) or type(error).__name__
         if isinstance(found, str):

@@ -68,8 +68,8 @@ def _page(config: ExportConfig, name: str, golden: Golden, parts: dict[str, byte
         "squares": [{"side": len(square), "data": _base64(square.tobytes())} for square in golden.squares],
         "probabilities": golden.probabilities.tolist(),
     }
-    told: dict[str, Any] = {"name": name, "label_names": config.label_names, "image": config.image.model_dump()}
-    told |= {"abstention": config.model_dump()["abstention"], "tolerance": golden.tolerance}
+    of_export = config.model_dump(include={"label_names", "image", "abstention", "evidence"})
+    told = {"name": name, "tolerance": golden.tolerance, **of_export}
     data = [f'<script type="application/json" id="config">{json.dumps(told).replace("<", chr(92) + "u003c")}</script>']
     for key, content in {**parts, "golden": json.dumps(expected).encode()}.items():
         packed = _base64(gzip.compress(content, 9, mtime=0))

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
-from headstart.inference.predictor import FilePrediction
+from headstart.inference.judge import FilePrediction
 from headstart.server.app import Service
 from headstart.server.bodies import check_headers
 from headstart.server.models import Served

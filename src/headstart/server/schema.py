@@ -9,6 +9,16 @@ class Error(BaseModel):
     error: str
 
 
+class EvidenceOut(BaseModel):
+    """Where in an image the evidence for its most probable class lies."""
+
+    grid: list[list[float]] = Field(description="Rows of values from 0 to 1, the largest; 0 where nothing supports it.")
+    box: tuple[float, float, float, float] = Field(
+        description="Part of the upright image that the grid covers: top, left, height and width, in shares of the "
+        "image's height and width. It reaches beyond the image where that was padded."
+    )
+
+
 class FilePredictionOut(BaseModel):
     """Prediction for one file, or the reason why there is none."""
 
@@ -19,6 +29,7 @@ class FilePredictionOut(BaseModel):
     unsure: bool | None = Field(default=None, description="Whether the probability is too low to be relied on.")
     novelty: float | None = Field(default=None, description="How unlike the training images the image is.")
     unfamiliar: bool | None = Field(default=None, description="Whether it is too unlike them.")
+    evidence: EvidenceOut | None = Field(default=None, description="There where it was asked for.")
     error: str | None = Field(default=None, description="Why there is no prediction.")
 
 
@@ -39,6 +50,7 @@ class ModelOut(BaseModel):
     size: int = Field(description="Height and width of the network's input, in pixels.")
     sure_from: float | None = Field(description="Probability from which a prediction is sure; null without one.")
     novelty: bool = Field(description="Whether images unlike the training images are marked.")
+    evidence: bool = Field(description="Whether it can tell where in an image the evidence lies.")
 
 
 class ModelsOut(BaseModel):

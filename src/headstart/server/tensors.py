@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from headstart.contracts import UInt8Image
-from headstart.inference.predictor import FilePrediction
+from headstart.inference.judge import FilePrediction
 from headstart.server.bodies import Sent
 from headstart.server.models import Served
 from headstart.server.settings import Limits

@@ -15,19 +15,17 @@ async function opened() {
   ort.env.wasm.numThreads = 1; // threads need a page that comes from a server
   ort.env.wasm.wasmBinary = await unpacked("runtime-wasm");
   const session = await ort.InferenceSession.create(await unpacked("model"));
-  return async ({ data, width, height }) => {
-    const outputs = await session.run({ images: new ort.Tensor("uint8", data, [1, height, width, 3]) });
-    return [...outputs.probabilities.data];
-  };
+  return ({ data, width, height }, outputs) => session.run({ images: new ort.Tensor("uint8", data, [1, height, width, 3]) }, outputs);
 }
 
 // One image at a time: a session can't run twice at once.
 let last = Promise.resolve();
-function probabilities(image) {
+function computed(image, ...outputs) {
   runtime ??= opened();
-  last = last.catch(() => {}).then(async () => (await runtime)(image));
+  last = last.catch(() => {}).then(async () => (await runtime)(image, outputs));
   return last;
 }
+const probabilities = async (image) => [...(await computed(image, "probabilities")).probabilities.data];
 
 // An image file as upright RGB; transparency is laid on white.
 async function decoded(content) {
@@ -58,15 +56,27 @@ function prediction(found) {
   return { label, probability, unsure, unfamiliar: null, top: ranked };
 }
 
+// What the server says of evidence: shares of the largest value, and the part of the image that they cover.
+function evidence({ data, dims }, { width, height }, { fit, crop_pct }) {
+  const shares = [...data].map((value) => Math.max(0, value) / Math.max(1e-12, ...data));
+  const grid = Array.from({ length: dims[1] }, (_, row) => shares.slice(row * dims[2], (row + 1) * dims[2]));
+  const side = { crop: Math.min(width, height), pad: Math.max(width, height) }[fit];
+  const [tall, wide] = [side ?? height, side ?? width].map((length, axis) => (crop_pct * length) / [height, width][axis]);
+  return { grid, box: [(1 - tall) / 2, (1 - wide) / 2, tall, wide] };
+}
+
 async function ask(path, { body } = {}) {
   if (path === "/models") {
-    const model = { name: config.name, classes: config.label_names, sure_from: config.abstention?.threshold ?? null };
-    return { models: [model] };
+    const { name, label_names: classes, evidence: has } = config;
+    return { models: [{ name, classes, sure_from: config.abstention?.threshold ?? null, evidence: has }] };
   }
-  const top = Number(new URLSearchParams(path.split("?")[1]).get("top"));
-  const image = square(await decoded(body), config.image);
-  const found = prediction(await probabilities(image));
-  return { predictions: [{ ...found, top: found.top.slice(0, top) }] };
+  const query = new URLSearchParams(path.split("?")[1]);
+  const image = await decoded(body);
+  const outputs = query.get("evidence") ? ["probabilities", "evidence"] : ["probabilities"];
+  const found = await computed(square(image, config.image), ...outputs);
+  const told = prediction([...found.probabilities.data]);
+  if (found.evidence) told.evidence = evidence(found.evidence, image, config.image);
+  return { predictions: [{ ...told, top: told.top.slice(0, Number(query.get("top"))) }] };
 }
 
 // The squares and probabilities that came with the classifier, computed again by this browser.

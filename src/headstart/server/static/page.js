@@ -111,34 +111,44 @@ function send() {
   }
 }
 
-async function classify(row) {
+async function classify(row, wanted = {}) {
   await known;
-  row.model = at("model").value;
+  row.model ??= at("model").value;
   try {
     const content = await row.file.arrayBuffer().catch(() => {
       throw new Refused("it can't be read; a folder can't be dropped, but the images in it can");
     });
-    const query = new URLSearchParams({ top: SHOWN, model: row.model });
+    const query = new URLSearchParams({ top: SHOWN, model: row.model, ...wanted });
     const headers = { "Content-Type": row.file.type.startsWith("image/") ? row.file.type : "application/octet-stream" };
     const body = await ask(`/predict?${query}`, { method: "POST", body: content, headers });
     const [found] = body.predictions;
     if (found.error) row.error = found.error;
     else row.found = found;
   } catch (error) {
-    row.error = error.message ?? String(error);
+    if (row.found) trouble(`There is no evidence for ${row.name}: ${error.message ?? error}.`);
+    else row.error = error.message ?? String(error);
   }
   if (row.removed) return;
   draw(row);
   show();
 }
 
+// Asked for one image at a time, since few people want to see it of many.
+async function toggleEvidence(row) {
+  row.explained = !row.explained;
+  if (!row.explained || row.found.evidence) draw(row);
+  else await classify(row, { evidence: true });
+  if (row.removed) return;
+  row.card.querySelector("button")?.focus();
+  at("told").textContent = row.card.querySelector(".why")?.textContent ?? "The evidence is hidden.";
+}
+
 // What was found, as a card and as a list of cards.
 
 function draw(row) {
-  const image = element("img", { src: row.url, alt: "", loading: "lazy" });
-  image.onload = () => image.classList.toggle("small", image.naturalWidth <= 64);
-  image.onerror = () => image.remove();
-  const parts = [element("div", { className: "frame" }, image), element("h3", { textContent: row.name, title: row.name })];
+  row.image ??= shownImage(row);
+  const frame = element("div", { className: "frame" }, row.image);
+  const parts = [frame, element("h3", { textContent: row.name, title: row.name })];
   const doubt = (words) => parts.push(element("p", { className: "doubt", textContent: words }));
   row.card.classList.toggle("failed", Boolean(row.error));
   if (row.error) {
@@ -150,10 +160,62 @@ function draw(row) {
     if (unsure) doubt(unsureWords(row));
     if (unfamiliar) doubt("Unlike what the model was trained on: it may be none of its classes.");
     parts.push(element("ol", { className: "bars" }, ...top.map(bar)));
+    if (models.find((model) => model.name === row.model)?.evidence) parts.push(evidence(row, frame));
   } else {
     parts.push(element("p", { className: "verdict soft", textContent: "Waiting" }));
   }
   row.card.replaceChildren(...parts);
+}
+
+function shownImage(row) {
+  const image = element("img", { src: row.url, alt: "", loading: "lazy" });
+  image.onload = () => {
+    image.classList.toggle("small", image.naturalWidth <= 64);
+    if (row.explained) draw(row);
+  };
+  image.onerror = () => image.remove();
+  return image;
+}
+
+// A button that lays over the image what speaks for its class, and says in words where that is.
+function evidence(row, frame) {
+  const { label, evidence: found } = row.found;
+  const about = element("span", { className: "unseen", textContent: ` for ${label} in ${row.name}` });
+  const button = element("button", { type: "button", onclick: () => toggleEvidence(row) }, "Show evidence", about);
+  button.setAttribute("aria-pressed", String(Boolean(row.explained && found)));
+  const place = element("div", { className: "evidence" }, button);
+  if (row.explained && found) {
+    place.append(element("p", { className: "why", textContent: evidenceWords(label, found) }));
+    if (row.image.naturalWidth) frame.append(heat(row.image, found));
+    frame.classList.add("explained");
+  }
+  return place;
+}
+
+function evidenceWords(label, { grid, box: [top, left, height, width] }) {
+  const cells = grid.flatMap((line, y) => line.map((value, x) => [value, (x + 0.5) / line.length, (y + 0.5) / grid.length]));
+  const sum = cells.reduce((total, [value]) => total + value, 0);
+  if (!sum) return `Nothing in the image speaks for ${label}; the other classes fit even less.`;
+  if (cells.filter(([value]) => value > 0.5).length > cells.length / 2) return `Red: what speaks for ${label}, most of the image.`;
+  const middle = (axis) => cells.reduce((total, cell) => total + cell[0] * cell[axis], 0) / sum;
+  const third = (names, share) => names[Math.min(2, Math.max(0, Math.floor(3 * share)))];
+  const row = third(["top", "middle", "bottom"], top + height * middle(2));
+  const column = third(["left", "centre", "right"], left + width * middle(1));
+  const where = `${row} ${column}`.replace("middle centre", "centre");
+  return `Red: what speaks for ${label}, mostly at the ${where}.`;
+}
+
+// Of the image's proportions, so that it is fitted into the frame as the image is.
+function heat(image, { grid, box: [top, left, height, width] }) {
+  const cells = new ImageData(grid[0].length, grid.length);
+  grid.flat().forEach((value, place) => cells.data.set([255, 0, 60, Math.round(190 * value)], 4 * place));
+  const small = new OffscreenCanvas(cells.width, cells.height);
+  small.getContext("2d").putImageData(cells, 0, 0);
+  const scale = 320 / Math.max(image.naturalWidth, image.naturalHeight);
+  const [across, down] = [image.naturalWidth, image.naturalHeight].map((length) => Math.ceil(length * scale));
+  const over = element("canvas", { width: across, height: down, ariaHidden: "true" });
+  over.getContext("2d").drawImage(small, left * across, top * down, width * across, height * down);
+  return over;
 }
 
 function unsureWords(row) {
@@ -189,9 +251,11 @@ function show() {
   at("none").hidden = shown > 0;
   const waiting = rows.filter((row) => !row.found && !row.error).length;
   const [only] = rows;
-  const words = rows.length === 1 && only.found ? `${only.name}: ${only.card.innerText}` : `${rows.length - waiting} of ${rows.length} images classified.`;
+  const words = rows.length === 1 && only.found ? `${only.name}: ${said(only)}` : `${rows.length - waiting} of ${rows.length} images classified.`;
   if (!waiting && rows.length) at("told").textContent = words;
 }
+
+const said = (row) => [...row.card.querySelectorAll(".verdict, .doubt")].map((part) => part.textContent).join(" ");
 
 function drawFilters() {
   for (const [name, [title, fits]] of Object.entries(KINDS)) {

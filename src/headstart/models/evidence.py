@@ -1,0 +1,76 @@
+"""Where the evidence for a class lies: class-activation maps of classifiers whose features are an average over places.
+
+Such a map is exact: its average, and the bias of the class, are the logit.
+
+Source: Zhou et al., 2016, "Learning Deep Features for Discriminative Localization".
+"""
+
+import torch
+from torch import Tensor, nn
+
+from headstart.models.architectures import Network
+from headstart.models.heads import feature_head, features_of_map
+
+_CLOSE = 1e-3
+"""Difference of logits that is no rounding, relative to the largest of them."""
+
+
+@torch.no_grad()
+def has_evidence(module: nn.Module, *, size: int) -> bool:
+    """Tell whether a classifier's logits are averages, over the places of an image, of what its head makes of each.
+
+    Verified on random images: networks pool tokens, or the largest values, or compute more between pooling and head.
+
+    Args:
+        module: A classifier, in evaluation mode.
+        size: Side of an image that it takes, in pixels.
+    """
+    network: Network = module
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, size, size, generator=generator).to(next(module.parameters()).device)
+    head, hidden = feature_head(module), network.forward_features(images)
+    if not isinstance(head, nn.Linear) or not isinstance(hidden, Tensor) or hidden.ndim != 4:
+        return False
+    places = _channels_first(hidden, head)
+    if places.shape[1] != head.in_features:
+        return False
+    logits = module(images)
+    return bool((head(places.mean((2, 3))) - logits).abs().max() <= _CLOSE * logits.abs().max().clamp(min=1.0))
+
+
+def averaged_pass(
+    module: nn.Module, images: Tensor, *, flip: bool, evidence: bool = False
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return what the head sees, what it makes of that, and where the evidence for the class of the largest logit lies.
+
+    Args:
+        module: A classifier, in evaluation mode.
+        images: Shape (n, 3, size, size), normalised.
+        flip: Average over the images and their mirror images.
+        evidence: Return the evidence; only for what ``has_evidence``.
+
+    Returns:
+        Features (n, features); logits (n, classes); evidence (n, rows, columns), in units of the logit, None where it
+        was not asked for.
+    """
+    network: Network = module
+    head = feature_head(module)
+    maps = [network.forward_features(side) for side in ((images, images.flip(3)) if flip else (images,))]
+    seen = [features_of_map(module, places) for places in maps]
+    features, logits = _average(seen), _average([head(part) for part in seen])
+    if not evidence:
+        return features, logits, None
+    assert isinstance(head, nn.Linear)
+    weights = head.weight[logits.argmax(1)].unsqueeze(1)
+    places = [_channels_first(part, head) for part in maps]
+    found = [(weights @ part.flatten(2)).unflatten(2, part.shape[2:]).squeeze(1) for part in places]
+    return features, logits, _average([found[0], *(mirrored.flip(2) for mirrored in found[1:])])
+
+
+def _average(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else (parts[0] + parts[1]) / 2
+
+
+def _channels_first(hidden: Tensor, head: nn.Linear) -> Tensor:
+    """Return a map as (n, features, rows, columns); some networks keep their features last."""
+    return hidden if hidden.shape[1] == head.in_features else hidden.permute(0, 3, 1, 2)
