@@ -29,14 +29,14 @@ COLOURS = {"red": (220, 30, 20), "green": (20, 210, 40), "blue": (30, 20, 230)}
 
 
 class ColourArtifact:
-    """The class is the strongest colour; a grey image is unsure, and a dark one unfamiliar."""
+    """The class is the strongest colour, with evidence where that is; a grey image is unsure, a dark one unfamiliar."""
 
     class_names = ClassNames(tuple(COLOURS))
     preprocess = Preprocess(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     temperature, flip, architecture, manifest_sha256 = 1.0, False, "colours", "0" * 64
     abstention = Abstention(target=0.95, threshold=0.6)
     novelty_threshold: float | None = 0.8
-    batch_size, threads = 4, 2
+    batch_size, threads, has_evidence = 4, 2, True
 
     def __init__(self):
         self.batches = []
@@ -45,19 +45,30 @@ class ColourArtifact:
         self.open.set()
         self.fails = None
 
-    def outputs(self, squares, **_):
+    def outputs(self, squares, *, evidence=False, **_):
         assert self.open.wait(20)
         self.batches.append(len(squares))
         if self.fails is not None and self.fails(squares):
             raise RuntimeError("out of memory")
         means = squares.mean(axis=(1, 2)).astype(np.float32)
-        return Outputs(means / 25, 1 - means.max(axis=1) / 255)
+        cell = squares.shape[1] // 4
+        cells = squares[:, : 4 * cell, : 4 * cell].reshape(-1, 4, cell, 4, cell, 3).mean((2, 4)) if evidence else None
+        maps = None if cells is None else cells[np.arange(len(means)), ..., means.argmax(axis=1)].astype(np.float32)
+        return Outputs(means / 25, 1 - means.max(axis=1) / 255, evidence=maps)
 
 
 def image(colour="red", form="PNG", size=(24, 20), **options):
     """An encoded image of one colour."""
     file = io.BytesIO()
     Image.new("RGB", size, COLOURS.get(colour, colour)).save(file, format=form, **options)
+    return file.getvalue()
+
+
+def half(colour, size=(24, 20)):
+    """An encoded image of which only the left half is of a colour."""
+    picture, file = Image.new("RGB", size), io.BytesIO()
+    picture.paste(COLOURS[colour], (0, 0, size[0] // 2, size[1]))
+    picture.save(file, format="PNG")
     return file.getvalue()
 
 

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from headstart.fetch.npm import Package, fetch_package
 from headstart.server.settings import Access
 from headstart.terminal import Terminal
-from serving import COLOURS, ColourArtifact, image, serving
+from serving import COLOURS, ColourArtifact, half, image, serving
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=15_000)
@@ -84,6 +84,50 @@ def test_doubts_are_told_in_words(visit):
     grey = cards(page).filter(has_text="grey.png")
     expect(grey.locator(".doubt")).to_have_text("Not sure: predictions are reliable from 60.0%.")
     expect(cards(page).filter(has_text="dark.png")).to_contain_text("Unlike what the model was trained on")
+
+
+RED = """canvas => { const {width, height} = canvas;
+  const pixels = canvas.getContext('2d').getImageData(0, 0, width, height).data;
+  const alpha = (x, y) => pixels[4 * (Math.floor(y * height) * width + Math.floor(x * width)) + 3];
+  return [alpha(.02, .5), alpha(.2, .5), alpha(.8, .5), width / height] }"""
+
+
+def test_where_the_evidence_lay_is_shown_over_the_image_by_keyboard(visit):
+    page = visit()
+    left = {"name": "left.png", "mimeType": "image/png", "buffer": half("red", (64, 48))}
+    page.locator("#choose").set_input_files([left, *files("green")])
+    expect(page.get_by_role("status")).to_have_text("2 of 2 images classified.")
+    button = page.get_by_role("button", name="Show evidence for red in left.png")
+    button.focus()
+    page.keyboard.press("Enter")
+    card = cards(page).filter(has_text="left.png")
+    expect(card.locator(".why")).to_have_text("Red: what speaks for red, mostly at the middle left.")
+    expect(page.get_by_role("status")).to_contain_text("middle left")
+    expect(button).to_be_focused()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    outside, there, elsewhere, proportions = card.locator("canvas").evaluate(RED)
+    assert (outside, elsewhere) == (0, 0), "the network sees the central square alone"
+    assert there > 150
+    assert proportions == pytest.approx(64 / 48, abs=0.01)
+    assert "evidence=true" in page.requested[-1]
+    page.keyboard.press("Space")
+    expect(card.locator("canvas")).to_have_count(0)
+    expect(button).to_be_focused()
+    page.keyboard.press("Space")
+    expect(card.locator("canvas")).to_have_count(1)
+    assert sum("evidence=true" in url for url in page.requested) == 1
+    assert page.problems == []
+
+
+def test_no_button_where_there_is_no_evidence(visit):
+    artifact = ColourArtifact()
+    artifact.has_evidence = False
+    with serving(colours=artifact) as plain:
+        page = visit(plain.url)
+        page.locator("#choose").set_input_files(files("red"))
+        expect(cards(page).locator(".verdict")).to_have_text("red 99.9%")
+        expect(cards(page).get_by_role("button")).to_have_count(0)
+        expect(page.locator("#about")).to_contain_text("can't show where the evidence lies")
 
 
 def test_dropped_and_pasted_images(visit):
@@ -229,6 +273,8 @@ def test_text_has_the_contrast_that_wcag_aa_asks_for(visit, scheme, contrast):
     grey = {"name": "grey.png", "mimeType": "image/png", "buffer": image((120, 121, 120))}
     page.locator("#choose").set_input_files([*files("red"), wrong, grey])
     expect(page.get_by_role("status")).to_have_text("3 of 3 images classified.")
+    page.get_by_role("button", name="for red in").click()
+    expect(page.locator(".why")).to_be_visible()
     ratio, where = page.evaluate(contrast)
     assert ratio >= 4.5, where
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -253,6 +299,8 @@ def test_axe_finds_nothing_that_keeps_people_out(visit, rig, axe, path, scheme):
     if path == "/":
         page.locator("#choose").set_input_files([*files("red"), {"name": "x", "mimeType": "", "buffer": b"x"}])
         expect(page.get_by_role("status")).to_have_text("2 of 2 images classified.")
+        page.get_by_role("button", name="Show evidence").click()
+        expect(page.locator(".why")).to_be_visible()
         found += page.evaluate("axe.run()")["violations"]
     else:
         expect(page.locator("article").first).to_be_visible()

@@ -303,6 +303,7 @@ class Brightness:
     preprocess = Preprocess(8, (0.5, 0.5, 0.5), (1, 1, 1))
     temperature, flip, architecture, manifest_sha256, batch_size, threads = 1.0, False, "brightness", "", 4, 2
     abstention = novelty_threshold = None
+    has_evidence = False
 
     def __init__(self):
         self.sides = []

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from headstart.server.settings import Access, Limits
-from serving import COLOURS, ColourArtifact, image, serving
+from serving import COLOURS, ColourArtifact, half, image, serving
 
 TOKEN = "a-token-of-some-length"
 JPEG = {"Content-Type": "image/jpeg"}
@@ -80,6 +80,42 @@ def test_another_model_by_name(rig):
     assert "colours, other" in answer.json()["error"]
     assert [model["name"] for model in rig.client.get("/models").json()["models"]] == ["colours", "other"]
     assert rig.client.get("/models").json()["models"][0]["classes"] == list(COLOURS)
+
+
+def test_where_the_evidence_lay_is_told_on_request(rig):
+    answer = rig.client.post("/predict?evidence=true", content=half("blue"), headers=JPEG).json()
+    found = answer["predictions"][0]["evidence"]
+    np.testing.assert_allclose(found["grid"], [[1, 1, 0, 0]] * 4, atol=0.1)
+    assert found["box"] == pytest.approx([0, 2 / 24, 1, 20 / 24])
+    for query in ("", "?evidence=false"):
+        answer = rig.client.post(f"/predict{query}", content=half("blue"), headers=JPEG)
+        assert "evidence" not in answer.json()["predictions"][0]
+    assert rig.client.post("/predict?evidence=much", content=half("blue"), headers=JPEG).status_code == 422
+    assert rig.client.post("/predict?evidence=1", files=[("f", ("a", b"x"))]).status_code == 422
+
+
+def test_evidence_reaches_only_those_who_ask():
+    with serving() as rig, ThreadPoolExecutor(6) as pool:
+        rig.artifact.open.clear()
+        queries = ["?evidence=true" if n % 2 else "" for n in range(6)]
+        waiting = [
+            pool.submit(rig.client.post, f"/predict{query}", content=image("red"), headers=JPEG) for query in queries
+        ]
+        while rig.service.line.images < 6:
+            time.sleep(0.01)
+        rig.artifact.open.set()
+        told = ["evidence" in done.result().json()["predictions"][0] for done in waiting]
+    assert told == [False, True] * 3
+
+
+def test_a_model_without_evidence_says_so():
+    artifact = ColourArtifact()
+    artifact.has_evidence = False
+    with serving(colours=artifact) as rig:
+        answer = rig.client.post("/predict?evidence=true", content=image(), headers=JPEG)
+        assert answer.status_code == 422
+        assert "can't show where the evidence lay" in answer.json()["error"]
+        assert rig.client.get("/models").json()["models"][0]["evidence"] is False
 
 
 def big(pixels):

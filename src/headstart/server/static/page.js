@@ -139,7 +139,7 @@ async function toggleEvidence(row) {
   if (!row.explained || row.found.evidence) draw(row);
   else await classify(row, { evidence: true });
   if (row.removed) return;
-  row.card.querySelector("button")?.focus();
+  if (document.activeElement === document.body) row.card.querySelector("button")?.focus(); // the button was drawn again
   at("told").textContent = row.card.querySelector(".why")?.textContent ?? "The evidence is hidden.";
 }
 
@@ -317,7 +317,8 @@ function describe() {
   const named = model.classes.slice(0, 12).join(", ");
   const more = model.classes.length > 12 ? ` and ${model.classes.length - 12} more` : "";
   at("title").textContent = `Classify images with ${model.name}`;
-  at("about").textContent = `It knows ${model.classes.length} classes: ${named}${more}.`;
+  const blind = model.evidence ? "" : " It can't show where the evidence lies in an image.";
+  at("about").textContent = `It knows ${model.classes.length} classes: ${named}${more}.${blind}`;
 }
 
 async function begin() {
