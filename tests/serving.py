@@ -23,6 +23,7 @@ from headstart.server.meters import Meters
 from headstart.server.models import Models, Place, Served
 from headstart.server.run import _listening, make_server
 from headstart.server.settings import Access, Limits
+from headstart.tasks.confidence import Confidence
 
 LIMITS, ANYBODY = Limits(), Access()
 COLOURS = {"red": (220, 30, 20), "green": (20, 210, 40), "blue": (30, 20, 230)}
@@ -35,6 +36,7 @@ class ColourArtifact:
     preprocess = Preprocess(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     temperature, flip, architecture, manifest_sha256 = 1.0, False, "colours", "0" * 64
     abstention = Abstention(target=0.95, threshold=0.6)
+    confidence: Confidence | None = None
     novelty_threshold: float | None = 0.8
     batch_size, threads, has_evidence = 4, 2, True
 

@@ -24,6 +24,7 @@ from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, RunError
 from headstart.models.heads import empty_classifier
+from headstart.tasks.confidence import Confidence
 
 PREPROCESS = Preprocess(64, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), "bilinear", 0.9)
 WEIGHTS = {"source": "package", "origin": "a package 1.0", "sha256": "ab" * 32, "license": "Apache-2.0"}
@@ -41,6 +42,7 @@ def make(hidden=(), architecture="test_efficientnet", **changes):
         "temperature": 1.25,
         "flip": True,
         "weights": WEIGHTS,
+        "confidence": Confidence((0.5, 0.75), (10, 20, 70)),
     }
     return Bundle(module=module.eval(), architecture=architecture, hidden=hidden, **(values | changes))
 
@@ -253,6 +255,11 @@ def test_a_broken_config_is_refused(folder, text):
         ("pretrained_cfg.std", [0.5, 0.5, 0], "std must be three numbers above 0"),
         ("pretrained_cfg.interpolation", "lanczos", "bilinear or bicubic"),
         ("pretrained_cfg.crop_pct", 1.5, "crop_pct must be"),
+        ("headstart.confidence", {"edges": [0.9, 0.5], "counts": [1, 2, 3]}, "edges must be rising numbers"),
+        ("headstart.confidence", {"edges": [0.9, 1.5], "counts": [1, 2, 3]}, "edges must be rising numbers"),
+        ("headstart.confidence", {"edges": [0.9], "counts": [1, 2, 3]}, "confidence must be .*one more than edges"),
+        ("headstart.confidence", {"edges": [], "counts": [0]}, "confidence must be"),
+        ("headstart.confidence", {"edges": [0.9], "counts": [1, -2]}, "counts must be whole numbers"),
     ],
 )
 def test_what_the_config_should_not_say_is_named(folder, path, value, told):

@@ -146,6 +146,12 @@ def test_a_predictor_of_an_export_can_be_pickled(copy):
     np.testing.assert_array_equal(again.predict(image).probabilities, predictor.predict(image).probabilities)
 
 
+def test_how_sure_the_classifier_was_on_validation_travels(copy, measured):
+    confidence = load(copy).artifact.confidence
+    assert confidence == load(measured.model).artifact.confidence
+    assert sum(confidence.counts) == measured.metrics().val.n
+
+
 def test_features_are_there_where_novelty_is(copy):
     predictor = load(copy)
     images = np.random.default_rng(0).integers(0, 256, (3, 30, 30, 3), dtype=np.uint8)

@@ -302,7 +302,7 @@ class Brightness:
     class_names = ClassNames(("dark", "bright"))
     preprocess = Preprocess(8, (0.5, 0.5, 0.5), (1, 1, 1))
     temperature, flip, architecture, manifest_sha256, batch_size, threads = 1.0, False, "brightness", "", 4, 2
-    abstention = novelty_threshold = None
+    abstention = novelty_threshold = confidence = None
     has_evidence = False
 
     def __init__(self):

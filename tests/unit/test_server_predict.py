@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import math
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.inference.judge import FilePrediction
+from headstart.server.meters import Meters
 from headstart.server.settings import Access, Limits
-from serving import COLOURS, ColourArtifact, half, image, serving
+from headstart.tasks.confidence import Confidence
+from serving import COLOURS, ColourArtifact, Ready, half, image, serving
 
 TOKEN = "a-token-of-some-length"
 JPEG = {"Content-Type": "image/jpeg"}
@@ -328,6 +333,23 @@ def test_figures_for_prometheus():
         "headstart_queue_images 0.0",
     ):
         assert line in text.splitlines()
+
+
+def test_drift_of_confidence_is_told_once_there_are_enough_predictions():
+    artifact, meters = ColourArtifact(), Meters()
+    artifact.confidence = Confidence((0.5, 0.9), (40, 60, 100))
+    served = Ready(colours=artifact).find("colours")
+
+    def drift(probabilities):
+        for probability in probabilities:
+            meters.prediction(served, FilePrediction("red", probability, (("red", probability),)))
+        return float(re.search(r"confidence_drift\{.*\} (\S+)", meters.text().decode())[1])
+
+    assert math.isnan(drift([0.95] * 199))
+    assert drift([0.95]) > 1
+    assert drift([0.4, 0.4, 0.7, 0.7, 0.7, 0.95, 0.95, 0.95, 0.95, 0.95] * 100) < 0.01
+    artifact.confidence = None
+    assert math.isnan(drift([0.95] * 200))
 
 
 def test_stopping_finishes_what_was_accepted():

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from headstart.bundle.schema import ConfigFile, cut, explain
+from headstart.bundle.schema import ConfidenceBlock, ConfigFile, cut, explain
 from headstart.contracts import ClassNames, Fit
 from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, DataError
+from headstart.tasks.confidence import Confidence
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +66,7 @@ class Bundle:
         metrics: Measured scores for the model card, as ``metrics.json`` has them; may be empty.
         abstention: From which probability a prediction is sure; None where that was not measured.
         novelty: How unlike the training images an image is; None where that was not measured.
+        confidence: How sure it was on validation; None where that was not measured.
         data: Record of the images for the model card: licence, and their number in each split; may be empty.
     """
 
@@ -83,6 +85,7 @@ class Bundle:
     metrics: dict[str, Any] = field(default_factory=dict)
     abstention: Abstention | None = None
     novelty: "Novelty | None" = None
+    confidence: Confidence | None = None
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -126,16 +129,17 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
             "metrics": bundle.metrics,
             # Unknown to older versions, which refuse what they do not know.
             **({"data": bundle.data} if bundle.data else {}),
-            **doubts(bundle.abstention, bundle.novelty),
+            **doubts(bundle.abstention, bundle.novelty, bundle.confidence),
         },
     }
 
 
-def doubts(abstention: Abstention | None, novelty: "Novelty | None") -> dict[str, Any]:
+def doubts(abstention: Abstention | None, novelty: "Novelty | None", confidence: Confidence | None) -> dict[str, Any]:
     """Return the keys of the block ``headstart`` that only classifiers have whose doubts were measured."""
     return {
         **({"abstention": asdict(abstention)} if abstention else {}),
         **({"novelty": True} if novelty else {}),
+        **({"confidence": ConfidenceBlock.of(confidence).model_dump()} if confidence else {}),
     }
 
 
@@ -215,6 +219,7 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         **{key: getattr(mine, key) for key in ("manifest_sha256", "weights", "metrics")},
         "data": mine.data or {},
         "abstention": mine.abstention and Abstention(mine.abstention.target, mine.abstention.threshold),
+        "confidence": mine.confidence and mine.confidence.content,
     }
 
 

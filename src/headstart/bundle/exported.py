@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headstart.bundle.config import CONFIG_FILE, LARGEST_CONFIG, Abstention
-from headstart.bundle.schema import LARGEST_SIZE, AbstentionBlock, Count, Plain, Three, cut
+from headstart.bundle.schema import LARGEST_SIZE, AbstentionBlock, ConfidenceBlock, Count, Plain, Three, cut
 from headstart.contracts import ClassNames, Fit, Interpolation
 from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, DataError
@@ -63,6 +63,7 @@ class ExportConfig(BaseModel):
         flip: Whether the graph averages the outputs for an image and its mirror image.
         abstention: From which probability a prediction is sure; None where that was not measured.
         novelty: Whether ``novelty.safetensors`` holds a score, computed from the output ``features``.
+        confidence: How sure the classifier was on validation; None where that was not measured.
         evidence: Whether the graph has the output ``evidence``: what each place adds to the largest logit.
         architecture: Name of the network.
         backbone: Name of the pretrained backbone.
@@ -85,6 +86,7 @@ class ExportConfig(BaseModel):
     flip: bool
     abstention: AbstentionBlock | None
     novelty: bool
+    confidence: ConfidenceBlock | None = None
     evidence: bool = False
     architecture: str
     backbone: str

@@ -33,6 +33,7 @@ from headstart.errors import BundleError, RunError, WeightsError
 from headstart.files import put_folder, sweep_leftovers, sync_folder, write_atomically
 from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.models.heads import classifier_outline, empty_classifier, fill
+from headstart.tasks.confidence import Confidence
 
 _TYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
@@ -118,6 +119,7 @@ def update_bundle(
     metrics: Mapping[str, Any],
     abstention: Abstention | None = None,
     novelty: Novelty | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """Put what was measured into a saved bundle; its weights stay untouched, and so do doubts that are not given.
 
@@ -128,7 +130,8 @@ def update_bundle(
     folder = Path(folder)
     config = read_config(folder)
     check_config(config, folder)
-    config["headstart"].update(temperature=temperature, metrics=dict(metrics), **doubts(abstention, novelty))
+    found = doubts(abstention, novelty, confidence)
+    config["headstart"].update(temperature=temperature, metrics=dict(metrics), **found)
     check_config(config, folder)
     sweep_leftovers(folder, older_than=0)
     try:

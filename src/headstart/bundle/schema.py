@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.contracts import Fit, Interpolation
 from headstart.errors import nearest
+from headstart.tasks.confidence import Confidence
 
 LARGEST_SIZE = 4096
 """Height and width of the network's input, in pixels; with more, one image would take gigabytes."""
@@ -22,11 +24,18 @@ def _square(size: list[int]) -> list[int]:
     return size
 
 
+def _rising(edges: list[float]) -> list[float]:
+    if any(after <= before for before, after in pairwise(edges)):
+        raise ValueError("not rising")
+    return edges
+
+
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     json.dumps(value, allow_nan=False)  # NaN and infinity are no JSON
     return value
 
 
+_EDGES, _COUNTS = "rising numbers from 0 to 1", "whole numbers, one more than edges"
 Count = Annotated[int, Field(ge=1, description="a whole number, at least 1")]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
 Three = Annotated[list[float], Field(min_length=3, max_length=3, description="three numbers")]
@@ -77,6 +86,31 @@ class AbstentionBlock(BaseModel):
     threshold: Annotated[float | None, Field(ge=0, le=1, description="a number from 0 to 1, or null")]
 
 
+class ConfidenceBlock(BaseModel):
+    """Block ``headstart.confidence``: how sure the classifier was on validation."""
+
+    model_config = _STRICT
+
+    edges: Annotated[list[Annotated[float, Field(ge=0, le=1)]], AfterValidator(_rising), Field(description=_EDGES)]
+    counts: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, description=_COUNTS)]
+
+    @model_validator(mode="after")
+    def _one_more(self) -> "ConfidenceBlock":
+        if len(self.counts) != len(self.edges) + 1 or not sum(self.counts):
+            raise ValueError("not one count more than edges, or no image")
+        return self
+
+    @classmethod
+    def of(cls, content: Confidence) -> "ConfidenceBlock":
+        """Return the block of a distribution."""
+        return cls(edges=list(content.edges), counts=list(content.counts))
+
+    @property
+    def content(self) -> Confidence:
+        """What the block stands for."""
+        return Confidence(tuple(self.edges), tuple(self.counts))
+
+
 class OwnBlock(BaseModel):
     """Block ``headstart``: what timm has no place for."""
 
@@ -100,6 +134,9 @@ class OwnBlock(BaseModel):
     abstention: Annotated[AbstentionBlock | None, Field(description="a mapping")] = None
     data: Annotated[Plain | None, Field(description="a mapping")] = None
     novelty: Annotated[bool, Field(description="true or false")] = False
+    confidence: Annotated[
+        ConfidenceBlock | None, Field(description=f"a mapping of edges, {_EDGES}, and counts, {_COUNTS}")
+    ] = None
 
 
 class ConfigFile(BaseModel):
@@ -163,6 +200,7 @@ _BLOCKS: dict[str, type[BaseModel]] = {
     "pretrained_cfg": ImageBlock,
     "headstart": OwnBlock,
     "headstart.abstention": AbstentionBlock,
+    "headstart.confidence": ConfidenceBlock,
     "model_args": AnySize,
 }
 

@@ -10,7 +10,7 @@ from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE, Bundle
 from headstart.bundle.exported import MODEL_FILE, ExportConfig, ImageRule, graph_metadata
 from headstart.bundle.novelty import write_novelty
 from headstart.bundle.novelty_file import NOVELTY_FILE
-from headstart.bundle.schema import AbstentionBlock
+from headstart.bundle.schema import AbstentionBlock, ConfidenceBlock
 from headstart.deployment.graph import OPSET
 from headstart.files import file_sha256, write_atomically, write_json
 
@@ -50,6 +50,7 @@ def write_package(
         flip=bundle.flip,
         abstention=doubt and AbstentionBlock(target=doubt.target, threshold=doubt.threshold),
         novelty=bundle.novelty is not None,
+        confidence=bundle.confidence and ConfidenceBlock.of(bundle.confidence),
         evidence=any(output.name == "evidence" for output in model.graph.output),
         architecture=bundle.architecture,
         backbone=bundle.backbone,

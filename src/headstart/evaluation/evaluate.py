@@ -22,6 +22,7 @@ from headstart.runs.predictions import TestPredictions
 from headstart.runs.records import Metrics, Opening, TrainingFacts
 from headstart.runs.run import Run
 from headstart.tasks.abstention import Judgement, measure_abstention, threshold_at
+from headstart.tasks.confidence import confidence_of
 from headstart.tasks.single_label import SINGLE_LABEL
 
 
@@ -67,11 +68,8 @@ def evaluate_run(
     test_metrics = SINGLE_LABEL.measure(outputs.logits, test.labels, names=names, temperature=temperature)
     probabilities = SINGLE_LABEL.probabilities(outputs.logits, temperature=temperature)
     predictions = Predictions(probabilities, test.class_names)
-    abstention = measure_abstention(
-        abstain,
-        _judged(SINGLE_LABEL.probabilities(val_logits, temperature=temperature), val),
-        _judged(probabilities, test),
-    )
+    judged_val = _judged(SINGLE_LABEL.probabilities(val_logits, temperature=temperature), val)
+    abstention = measure_abstention(abstain, judged_val, _judged(probabilities, test))
 
     metrics = Metrics(
         val=val_metrics,
@@ -93,6 +91,7 @@ def evaluate_run(
         metrics=scores,
         abstention=Abstention(abstain, threshold_at(abstain, abstention)),
         novelty=novelty,
+        confidence=confidence_of(judged_val.confidence),
     )
     files = [test.source.path(row) for row in test.rows.tolist()] if dataset.ledger else None
     hashes = dataset.sealed_test.image_hashes()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from headstart.bundle.config import Abstention
 from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.preprocess import Preprocess
+from headstart.tasks.confidence import Confidence
 
 if TYPE_CHECKING:
     from headstart.bundle.novelty import Novelty
@@ -43,6 +44,7 @@ class Artifact(Protocol):
         temperature: Number that divides the outputs before the softmax.
         flip: Whether the outputs for an image and its mirror image are averaged.
         abstention: From which probability a prediction is sure; None where that was not measured.
+        confidence: How sure it was on validation; None where that was not measured.
         novelty_threshold: Novelty above which an image counts as unfamiliar; None where that was not measured.
         architecture: Name of the network.
         manifest_sha256: SHA-256 of the split manifest of the run that trained it.
@@ -55,6 +57,7 @@ class Artifact(Protocol):
     temperature: float
     flip: bool
     abstention: Abstention | None
+    confidence: Confidence | None
     novelty_threshold: float | None
     architecture: str
     manifest_sha256: str

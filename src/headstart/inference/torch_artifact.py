@@ -41,6 +41,7 @@ class TorchArtifact:
         self.temperature = bundle.temperature
         self.flip = bundle.flip
         self.abstention = bundle.abstention
+        self.confidence = bundle.confidence
         self.architecture = bundle.architecture
         self.manifest_sha256 = bundle.manifest_sha256
         self.device = pick_device(device)

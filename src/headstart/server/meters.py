@@ -1,21 +1,32 @@
 """What Prometheus is told: requests, times, batches, the line, and what was predicted."""
 
-from collections.abc import Callable
+import math
+from collections import deque
+from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 from headstart.inference.judge import FilePrediction
 from headstart.server.models import Served
+from headstart.tasks.confidence import Confidence
 
 MOST_LABELS = 100
 """Classes of a model that have a time series of their own; the others share one."""
+RECENT, FEWEST_RECENT = 1000, 200
+"""Predictions that drift is told of, at most and at least."""
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SHARES = tuple(step / 20 for step in range(1, 21))
 
 __all__ = ["CONTENT_TYPE", "Meters"]
+
+
+def _drift(reference: Confidence | None, recent: Collection[float]) -> float:
+    """Return how far the last probabilities are from validation; no number where there is nothing to compare."""
+    return reference.drift(np.array(recent)) if reference and len(recent) >= FEWEST_RECENT else math.nan
 
 
 class Meters:
@@ -37,6 +48,9 @@ class Meters:
         self._confidence = Histogram(
             "probability", "Probability of the predicted class.", ["model"], buckets=_SHARES, **kinds
         )
+        about = "How far the probabilities of the last predictions are from validation."
+        self._drift = Gauge("confidence_drift", about, ["model"], **kinds)
+        self._recent: dict[str, tuple[Confidence | None, deque[float]]] = {}
         self._reloads = Counter("reloads", "Models loaded again, by result.", ["model", "result"], **kinds)
 
     def text(self) -> bytes:
@@ -66,8 +80,19 @@ class Meters:
         shown = len(names) <= MOST_LABELS or names.index(found.label) < MOST_LABELS
         self._predictions.labels(model.name, found.label if shown else "(other)").inc()
         self._confidence.labels(model.name).observe(found.probability)
+        self._note_confidence(model, found.probability)
         self._unsure.labels(model.name).inc(bool(found.unsure))
         self._unfamiliar.labels(model.name).inc(bool(found.unfamiliar))
+
+    def _note_confidence(self, model: Served, probability: float) -> None:
+        """Keep a probability, to be compared with validation; those of a model that was replaced are forgotten."""
+        reference = model.predictor.artifact.confidence
+        known, recent = self._recent.get(model.name, (None, deque[float]()))
+        if known is not reference:
+            recent = deque(maxlen=RECENT)
+            self._drift.labels(model.name).set_function(lambda: _drift(reference, recent))
+            self._recent[model.name] = reference, recent
+        recent.append(probability)
 
     def reload(self, model: str, *, done: bool) -> None:
         """Count a reload."""
