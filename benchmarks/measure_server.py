@@ -9,6 +9,8 @@
              image a request with the same model, in turns
     same     20,000 predictions against those of the Predictor without a server; memory before and after
     excess   five times as many requests as can be answered: only 200 and 503, and how soon the 503 come
+    memory   30 minutes of load: memory of the server after each minute, and by how much it grows
+    crowd    10,000 connections that are opened and left idle, while others ask: what they are told, and how soon
     stop     SIGTERM in the middle of load, 20 times: requests that were sent on an open connection and not answered
 
 Images are CIFAR-10's test images as PNG files. Requests are made by another process, over the loopback interface and
@@ -17,15 +19,19 @@ connections that are kept open, so that on a machine with two cores a part of th
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
+import resource
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -37,7 +43,8 @@ from PIL import Image
 
 RESULT = Path(__file__).parent / "results" / "server.json"
 IN_FLIGHT, SECONDS, ROUNDS, STOPS, COMPARED, EXCESS = 32, 10, 3, 20, 20_000, 5
-PARTS = ("speed", "same", "excess", "stop")
+MINUTES, CROWD = 30, 10_000
+PARTS = ("speed", "same", "excess", "memory", "crowd", "stop")
 HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: {}\r\n\r\n"
 PLAIN = """
 import io, sys, uvicorn
@@ -207,6 +214,16 @@ def load(images: Path, port: int, **plan: Any) -> list[tuple[int, int | None, fl
     return [tuple(row) for row in json.loads(done.stdout)]
 
 
+def start_load(plan: dict[str, Any]) -> subprocess.Popen[str]:
+    """Make requests in another process, which prints what became of them."""
+    maker = subprocess.Popen(
+        [sys.executable, __file__, "--make-requests"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    maker.stdin.write(json.dumps(plan))
+    maker.stdin.close()
+    return maker
+
+
 # Servers.
 
 
@@ -220,8 +237,6 @@ class Served:
         self.port = port or self._told_port()
         while port:
             try:
-                import socket
-
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             except OSError:
@@ -249,8 +264,6 @@ def headstart_server(model: Path, *options: str) -> Served:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -364,17 +377,87 @@ def excess(model: Path, images: Path, _: str | None) -> dict[str, Any]:
     }
 
 
+def memory(model: Path, images: Path, _: str | None) -> dict[str, Any]:
+    """Return the memory of a server after each minute of load; growth counts once the first third has filled pools."""
+    server = headstart_server(model)
+    load(images, server.port, seconds=SECONDS)
+    readings, answered, failed = [server.memory()], 0, 0
+    for minute in range(MINUTES):
+        path = "/predict?evidence=true" if minute % 4 == 3 and has_evidence(server) else "/predict"
+        statuses = [row[1] for row in load(images, server.port, seconds=60, path=path)]
+        answered += statuses.count(200)
+        failed += len(statuses) - statuses.count(200)
+        readings.append(server.memory())
+        print("minute", minute + 1, readings[-1], "MB", flush=True)
+    server.stop()
+    later = readings[MINUTES // 3 :]
+    half = len(later) // 2
+    return {
+        "minutes": MINUTES,
+        "answered": answered,
+        "failed": failed,
+        "mb_each_minute": readings,
+        "grown_mb": round(statistics.median(later[half:]) - statistics.median(later[:half]), 1),
+        "most_mb": max(readings),
+    }
+
+
+def has_evidence(server: Served) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/models") as answer:
+        return bool(json.load(answer)["models"][0]["evidence"])
+
+
+def crowd(model: Path, images: Path, _: str | None) -> dict[str, Any]:
+    """Return what becomes of idle connections beyond those that are allowed, and of clients that are there already."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    server = headstart_server(model)
+    load(images, server.port, seconds=2)
+    before = server.memory()
+    plan = {"images": str(images), "port": server.port, "path": "/predict", "in_flight": IN_FLIGHT, "seconds": SECONDS}
+    maker = start_load(plan)
+    time.sleep(2)
+    began, doors, refused, unanswered = time.perf_counter(), [], 0, 0
+    for _number in range(CROWD):
+        door = socket.socket()
+        door.settimeout(5)
+        try:
+            door.connect(("127.0.0.1", server.port))
+        except OSError:
+            unanswered += 1
+        doors.append(door)
+    opened = time.perf_counter() - began
+    open_at_once = len(psutil.Process(server.process.pid).net_connections())
+    for door in doors:
+        door.settimeout(0.01)
+        with contextlib.suppress(OSError):
+            refused += door.recv(100).startswith(b"HTTP/1.1 503")
+    rows = json.loads(maker.stdout.read())
+    for door in doors:
+        door.close()
+    time.sleep(1)
+    well = figures(load(images, server.port, seconds=SECONDS))
+    after = server.memory()
+    server.stop()
+    return {
+        "connections": CROWD,
+        "seconds_to_open": round(opened, 1),
+        "not_connected": unanswered,
+        "refused_with_503": refused,
+        "open_at_once": open_at_once,
+        "meanwhile": figures(rows),
+        "afterwards": well,
+        "memory_mb_before": before,
+        "memory_mb_after": after,
+    }
+
+
 def stop(model: Path, images: Path, _: str | None) -> dict[str, Any]:
     """Return how many requests were lost when the server was told to stop in the middle of load."""
     lost, answered, statuses, took = 0, 0, set(), []
     for number in range(STOPS):
         server = headstart_server(model)
         plan = {"images": str(images), "port": server.port, "path": "/predict", "in_flight": IN_FLIGHT, "seconds": 20}
-        maker = subprocess.Popen(
-            [sys.executable, __file__, "--make-requests"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        maker.stdin.write(json.dumps(plan))
-        maker.stdin.close()
+        maker = start_load(plan)
         time.sleep(1.5 + random.Random(number).random())
         began = time.perf_counter()
         server.process.send_signal(signal.SIGTERM)
@@ -428,7 +511,7 @@ def main() -> None:
     parser.add_argument("--name", default="torch")
     parser.add_argument("--litserve", metavar="FOLDER")
     given = parser.parse_args()
-    parts = {"speed": speed, "same": same, "excess": excess, "stop": stop}
+    parts = {"speed": speed, "same": same, "excess": excess, "memory": memory, "crowd": crowd, "stop": stop}
     with tempfile.TemporaryDirectory() as scratch:
         write_images(Path(scratch))
         for name in given.only:
