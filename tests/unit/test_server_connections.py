@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import resource
 import socket
 import time
 
 import pytest
 
+from headstart.server.run import _within_open_files
 from headstart.server.settings import Limits
 from serving import image, serving
 
@@ -113,6 +115,17 @@ def test_more_connections_than_allowed_are_refused_at_once(rig, connect):
         assert b"retry-after: 1" in got
     kept[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert rest(kept[0]).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed"),
+    [(256, 10_000, 1000), (9999, 9999, 1000), (256, -1, 1000), (256, 400, 200), (64, 64, 32)],
+)
+def test_as_many_connections_as_the_system_has_files_for(monkeypatch, soft, hard, allowed):
+    limits = [soft, hard]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.__setitem__(slice(None), wanted))
+    assert _within_open_files(Limits()).connections == allowed
 
 
 def test_a_client_that_takes_no_responses_is_dropped(rig, connect):

@@ -200,6 +200,9 @@ def test_too_many_files_are_refused(rig):
     answer = rig.client.post("/predict", files=[("f", (f"{n}.png", image())) for n in range(9)])
     assert answer.status_code == 413
     assert "8 files" in answer.json()["error"]
+    answer = rig.client.post("/predict", files={"f": image()}, data={f"field {n}": "x" for n in range(9)})
+    assert answer.status_code == 413
+    assert "8 fields" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("top", ["0", "-1", "x", "1001", "1e3"])

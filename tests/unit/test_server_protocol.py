@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 
 import numpy as np
 import pytest
@@ -217,6 +218,12 @@ def test_wrong_lengths_of_encoded_images_are_told(rig, tail):
 def test_too_many_images_and_too_much_json_are_refused(rig, client):
     with pytest.raises(InferenceServerException, match="8 images"):
         client.infer("colours", tensor("images", np.zeros((9, 2, 2, 3), np.uint8), binary=True))
+    began = time.monotonic()
+    with pytest.raises(InferenceServerException, match="8 images"):
+        client.infer("colours", tensor("images", np.zeros((5_000_000, 1, 1, 3), np.uint8), binary=True))
+    answer = infer(rig, files(shape=[1_000_000], data=[""] * 1_000_000))
+    assert answer.status_code == 413
+    assert time.monotonic() - began < 5, "as many images as were named are not made"
     answer = infer(rig, json.dumps(pixels()) + " " * 9_000_000)
     assert answer.status_code == 400
     assert "binary" in answer.json()["error"]

@@ -77,7 +77,12 @@ async def read_images(request: Request, limits: Limits) -> list[Sent]:
 
 def _files(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
     sent: list[Sent] = []
-    ended = []
+    fields, ended = [], []
+
+    def skip(field: Any) -> None:
+        fields.append(field.field_name)
+        if len(fields) > limits.files:
+            raise HTTPException(413, f"A form may have {limits.files} fields besides its files.")
 
     def take(file: Any) -> None:
         if len(sent) == limits.files:
@@ -91,7 +96,7 @@ def _files(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
     try:
         parser = FormParser(
             "multipart/form-data",
-            on_field=lambda _: None,
+            on_field=skip,
             on_file=take,
             on_end=lambda: ended.append(True),
             boundary=boundary,

@@ -7,6 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 
+_REQUESTS = "headstart.server.requests"
+_LEVELS = {
+    "headstart.server": logging.INFO,
+    "uvicorn.error": logging.WARNING,
+    "asyncio": logging.WARNING,
+    # It warns of every form that is damaged, which the response tells.
+    "python_multipart": logging.ERROR,
+}
+
 
 class _Lines(logging.Formatter):
     """A record as one line of JSON; what is passed as ``extra={"facts": {...}}`` becomes keys of it."""
@@ -25,19 +34,17 @@ def logging_lines(*, requests: bool) -> Iterator[None]:
     """Log as lines of JSON, each request too where ``requests`` says so; as it was before, afterwards."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines())
-    loggers = [logging.getLogger(name) for name in ("headstart.server", "uvicorn.error", "headstart.server.requests")]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    own, uvicorn, visits = loggers
-    for logger in (own, uvicorn):
-        logger.addHandler(handler)
-        logger.propagate = False
-    own.setLevel(logging.INFO)
-    uvicorn.setLevel(logging.WARNING)
-    visits.setLevel(logging.INFO if requests else logging.WARNING)
+    loggers = {name: logging.getLogger(name) for name in (*_LEVELS, _REQUESTS)}
+    before = [(logger.level, logger.propagate) for logger in loggers.values()]
+    for name, level in _LEVELS.items():
+        loggers[name].addHandler(handler)
+        loggers[name].propagate = False
+        loggers[name].setLevel(level)
+    loggers[_REQUESTS].setLevel(logging.INFO if requests else logging.WARNING)
     try:
         yield
     finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
+        for logger, (level, propagate) in zip(loggers.values(), before, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
             logger.propagate = propagate

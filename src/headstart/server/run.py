@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -75,10 +75,10 @@ def serve(models: Sequence[str], options: Options, ready: Callable[[str], None])
     wanted = places(models)
     # Before the models, which take seconds to load: an address that is taken is told at once.
     with _listening(options.host, options.port) as door, logging_lines(requests=options.log_requests):
-        _allow_connections(options.limits)
+        limits = _within_open_files(options.limits)
         loaded = Models(wanted, device=options.device, threads=options.threads)
         meters = Meters()
-        service = Service(loaded, Line(options.limits, meters), meters, options.limits, State())
+        service = Service(loaded, Line(limits, meters), meters, limits, State())
         server = make_server(service, options.access, ready)
         with server.signals(), _switching_fast():
             server.run(sockets=[door])
@@ -223,13 +223,18 @@ def _switching_fast() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def _allow_connections(limits: Limits) -> None:
-    """Let this process have as many open files as connections need, where the system allows it."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
+def _within_open_files(limits: Limits) -> Limits:
+    """Let this process have as many open files as connections need, or allow fewer where the system sets a limit."""
+    try:
         import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        needed = 2 * limits.connections + 256
-        if soft != resource.RLIM_INFINITY and soft < needed:
-            most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except ImportError:  # Windows has no such limit
+        return limits
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * limits.connections + 256
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return limits
+    with contextlib.suppress(ValueError, OSError):
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limits if allowed >= needed else replace(limits, connections=max(1, allowed // 2))

@@ -144,7 +144,7 @@ def _images(inputs: Sequence[_Input], tail: _Tail, limits: Limits) -> Sequence[I
 
 
 def _pixels(given: _Input, tail: _Tail, limits: Limits) -> Sequence[Image]:
-    """Return images as pixels: uint8 of shape (n, height, width, 3), which no copy is made of."""
+    """Return images as pixels: uint8 of shape (height, width, 3), no copies; one more than are allowed at most."""
     shape = given.shape
     if len(shape) != 4 or shape[3] != 3 or 0 in shape:
         raise ProtocolError(f"the shape of {IMAGES} must be [n, height, width, 3], RGB, but is {shape}")
@@ -153,11 +153,11 @@ def _pixels(given: _Input, tail: _Tail, limits: Limits) -> Sequence[Image]:
     content = tail.take(given.parameters["binary_data_size"]) if _is_binary(given) else _bytes_of(given.data)
     if len(content) != math.prod(shape):
         raise ProtocolError(f"{IMAGES} of shape {shape} has {math.prod(shape):,} values, but {len(content):,} came")
-    return list(np.frombuffer(content, np.uint8).reshape(shape))
+    return list(np.frombuffer(content, np.uint8).reshape(shape)[: limits.files + 1])
 
 
 def _files(given: _Input, tail: _Tail, limits: Limits) -> Sequence[Image]:
-    """Return encoded images: as bytes after their length, or in JSON as base64."""
+    """Return encoded images, one more than are allowed at most: as bytes after their length, or in JSON as base64."""
     if _is_binary(given):
         contents = _split(tail.take(given.parameters["binary_data_size"]), limits)
     else:
@@ -165,10 +165,10 @@ def _files(given: _Input, tail: _Tail, limits: Limits) -> Sequence[Image]:
         if not all(isinstance(text, str) for text in texts):
             raise ProtocolError(f"{FILES} in JSON must be a list of texts, each an encoded image in base64")
         try:
-            contents = [base64.b64decode(text, validate=True) for text in texts]
+            contents = [base64.b64decode(text, validate=True) for text in texts[: limits.files + 1]]
         except (binascii.Error, ValueError):
             raise ProtocolError(f"{FILES} in JSON must be base64; or send it as binary data") from None
-    if len(contents) != math.prod(given.shape):
+    if len(contents) != min(math.prod(given.shape), limits.files + 1):
         raise ProtocolError(f"{FILES} of shape {given.shape} has another number of elements than came, {len(contents)}")
     return [Sent(f"image {number}", content) for number, content in enumerate(contents)]
 
@@ -178,7 +178,7 @@ def _split(content: bytes, limits: Limits) -> list[bytes]:
     at = 0
     while at < len(content):
         if len(found) > limits.files:
-            break  # too many, as will be told
+            break
         try:
             (length,) = struct.unpack_from("<I", content, at)
         except struct.error:
