@@ -62,7 +62,7 @@ def why_no_evidence(artifact: Artifact) -> str:
         return ""
     return (
         f"This classifier can't show where the evidence lay: {artifact.architecture} does not average over the places "
-        "of an image right before a linear head, or it was exported by an earlier version of headstart."
+        "of an image before a linear head, or it was exported by an earlier version of headstart."
     )
 
 

@@ -1,6 +1,7 @@
 """Where the evidence for a class lies: class-activation maps of classifiers whose features are an average over places.
 
-Such a map is exact: its average, and the bias of the class, are the logit.
+Such a map is exact: its average, and the bias of the class, are the logit. A layer norm between average and head, as
+ConvNeXt has it, changes nothing in that: for one image it is a linear function, by the spread of that image's features.
 
 Source: Zhou et al., 2016, "Learning Deep Features for Discriminative Localization".
 """
@@ -31,9 +32,9 @@ def has_evidence(module: nn.Module, *, size: int) -> bool:
     head, hidden = feature_head(module), network.forward_features(images)
     if not isinstance(head, nn.Linear) or not isinstance(hidden, Tensor) or hidden.ndim != 4:
         return False
-    places = _channels_first(hidden, head)
-    if places.shape[1] != head.in_features:
+    if head.in_features not in (hidden.shape[1], hidden.shape[3]):
         return False
+    places = _places(module, hidden, head)
     logits = module(images)
     return bool((head(places.mean((2, 3))) - logits).abs().max() <= _CLOSE * logits.abs().max().clamp(min=1.0))
 
@@ -62,7 +63,7 @@ def averaged_pass(
         return features, logits, None
     assert isinstance(head, nn.Linear)
     weights = head.weight[logits.argmax(1)].unsqueeze(1)
-    places = [_channels_first(part, head) for part in maps]
+    places = [_places(module, hidden, head) for hidden in maps]
     found = [(weights @ part.flatten(2)).unflatten(2, part.shape[2:]).squeeze(1) for part in places]
     return features, logits, _average([found[0], *(mirrored.flip(2) for mirrored in found[1:])])
 
@@ -71,6 +72,13 @@ def _average(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else (parts[0] + parts[1]) / 2
 
 
-def _channels_first(hidden: Tensor, head: nn.Linear) -> Tensor:
-    """Return a map as (n, features, rows, columns); some networks keep their features last."""
-    return hidden if hidden.shape[1] == head.in_features else hidden.permute(0, 3, 1, 2)
+def _places(module: nn.Module, hidden: Tensor, head: nn.Linear) -> Tensor:
+    """Return what each place adds to the average that the head sees: (n, features, rows, columns)."""
+    # Some networks keep their features last.
+    places = hidden if hidden.shape[1] == head.in_features else hidden.permute(0, 3, 1, 2)
+    norm = next((part for path, part in module.named_modules() if path == "head.norm"), None)
+    if not isinstance(norm, nn.LayerNorm) or norm.weight is None:
+        return places
+    spread = (places.mean((2, 3)).var(1, unbiased=False) + norm.eps).sqrt()
+    centred = (places - places.mean(1, keepdim=True)) / spread[:, None, None, None]
+    return centred * norm.weight[:, None, None] + norm.bias[:, None, None]

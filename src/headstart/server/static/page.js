@@ -136,6 +136,7 @@ async function classify(row, wanted = {}) {
 // Asked for one image at a time, since few people want to see it of many.
 async function toggleEvidence(row) {
   row.explained = !row.explained;
+  row.card.querySelector("button").setAttribute("aria-busy", "true");
   if (!row.explained || row.found.evidence) draw(row);
   else await classify(row, { evidence: true });
   if (row.removed) return;
