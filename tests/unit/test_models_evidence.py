@@ -20,7 +20,7 @@ from headstart.inference.predictor import Predictor, load
 from headstart.inference.torch_artifact import TorchArtifact
 from headstart.models.evidence import has_evidence
 from headstart.models.heads import empty_classifier, feature_head
-from made_run import random_bundle
+from made_run import PREPROCESS, random_bundle
 
 NAMES = ClassNames(("cat", "dog", "bird"))
 
@@ -33,14 +33,19 @@ def images():
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("architecture", ["test_efficientnet", "test_resnet", "test_convnext"])
 def test_the_average_of_a_map_and_the_bias_are_the_logit(architecture, flip, images):
-    bundle = random_bundle(NAMES, architecture, flip=flip)
+    bundle = random_bundle(NAMES, architecture, flip=flip, preprocess=PREPROCESS.resized(64))
     artifact = TorchArtifact(bundle, device="cpu")
     found = artifact.outputs(images, evidence=True)
     np.testing.assert_allclose(found.logits, artifact.outputs(images).logits, atol=1e-4)
     bias = feature_head(bundle.module).bias.detach().numpy()[found.logits.argmax(1)]
     np.testing.assert_allclose(found.evidence.mean((1, 2)) + bias, found.logits.max(1), rtol=1e-3, atol=1e-3)
-    assert found.evidence.shape[1] > 1
+    assert found.evidence.shape == (5, 2, 2)
     assert found.features is None
+
+
+def test_a_single_place_is_no_evidence():
+    module = empty_classifier("test_convnext", num_classes=3).eval()
+    assert [has_evidence(module, size=size) for size in (32, 64)] == [False, True]
 
 
 def test_the_map_is_the_one_of_the_report(images):

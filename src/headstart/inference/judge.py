@@ -89,5 +89,6 @@ def judged(outputs: Outputs, artifact: Artifact) -> tuple[Predictions, NDArray[n
 
 def shares(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return maps of evidence, shape (n, rows, columns), from 0 to 1, the largest value of each; 0 for what opposes."""
-    positive = np.maximum(maps, 0)
-    return positive / np.maximum(positive.max(axis=(1, 2), keepdims=True), np.float32(1e-12))
+    found: NDArray[np.float32] = np.maximum(maps, 0)
+    found /= np.maximum(found.max(axis=(1, 2), keepdims=True), np.float32(1e-12))
+    return found

@@ -55,7 +55,7 @@ class OnnxArtifact:
         self.class_names, self.preprocess = config.class_names, config.preprocess
         self.temperature, self.flip = config.temperature, config.flip
         self.abstention, self.architecture = config.sure_from, config.architecture
-        self.confidence = config.confidence and config.confidence.content
+        self.confidence = config.confidence.content if config.confidence else None
         self.manifest_sha256, self.batch_size = config.manifest_sha256, _BATCH
         content = checked_content(folder, MODEL_FILE, config)
         _check_graph(content, folder / MODEL_FILE)

@@ -105,8 +105,8 @@ class Predictor:
             BundleError: The outputs for an image are not finite numbers.
         """
         batch_size = self._batch_size(batch_size)
-        if evidence and (reason := why_no_evidence(self.artifact)):
-            raise InputError(reason)
+        if evidence and (obstacle := why_no_evidence(self.artifact)):
+            raise InputError(obstacle)
         names: list[str] = []
         if isinstance(images, np.ndarray) and images.ndim == 4:
             outputs = self.outputs(images, batch_size=batch_size, evidence=evidence)

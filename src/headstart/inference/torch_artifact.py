@@ -78,10 +78,10 @@ class TorchArtifact:
         with torch.inference_mode():
             inputs = self.preprocess.tensor(torch.from_numpy(owned).to(self.device))
             inputs = inputs.contiguous(memory_format=torch.channels_last)
+            seen = places = None
             if features or evidence or self._novelty is not None:
                 seen, logits, places = averaged_pass(self._network, inputs, flip=self.flip, evidence=evidence)
             else:
-                seen = places = None
                 logits = self._network(inputs)
                 logits = (logits + self._network(inputs.flip(3))) / 2 if self.flip else logits
             novelty = self._novelty.score(seen.float()) if self._novelty and seen is not None else None
