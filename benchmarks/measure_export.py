@@ -1,7 +1,10 @@
-"""Time a classifier as a bundle on PyTorch and as exports on ONNX Runtime, and `headstart predict` as a whole command.
+"""Time a classifier as a bundle on PyTorch and as exports, and `headstart predict` as a whole command.
 
-headstart export RUN --out EXPORT; headstart export RUN --out INT8 --int8 --force
-python benchmarks/measure_export.py RUN EXPORT INT8      # benchmarks/results/export.json
+headstart export RUN --out onnx; headstart export RUN --out onnx-int8 --int8 --force
+headstart export RUN --out openvino-bf16 --openvino --bf16 --force
+headstart export RUN --out openvino-int8 --openvino --int8 --force
+headstart export RUN --out program --format exported-program
+python benchmarks/measure_export.py RUN onnx onnx-int8 openvino-bf16 openvino-int8 program  # results/export.json
 """
 
 import json
@@ -21,6 +24,7 @@ from headstart.compute.device import describe_hardware
 from headstart.data.dataset import load_dataset
 from headstart.inference.predictor import load
 
+_PACKAGES = ("headstart", "torch", "timm", "onnxruntime", "openvino", "numpy")
 OUT = Path(__file__).parent / "results" / "export.json"
 REPEATS, SECONDS = 3, 2.0
 
@@ -62,7 +66,7 @@ def main(run: Path, exports: list[Path]) -> None:
         "command": " ".join(["python", "benchmarks/measure_export.py", *(Path(word).name for word in sys.argv[1:])]),
         "hardware": describe_hardware(torch.device("cpu")),
         "threads": cores,
-        "versions": {name: version(name) for name in ("headstart", "torch", "timm", "onnxruntime", "numpy")},
+        "versions": {name: version(name) for name in _PACKAGES},
         "images_per_second": median,
         "ratio_to_torch": {
             name: {b: round(value / median["torch"][b], 2) for b, value in by.items()} for name, by in median.items()
@@ -75,6 +79,7 @@ def main(run: Path, exports: list[Path]) -> None:
         test = certificate["test"]
         content["certificates"][path.name] = {
             "precision": certificate["precision"],
+            "runtime": certificate["runtime"],
             "verdict": certificate["verdict"],
             "test_images": test["n"],
             "accuracy": [test["original"]["accuracy"], test["export"]["accuracy"]],

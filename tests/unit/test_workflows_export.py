@@ -249,3 +249,34 @@ def test_a_changed_bundle_does_not_share_memory_with_what_was_exported(measured)
     before = {name: tensor.clone() for name, tensor in bundle.module.state_dict().items()}
     WholeClassifier(bundle)
     assert all(torch.equal(tensor, before[name]) for name, tensor in bundle.module.state_dict().items())
+
+
+def test_a_program_is_certified_like_a_graph(measured, sample, tmp_path, capsys):
+    run, folder = shutil.copytree(measured.path, tmp_path / "run"), tmp_path / "program"
+    assert main(["export", str(run), "--out", str(folder), "--format", "exported-program", "--json"]) == 0
+    certificate = json.loads(capsys.readouterr().out)
+    stated = {key: certificate[key] for key in ("verdict", "precision", "runtime")}
+    assert stated == {"verdict": "identical", "precision": "fp32", "runtime": "torch"}
+    assert certificate["test"]["agreement"]["changed"] == 0
+    assert set(certificate["files"]) == {"model.pt2", "novelty.safetensors"}
+    assert not (folder / "model.onnx").exists()
+    images = sample.sealed_test._subset.source.array
+    found, expected = load(folder).predict(images), load(measured.model).predict(images)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    assert found.unfamiliar is not None
+    assert headstart.verify(folder).ok
+    alone = runpy.run_path(str(folder / "predict.py"))["classifier"](read_export(folder).model_dump())
+    np.testing.assert_allclose(alone(images[:3]), expected.probabilities[:3], atol=1e-5)
+    (folder / "model.pt2").write_bytes(b"x")
+    with pytest.raises(BundleError, match="is not the file that"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "ignored", ["--int8", "--bf16", "--openvino", "--force", "--tolerance 0", "--threads 1", "--data-dir x"]
+)
+def test_a_page_refuses_options_that_would_mean_nothing(ignored, exported, tmp_path, capsys):
+    place = tmp_path / "page.html"
+    assert main(["export", str(exported), "--format", "html", "--out", str(place), *ignored.split()]) == 2
+    assert ignored.split()[0] in capsys.readouterr().err
+    assert not place.exists()

@@ -16,12 +16,15 @@ from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, DataError
 from headstart.files import parse_json, read_bounded
 
-MODEL_FILE = "model.onnx"
+MODEL_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
+"""The classifier itself: an ONNX graph, or a program that torch exported."""
 LARGEST_MODEL = 2**31
 """Bytes of a graph; with more, weights would have to lie in files of their own."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _MOST_PROBLEMS = 4
 
+Runtime = Literal["onnxruntime", "openvino", "torch"]
+Precision = Literal["fp32", "bf16", "int8"]
 Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 
 
@@ -55,8 +58,9 @@ class ExportConfig(BaseModel):
     Attributes:
         headstart_export: Format of this file.
         version: Version of headstart that wrote it.
-        precision: Type of number that most of the graph computes with.
-        opset: Version of the ONNX operators.
+        precision: Type of number that most of the classifier computes with.
+        runtime: What computes, as it did when the export was certified.
+        opset: Version of the ONNX operators; None where there is no ONNX graph.
         label_names: Names of the classes, in the order of the outputs.
         image: How images are prepared.
         temperature: Number that divides the outputs before the softmax, in the graph.
@@ -78,8 +82,9 @@ class ExportConfig(BaseModel):
 
     headstart_export: Literal[1] = 1
     version: str
-    precision: Literal["fp32", "int8"]
-    opset: Count
+    precision: Precision
+    runtime: Runtime = "onnxruntime"
+    opset: Count | None
     label_names: list[str]
     image: ImageRule
     temperature: Annotated[float, Field(gt=0)]
@@ -95,6 +100,11 @@ class ExportConfig(BaseModel):
     manifest_sha256: Sha256
     bundle_sha256: dict[str, Sha256]
     files: dict[str, Sha256]
+
+    @property
+    def model_file(self) -> str:
+        """Name of the file with the classifier itself."""
+        return PROGRAM_FILE if self.runtime == "torch" else MODEL_FILE
 
     @property
     def class_names(self) -> ClassNames:

@@ -9,7 +9,7 @@ from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet, Threads
 from headstart.errors import InputError
 from headstart.wording import number, percent, percent_range, points_range, signed_points, significant
 
-Kind = Literal["onnx", "html"]
+Kind = Literal["onnx", "exported-program", "html"]
 
 
 def export(
@@ -24,18 +24,29 @@ def export(
         Path, typer.Option(help="Folder for the export, or file for html; an earlier export there is replaced.")
     ],
     kind: Annotated[
-        Kind, typer.Option("--format", help="onnx, or html: one page that holds the classifier and needs no server.")
+        Kind,
+        typer.Option(
+            "--format",
+            help="onnx; exported-program for PyTorch; or html: one page that holds the classifier and needs no server.",
+        ),
     ] = "onnx",
     int8: Annotated[
         bool,
         typer.Option("--int8", help="Compute with 8-bit integers, calibrated on training images."),
     ] = False,
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="Let OpenVINO run the file, instead of ONNX Runtime.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute with bfloat16; needs --openvino.")] = False,
     tolerance: Annotated[
-        float,
-        typer.Option(help="Points of accuracy that --int8 may cost, by the 95% interval of the loss."),
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            help="Points of accuracy that --int8 or --bf16 may cost, by the 95% interval of the loss; 0.5 by default.",
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Export with --int8 even if that could cost more; the certificate says so.")
+        bool, typer.Option("--force", help="Export even if that could cost more; the certificate says so.")
     ] = False,
     data_dir: DataDir = None,
     threads: Threads = None,
@@ -43,19 +54,31 @@ def export(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Export a classifier to ONNX, with a certificate that the file answers like the classifier that was measured.
+    """Export a classifier, with a certificate that the file answers like the classifier that was measured.
 
     The exported file itself is run on the whole sealed test set, and the run's log records that. If it answers
     differently, nothing is written. A model folder without its run is exported without test figures.
     """
     if kind == "html":
-        if int8 or force:
-            raise InputError("A page takes an export as it is: make that with --int8 first, then the page from it.")
+        given: dict[str, object] = {
+            "--int8": int8,
+            "--openvino": openvino,
+            "--bf16": bf16,
+            "--force": force,
+            "--threads": threads,
+        }
+        given |= {"--tolerance": tolerance, "--data-dir": data_dir}
+        if ignored := [name for name, value in given.items() if value is not None and value is not False]:
+            raise InputError(
+                f"--format html takes an export as it is, so {', '.join(ignored)} would be ignored. Make the export "
+                "with that first, then the page from it."
+            )
         return _page(model, out, progress=not quiet)
     from headstart.workflows.export import ExportOptions
     from headstart.workflows.export import export as make
 
-    options = ExportOptions(int8, tolerance, force)
+    program = kind == "exported-program"
+    options = ExportOptions(int8=int8, bf16=bf16, openvino=openvino, program=program, tolerance=tolerance, force=force)
     made = make(
         model, out=out, options=options, data_dir=data_dir, threads=threads, command=context.obj, progress=not quiet
     )
@@ -94,6 +117,7 @@ def _text(it: dict[str, Any], out: Path) -> str:
         if chosen := it["quantization"]:
             kept = f", {', '.join(chosen['kept_fp32'])} in fp32" if chosen["kept_fp32"] else ""
             lines.append(f"Quantized   {chosen['method']}{kept}")
+        if it["precision"] != "fp32":
             interval = points_range([change["low"], change["high"]])
             lines.append(f"Change      {signed_points(change['value'])} points (95% interval {interval})")
     for row in it["speed"]:

@@ -1,4 +1,4 @@
-"""A bundle as an ONNX graph: from squares of uint8 to calibrated probabilities, with nothing left to do outside.
+"""A bundle as an ONNX graph or a PyTorch program: from squares of uint8 to calibrated probabilities, all inside.
 
 The graph holds the device half of ``Preprocess``, the network with its batch norms folded, the averaging over mirror
 images, the temperature and the softmax. Each node is named after the module that it came from.
@@ -6,8 +6,11 @@ images, the temperature and the softmax. Each node is named after the module tha
 
 import ast
 import copy
+import io
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import onnx
@@ -18,6 +21,7 @@ from headstart.bundle.config import Bundle
 from headstart.data.resize import normalize, resize_matrix
 from headstart.errors import HeadstartError
 from headstart.inference.onnx_artifact import INPUT, STANDARD
+from headstart.inference.program_session import plain_archive
 from headstart.models.evidence import averaged_pass, has_evidence
 from headstart.models.fold import fold_batch_norm
 
@@ -72,33 +76,57 @@ def to_onnx(classifier: WholeClassifier) -> onnx.ModelProto:
     Raises:
         HeadstartError: This network can't be expressed in ONNX.
     """
-    rule = classifier.preprocess
-    batch, side = torch.export.Dim("n", min=1), torch.export.Dim("side", min=1, max=rule.side)
-    example = torch.zeros(3, max(2, rule.side // 2 + 1), max(2, rule.side // 2 + 1), 3, dtype=torch.uint8)
+    with _refusal("expressed in ONNX"):
+        program = torch.onnx.export(
+            _traced(classifier),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=classifier.output_names,
+        )
+        assert program is not None
+        model = program.model_proto
+        onnx.checker.check_model(model)
+    _tidy(model)
+    return model
+
+
+def to_program(classifier: WholeClassifier) -> bytes:
+    """Return a classifier as the archive that ``torch.export.load`` reads, of plain weights and operators only.
+
+    Raises:
+        HeadstartError: This network can't be expressed as such a program.
+    """
+    made = io.BytesIO()
+    with _refusal("exported as a program"):
+        torch.export.save(_traced(classifier), made)
+        made = io.BytesIO(plain_archive(made.getvalue()))
+    return made.getvalue()
+
+
+def _traced(classifier: WholeClassifier) -> torch.export.ExportedProgram:
+    """Return what a classifier computes for any number of squares of any side up to the largest that it uses."""
+    largest = classifier.preprocess.side
+    batch, side = torch.export.Dim("n", min=1), torch.export.Dim("side", min=1, max=largest)
+    middle = max(2, largest // 2 + 1)
+    example = torch.zeros(3, middle, middle, 3, dtype=torch.uint8)
+    return torch.export.export(classifier, (example,), dynamic_shapes={"images": {0: batch, 1: side, 2: side}})
+
+
+@contextmanager
+def _refusal(what: str) -> Iterator[None]:
+    """Refuse a network that the exporters of torch can't take."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                classifier,
-                (example,),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=classifier.output_names,
-                dynamic_shapes={"images": {0: batch, 1: side, 2: side}},
-            )
-            assert program is not None
-            model = program.model_proto
-            onnx.checker.check_model(model)
+            yield
     except Exception as error:  # torch, onnxscript and onnx each have errors of their own
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise HeadstartError(
-            f"This network can't be expressed in ONNX by torch {torch.__version__}: {reason}. The bundle itself is "
-            "unharmed; use it with `headstart predict`, or train with another backbone."
+            f"This network can't be {what} by torch {torch.__version__}: {reason}. The bundle itself is unharmed; use "
+            "it with `headstart predict`, or train with another backbone."
         ) from error
-    _tidy(model)
-    return model
 
 
 def _tidy(model: onnx.ModelProto) -> None:

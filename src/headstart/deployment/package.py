@@ -1,13 +1,12 @@
-"""The folder of an exported classifier: the graph, what it means, and the novelty score."""
+"""The folder of an exported classifier: the classifier itself, what it means, and the novelty score."""
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import onnx
 
 from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE, Bundle
-from headstart.bundle.exported import MODEL_FILE, ExportConfig, ImageRule, graph_metadata
+from headstart.bundle.exported import ExportConfig, ImageRule, Precision, Runtime, graph_metadata
 from headstart.bundle.novelty import write_novelty
 from headstart.bundle.novelty_file import NOVELTY_FILE
 from headstart.bundle.schema import AbstentionBlock, ConfidenceBlock
@@ -16,16 +15,25 @@ from headstart.files import file_sha256, write_atomically, write_json
 
 
 def write_package(
-    folder: Path, bundle: Bundle, bundle_folder: Path, model: onnx.ModelProto, precision: Literal["fp32", "int8"]
+    folder: Path,
+    bundle: Bundle,
+    bundle_folder: Path,
+    model: onnx.ModelProto | bytes,
+    *,
+    precision: Precision,
+    runtime: Runtime,
+    evidence: bool,
 ) -> ExportConfig:
-    """Write graph, configuration and novelty score into a folder, and return the configuration.
+    """Write classifier, configuration and novelty score into a folder, and return the configuration.
 
     Args:
         folder: Exists.
         bundle: What was exported.
         bundle_folder: Where it lies.
-        model: Its graph; gets the configuration as metadata.
-        precision: Type of number that most of the graph computes with.
+        model: Its graph, which gets the configuration as metadata, or a program of torch.
+        precision: Type of number that most of the classifier computes with.
+        runtime: What computes.
+        evidence: Whether it has the output ``evidence``.
 
     Raises:
         WriteError: A file can't be written.
@@ -35,7 +43,8 @@ def write_package(
     facts = ExportConfig(
         version=version("headstart"),
         precision=precision,
-        opset=OPSET,
+        runtime=runtime,
+        opset=None if isinstance(model, bytes) else OPSET,
         label_names=list(bundle.class_names),
         image=ImageRule(
             size=rule.size,
@@ -51,7 +60,7 @@ def write_package(
         abstention=doubt and AbstentionBlock(target=doubt.target, threshold=doubt.threshold),
         novelty=bundle.novelty is not None,
         confidence=bundle.confidence and ConfidenceBlock.of(bundle.confidence),
-        evidence=any(output.name == "evidence" for output in model.graph.output),
+        evidence=evidence,
         architecture=bundle.architecture,
         backbone=bundle.backbone,
         dataset=bundle.dataset,
@@ -60,9 +69,11 @@ def write_package(
         bundle_sha256={name: file_sha256(bundle_folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE)},
         files={},
     )
-    onnx.helper.set_model_props(model, dict(graph_metadata(facts)))
-    write_atomically(folder / MODEL_FILE, model.SerializeToString(deterministic=True))
-    names = [MODEL_FILE]
+    if not isinstance(model, bytes):
+        onnx.helper.set_model_props(model, dict(graph_metadata(facts)))
+        model = model.SerializeToString(deterministic=True)
+    write_atomically(folder / facts.model_file, model)
+    names = [facts.model_file]
     if bundle.novelty:
         write_novelty(folder, bundle.novelty)
         names.append(NOVELTY_FILE)

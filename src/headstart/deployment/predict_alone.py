@@ -1,6 +1,8 @@
-"""Classify images with this folder's model.onnx: needs onnxruntime, numpy and Pillow, and no headstart.
+"""Classify images with this folder's classifier: needs numpy, Pillow and what runs it, and no headstart.
 
     python predict.py IMAGE...
+
+What runs it stands in config.json as "runtime": onnxruntime, openvino or torch, a package of that name.
 
 It prepares images as headstart does, but for two things: it does not convert colour profiles to sRGB, and it reduces
 very large images that are not JPEGs in one step, which may differ by a step of 255 here and there.
@@ -8,11 +10,11 @@ very large images that are not JPEGs in one step, which may differ by a step of 
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
@@ -51,14 +53,33 @@ def square(image: Image.Image, rule: dict[str, Any]) -> Any:
     return np.asarray(padded)
 
 
+def classifier(config: dict[str, Any]) -> Callable[[Any], Any]:
+    """Return a function from squares, uint8, shape (n, s, s, 3), to probabilities, shape (n, classes)."""
+    if config["runtime"] == "torch":
+        import torch
+
+        program = torch.export.load(HERE / "model.pt2").module(check_guards=False)
+        return lambda squares: program(torch.from_numpy(squares.copy()))[0].detach().numpy()
+    if config["runtime"] == "openvino":
+        import openvino
+
+        hint = {"INFERENCE_PRECISION_HINT": "bf16" if config["precision"] == "bf16" else "f32"}
+        graph = openvino.compile_model(HERE / "model.onnx", "CPU", hint)
+        return lambda squares: graph([squares])["probabilities"]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    return lambda squares: session.run(["probabilities"], {"images": squares})[0]
+
+
 def main(files: list[str]) -> None:
     """Print file, class and probability, one line for each image."""
     config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
-    session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+    probabilities_of = classifier(config)
     for file in files:
         with Image.open(file) as image:
             batch = square(image, config["image"])[None]
-        probabilities = session.run(["probabilities"], {"images": batch})[0][0]
+        probabilities = probabilities_of(batch)[0]
         best = int(probabilities.argmax())
         print(f"{file}\t{config['label_names'][best]}\t{probabilities[best]:.4f}")
 

@@ -1,4 +1,4 @@
-"""An exported classifier, ready to run on ONNX Runtime; nothing here needs torch.
+"""An exported classifier, ready to run on ONNX Runtime, OpenVINO or PyTorch; only the last needs torch.
 
 A folder may come from anybody: the graph must be the one that ``config.json`` describes, of standard operators, and
 complete in its one file.
@@ -6,7 +6,7 @@ complete in its one file.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from headstart.bundle.config import CONFIG_FILE
-from headstart.bundle.exported import MODEL_FILE, ExportConfig, checked_content, read_export
+from headstart.bundle.exported import ExportConfig, checked_content, read_export
 from headstart.bundle.novelty_file import NOVELTY_FILE, NoveltyArrays, read_arrays
 from headstart.compute.cores import available_cores, check_threads
 from headstart.contracts import UInt8Images
@@ -33,21 +33,31 @@ _BATCH = 16
 """Squares in one call: activations stay in the processor's cache."""
 
 
+class Session(Protocol):
+    """What runs the file of an export; safe to share between threads."""
+
+    def run(self, names: list[str], feed: dict[str, UInt8Images]) -> list[NDArray[np.float32]]:
+        """Return the outputs of these names for the inputs of these names."""
+        ...
+
+
 class OnnxArtifact:
-    """The graph of an export, with what ``config.json`` says of it; see ``Artifact`` for the attributes."""
+    """The file of an export, with what ``config.json`` says of it; see ``Artifact`` for the attributes."""
 
     def __init__(self, folder: Path, *, device: str | None = None, threads: int | None = None) -> None:
         """Read an export.
 
         Args:
             folder: The folder that ``headstart export`` wrote.
-            device: ``cpu``, or ``cuda`` and ``cuda:N`` where the installed ONNX Runtime can use it; the CPU when None.
+            device: ``cpu``, or ``cuda`` and ``cuda:N`` for exports that ONNX Runtime runs, where the installed one can
+                use it; the CPU when None.
             threads: CPU threads to compute with; all cores when None.
 
         Raises:
             BundleError: A file is missing, damaged or not the one that ``config.json`` describes, or the graph has
                 other inputs and outputs, operators of its own, or data elsewhere.
-            InputError: There is no such device, or no such number of threads.
+            InputError: There is no such device, or no such number of threads, or OpenVINO, which must run this export,
+                is not installed.
         """
         check_threads(threads)
         self.config = config = read_export(folder)
@@ -57,16 +67,15 @@ class OnnxArtifact:
         self.abstention, self.architecture = config.sure_from, config.architecture
         self.confidence = config.confidence.content if config.confidence else None
         self.manifest_sha256, self.batch_size = config.manifest_sha256, _BATCH
-        content = checked_content(folder, MODEL_FILE, config)
-        _check_graph(content, folder / MODEL_FILE)
-        self._session = open_session(content, folder / MODEL_FILE, device=self.device, threads=threads)
-        width = _check_signature(self._session, config, folder / MODEL_FILE)
+        self._session, width = _opened(config, folder / config.model_file, device=self.device, threads=threads)
         self._novelty: NoveltyArrays | None = None
         if config.novelty:
             checked_content(folder, NOVELTY_FILE, config)
             self._novelty = read_arrays(folder, num_classes=len(self.class_names))
             if self._novelty.parts["reference"].shape[1] != width:
-                raise BundleError(f"{folder / NOVELTY_FILE} does not fit {MODEL_FILE}: they have different features.")
+                raise BundleError(
+                    f"{folder / NOVELTY_FILE} does not fit {config.model_file}: they have different features."
+                )
         self.novelty_threshold = self._novelty.threshold if self._novelty else None
 
     def set_novelty(self, novelty: "Novelty | None") -> None:
@@ -88,23 +97,50 @@ class OnnxArtifact:
             raise InputError("This export has no output for features, since its classifier has no novelty score.")
         optional = {"features": features or self._novelty is not None, "evidence": evidence}
         names = ["probabilities", "logits", *(name for name, is_wanted in optional.items() if is_wanted)]
-        values = self._session.run(names, {INPUT: np.ascontiguousarray(squares)}, _only_what_is_asked())
-        found: dict[str, NDArray[np.float32]] = dict(zip(names, values, strict=True))
+        values = self._session.run(names, {INPUT: np.ascontiguousarray(squares)})
+        found = dict(zip(names, values, strict=True))
         seen = found.get("features")
         novelty = self._novelty.score(seen) if self._novelty and seen is not None else None
         asked = seen if features else None
         return Outputs(found["logits"], novelty, asked, found["probabilities"], found.get("evidence"))
 
 
-def _only_what_is_asked() -> onnxruntime.RunOptions:
-    """Return what keeps a session from computing outputs that nobody asks for."""
-    options = onnxruntime.RunOptions()
-    options.only_execute_path_to_fetches = True
-    return options
-
-
 def _reopened(folder: Path, device: str, threads: int | None) -> OnnxArtifact:
     return OnnxArtifact(folder, device=device, threads=threads)
+
+
+def _opened(config: ExportConfig, path: Path, *, device: str, threads: int | None) -> tuple[Session, int]:
+    """Return what runs the classifier, and the number of its features, 0 where there is no novelty score."""
+    content = checked_content(path.parent, path.name, config)
+    if config.runtime != "onnxruntime" and device != "cpu":
+        raise InputError(f"--device {device}: {path.parent} was exported to run on CPUs. Leave --device out.")
+    if config.runtime == "torch":
+        # Torch takes longer to load than an export for another runtime takes to answer.
+        from headstart.inference.program_session import ProgramSession
+
+        optional = {"features": config.novelty, "evidence": config.evidence}
+        names = ["probabilities", "logits", *(name for name, is_there in optional.items() if is_there)]
+        return _checked_program(ProgramSession(content, path, outputs=names, threads=threads), config, path, names)
+    model = _check_graph(content, path)
+    width = _check_signature(model.graph, config, path)
+    if config.runtime == "openvino":
+        from headstart.inference.openvino_session import OpenVinoSession
+
+        return OpenVinoSession(content, path, precision=config.precision, threads=threads), width
+    return _OnnxSession(open_session(content, path, device=device, threads=threads)), width
+
+
+class _OnnxSession:
+    """A graph that ONNX Runtime runs; of it, what is asked for."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+
+    def run(self, names: list[str], feed: dict[str, UInt8Images]) -> list[NDArray[np.float32]]:
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True
+        found: list[NDArray[np.float32]] = self._session.run(names, feed, options)
+        return found
 
 
 def open_session(
@@ -141,8 +177,8 @@ def _providers(device: str) -> list[Any]:
     )
 
 
-def _check_graph(content: bytes, path: Path) -> None:
-    """Refuse what a graph could use beyond its own file and the standard operators."""
+def _check_graph(content: bytes, path: Path) -> onnx.ModelProto:
+    """Return a graph; refuse what it could use beyond its own file and the standard operators."""
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf has an error of its own
@@ -162,6 +198,7 @@ def _check_graph(content: bytes, path: Path) -> None:
             raise BundleError(
                 f"{path} keeps weights in another file, which no export of headstart does. Export the classifier again."
             )
+    return model
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -183,20 +220,44 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from (values.values, values.indices)
 
 
-def _check_signature(session: onnxruntime.InferenceSession, config: ExportConfig, path: Path) -> int:
+def _check_signature(graph: onnx.GraphProto, config: ExportConfig, path: Path) -> int:
     """Check names, types and shapes of inputs and outputs; return the number of features, 0 without them."""
     classes = len(config.label_names)
-    given = {item.name: (item.type, len(item.shape)) for item in session.get_inputs()}
-    made = {item.name: (item.type, len(item.shape), item.shape[-1]) for item in session.get_outputs()}
-    width, columns = (made.get(name, ("", 0, 0))[2] for name in ("features", "evidence"))
-    scores = ("tensor(float)", 2, classes)
-    expected = {"probabilities": scores, "logits": scores}
-    expected |= {"features": ("tensor(float)", 2, width)} if config.novelty else {}
-    expected |= {"evidence": ("tensor(float)", 3, columns)} if config.evidence else {}
-    if given != {INPUT: ("tensor(uint8)", 4)} or made != expected:
+    given = {item.name: _shape(item)[:2] for item in graph.input}
+    made = {item.name: _shape(item) for item in graph.output}
+    width, columns = (made.get(name, (0, 0, 0))[2] for name in ("features", "evidence"))
+    real = onnx.TensorProto.FLOAT
+    expected = {"probabilities": (real, 2, classes), "logits": (real, 2, classes)}
+    expected |= {"features": (real, 2, width)} if config.novelty else {}
+    expected |= {"evidence": (real, 3, columns)} if config.evidence else {}
+    if given != {INPUT: (onnx.TensorProto.UINT8, 4)} or made != expected:
         raise BundleError(
             f"{path} does not compute what {CONFIG_FILE} describes: it must take {INPUT}, uint8 of four dimensions, "
-            f"and give {', '.join(expected)} with {classes} classes. Restore the folder, or export the classifier "
-            "again."
+            f"and give {', '.join(expected)} with {classes} classes. {_AGAIN}"
         )
-    return int(width) if isinstance(width, int) else 0
+    return width
+
+
+def _shape(item: onnx.ValueInfoProto) -> tuple[int, int, int]:
+    """Return type, number of dimensions and last dimension of a value, 0 where that is open."""
+    kind = item.type.tensor_type
+    sizes = [dimension.dim_value for dimension in kind.shape.dim]
+    return kind.elem_type, len(sizes), sizes[-1] if sizes else 0
+
+
+def _checked_program(session: Session, config: ExportConfig, path: Path, names: list[str]) -> tuple[Session, int]:
+    """Return a program and the number of its features; refuse one that does not give what is described."""
+    try:
+        square = np.zeros((1, config.image.side, config.image.side, 3), np.uint8)
+        shapes = [array.shape for array in session.run(names, {INPUT: square})]
+    except Exception as error:  # torch and the program itself have errors of their own
+        raise BundleError(f"{path} can't be run: {str(error)[:200]}. Export the classifier again.") from None
+    classes = len(config.label_names)
+    by_name = dict(zip(names, shapes, strict=True))
+    dimensions = [len(shape) for shape in shapes]
+    if shapes[:2] != [(1, classes), (1, classes)] or dimensions != [3 if name == "evidence" else 2 for name in names]:
+        raise BundleError(f"{path} gives {shapes}, but {CONFIG_FILE} describes {classes} classes. {_AGAIN}")
+    return session, by_name["features"][1] if config.novelty else 0
+
+
+_AGAIN = "Restore the folder, or export the classifier again."

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from headstart.bundle.exported import is_export
+from headstart.bundle.config import WEIGHTS_FILE
+from headstart.bundle.exported import MODEL_FILE, PROGRAM_FILE, is_export
 from headstart.compute.cores import give_way
 from headstart.deployment.golden import GOLDEN
 from headstart.deployment.verify import hold
@@ -18,7 +19,7 @@ from headstart.inference.judge import box_in_shares
 from headstart.inference.predictor import Predictor, load
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_WEIGHTS = ("model.onnx", "model.safetensors")
+_WEIGHTS = (MODEL_FILE, PROGRAM_FILE, WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
 
     Raises:
         BundleError: The export is missing or damaged.
-        InputError: The runtime can't be fetched.
+        InputError: The export is for another runtime, or that of the page can't be fetched.
         RunError: ``out`` is a folder.
         WriteError: The file can't be written.
     """
@@ -55,6 +55,11 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
     if place.is_dir():
         raise RunError(f"{place} is a folder. Give a file, as in --out {place / 'classifier.html'}.")
     config = read_export(folder)
+    if config.runtime != "onnxruntime":
+        raise InputError(
+            f"{folder} was certified on {config.runtime}, but a page computes with ONNX Runtime. Export the classifier "
+            "without --openvino and --format first, then the page from that."
+        )
     model = checked_content(folder, MODEL_FILE, config)
     golden = read_golden(folder, config.class_names)
     code, wasm = (runtime_file(name, Terminal(enabled=progress)) for name in RUNTIME_FILES)

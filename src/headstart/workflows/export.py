@@ -1,4 +1,4 @@
-"""Export a classifier to ONNX, with a certificate that the exported file answers like the one that was measured."""
+"""Export a classifier, with a certificate that the exported file answers like the one that was measured."""
 
 import shutil
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE, Bundle
-from headstart.bundle.exported import MODEL_FILE, is_export
+from headstart.bundle.exported import Precision, Runtime, is_export
 from headstart.bundle.folder import load_bundle
 from headstart.compute.session import Session, open_session
 from headstart.contracts import UInt8Image, keys_of, number_of_keys, value_of
 from headstart.data.dataset import Dataset
 from headstart.data.subset import Subset
 from headstart.deployment.golden import made_up_images, read_golden, validation_images, write_golden
-from headstart.deployment.graph import Graph, WholeClassifier, to_onnx
+from headstart.deployment.graph import Graph, WholeClassifier, to_onnx, to_program
 from headstart.deployment.localize import first_difference
 from headstart.deployment.package import write_package
 from headstart.deployment.quantize import CALIBRATION_IMAGES, Quantized, log_loss, quantize
@@ -26,41 +26,27 @@ from headstart.errors import BundleError, HeadstartError, InputError, RunError
 from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
 from headstart.evaluation.evaluate import checked_manifest
 from headstart.files import put_folder, scratch_folder, sweep_leftovers, write_json
+from headstart.inference.openvino_session import check_openvino
 from headstart.inference.predictor import Predictor, load
 from headstart.inference.torch_artifact import TorchArtifact
 from headstart.report.certificate_page import write_certificate
 from headstart.runs.folder import reopen_run
 from headstart.runs.records import PACKAGES
 from headstart.runs.run import Run
+from headstart.workflows.export_options import ExportOptions as ExportOptions
 from headstart.workflows.load import load_data
 
 CERTIFICATE = "certificate.json"
-_GOLDEN_TOLERANCE = {"fp32": 1e-3, "int8": 2e-2}
-"""Difference of a probability that counts as drift; processors round integers differently."""
+_GOLDEN_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 2e-2, "int8": 2e-2}
+"""Difference of a probability that counts as drift; processors round short numbers differently."""
+_LIBRARIES: dict[Runtime, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "onnx"),
+    "torch": (),
+}
+"""Packages that decide what an export answers, beside those that every run records."""
 _VALIDATED = 1000
 """Validation images, at most, that choose how a graph is quantized."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What an exported file computes with, and what it may lose by that.
-
-    Attributes:
-        int8: Whether convolutions and matrix products compute with 8-bit integers.
-        tolerance: Percentage points of accuracy that this may cost: the 95% interval of the loss must stay within.
-        force: Whether to export even if it could cost more; the certificate says so.
-    """
-
-    int8: bool = False
-    tolerance: float = 0.5
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise InputError for a tolerance out of range, or one that would be ignored."""
-        if not 0 <= self.tolerance <= 100:
-            raise InputError(f"--tolerance {self.tolerance}: expected percentage points, from 0 to 100.")
-        if not self.int8 and (self.force or self.tolerance != type(self).tolerance):
-            raise InputError("--tolerance and --force are for --int8; an export in float32 must answer identically.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,22 +72,22 @@ def export(
     model: Path | str,
     *,
     out: Path | str,
-    options: ExportOptions = ExportOptions(),
+    options: ExportOptions | None = None,
     data_dir: Path | str | None = None,
     threads: int | None = None,
     command: str = "headstart.export",
     progress: bool = True,
 ) -> Exported:
-    """Export a classifier to ONNX and certify the exported file on the sealed test set.
+    """Export a classifier and certify the exported file on the sealed test set.
 
-    Writes ``model.onnx``, ``config.json``, ``certificate.json`` and ``.html``, golden images with their predictions in
-    ``golden/``, and ``predict.py``, which needs no headstart; or nothing at all. The opening of the test split is
-    logged in the run.
+    Writes ``model.onnx`` (or ``model.pt2``), ``config.json``, ``certificate.json`` and ``.html``, golden images with
+    their predictions in ``golden/``, and ``predict.py``, which needs no headstart; or nothing at all. The opening of
+    the test split is logged in the run.
 
     Args:
         model: Folder of a measured run; or a bundle alone, whose export then has no test figures.
         out: Folder for the export; an earlier export there is replaced.
-        options: What the file computes with; float32 by default.
+        options: What the file is and computes with; ONNX in float32 when None.
         data_dir: Local copy of the data set; the one the run started with when None.
         threads: CPU threads; all cores when None.
         command: What the user typed, for the record.
@@ -111,15 +97,22 @@ def export(
         RunError: ``out`` is taken, or the run is not measured yet, or another process works on it.
         BundleError: There is no classifier, or it is damaged.
         DataError: The data are not those that the run was split on.
-        HeadstartError: The network can't be expressed in ONNX, or the file would answer differently.
+        InputError: OpenVINO is asked for and not installed, or this processor has no bfloat16.
+        HeadstartError: The network can't be exported, or the file would answer differently.
 
     Example:
         >>> export("runs/mine", out="exports/mine").certificate["test"]["agreement"]["changed"]  # doctest: +SKIP
         0
     """
     folder, run = _source(Path(model))
-    if options.int8 and run is None:
-        raise InputError(f"--int8 is calibrated on training images, and {model} has no run. Give the run's folder.")
+    options = options or ExportOptions()
+    if options.openvino:
+        check_openvino(options.precision)
+    if options.precision != "fp32" and run is None:
+        raise InputError(
+            f"--{options.precision}: what that costs is measured on a run's images, and {model} has no run. Give the "
+            "run's folder."
+        )
     place = Path(out)
     _check_place(place)
     with (
@@ -154,19 +147,20 @@ class _Export:
         if splits is not None:
             images = validation_images(splits[1])
         session.terminal.say("Building the graph.")
-        classifier = WholeClassifier(bundle)
-        graph, chosen = to_onnx(classifier), None
-        if self.options.int8 and splits is not None:
+        classifier, options, chosen = WholeClassifier(bundle), self.options, None
+        graph = to_program(classifier) if options.program else to_onnx(classifier)
+        if options.int8 and splits is not None and not isinstance(graph, bytes):
             session.terminal.say("Quantizing the graph: ranges from training images, choices by validation.")
             chosen = self._quantized(graph, *splits)
             graph = chosen.model
-        config = write_package(scratch, bundle, self.folder, graph, "int8" if chosen else "fp32")
+        kind: dict[str, Any] = {"precision": options.precision, "runtime": options.runtime}
+        config = write_package(scratch, bundle, self.folder, graph, **kind, evidence=classifier.with_evidence)
         pair = Pair(original, load(scratch, threads=session.threads))
         write_golden(scratch, images, pair.exported, _GOLDEN_TOLERANCE[config.precision])
         golden = read_golden(scratch, bundle.class_names)
         measured = self._certified(pair)
         few = agreement(*((p.outputs_of(golden.squares), p) for p in (pair.original, pair.exported)))
-        if chosen is None:
+        if options.precision == "fp32":
             for found in (few, *([measured.agreement] if measured else [])):
                 if not found.is_rounding:
                     raise HeadstartError(_why_different(found, classifier, graph, golden.squares))
@@ -175,22 +169,22 @@ class _Export:
             "format": 1,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "verdict": verdict,
-            "precision": config.precision,
+            **kind,
             "quantization": chosen.record if chosen else None,
             "run": self.run.name if self.run else None,
             "dataset": bundle.dataset,
             "classes": len(bundle.class_names),
-            "surroundings": session.surroundings((*PACKAGES, "onnxruntime", "onnx", "pillow")),
+            "surroundings": session.surroundings((*PACKAGES, *_LIBRARIES[config.runtime], "pillow")),
             "files": config.files,
             "bundle_sha256": config.bundle_sha256,
             "manifest_sha256": config.manifest_sha256,
-            "tolerance": {"points": self.options.tolerance} if chosen else {"probability": TOLERANCE},
+            "tolerance": {"probability": TOLERANCE} if options.precision == "fp32" else {"points": options.allowed},
             "test": measured.figures if measured else None,
             "golden": {"n": few.n, "images_are": "validation images" if images[1] else "made up", **asdict(few)},
             "speed": images_per_second(pair, golden.squares),
             "bytes": {
                 "original": (self.folder / WEIGHTS_FILE).stat().st_size,
-                "export": (scratch / MODEL_FILE).stat().st_size,
+                "export": (scratch / config.model_file).stat().st_size,
             },
         }
         write_json(scratch / CERTIFICATE, certificate)
@@ -220,18 +214,18 @@ class _Export:
 
     def _verdict(self, measured: Measured) -> str:
         """Return the verdict on a measured export; raise HeadstartError where it could lose more than is allowed."""
-        if not self.options.int8:
+        if self.options.precision == "fp32":
             return "identical"
-        change, allowed = measured.accuracy_change, self.options.tolerance
+        change, allowed = measured.accuracy_change, self.options.allowed
         if -100 * change.low <= allowed:
             return "within tolerance"
         if self.options.force:
             return "forced"
         raise HeadstartError(
-            f"The export in int8 could cost too much: accuracy changes by {100 * change.value:+.2f} points on "
-            f"{measured.agreement.n:,} test images, 95% interval {100 * change.low:+.2f} to {100 * change.high:+.2f}, "
-            f"and {allowed:g} may be lost. Nothing was exported. Allow more with --tolerance, insist with --force, or "
-            "export without --int8."
+            f"The export in {self.options.precision} could cost too much: accuracy changes by "
+            f"{100 * change.value:+.2f} points on {measured.agreement.n:,} test images, 95% interval "
+            f"{100 * change.low:+.2f} to {100 * change.high:+.2f}, and {allowed:g} may be lost. Nothing was exported. "
+            f"Allow more with --tolerance, insist with --force, or export without --{self.options.precision}."
         )
 
     def _certified(self, pair: Pair) -> Measured | None:
@@ -241,13 +235,16 @@ class _Export:
             return certify(self.run, self.dataset, pair, command=self.session.command, progress=show)
 
 
-def _why_different(found: Agreement, classifier: WholeClassifier, graph: Graph, squares: list[UInt8Image]) -> str:
+def _why_different(
+    found: Agreement, classifier: WholeClassifier, graph: Graph | bytes, squares: list[UInt8Image]
+) -> str:
     side = len(max(squares, key=len))
     alike = np.stack([square for square in squares if len(square) == side])
+    where = "" if isinstance(graph, bytes) else f"{first_difference(classifier, graph, alike)} "
     return (
         f"The exported file does not answer like the original: of {found.n} images {found.changed} get another class, "
         f"and probabilities differ by up to {found.largest_difference:.2g}, where {TOLERANCE:g} is allowed. "
-        f"{first_difference(classifier, graph, alike)} Nothing was exported."
+        f"{where}Nothing was exported."
     )
 
 
