@@ -197,14 +197,12 @@ def evaluate(
         {'accuracy': ..., ...}
     """
     from headstart.compute.session import open_session
-    from headstart.workflows.evaluate import Extras
+    from headstart.workflows.evaluate import Extras, run_of
     from headstart.workflows.evaluate import evaluate as measure
 
     extras = Extras(saliency, corruptions, corruption_images)
-    path = Path(run)
-    path = path.parent if (path / "config.json").is_file() else path
     with (
-        reopen_run(path) as opened,
+        reopen_run(run_of(run)) as opened,
         open_session(command=command, device=device, threads=threads, progress=progress) as session,
     ):
         named = None if data is None else absolute_data(data)
@@ -275,10 +273,11 @@ def compare(
     data_dir: Path | str | None = None,
     progress: bool = True,
 ) -> "Comparison":
-    """Compare runs that were measured on the same test images, pair by pair.
+    """Compare runs or exports that were measured on the same test images, pair by pair.
 
     Args:
-        runs: Two run folders or more. Differences are the later minus the earlier in this order.
+        runs: Two run folders or more; exports, and ``hf://`` addresses of exports, count with the predictions that they
+            carry. Differences are the later minus the earlier in this order.
         out: HTML file to write the page to; no page when None.
         data_dir: Local copy of the data set, for the page's images.
         progress: Show a bar on stderr while a data set is fetched for the images.
@@ -291,6 +290,7 @@ def compare(
     Raises:
         InputError: Fewer than two runs, one of them twice, or ``out`` or ``data_dir`` is of no use.
         RunError: A folder holds no finished run, or the runs are not of the same test images and classes.
+        BundleError: An export is damaged, or carries no predictions.
         DataError: ``data_dir`` holds no copy of the data set.
 
     Example:

@@ -116,7 +116,7 @@ def test_resume_goes_on_with_the_run(resume, tmp_path, capsys):
 def test_evaluate_hands_run_and_data_on(evaluate, tmp_path, capsys):
     (tmp_path / "model").mkdir()
     assert main(["evaluate", str(tmp_path / "model"), "cifar10", "--threads", "1", "-q"]) == 0
-    assert evaluate.call_args.args == (tmp_path / "model",)
+    assert evaluate.call_args.args == (str(tmp_path / "model"),)
     options = evaluate.call_args.kwargs
     assert options.pop("command").startswith("headstart evaluate")
     extras = {"saliency": False, "corruptions": False, "corruption_images": None}

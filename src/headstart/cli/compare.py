@@ -24,7 +24,10 @@ from headstart.wording import (
 
 def compare(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN RUN", help="Folders of finished runs.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN RUN", help="Folders of finished runs, exports, or hf://owner/name of one.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -43,7 +46,7 @@ def compare(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Compare runs on the same test images: which is better, by how much, and could the difference be chance?"""
+    """Compare runs or exports on the same test images: is one better, and could that be chance?"""
     if not runs or len(runs) < 2:
         raise InputError("A comparison needs two runs or more: headstart compare RUN RUN...")
     from headstart import api

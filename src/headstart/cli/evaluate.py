@@ -1,5 +1,6 @@
 """``headstart evaluate``: parsing, and one call."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,13 +8,21 @@ import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
 from headstart.cli.results import drift_lines, result_lines
+from headstart.contracts import HUB
 from headstart.errors import InputError, RunError
 from headstart.wording import counted, percent
 
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, or the model folder in it.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL",
+            help="A run folder, or the model folder in it; with --on an export, a model folder alone or "
+            "hf://owner/name as well.",
+        ),
+    ],
     data: Annotated[
         str | None,
         typer.Argument(metavar="DATA", help="Data set; the run's own by default.", show_default=False),
@@ -40,7 +49,11 @@ def evaluate(
         typer.Option(metavar="DATA", help="Measure on other labelled images instead; the run stays as it is."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for what --on finds; RUN/on-NAME by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder for what --on finds; RUN/on-NAME by default, or MODEL-on-NAME for what is no run.",
+            show_default=False,
+        ),
     ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -48,7 +61,7 @@ def evaluate(
 ) -> Answer:
     """Measure a finished classifier on the sealed test set; the run's log records each such opening."""
     check_device(device)
-    if not run.is_dir():
+    if not run.startswith(HUB) and not os.path.isdir(run):  # noqa: PTH112 - pathlib raises for a path that is too long
         raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
     if on is not None:
         from headstart.workflows.elsewhere import evaluate_on
@@ -89,7 +102,7 @@ def evaluate(
         progress=not quiet,
     )
     found = metrics.to_dict()
-    lines = result_lines(found, run.parent if run.name == "model" else run)
+    lines = result_lines(found, folder.parent if (folder := Path(run)).name == "model" else folder)
     if corruptions:
         corrupted = found["corruptions"]
         lines += (

@@ -60,16 +60,21 @@ def _averages(test: dict[str, Any]) -> list[str]:
 def drift_lines(found: dict[str, Any]) -> str:
     """Return what a classifier is worth on other data, and what has moved since validation, one fact per line."""
     figures, drift, calibration, doubts = (found[key] for key in ("figures", "drift", "calibration", "doubts"))
+    moved = "not known, like the images that the classifier has seen: it came without its run"
+    if drift:
+        moved = f"{signed_points(drift['accuracy']['difference'])} points against validation "
+        moved += f"({points_range(drift['accuracy']['ci95'])}); mean probability "
+        moved += signed_points(drift["confidence_shift"])
+    before = f" ({percent(calibration['val_ece'])} on validation)" if drift else ""
     lines = [
         f"Accuracy    {percent(figures['accuracy'])} on {counted(figures['n'], 'image')} "
         f"(95% interval {percent_range(figures['accuracy_ci95'])})",
-        f"Drift       {signed_points(drift['accuracy']['difference'])} points against validation "
-        f"({points_range(drift['accuracy']['ci95'])}); mean probability {signed_points(drift['confidence_shift'])}",
+        f"Drift       {moved}",
         f"Calibration {'holds' if calibration['holds'] else 'no longer holds'}: probability minus accuracy "
         f"{signed_points(calibration['overconfidence'])} points ({points_range(calibration['overconfidence_ci95'])}); "
-        f"ECE {percent(calibration['ece'])} ({percent(calibration['val_ece'])} on validation)",
+        f"ECE {percent(calibration['ece'])}{before}",
     ]
-    if worse := [row for row in drift["per_class"] if row["ci95"][1] < 0][:5]:
+    if drift and (worse := [row for row in drift["per_class"] if row["ci95"][1] < 0][:5]):
         told = [f"{row['class']} {signed_points(row['difference'], 1)}" for row in worse]
         lines.append(f"Worse       {', '.join(told)} points of recall")
     marks = [f"{percent(doubts[key], 1)} {key}" for key in ("unsure", "unfamiliar") if doubts[key] is not None]

@@ -2,21 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from headstart.contracts import UInt8Image
+from headstart.contracts import Predictions, UInt8Image
 from headstart.data.dataset import Dataset
 from headstart.data.subset import Subset
 from headstart.errors import HeadstartError
 from headstart.evaluation.comparison import Change, compare_predictions
 from headstart.evaluation.evaluate import checked_manifest, log_test_opening
 from headstart.inference.artifact import Outputs, joined
-from headstart.inference.predictor import Predictor, Progress
+from headstart.inference.predictor import Predictor, Progress, within
+from headstart.runs.predictions import TestPredictions
+from headstart.runs.records import Metrics
 from headstart.runs.run import Run
+from headstart.tasks.metrics import SplitMetrics
 from headstart.tasks.single_label import SINGLE_LABEL
 
 TOLERANCE = 1e-4
@@ -78,11 +81,15 @@ class Measured:
         agreement: How far it agrees with the original.
         accuracy_change: Exported minus original, with its 95% interval, in shares of 1.
         figures: The block ``test`` of the certificate.
+        metrics: Figures of the exported file on validation and on the test split.
+        predictions: Its predictions for the test split.
     """
 
     agreement: Agreement
     accuracy_change: Change
     figures: dict[str, Any]
+    metrics: Metrics
+    predictions: TestPredictions
 
 
 def agreement(original: tuple[Outputs, Predictor], exported: tuple[Outputs, Predictor]) -> Agreement:
@@ -110,32 +117,49 @@ def agreement(original: tuple[Outputs, Predictor], exported: tuple[Outputs, Pred
 def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: Progress | None = None) -> Measured:
     """Measure both forms on the whole test split, from the images as they are; the opening is logged before.
 
+    The exported file is measured on validation too, as later measurements on other data need it.
+
     Raises:
         DataError: The data set is not the one of the run, or its classes are not the classifier's.
         HeadstartError: Outputs are not finite.
     """
-    checked_manifest(run, dataset, pair.exported)
+    val = checked_manifest(run, dataset, pair.exported).select(dataset.train, "val")
+    in_all = len(val) + len(dataset.sealed_test)
+    (on_val,) = outputs_of_images([pair.exported], val, within(progress, done_before=0, in_all=in_all))
     log_test_opening(run, command)
     test = dataset.sealed_test.open()
-    first, second = outputs_of_images((pair.original, pair.exported), test, progress)
+    both = (pair.original, pair.exported)
+    first, second = outputs_of_images(both, test, within(progress, done_before=len(val), in_all=in_all))
+
     names, temperature = test.class_names.names, pair.original.artifact.temperature
-    figures = [
-        SINGLE_LABEL.measure(outputs.logits, test.labels, names=names, temperature=temperature).headline()
-        for outputs in (first, second)
-    ]
+
+    def measure(outputs: Outputs, split: Subset) -> SplitMetrics:
+        return SINGLE_LABEL.measure(outputs.logits, split.labels, names=names, temperature=temperature)
+
+    figures = measure(second, test)
     found = agreement((first, pair.original), (second, pair.exported))
     predicted = [predictor.judged(o).indices for o, predictor in ((first, pair.original), (second, pair.exported))]
     compared = compare_predictions(test.labels, *predicted, num_classes=len(names))
     content = {
         "n": len(test),
-        "export": figures[1],
-        "original": figures[0],
+        "export": figures.headline(),
+        "original": measure(first, test).headline(),
         "agreement": asdict(found),
         "accuracy_change": asdict(compared.accuracy),
         "macro_f1_change": asdict(compared.macro_f1),
         "mcnemar": {key: getattr(compared, key) for key in ("first_only", "second_only", "p_value")},
     }
-    return Measured(found, compared.accuracy, content)
+    # What was measured of the original alone is no figure of the export.
+    metrics = replace(run.metrics(), val=measure(on_val, val), test=figures, corruptions=None, novelty=None)
+    probabilities = SINGLE_LABEL.probabilities(second.logits, temperature=temperature)
+    predictions = Predictions(probabilities, test.class_names)
+    return Measured(
+        agreement=found,
+        accuracy_change=compared.accuracy,
+        figures=content,
+        metrics=replace(metrics, abstention=None),
+        predictions=TestPredictions(test.rows, dataset.sealed_test.image_hashes(), test.labels, predictions),
+    )
 
 
 def outputs_of_images(

@@ -1,15 +1,18 @@
-"""The runs to compare: read, named, and refused where their figures would not be about the same images."""
+"""The runs and exports to compare: read, named, and refused where their figures would not be about the same images."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from headstart.contracts import listed
+from headstart.bundle.exported import read_export
+from headstart.contracts import HUB, listed
 from headstart.errors import InputError, RecipeError, RunError
+from headstart.evaluation.carried import carried_run
+from headstart.inference.origin import Origin, origin_of
 from headstart.recipe.schema import parse_recipe
 from headstart.runs.predictions import PredictionRow
 from headstart.runs.records import Environment, Metrics
@@ -18,15 +21,19 @@ from headstart.tasks.metrics import SplitMetrics
 
 _WITHOUT_EFFECT = ("description", "seed")
 """Keys of a recipe that do not make it another recipe; what ``hardware`` came to is compared as it was chosen."""
+_PATHS = ("data.name", "data.labels_from", "weights")
+"""Keys that hold paths, of which an export carries the last part alone."""
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """An evaluated run.
+    """An evaluated run, or an export with what was measured of it.
 
     Attributes:
-        name: Name of its folder, with as much of the path before it as sets it apart from the others.
-        run: The run's folder.
+        name: Name of its folder, with as much of the path before it as sets it apart from the others; or its address.
+        path: Path of its folder.
+        run: What holds its files: the run's folder, or the one that an export carries.
+        precision: Type of number that an export computes with; None for a run.
         metrics: Its figures.
         test: Its figures on the test split.
         environment: Where and from what it was made.
@@ -35,17 +42,14 @@ class ComparedRun:
     """
 
     name: str
+    path: Path
     run: Run
+    precision: str | None
     metrics: Metrics
     test: SplitMetrics
     environment: Environment
     predictions: list[PredictionRow] = field(repr=False)
     recipe: dict[str, Any] = field(repr=False)
-
-    @property
-    def path(self) -> Path:
-        """Path of its folder."""
-        return self.run.path
 
     @property
     def class_names(self) -> list[str]:
@@ -64,8 +68,15 @@ class ComparedRun:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting by its dotted key, and the precision that the hardware's settings came to."""
-        return self.recipe | {"precision": self.facts.get("precision")}
+        """Every setting by its dotted key, and the precision that the hardware's settings came to.
+
+        Files count by their names, and data by their content. An export in float32 is certified to answer like its run,
+        so that only another precision is a setting.
+        """
+        names = {key: PurePath(path).name for key in _PATHS if isinstance(path := self.recipe.get(key), str)}
+        data = {"data.sha256": self.environment.data.sha256} if self.environment.data else {}
+        export = {"export": self.precision} if self.precision not in (None, "fp32") else {}
+        return self.recipe | names | data | {"precision": self.facts.get("precision")} | export
 
     @property
     def recipe_but_for_seed(self) -> dict[str, Any]:
@@ -82,22 +93,24 @@ class ComparedRun:
         return self.environment.hardware, self.environment.threads, self.facts.get("device")
 
 
-def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
-    """Read the runs in ``folders``; a run's ``model`` folder stands for the run.
+def read_runs(models: Sequence[Path | str]) -> list[ComparedRun]:
+    """Read runs and exports; a run's ``model`` folder stands for the run.
 
     Raises:
         InputError: Fewer than two, or one of them twice.
         RunError: A folder holds no finished run, or one of its files is damaged or of another evaluation.
+        BundleError: An export is damaged, or carries no predictions; or the Hub does not give one.
         DataError: A split manifest is damaged.
     """
-    if len(folders) < 2:
+    if len(models) < 2:
         raise InputError("A comparison needs two runs or more: headstart compare RUN RUN...")
-    runs = [_opened(folder) for folder in folders]
-    for (i, one), (j, other) in combinations(enumerate(runs), 2):
-        if one.path.resolve() == other.path.resolve():
-            raise InputError(f"{folders[i]} and {folders[j]} are the same run. Name each run once.")
-    names = _names([run.path for run in runs])
-    return [_read(run, name) for run, name in zip(runs, names, strict=True)]
+    origins = [origin_of(model) for model in models]
+    paths = [_path(origin) for origin in origins]
+    for (i, one), (j, other) in combinations(enumerate(paths), 2):
+        if one.resolve() == other.resolve():
+            raise InputError(f"{models[i]} and {models[j]} are the same run. Name each run once.")
+    names = _names(paths)
+    return [_read(*found) for found in zip(origins, paths, names, strict=True)]
 
 
 def check_comparable(runs: Sequence[ComparedRun]) -> None:
@@ -122,14 +135,19 @@ def differing_settings(first: ComparedRun, second: ComparedRun) -> dict[str, tup
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _opened(folder: Path) -> Run:
-    if not folder.is_dir():
-        raise RunError(f"There is no run folder at {folder}. Give the --out folders of finished trainings.")
-    run = Run(folder)
-    if not run.is_started and folder.name == "model" and Run(folder.resolve().parent).is_started:
-        run = Run(folder.parent)
-    if not run.is_started:
-        raise RunError(f"{folder} holds no run. Give the --out folders of finished trainings.")
+def _path(origin: Origin) -> Path:
+    """Return the folder of an export or of a measured run."""
+    run = origin.run
+    if origin.is_export:
+        return origin.folder
+    if not origin.folder.exists() and run is None:
+        raise RunError(f"There is no run folder at {origin.named}. Give the --out folders of finished trainings.")
+    if run is None:
+        what = "a classifier without its run" if origin.is_classifier else "no run"
+        raise RunError(
+            f"{origin.named} holds {what}, so there are no predictions to compare. Give the --out folders of finished "
+            "trainings, or exports of them."
+        )
     if not run.is_measured and not run.is_trained:
         raise RunError(
             f"{run.path} is not trained to the end, so there is nothing to compare. "
@@ -137,7 +155,7 @@ def _opened(folder: Path) -> Run:
         )
     if not run.is_measured:
         raise RunError(f"{run.path} is trained but not measured. Measure it: headstart evaluate {run.path}")
-    return run
+    return run.path
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -150,27 +168,29 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _read(run: Run, name: str) -> ComparedRun:
-    again = f"Measure the run again: headstart evaluate {run.path}"
+def _read(origin: Origin, path: Path, name: str) -> ComparedRun:
+    run = origin.run or carried_run(path)
+    again = "Export it again." if origin.is_export else f"Measure the run again: headstart evaluate {path}"
     metrics, predictions = run.metrics(), run.predictions()
     test = metrics.test
     assert test is not None, "Run.metrics refuses figures without those of the test split"
     correct, n = sum(line.label == line.predicted for line in predictions), len(predictions)
     if abs(correct / n - test.accuracy) > 1e-6:
         raise RunError(
-            f"The figures and the predictions in {run.path} are not of one evaluation: {correct:,} of {n:,} "
+            f"The figures and the predictions in {path} are not of one evaluation: {correct:,} of {n:,} "
             f"predictions are right, and the accuracy is {test.accuracy}. {again}"
         )
     measured = Counter((line.sha256, line.label) for line in predictions)
     if measured != Counter((row.sha256, row.label) for row in run.manifest().rows if row.split == "test"):
-        raise RunError(f"The predictions in {run.path} are not for the test images of its split manifest. {again}")
+        raise RunError(f"The predictions in {path} are not for the test images of its split manifest. {again}")
     unknown = {word for line in predictions for word in (line.label, line.predicted)} - set(test.class_names)
     if unknown:
         raise RunError(
-            f"The predictions in {run.path} name classes that its figures do not know: {listed(sorted(unknown))}. "
-            f"{again}"
+            f"The predictions in {path} name classes that its figures do not know: {listed(sorted(unknown))}. {again}"
         )
-    return ComparedRun(name, run, metrics, test, run.environment(), predictions, _settings(run))
+    precision = read_export(path).precision if origin.is_export else None
+    name = origin.named if origin.named.startswith(HUB) else name
+    return ComparedRun(name, path, run, precision, metrics, test, run.environment(), predictions, _settings(run))
 
 
 def _settings(run: Run) -> dict[str, Any]:

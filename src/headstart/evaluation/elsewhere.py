@@ -1,6 +1,6 @@
 """A finished classifier on labelled images that its run has never seen: how right it is there, and what has moved.
 
-Classes are matched by name. Images that the run trained, validated or tested on are left out.
+Classes are matched by name. Images that the run trained, validated or tested on are left out, where they are known.
 """
 
 from collections import Counter
@@ -38,7 +38,8 @@ class Elsewhere:
         unknown_classes: Images of each class that the classifier does not know, by name.
         missing_classes: Classes of the classifier of which the data have no image.
         figures: The figures, as ``metrics.json`` has them for a split.
-        drift: What moved since validation; differences are here minus validation.
+        drift: What moved since validation; differences are here minus validation. None where the classifier came
+            without its run: then images that it has seen could not be left out either.
         calibration: Whether confidence still equals accuracy, with 95% intervals.
         doubts: Shares marked unsure and unfamiliar; None where the classifier has no such marks.
     """
@@ -48,7 +49,7 @@ class Elsewhere:
     unknown_classes: dict[str, int]
     missing_classes: list[str]
     figures: dict[str, Any]
-    drift: dict[str, Any]
+    drift: dict[str, Any] | None
     calibration: dict[str, Any]
     doubts: dict[str, float | None]
 
@@ -93,18 +94,18 @@ class Chosen:
         return Manifest(tuple(rows))
 
 
-def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest) -> Chosen:
+def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest | None) -> Chosen:
     """Return all images of a data set that a classifier can be measured on.
 
     Args:
         dataset: Any labelled images; what it calls test images are opened.
         classes: Those of the classifier.
-        seen: Manifest of the run that trained it.
+        seen: Manifest of the run that trained it; None where that is not known.
 
     Raises:
         DataError: No image is left of a class that the classifier knows.
     """
-    hashes = {row.sha256 for row in seen.rows}
+    hashes = {row.sha256 for row in seen.rows} if seen else set()
     index = {name: number for number, name in enumerate(classes)}
     known: list[Subset] = []
     unknown: list[Subset] = []
@@ -128,7 +129,7 @@ def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest) -> Chos
 
 
 def measure_elsewhere(
-    predictor: Predictor, dataset: Dataset, chosen: Chosen, val: SplitMetrics, progress: Progress | None = None
+    predictor: Predictor, dataset: Dataset, chosen: Chosen, val: SplitMetrics | None, progress: Progress | None = None
 ) -> tuple[Elsewhere, TestPredictions]:
     """Measure a classifier on other data, and what has moved since validation.
 
@@ -136,7 +137,7 @@ def measure_elsewhere(
         predictor: The classifier as it is shipped.
         dataset: The other data.
         chosen: Its images to measure on.
-        val: Figures of the classifier on validation.
+        val: Figures of the classifier on validation; None where they are not known.
         progress: Told about images as they pass through the classifier.
 
     Raises:
@@ -167,7 +168,7 @@ def measure_elsewhere(
         unknown_classes=dict(own),
         missing_classes=[name for i, name in enumerate(classes) if not (chosen.labels == i).any()],
         figures=figures.to_dict(),
-        drift=_drift(figures, val),
+        drift=_drift(figures, val) if val else None,
         calibration=_calibration(confidence.astype(np.float64), right, val),
         doubts={
             "unsure": None if abstention is None else _share(confidence < lowest),
@@ -223,7 +224,7 @@ def _mean_confidence(figures: SplitMetrics) -> float:
     return float(sum(row["n"] * (row["confidence"] or 0.0) for row in bins) / sum(row["n"] for row in bins))
 
 
-def _calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_], val: SplitMetrics) -> dict[str, Any]:
+def _calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_], val: SplitMetrics | None) -> dict[str, Any]:
     """Return calibration error and gap between confidence and accuracy, with bootstrap intervals.
 
     The calibration holds unless the gap is surely larger than a margin.
@@ -239,7 +240,7 @@ def _calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_], val:
     return {
         "ece": round(measures.ece(measures.reliability(confidence, right)), 6),
         "ece_ci95": [round(float(end), 6) for end in np.quantile(errors, [0.025, 0.975])],
-        "val_ece": val.ece_calibrated,
+        "val_ece": val.ece_calibrated if val else None,
         "overconfidence": round(float(confidence.mean() - right.mean()), 6),
         "overconfidence_ci95": [round(float(end), 6) for end in gap_ends],
         "holds": bool(sure <= _MARGIN),

@@ -50,7 +50,7 @@ def write_elsewhere_page(
 
     page = render(
         "elsewhere.html.jinja",
-        name=Path(found["run"]).name,
+        name=found["model"],
         found=found,
         files=files,
         test=test,

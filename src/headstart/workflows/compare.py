@@ -1,4 +1,4 @@
-"""From run folders to what can be said of them side by side, and to one page.
+"""From runs and exports to what can be said of them side by side, and to one page.
 
 ``evaluation`` and ``report`` are blind to each other; they meet in the dictionary made here, which ``--json`` prints
 and from which the page is written, so that the two can't disagree. Nothing here needs torch.
@@ -82,12 +82,14 @@ def compare(
         check_place(Path(out))
     elif data_dir is not None:
         raise InputError("--data-dir is for the images on the page, and no page is asked for. Add --out FILE.html.")
-    compared = read_runs([Path(run) for run in runs])
+    compared = read_runs(runs)
     check_comparable(compared)
     result = _assemble(compared)
     if out is not None:
         local = Path(data_dir) if data_dir is not None else None
-        pictures, why_none = _pictures(compared[0], result.pairs, local, progress)
+        # A run knows where its images lie, which an export does not tell.
+        knowing = next((run for run in compared if run.precision is None), compared[0])
+        pictures, why_none = _pictures(knowing, result.pairs, local, progress)
         write_comparison(result.to_dict(), Path(out), pictures=pictures, why_no_pictures=why_none)
         result = replace(result, page=str(out))
     return result
@@ -141,6 +143,7 @@ def _figures(run: ComparedRun) -> dict[str, Any]:
     return {
         "name": run.name,
         "path": str(run.path),
+        "export": run.precision,
         **{key: run.test[key] for key in from_test},
         **{key: run.facts.get(key) for key in from_run},
         "total_seconds": run.metrics.total_seconds,
@@ -273,7 +276,8 @@ def _groups(runs: Sequence[ComparedRun]) -> list[dict[str, Any]]:
     found = []
     for group in groups:
         accuracies = [run.test.accuracy for run in group]
-        if len(group) > 1:
+        # A run and its export share the seed too.
+        if len({run.settings.get("seed") for run in group}) > 1:
             spread = {"min": min(accuracies), "median": median(accuracies), "max": max(accuracies)}
             found.append({"runs": [run.name for run in group], "accuracy": spread})
     return found

@@ -1,17 +1,20 @@
-"""Measure a finished classifier on other labelled data; the run itself stays as it is."""
+"""Measure a finished classifier, run or export, on other labelled data; it stays as it is."""
 
+import re
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
-from headstart.bundle.config import WEIGHTS_FILE
 from headstart.compute.session import Session, open_session
+from headstart.contracts import HUB
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
 from headstart.data.screening import screen
 from headstart.errors import DataError, RunError
+from headstart.evaluation.carried import carried_run, carries_figures
 from headstart.evaluation.elsewhere import Elsewhere, choose_images, measure_elsewhere
 from headstart.files import file_sha256, write_json
+from headstart.inference.origin import Origin, origin_of
 from headstart.inference.predictor import load
 from headstart.report.elsewhere_page import write_elsewhere_page
 from headstart.report.mistakes import LARGEST_SIDE
@@ -33,12 +36,15 @@ def evaluate_on(
     """Measure a finished classifier on other labelled images, and what has moved since validation.
 
     Classes are matched by name, and images that the run has seen are left out. Writes ``report.html``,
-    ``evaluation.json``, ``predictions.csv`` and ``split_manifest.csv``; the run itself stays as it is.
+    ``evaluation.json``, ``predictions.csv`` and ``split_manifest.csv``; the classifier itself stays as it is.
 
     Args:
-        run: Folder of the run, or the ``model`` folder in it.
+        run: Folder of the run, or the ``model`` folder in it; an export, which is measured on ONNX Runtime and carries
+            what is known of its run; or ``hf://owner/name`` or ``hf://owner/name@revision``. Of a model folder without
+            its run it is not known which images it has seen.
         data: Folder of images or other data set; all its images are measured on, whatever their split.
-        out: Folder for the files; ``RUN/on-NAME`` when None.
+        out: Folder for the files; when None ``RUN/on-NAME``, or ``MODEL-on-NAME`` in the working folder for what is no
+            run.
         threads: CPU threads; torch's own number when None.
         device: As for ``train``.
         command: What the user typed, for the record.
@@ -49,32 +55,44 @@ def evaluate_on(
 
     Raises:
         RunError: The folder holds no finished run, or ``out`` is taken.
+        BundleError: The export is damaged, or the Hub does not give the classifier.
         DataError: The data can't be had, are the run's own, or have no class in common with the classifier.
 
     Example:
         >>> evaluate_on("runs/mine", "new-photos").drift["accuracy"]  # doctest: +SKIP
         {'difference': -0.031, 'ci95': [-0.058, -0.004]}
     """
-    path = Path(run)
-    measured = Run(path.parent if (path / "config.json").is_file() else path)
-    check_started(measured)
-    with open_session(command=command, device=device, threads=threads, progress=progress) as session:
-        return _measure(measured, session, absolute_data(data), None if out is None else Path(out))
+    origin = origin_of(run)
+    if not origin.is_classifier and origin.run is None:
+        check_started(Run(origin.folder))
+    known = origin.run
+    if origin.is_export and carries_figures(origin.folder):
+        known = carried_run(origin.folder)
+    place = None if out is None else Path(out)
+    # An export computes on the device that ONNX Runtime has, not on the one that PyTorch would choose.
+    with open_session(
+        command=command, device="cpu" if origin.is_export else device, threads=threads, progress=progress
+    ) as session:
+        chosen = device if origin.is_export else str(session.device)
+        return _measure(origin, known, session, device=chosen, data=absolute_data(data), out=place)
 
 
-def _measure(run: Run, session: Session, data: str, out: Path | None) -> Elsewhere:
-    val = run.metrics().val
-    begun = run.environment().data
-    predictor = load(run.model, device=str(session.device))
+def _measure(
+    origin: Origin, known: Run | None, session: Session, *, device: str | None, data: str, out: Path | None
+) -> Elsewhere:
+    val = known.metrics().val if known else None
+    begun = known.environment().data if known else None
+    predictor = load(origin.folder, device=device, threads=session.threads)
     options = FileOptions(near_copies="ignore", on_bad="skip", classifier=predictor.class_names)
     dataset = load_dataset(data, progress=session.terminal.enabled, options=options)
     if begun is not None and begun.sha256 == dataset.sha256:
+        own = origin.run.path if origin.run else "RUN, with the folder of its run"
         raise DataError(
-            f"{data} is what {run.path} was trained on. Measure its test split: headstart evaluate {run.path}"
+            f"{data} is what {origin.name} was trained on. Measure its test split: headstart evaluate {own}"
         )
     dataset = screen(dataset, on_bad="skip", terminal=session.terminal)
-    chosen = choose_images(dataset, predictor.class_names, run.manifest())
-    folder = out or run.path / f"on-{Path(dataset.name).name}"
+    chosen = choose_images(dataset, predictor.class_names, known.manifest() if known else None)
+    folder = out or _default_folder(origin, Path(dataset.name).name)
     if folder.exists() and any(folder.iterdir()) and not (folder / "evaluation.json").is_file():
         raise RunError(f"{folder} holds something else than an evaluation. Give another folder with --out.")
     with session.terminal.share("Measuring") as show:
@@ -85,13 +103,22 @@ def _measure(run: Run, session: Session, data: str, out: Path | None) -> Elsewhe
     if dataset.ledger is not None:
         Run(folder).write_ledger(dataset.ledger)
     record = {
-        "run": str(run.path.resolve()),
+        "run": str(origin.run.path.resolve()) if origin.run else None,
+        "model": origin.name,
         "command": session.command,
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "weights_sha256": file_sha256(run.model / WEIGHTS_FILE),
+        "weights_sha256": file_sha256(origin.weights),
     }
     content = found.to_dict() | record
     write_json(folder / "evaluation.json", content)
     files = None if dataset.ledger is None else dataset.ledger.counts()
     write_elsewhere_page(Run(folder), content, partial(chosen.pixels, at_least=LARGEST_SIDE), data=data, files=files)
     return found
+
+
+def _default_folder(origin: Origin, data: str) -> Path:
+    """Return where to put the results; what is no run of the user's may be read-only, or replaced as a whole."""
+    if origin.run:
+        return origin.run.path / f"on-{data}"
+    name = re.sub(r"[^\w.-]+", "-", origin.name.removeprefix(HUB))
+    return Path(f"{name}-on-{data}")

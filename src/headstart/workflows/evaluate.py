@@ -10,6 +10,7 @@ from headstart.evaluation.robustness import headline, measure_corruptions, sampl
 from headstart.evaluation.saliency import check_explainable, write_saliency
 from headstart.evaluation.samples import fed_samples
 from headstart.evaluation.thumbnails import mistake_pixels
+from headstart.inference.origin import origin_of
 from headstart.report.html import write_report
 from headstart.report.mistakes import LARGEST_SIDE, MISTAKES_SHOWN, worst
 from headstart.runs.records import Metrics
@@ -38,6 +39,27 @@ class Extras:
                 "A number of images to corrupt was given, but no corruptions are to be measured. "
                 "Ask for them as well (--corruptions), or leave the number out."
             )
+
+
+def run_of(model: Path | str) -> Path:
+    """Return the folder of the run that is to be measured again.
+
+    Raises:
+        RunError: It is an export or a classifier without its run, neither of which has the sealed test images.
+        BundleError: It is an address on the Hub that leads nowhere.
+    """
+    origin = origin_of(model)
+    if origin.run is not None:
+        return origin.run.path
+    if origin.is_classifier:
+        what, where = "a classifier without its run", ""
+        if origin.is_export:
+            what, where = "an export", f" What was measured of it is in {origin.folder / 'certificate.html'}."
+        raise RunError(
+            f"{origin.named} is {what} and has no sealed test images.{where} Measure it on labelled images of your own "
+            f"with headstart evaluate {origin.named} --on DATA, or give the folder of its run."
+        )
+    return Path(model)
 
 
 def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, data_dir: Path | None) -> Metrics:

@@ -23,20 +23,22 @@ from headstart.deployment.localize import first_difference
 from headstart.deployment.package import write_package
 from headstart.deployment.quantize import CALIBRATION_IMAGES, Quantized, log_loss, quantize
 from headstart.errors import BundleError, HeadstartError, InputError, RunError
+from headstart.evaluation.carried import CERTIFICATE
 from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
 from headstart.evaluation.evaluate import checked_manifest
 from headstart.files import put_folder, scratch_folder, sweep_leftovers, write_json
 from headstart.inference.openvino_session import check_openvino
+from headstart.inference.origin import origin_of
 from headstart.inference.predictor import Predictor, load
 from headstart.inference.torch_artifact import TorchArtifact
 from headstart.report.certificate_page import write_certificate
 from headstart.runs.folder import reopen_run
 from headstart.runs.records import PACKAGES
 from headstart.runs.run import Run
+from headstart.workflows.carry import write_carried
 from headstart.workflows.export_options import ExportOptions as ExportOptions
 from headstart.workflows.load import load_data
 
-CERTIFICATE = "certificate.json"
 _GOLDEN_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 2e-2, "int8": 2e-2}
 """Difference of a probability that counts as drift; processors round short numbers differently."""
 _LIBRARIES: dict[Runtime, tuple[str, ...]] = {
@@ -81,11 +83,12 @@ def export(
     """Export a classifier and certify the exported file on the sealed test set.
 
     Writes ``model.onnx`` (or ``model.pt2``), ``config.json``, ``certificate.json`` and ``.html``, golden images with
-    their predictions in ``golden/``, and ``predict.py``, which needs no headstart; or nothing at all. The opening of
-    the test split is logged in the run.
+    their predictions in ``golden/``, figures, splits and test predictions in ``measured/``, and ``predict.py``, which
+    needs no headstart; or nothing at all. The opening of the test split is logged in the run.
 
     Args:
-        model: Folder of a measured run; or a bundle alone, whose export then has no test figures.
+        model: Folder of a measured run; or a bundle alone, also as ``hf://owner/name``, whose export then has no test
+            figures.
         out: Folder for the export; an earlier export there is replaced.
         options: What the file is and computes with; ONNX in float32 when None.
         data_dir: Local copy of the data set; the one the run started with when None.
@@ -104,7 +107,7 @@ def export(
         >>> export("runs/mine", out="exports/mine").certificate["test"]["agreement"]["changed"]  # doctest: +SKIP
         0
     """
-    folder, run = _source(Path(model))
+    folder, run = _source(model)
     options = options or ExportOptions()
     if options.openvino:
         check_openvino(options.precision)
@@ -165,6 +168,7 @@ class _Export:
                 if not found.is_rounding:
                     raise HeadstartError(_why_different(found, classifier, graph, golden.squares))
         verdict = "not measured on the test set" if measured is None else self._verdict(measured)
+        carried = write_carried(scratch, self.run, measured) if self.run and measured else None
         certificate = {
             "format": 1,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -176,6 +180,7 @@ class _Export:
             "classes": len(bundle.class_names),
             "surroundings": session.surroundings((*PACKAGES, *_LIBRARIES[config.runtime], "pillow")),
             "files": config.files,
+            "measured": carried,
             "bundle_sha256": config.bundle_sha256,
             "manifest_sha256": config.manifest_sha256,
             "tolerance": {"probability": TOLERANCE} if options.precision == "fp32" else {"points": options.allowed},
@@ -248,18 +253,15 @@ def _why_different(
     )
 
 
-def _source(model: Path) -> tuple[Path, Run | None]:
+def _source(model: Path | str) -> tuple[Path, Run | None]:
     """Return the folder of the bundle, and the run that it belongs to."""
-    if is_export(model):
+    origin = origin_of(model)
+    if origin.is_export:
         raise BundleError(f"{model} is an export already. Give the run that it was made from, or its folder `model`.")
-    run = Run(model.parent if model.name == "model" and Run(model.parent).is_started else model)
-    if not run.is_started:
-        return model, None
-    if not run.is_measured:
-        raise RunError(
-            f"{run.path} is not measured yet, so nothing is known to compare with. headstart evaluate {run.path}"
-        )
-    return run.model, run
+    if origin.run and not origin.run.is_measured:
+        run = origin.run.path
+        raise RunError(f"{run} is not measured yet, so nothing is known to compare with. headstart evaluate {run}")
+    return origin.folder, origin.run
 
 
 def _data(run: Run, session: Session, data_dir: Path | str | None) -> Dataset:

@@ -8,6 +8,7 @@ from typing import Any
 from headstart.data.dataset import KNOWN
 from headstart.errors import InputError
 from headstart.recipe.schema import Recipe, load_recipe
+from headstart.report.private import without_folders
 from headstart.terminal import visible
 
 
@@ -56,6 +57,14 @@ def absolute_paths(recipe: Recipe) -> Recipe:
     labels = recipe.data.labels_from and str(absolute_path(recipe.data.labels_from))
     data = recipe.data.model_copy(update={"name": absolute_data(recipe.data.name), "labels_from": labels})
     return recipe.model_copy(update={"data": data, "weights": weights})
+
+
+def portable_paths(recipe: Recipe) -> Recipe:
+    """Return a recipe for others to read: of the folders of this machine only the last names are left."""
+    paths = {"name": recipe.data.name, "labels_from": recipe.data.labels_from, "weights": recipe.weights}
+    told = without_folders(paths)
+    data = recipe.data.model_copy(update={key: told[key] for key in ("name", "labels_from")})
+    return recipe.model_copy(update={"data": data, "weights": told["weights"]})
 
 
 def absolute_data(data: str | Path) -> str:

@@ -1,0 +1,67 @@
+"""What an export carries of its measurement: figures, predictions and splits, laid out as a run has them.
+
+With these an export can be compared, and measured on other data, where its run is not at hand.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from headstart.bundle.exported import checked_content, read_export
+from headstart.errors import BundleError
+from headstart.files import file_sha256, parse_json, read_bounded
+from headstart.runs.run import Run
+
+CERTIFICATE = "certificate.json"
+MEASURED = "measured"
+"""Folder of an export that is laid out like a run."""
+FILES = ("environment.json", "metrics.json", "predictions.csv", "recipe.yaml", "split_manifest.csv")
+_LARGEST_CERTIFICATE = 2**26
+
+
+def carries_figures(export: Path) -> bool:
+    """Return whether an export was measured on a test set and carries what came out."""
+    return (export / MEASURED).is_dir()
+
+
+def carried_run(export: Path) -> Run:
+    """Return the figures, predictions and splits that an export carries, as the files of a run.
+
+    Raises:
+        BundleError: There are none, or they are not those that the certificate of this very model names.
+    """
+    if not carries_figures(export):
+        raise BundleError(
+            f"{export} carries no predictions for a test set: it was exported from a model folder without its run, or "
+            "by an early version. Export it again from its run: headstart export RUN --out DIR."
+        )
+    config, certificate = read_export(export), _read_certificate(export)
+    for name in config.files:
+        checked_content(export, name, config)
+    if certificate.get("files") != config.files:
+        raise BundleError(f"{export / CERTIFICATE} is the certificate of another model. {_AGAIN}")
+    named = certificate.get("measured")
+    for name in FILES:
+        path = export / MEASURED / name
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise BundleError(f"{path} can't be read: {error.strerror or error}. {_AGAIN}") from None
+        if not isinstance(named, dict) or named.get(name) != found:
+            raise BundleError(f"{path} is not the file that {CERTIFICATE} names. {_AGAIN}")
+    return Run(export / MEASURED)
+
+
+_AGAIN = "Restore the folder, or export the classifier again."
+
+
+def _read_certificate(export: Path) -> dict[str, Any]:
+    path = export / CERTIFICATE
+    try:
+        content = parse_json(read_bounded(path, at_most=_LARGEST_CERTIFICATE))
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}. {_AGAIN}") from None
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged: {error}. {_AGAIN}") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{path} is damaged: it must hold a JSON object. {_AGAIN}")
+    return content
