@@ -5,7 +5,6 @@ import contextlib
 import io
 import threading
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -80,8 +79,7 @@ class Ready(Models):
     def __init__(self, **artifacts):
         self._device = self._threads = None
         self._served = {
-            name: Served(Place(name, Path(name)), Predictor(artifact), f"{name:0<64}")
-            for name, artifact in artifacts.items()
+            name: Served(Place(name, name), Predictor(artifact), f"{name:0<64}") for name, artifact in artifacts.items()
         }
 
 

@@ -18,6 +18,8 @@ FEW_TO_CHOOSE_BY = 100
 """Validation images; with fewer, what validation chooses or calibrates is mostly chance, and that is said."""
 HUB = "hf://"
 """How the address of a repository on the Hugging Face Hub begins: ``hf://owner/name``."""
+HUB_EXPORT = "export"
+"""Folder of a repository in which an export lies beside the bundle."""
 SplitName = Literal["train", "val", "test"]
 UInt8Image = NDArray[np.uint8]
 """One image: shape (height, width, 3), RGB, 0-255."""

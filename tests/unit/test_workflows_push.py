@@ -1,6 +1,7 @@
 """A classifier on the Hub that a test plays: what is sent there, what comes back, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ from huggingface_hub.utils import validate_repo_id
 
 import headstart
 from headstart.cli import main
-from headstart.errors import BundleError, HeadstartError, InputError
+from headstart.errors import BundleError, HeadstartError, InputError, RunError
+from headstart.files import file_sha256
+from headstart.server.models import Models, places
+from headstart.workflows.export import _source
 
+COMMIT = "c0ffee" + "0" * 34
 IMAGES = np.random.default_rng(3).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 
 
@@ -35,6 +40,14 @@ def push(*words):
     return main(["push", *map(str, words)])
 
 
+@pytest.fixture
+def published(measured, exported, allowed):
+    """The run of a test as it is on the Hub after a push, with its export beside the bundle."""
+    assert push(measured.path, "me/pets", "--export", exported) == 0
+    allowed.publish("me/pets", **allowed.commits[0][1])
+    return allowed
+
+
 def test_what_is_pushed_answers_like_the_run_it_came_from(run, allowed, capsys):
     assert push(run, "me/pets", "--json") == 0
     said = json.loads(capsys.readouterr().out)
@@ -45,8 +58,7 @@ def test_what_is_pushed_answers_like_the_run_it_came_from(run, allowed, capsys):
     allowed.publish("me/pets", **sent)
     own = headstart.load(run).predict(IMAGES).probabilities
     assert np.array_equal(headstart.load("hf://me/pets").predict(IMAGES).probabilities, own)
-    commit = "c0ffee" + "0" * 34
-    assert np.array_equal(headstart.load(f"hf://me/pets@{commit}").predict(IMAGES).probabilities, own)
+    assert np.array_equal(headstart.load(f"hf://me/pets@{COMMIT}").predict(IMAGES).probabilities, own)
 
 
 def test_a_classifier_of_the_hub_is_fetched_once_and_predicts_from_the_command_line(run, allowed, photos, monkeypatch):
@@ -79,6 +91,58 @@ def test_what_an_earlier_classifier_left_there_is_removed(run, allowed):
     ((_, sent),) = allowed.commits
     assert sent["novelty.safetensors"] is None
     assert "notes.md" not in sent
+
+
+def test_an_export_lies_beside_the_bundle_and_nothing_of_ones_own_with_it(measured, exported, allowed, tmp_path):
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    (copy / "notes.txt").write_text("mine")
+    (copy / "golden" / "holiday.png").write_bytes(b"mine too")
+    allowed.publish("me/pets", **{"export/model.old": b"of an earlier push"})
+    sent = headstart.push(measured.path, "me/pets", export=copy).files
+    ours = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
+    bundle = {"README.md", "config.json", "model.safetensors", "novelty.safetensors"}
+    assert set(sent) == bundle | {f"export/{name}" for name in ours}
+    ((_, content),) = allowed.commits
+    assert content["export/model.old"] is None
+    assert b"hf://me/pets/export" in content["README.md"]
+
+
+def test_each_command_takes_the_export_by_its_address(published, measured, exported, sample_dir, tmp_path, capsys):
+    address = "hf://me/pets/export"
+    image = str(sorted((exported / "golden").glob("*.png"))[0])
+    expected = headstart.load(exported).predict(image).probabilities
+    for name in (address, f"{address}@{COMMIT}"):
+        assert np.array_equal(headstart.load(name).predict(image).probabilities, expected)
+    assert not any("model.safetensors" in line or ".py" in line for line in published.asked if "GET" in line)
+    capsys.readouterr()
+    assert main(["compare", str(measured.path), address, "--gate", "not worse than 1 points at 95 %", "--json"]) == 0
+    assert [run["name"] for run in json.loads(capsys.readouterr().out)["runs"]] == ["tiny", address]
+    assert main(["evaluate", address, "--on", str(sample_dir), "--out", str(tmp_path / "x"), "-q"]) == 2
+    assert "images that the run has seen do not count" in capsys.readouterr().err
+    (served,) = Models(places([address]), device=None, threads=1)
+    assert (served.name, served.sha256) == ("pets", file_sha256(exported / "model.onnx"))
+    assert main(["export", address, "--out", str(tmp_path / "again"), "-q"]) == 2
+    assert f"{address} is an export already" in capsys.readouterr().err
+
+
+def test_a_bundle_is_served_and_exported_by_its_address_without_what_lies_beside_it(published, measured):
+    folder, no_run = _source("hf://me/pets")
+    assert (file_sha256(folder / "config.json"), no_run) == (file_sha256(measured.model / "config.json"), None)
+    (served,) = Models(places(["pets=hf://me/pets"]), device=None, threads=1)
+    assert (served.name, served.sha256) == ("pets", file_sha256(measured.model / "model.safetensors"))
+    assert not any("export/" in line for line in published.asked if "GET" in line and "resolve" in line)
+    with pytest.raises(RunError, match="no predictions to compare"):
+        headstart.compare(["hf://me/pets", measured.path])
+
+
+def test_an_export_of_another_classifier_is_not_pushed(run, exported, allowed, capsys):
+    assert push(run, "me/pets", "--export", exported) == 2
+    assert "was not made from" in capsys.readouterr().err
+    assert push(run, "me/pets", "--export", run) == 2
+    assert "holds no export" in capsys.readouterr().err
+    assert push(exported, "me/pets") == 2
+    assert f"--export {exported}" in capsys.readouterr().err
+    assert allowed.commits == []
 
 
 @pytest.mark.parametrize("name", ["pets", "me/pets/more", "me/..", "me/pe ts", ""])
@@ -122,7 +186,12 @@ def test_a_hub_out_of_reach_is_told(run, no_hub):
 
 
 @pytest.mark.parametrize(
-    ("address", "told"), [("hf://pets", "Write hf://owner/name"), ("hf://me/none", "hf://me/none can't be had")]
+    ("address", "told"),
+    [
+        ("hf://pets", "Write hf://owner/name"),
+        ("hf://me/none", "hf://me/none can't be had"),
+        ("hf://me/pets/../x", "Write hf://owner/name"),
+    ],
 )
 def test_an_address_that_leads_nowhere_is_told(address, told, hub, capsys):
     with pytest.raises(BundleError, match=told):

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from headstart.contracts import HUB_EXPORT
 from headstart.tasks.metrics import shown_in
 from headstart.wording import listed, number, percent, percent_range, percent_short, significant
 
@@ -33,18 +34,21 @@ _CLASSES_LISTED = 100
 """A card names no more classes than these; ``config.json`` has all."""
 
 
-def model_card(config: Mapping[str, Any], *, timm_loads: bool, repository: str | None = None) -> str:
+def model_card(
+    config: Mapping[str, Any], *, timm_loads: bool, repository: str | None = None, export: bool = False
+) -> str:
     """Return the model card of a saved classifier.
 
     Args:
         config: What its ``config.json`` says.
         timm_loads: Whether timm alone can load it.
         repository: ``owner/name`` on the Hub; None for a folder.
+        export: Whether an export of the classifier lies beside it there.
     """
     sections = [
         _front_matter(config, timm_loads=timm_loads),
         _introduction(config),
-        _use(config, timm_loads=timm_loads, repository=repository),
+        _use(config, timm_loads=timm_loads, repository=repository, export=export),
         _preprocessing(config),
         _scores(config["headstart"]["metrics"]),
         _limits(config),
@@ -108,7 +112,7 @@ def _rest(names: Sequence[str]) -> str:
     return f"\n\nand {number(more)} more, all listed in `config.json`." if more > 0 else ""
 
 
-def _use(config: Mapping[str, Any], *, timm_loads: bool, repository: str | None) -> str:
+def _use(config: Mapping[str, Any], *, timm_loads: bool, repository: str | None, export: bool) -> str:
     own = config["headstart"]
     place = f"hf://{repository}" if repository else "path/to/this/folder"
     timms_place = f"hf-hub:{repository}" if repository else "local-dir:path/to/this/folder"
@@ -121,6 +125,11 @@ def _use(config: Mapping[str, Any], *, timm_loads: bool, repository: str | None)
         "```\n\n"
         f"or `headstart predict {place} image.jpg`."
     )
+    if export:
+        text += (
+            f"\n\n`{place}/{HUB_EXPORT}` is this classifier exported to ONNX, which needs no PyTorch; "
+            f"`{HUB_EXPORT}/certificate.html` compares its predictions with those of the original."
+        )
     if not timm_loads:
         return f"{text}\n\ntimm alone does not know this network and refuses it."
     flip = ", and of the image and its mirror image averaged," if own["flip"] else ""

@@ -144,11 +144,11 @@ def update_bundle(
         raise RunError(f"{folder} can't be written: {error}.") from error
 
 
-def card_of(config: Mapping[str, Any], *, repository: str | None = None) -> str:
-    """Return the model card that belongs to a ``config.json``; with ``repository``, for that place on the Hub."""
+def card_of(config: Mapping[str, Any], *, repository: str | None = None, export: bool = False) -> str:
+    """Return the model card that belongs to a ``config.json``; see ``model_card`` for what it may name."""
     linear = not config["headstart"]["hidden"]
     timm_loads = linear and config["architecture"] not in OWN_ARCHITECTURES
-    return model_card(config, timm_loads=timm_loads, repository=repository)
+    return model_card(config, timm_loads=timm_loads, repository=repository, export=export)
 
 
 def _stored_kinds(path: Path) -> dict[str, str]:

@@ -15,9 +15,10 @@ Kind = Literal["onnx", "exported-program", "html"]
 def export(
     context: typer.Context,
     model: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="RUN_OR_MODEL", help="A run folder, or a model folder alone; for html, an earlier export."
+            metavar="RUN_OR_MODEL",
+            help="A run folder, or a model folder alone or hf://owner/name; for html, an earlier export.",
         ),
     ],
     out: Annotated[
@@ -85,13 +86,14 @@ def export(
     return Answer(made.to_dict(), _text(made.certificate, out))
 
 
-def _page(export: Path, out: Path, *, progress: bool) -> Answer:
+def _page(model: str, out: Path, *, progress: bool) -> Answer:
     """Write an earlier export as one page."""
     from headstart.bundle.exported import is_export
+    from headstart.inference.place import located
 
-    if not is_export(export):
+    if not is_export(export := located(model)):
         raise InputError(
-            f"{export} is no export. Make one first, with headstart export {export} --out exports/mine; then give "
+            f"{model} is no export. Make one first, with headstart export {model} --out exports/mine; then give "
             "that folder."
         )
     from headstart.server.offline import write_page

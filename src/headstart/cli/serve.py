@@ -19,8 +19,8 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Model folders, or the run folders that hold them; the first is the default. NAME=FOLDER gives one "
-            "a name of its own.",
+            help="Model folders, run folders that hold them, exports, or hf://owner/name; the first is the default. "
+            "NAME=FOLDER gives one a name of its own.",
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",

@@ -10,7 +10,12 @@ from headstart.wording import counted, significant
 
 
 def verify(
-    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="A folder that headstart export wrote.")],
+    export: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPORT", help="A folder that headstart export wrote, or the address of one on the Hub."
+        ),
+    ],
     answers: Annotated[
         Path | None,
         typer.Option(

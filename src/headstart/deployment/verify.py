@@ -16,6 +16,7 @@ from headstart.contracts import ClassNames, guarded, keys_of, listed, number_of_
 from headstart.deployment.golden import Golden, read_golden, square_drift
 from headstart.errors import BundleError, InputError
 from headstart.files import read_bounded
+from headstart.inference.place import located
 from headstart.inference.predictor import Predictor, load
 
 _LARGEST_CSV = 2**28
@@ -89,7 +90,7 @@ def verify(
     """Hold an export, or the predictions of another runtime, against the golden predictions that travel with it.
 
     Args:
-        export: Folder that ``headstart export`` wrote.
+        export: Folder that ``headstart export`` wrote, or the address of one on the Hub.
         predictions: CSV of another runtime: a column ``file`` with the name of each golden image and a column
             ``p_<class>`` for each class, as ``headstart predict --out`` writes it. The export itself is run when None.
         tolerance: Difference of a probability that counts as drift; that of the export when None.
@@ -104,9 +105,9 @@ def verify(
         >>> verify("exports/mine").ok  # doctest: +SKIP
         True
     """
-    folder = Path(export)
+    folder = located(export)
     if not is_export(folder):
-        raise BundleError(f"{folder} holds no export. Give a folder that `headstart export` wrote.")
+        raise BundleError(f"{export} holds no export. Give a folder that `headstart export` wrote.")
     if tolerance is not None and not 0 <= tolerance < 1:
         raise InputError(f"--tolerance {tolerance}: expected a difference of probabilities, from 0 to below 1.")
     return hold(load(folder, device=device, threads=threads), folder, predictions=predictions, tolerance=tolerance)

@@ -37,7 +37,7 @@ from headstart.errors import DownloadError, WriteError
 from headstart.fetch.http import CONNECT_SECONDS, too_large
 from headstart.terminal import Terminal
 
-_ADDRESS = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/?")
+_ADDRESS = re.compile(r"hf://(?:datasets/)?([\w.-]+/[\w.-]+)((?:/\w[\w.-]*)*)(?:@([\w./-]+))?/?")
 
 
 class HubAddress(NamedTuple):
@@ -46,16 +46,18 @@ class HubAddress(NamedTuple):
     Attributes:
         repository: ``owner/name``.
         revision: Branch, tag or commit; the main branch when None.
+        folder: Path of a folder in the repository; empty for the whole of it.
     """
 
     repository: str
     revision: str | None
+    folder: str = ""
 
 
 def hub_address(text: str) -> HubAddress | None:
-    """Return what ``hf://owner/name`` or ``hf://owner/name@revision`` names; None if it is no such address."""
+    """Return what ``hf://owner/name[/folder][@revision]`` names; None if it is no such address."""
     found = _ADDRESS.fullmatch(text)
-    return found and HubAddress(found[1], found[2])
+    return found and HubAddress(found[1], found[3], found[2].lstrip("/"))
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def fetch_snapshot(
     kind: Literal["model", "dataset"],
     without: list[str] | None = None,
 ) -> Path:
-    """Return the folder with the files of a repository; fetched unless they are there already.
+    """Return the folder with the files of a repository, or of a folder in it; fetched unless they are there already.
 
     Args:
         address: Which one.
@@ -160,7 +162,7 @@ def fetch_snapshot(
         unreachable = error
     try:
         with _progress_bars(terminal.enabled):
-            return Path(
+            whole = Path(
                 snapshot_download(
                     address.repository,
                     repo_type=kind,
@@ -168,6 +170,7 @@ def fetch_snapshot(
                     cache_dir=cache_folder(),
                     endpoint=endpoint(),
                     local_files_only=unreachable is not None,
+                    allow_patterns=f"{address.folder}/*" if address.folder else None,
                     ignore_patterns=without,
                 )
             )
@@ -181,6 +184,9 @@ def fetch_snapshot(
         raise DownloadError(f"the download failed: {_first_line(error)}") from error
     except Exception as error:  # the client's HTTP library, and so its errors, changes between versions
         raise DownloadError(f"the download failed: {_first_line(error)}") from error
+    if not (found := whole / address.folder).is_dir():
+        raise unreachable or DownloadError(f"{address.repository} has no folder {address.folder}")
+    return found
 
 
 def require_answer(address: str, wanted: str) -> None:

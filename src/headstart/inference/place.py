@@ -3,15 +3,16 @@
 import os
 from pathlib import Path
 
-from headstart.contracts import HUB
+from headstart.contracts import HUB, HUB_EXPORT
 from headstart.errors import BundleError, DownloadError
 
 
-def located(model: str | os.PathLike[str]) -> Path:
+def located(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
     """Return the folder of a classifier; one on the Hub is fetched unless its client has it already.
 
     Args:
-        model: A path, ``hf://owner/name`` or ``hf://owner/name@revision``.
+        model: A path, or ``hf://owner/name[/folder][@revision]``. ``push`` puts an export into the folder ``export``.
+        progress: Show the bars of the Hub's client on stderr.
 
     Raises:
         BundleError: The address is none, or the Hub does not give it.
@@ -27,10 +28,12 @@ def located(model: str | os.PathLike[str]) -> Path:
     found = hub_address(address)
     if found is None:
         raise BundleError(
-            f"'{address[:200]}' is no model of the Hub. Write hf://owner/name, or hf://owner/name@revision."
+            f"'{address[:200]}' is no model of the Hub. Write hf://owner/name or hf://owner/name/export, and "
+            "@revision after it for another one than the newest."
         )
+    # Never code: nothing of a repository is run. And the bundle without the export beside it.
+    without = ["*.py", "*.bin", "*.pt", "*.pth", *([] if found.folder else [f"{HUB_EXPORT}/*"])]
     try:
-        # Never code: nothing of a repository is run.
-        return fetch_snapshot(found, Terminal(enabled=True), kind="model", without=["*.py", "*.bin", "*.pt", "*.pth"])
+        return fetch_snapshot(found, Terminal(enabled=progress), kind="model", without=without)
     except DownloadError as error:
         raise BundleError(f"{address} can't be had: {error}. Or download it and give its folder.") from error

@@ -11,11 +11,13 @@ import numpy as np
 from headstart.bundle.config import WEIGHTS_FILE
 from headstart.bundle.exported import MODEL_FILE, PROGRAM_FILE, is_export
 from headstart.compute.cores import give_way
+from headstart.contracts import HUB
 from headstart.deployment.golden import GOLDEN
 from headstart.deployment.verify import hold
 from headstart.errors import BundleError, InputError
 from headstart.files import file_sha256
 from headstart.inference.judge import box_in_shares
+from headstart.inference.place import located
 from headstart.inference.predictor import Predictor, load
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -24,10 +26,10 @@ _WEIGHTS = (MODEL_FILE, PROGRAM_FILE, WEIGHTS_FILE)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a classifier lies, and by which name clients ask for it."""
+    """Where a classifier lies, a path or an address on the Hub, and by which name clients ask for it."""
 
     name: str
-    folder: Path
+    model: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,22 +60,26 @@ def places(words: Sequence[str]) -> list[Place]:
     """
     found: dict[str, Place] = {}
     for word in words:
-        given, equals, folder = word.partition("=")
-        path = Path(folder if equals and not Path(word).exists() else word)
-        name = given if equals and path != Path(word) else _name_of(path)
+        given, equals, rest = word.partition("=")
+        named = bool(equals) and not Path(word).exists()
+        model = rest if named else word
+        name = given if named else _name_of(model)
         if not _NAME.fullmatch(name):
             raise InputError(
                 f"{word}: '{name}' can't name a model. Give it a name of up to 64 letters, digits, dots, hyphens and "
-                f"underscores: NAME={path}"
+                f"underscores: NAME={model}"
             )
         if name in found:
-            raise InputError(f"Two models are called '{name}'. Give one another name: NAME={path}")
-        found[name] = Place(name, path)
+            raise InputError(f"Two models are called '{name}'. Give one another name: NAME={model}")
+        found[name] = Place(name, model)
     return list(found.values())
 
 
-def _name_of(folder: Path) -> str:
-    whole = folder.absolute()
+def _name_of(model: str) -> str:
+    if model.startswith(HUB):
+        repository = model.removeprefix(HUB).partition("@")[0].split("/")
+        return repository[min(1, len(repository) - 1)]
+    whole = Path(model).absolute()
     return whole.parent.name if whole.name == "model" else whole.name
 
 
@@ -97,7 +103,7 @@ class Models:
         return next(iter(self)) if name is None else self._served.get(name)
 
     def reload(self) -> Iterator[tuple[str, str | None]]:
-        """Load every model again from its folder, and yield its name with the reason why the old one stays.
+        """Load every model again from where it lies, and yield its name with the reason why the old one stays.
 
         The reason is None where the new one is in use. What is being computed is finished with the old one.
         """
@@ -115,15 +121,17 @@ class Models:
             return loader.submit(self._load_here, place).result()
 
     def _load_here(self, place: Place) -> Served:
-        before = _hash(place.folder)
-        predictor = load(place.folder, device=self._device, threads=self._threads)
-        if is_export(place.folder) and (place.folder / GOLDEN).is_dir() and not hold(predictor, place.folder).ok:
+        # On the Hub the address may lead to a newer revision than before.
+        folder, named = located(place.model, progress=False), place.model
+        before = _hash(folder)
+        predictor = load(folder, device=self._device, threads=self._threads)
+        if is_export(folder) and (folder / GOLDEN).is_dir() and not hold(predictor, folder).ok:
             raise BundleError(
-                f"{place.folder} does not predict what it predicted when it was exported. `headstart verify "
-                f"{place.folder}` names the images. Export it again, or use another."
+                f"{named} does not predict what it predicted when it was exported. `headstart verify {folder}` names "
+                "the images. Export it again, or use another."
             )
-        if _hash(place.folder) != before:
-            raise BundleError(f"{place.folder} changed while it was being loaded. Try again when it is complete.")
+        if _hash(folder) != before:
+            raise BundleError(f"{named} changed while it was being loaded. Try again when it is complete.")
         try:
             grey = np.full((predictor.preprocess.size, predictor.preprocess.size, 3), 128, np.uint8)
             # With evidence where there can be some, so that what that needs is there before somebody asks.
@@ -132,7 +140,7 @@ class Models:
         except Exception as error:
             found = str(error) or type(error).__name__
         if isinstance(found, str):
-            raise BundleError(f"{place.folder} can't classify a grey image: {found}. Train again, or use another.")
+            raise BundleError(f"{named} can't classify a grey image: {found}. Train again, or use another.")
         return Served(place, predictor, before)
 
 

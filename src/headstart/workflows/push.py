@@ -1,13 +1,20 @@
-"""A classifier onto the Hugging Face Hub: its bundle, with a card for that place."""
+"""A classifier onto the Hugging Face Hub: its bundle, with a card for that place, and its export."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from headstart.bundle.config import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_config, read_config
+from headstart.bundle.exported import checked_content, is_export, read_export
 from headstart.bundle.folder import card_of
 from headstart.bundle.novelty_file import NOVELTY_FILE
+from headstart.contracts import HUB_EXPORT
+from headstart.deployment.golden import GOLDEN, read_golden
+from headstart.errors import BundleError
+from headstart.evaluation.carried import CERTIFICATE, FILES, MEASURED
 from headstart.fetch.publish import check_repository, publish
+from headstart.files import file_sha256
+from headstart.inference.origin import origin_of
 
 
 @dataclass(frozen=True)
@@ -35,38 +42,67 @@ def push(
     model: Path | str,
     repository: str,
     *,
+    export: Path | str | None = None,
     private: bool = False,
     message: str | None = None,
 ) -> Pushed:
     """Put a classifier on the Hugging Face Hub, where ``headstart.load("hf://owner/name")`` finds it.
 
-    Nothing else of a run is sent: no image, no prediction and no report.
+    Nothing else of a run is sent: no image, no prediction and no report. An export has golden images, and the
+    predictions for the test split with the hashes of its images.
 
     Args:
         model: Folder of a run, or its ``model`` folder.
         repository: ``owner/name``; it is made where it is missing.
+        export: Export of this classifier, which becomes ``hf://owner/name/export``. One from an earlier push is removed
+            when None.
         private: Whether a repository that is made now is private.
         message: What the commit is called.
 
     Raises:
-        BundleError: There is no classifier, or it is damaged.
+        BundleError: There is no classifier, it is damaged, or the export is none of it.
         InputError: The Hub can't be reached, or does not allow this.
     """
     check_repository(repository)
-    folder = Path(model)
-    if not (folder / CONFIG_FILE).is_file() and (folder / "model").is_dir():
-        folder = folder / "model"
+    origin = origin_of(model)
+    if origin.is_export:
+        raise BundleError(
+            f"{model} is an export. Push the run that it was made from, and the export with it: headstart push RUN "
+            f"{repository} --export {model}"
+        )
+    folder = origin.folder
     config = read_config(folder)
     check_config(config, folder)
     files: dict[str, Path | bytes] = {
         name: folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, NOVELTY_FILE) if (folder / name).is_file()
     }
-    files[CARD_FILE] = card_of(config, repository=repository).encode()
+    if export is not None:
+        files |= {f"{HUB_EXPORT}/{name}": path for name, path in _files_of(Path(export), folder).items()}
+    files[CARD_FILE] = card_of(config, repository=repository, export=export is not None).encode()
     done = publish(
         files,
         repository,
         private=private,
         message=message or f"Add {config['architecture']}, trained with headstart",
-        replacing=(NOVELTY_FILE,),
+        replacing=(NOVELTY_FILE, f"{HUB_EXPORT}/"),
     )
     return Pushed(repository, done.url, done.commit, sorted(files))
+
+
+def _files_of(export: Path, bundle: Path) -> dict[str, Path]:
+    """Return the files of an export by their path in it, checked; what else lies in its folder stays at home."""
+    if not is_export(export):
+        raise BundleError(f"{export} holds no export. Make one: headstart export {bundle} --out {export}")
+    config = read_export(export)
+    if config.bundle_sha256 != {name: file_sha256(bundle / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}:
+        raise BundleError(
+            f"{export} was not made from {bundle} as it is now. Export it again: headstart export {bundle} --out "
+            f"{export}"
+        )
+    for name in config.files:
+        checked_content(export, name, config)
+    names = [CONFIG_FILE, *config.files, CERTIFICATE, "certificate.html", "predict.py"]
+    names += [f"{MEASURED}/{name}" for name in FILES]
+    golden = [file.name for file in read_golden(export, config.class_names).files]
+    names += [f"{GOLDEN}/{name}" for name in ("golden.json", "golden.npz", *golden)]
+    return {name: export / name for name in names if (export / name).is_file()}

@@ -36,7 +36,7 @@ def fetch_dataset(address: str, terminal: Terminal) -> FetchedDataset:
         DataError: The address is none, or the data set can't be had.
     """
     found = hub_address(address)
-    if found is None:
+    if found is None or found.folder:
         raise DataError(
             f"'{address[:200]}' is no data set of the Hub. Write hf://owner/name, or hf://owner/name@revision."
         )
