@@ -38,6 +38,11 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads to compute
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the best one present by default.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder with a local copy of the data set; nothing is fetched.")]
 
+_NOT_INSTALLED = (
+    "This needs {}, which is not installed here. Install headstart with everything that it needs (pip install "
+    "headstart), or give a classifier that `headstart export` made: predicting with that and serving it need less."
+)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -105,6 +110,8 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
     except KeyboardInterrupt as stop:
         return _tell(str(stop) or "Stopped.", 130, debug=False)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("headstart"):
+            return _tell(_NOT_INSTALLED.format(error.name), 2, debug)
         if hasattr(error, "format_message"):  # the parser's usage errors; typer has moved their class between versions
             where = found.command_path if (found := getattr(error, "ctx", None)) else "headstart"
             message = error.format_message()
