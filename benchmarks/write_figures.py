@@ -1,5 +1,5 @@
-"""Write the figures of benchmarks/results/ into README.md, docs/own-images.md and the headers of the recipes, so that
-they can't disagree.
+"""Write the figures of benchmarks/results/ into README.md, guides in docs/ and the headers of the recipes, so that they
+can't disagree.
 
 python benchmarks/write_figures.py
 """
@@ -122,6 +122,64 @@ def guide_with_figures(guide: str) -> str:
     return replace_once(guide, r"^\| data \| images \| no option .*?(?=\n\n)", auto_table())
 
 
+def sizing_table() -> str:
+    """Return what a classifier weighs and does in each form, alone and served."""
+    found = result("export")
+    rows = [
+        "| form | size | images/s, one at a time | 16 at a time | `headstart predict` of one image |",
+        "|---|---|---|---|---|",
+    ]
+    certificates, commands = found["certificates"], found["predict_command_seconds"]
+    for name, speed in found["images_per_second"].items():
+        certificate = certificates.get(name)
+        form = f"export, {certificate['precision']}" if certificate else "model folder, PyTorch"
+        taken = (
+            certificate["bytes"]["export"] if certificate else next(iter(certificates.values()))["bytes"]["original"]
+        )
+        command = f"{commands[name]:.2f} s" if name in commands else "not measured"
+        rows.append(f"| {form} | {taken / 1e6:.1f} MB | {speed['1']:.0f} | {speed['16']:.0f} | {command} |")
+    told = f"EfficientNet-Lite0 trained by `quickstart`, on {machine(found)}, {found['threads']} threads"
+    parts = [f"{told} ([export.json](../benchmarks/results/export.json)):", "\n".join(rows)]
+    if (RESULTS / "server.json").is_file():
+        parts.append(server_table())
+    return "\n\n".join(parts)
+
+
+def server_table() -> str:
+    """Return how many requests a server answers in each form."""
+    forms = {name: form for name, form in result("server").items() if isinstance(form, dict) and "speed" in form}
+    rows = ["| `headstart serve` of | image size | requests/s | 95% of the answers within |", "|---|---|---|---|"]
+    for name, form in forms.items():
+        speed = form["speed"]["headstart"]
+        rate, slowest = f"{speed['requests_per_second']:.0f}", f"{speed['p95_ms']:.0f} ms"
+        rows.append(f"| {name} ({form['architecture']}) | {form['size']} px | {rate} | {slowest} |")
+    in_flight = next(iter(forms.values()))["speed"]["in_flight"]
+    told = f"Served, with {in_flight} requests in flight that the same cores make"
+    return f"{told} ([server.json](../benchmarks/results/server.json)):\n\n" + "\n".join(rows)
+
+
+def runtime_sentence() -> str:
+    """Return what an installation without PyTorch takes."""
+    found = result("runtime")
+    busy = min(found["load_before_and_after"]) > found["hardware"]["cores"]
+    predict, serve = found["predict_seconds"], found["serve_first_answer_seconds"]
+    sentences = [
+        f"On {machine(found)}, the environment takes {found['environment_mb']:.0f} MB.",
+        f"`headstart predict` answers after {predict:.2f} s, and `headstart serve` has answered its first request after",
+        f"{serve:.2f} s, with {found['serve_peak_rss_mb']:.0f} MB of memory",
+        "([runtime.json](../benchmarks/results/runtime.json)).",
+    ]
+    return " ".join([*sentences, *["Other programs kept the machine busy meanwhile."] * busy])
+
+
+def deploying_with_figures(guide: str) -> str:
+    """Return docs/deploying.md with what was measured in its places."""
+    for name, content in (("runtime", runtime_sentence()), ("sizing", sizing_table())):
+        block = f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
+        guide = replace_once(guide, f"^<!-- {name} -->$.*?^<!-- /{name} -->$", block)
+    return guide
+
+
 def recipe_with_header(name: str) -> str:
     """Return a recipe's file with what was measured of it on top."""
     return header(name) + re.sub(r"\A(#.*\n)+", "", (RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -130,8 +188,9 @@ def recipe_with_header(name: str) -> str:
 def main() -> None:
     readme = ROOT / "README.md"
     readme.write_text(readme_with_figures(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    guide = ROOT / "docs" / "own-images.md"
-    guide.write_text(guide_with_figures(guide.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, fill in (("own-images", guide_with_figures), ("deploying", deploying_with_figures)):
+        guide = ROOT / "docs" / f"{name}.md"
+        guide.write_text(fill(guide.read_text(encoding="utf-8")), encoding="utf-8")
     for name in MEASURED_RECIPES:
         (RECIPES / f"{name}.yaml").write_text(recipe_with_header(name), encoding="utf-8")
 

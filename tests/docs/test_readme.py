@@ -132,23 +132,25 @@ GENERATED = re.compile(r"^<!-- study -->$.*?^<!-- /study -->$", re.MULTILINE | r
 """What benchmarks/study_table.py writes, and its own test compares letter by letter."""
 
 
-def measured_parts():
+def measured_parts(document=ROOT / "README.md"):
     """Paragraphs, rows of tables and output with figures: (text, the result files it is to be backed by).
 
     These are the files that the part itself links, or else all that its section links.
     """
-    for section in re.split(r"^## ", GENERATED.sub("", README), flags=re.MULTILINE):
+    content = document.read_text(encoding="utf-8")
+    for section in re.split(r"^## ", GENERATED.sub("", content), flags=re.MULTILINE):
         # Made-up probabilities in code are no results.
         text = re.sub(r"^```python\n.*?^```$", "", section, flags=re.MULTILINE | re.DOTALL)
         for part in re.split(r"\n\n|\n(?=\|)", text):
             if figures_in(part):
                 links = [link for place in (part, section) for link in LINK.findall(place) if link.endswith(".json")]
                 own = [link for link in LINK.findall(part) if link.endswith(".json")]
-                yield part, [ROOT / link for link in own or links]
+                yield part, [document.parent / link for link in own or links]
 
 
-def test_figures_of_the_readme_are_in_the_files_it_links():
-    parts = list(measured_parts())
+@pytest.mark.parametrize("document", ["README.md", "docs/limits.md"])
+def test_figures_are_in_the_files_that_are_linked(document):
+    parts = list(measured_parts(ROOT / document))
     assert len(parts) >= 5
     for part, results in parts:
         assert results, f"no result file is linked for: {part[:60]!r}"

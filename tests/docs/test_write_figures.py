@@ -22,6 +22,12 @@ def test_the_guide_shows_what_the_automatic_choice_reaches():
     assert guide.count("\n| TrashNet, ") == 1
 
 
+def test_the_guide_to_deploying_shows_what_exports_take():
+    guide = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
+    assert write_figures.deploying_with_figures(guide) == guide
+    assert "\n| model folder, PyTorch |" in guide
+
+
 def test_the_recipes_show_what_was_measured():
     for name in write_figures.MEASURED_RECIPES:
         path = write_figures.RECIPES / f"{name}.yaml"
