@@ -165,8 +165,8 @@ def runtime_sentence() -> str:
     predict, serve = found["predict_seconds"], found["serve_first_answer_seconds"]
     sentences = [
         f"On {machine(found)}, the environment takes {found['environment_mb']:.0f} MB.",
-        f"`headstart predict` answers after {predict:.2f} s, and `headstart serve` has answered its first request after",
-        f"{serve:.2f} s, with {found['serve_peak_rss_mb']:.0f} MB of memory",
+        f"`headstart predict` answers after {predict:.2f} s, and `headstart serve` has answered its first",
+        f"request after {serve:.2f} s, with {found['serve_peak_rss_mb']:.0f} MB of memory",
         "([runtime.json](../benchmarks/results/runtime.json)).",
     ]
     return " ".join([*sentences, *["Other programs kept the machine busy meanwhile."] * busy])
