@@ -71,8 +71,8 @@ def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path
     wanted = headstart.load(export).predict(golden.files[0], evidence=True).evidence[0]
     found = visit.evaluate(PREDICT.replace("top=9", "top=9&evidence=true"), list(golden.files[0].read_bytes()))
     np.testing.assert_allclose(found["evidence"]["grid"], wanted, atol=0.02)
-    visit.get_by_role("button", name="Show evidence").click()
-    expect(visit.locator(".why")).to_contain_text(f"speaks for {label}")
+    visit.get_by_role("button", name="Evidence").click()
+    expect(visit.locator(".why")).to_contain_text(f"evidence for {label}")
     assert {url.partition(":")[0] for url in visit.requested} <= {"file", "blob", "data"}
     assert visit.problems == []
 

@@ -29,7 +29,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": Error, "description": "There is no model of that name."},
     413: {"model": Error, "description": "The request is too large."},
     415: {"model": Error, "description": "The body is of a type that holds no images."},
-    422: {"model": PredictionsOut, "description": "No file can be classified, or a parameter is wrong."},
+    422: {"model": PredictionsOut, "description": "No file can be classified, or a parameter is wrong for this model."},
     503: {
         "model": Error,
         "description": "Too many images wait already. The header Retry-After says when to come back.",

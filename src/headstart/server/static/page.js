@@ -174,7 +174,9 @@ function shownImage(row) {
     image.classList.toggle("small", image.naturalWidth <= 64);
     if (row.explained) draw(row);
   };
-  image.onerror = () => image.remove();
+  image.onerror = () => {
+    image.hidden = true;
+  };
   return image;
 }
 
@@ -182,7 +184,7 @@ function shownImage(row) {
 function evidence(row, frame) {
   const { label, evidence: found } = row.found;
   const about = element("span", { className: "unseen", textContent: ` for ${label} in ${row.name}` });
-  const button = element("button", { type: "button", onclick: () => toggleEvidence(row) }, "Show evidence", about);
+  const button = element("button", { type: "button", onclick: () => toggleEvidence(row) }, "Evidence", about);
   button.setAttribute("aria-pressed", String(Boolean(row.explained && found)));
   const place = element("div", { className: "evidence" }, button);
   if (row.explained && found) {
@@ -196,26 +198,31 @@ function evidence(row, frame) {
 function evidenceWords(label, { grid, box: [top, left, height, width] }) {
   const cells = grid.flatMap((line, y) => line.map((value, x) => [value, (x + 0.5) / line.length, (y + 0.5) / grid.length]));
   const sum = cells.reduce((total, [value]) => total + value, 0);
-  if (!sum) return `Nothing in the image speaks for ${label}; the other classes fit even less.`;
-  if (cells.filter(([value]) => value > 0.5).length > cells.length / 2) return `Red: what speaks for ${label}, most of the image.`;
+  const seen = height < 0.99 || width < 0.99 ? " Dark: not looked at." : "";
+  if (!sum) return `No part of the image speaks for ${label}; the other classes fit even less.${seen}`;
+  if (cells.filter(([value]) => value > 0.5).length > cells.length / 2) return `Red: evidence for ${label}, all over the image.${seen}`;
   const middle = (axis) => cells.reduce((total, cell) => total + cell[0] * cell[axis], 0) / sum;
   const third = (names, share) => names[Math.min(2, Math.max(0, Math.floor(3 * share)))];
   const row = third(["top", "middle", "bottom"], top + height * middle(2));
   const column = third(["left", "centre", "right"], left + width * middle(1));
   const where = `${row} ${column}`.replace("middle centre", "centre");
-  return `Red: what speaks for ${label}, mostly at the ${where}.`;
+  return `Red: evidence for ${label}, mostly at the ${where}.${seen}`;
 }
 
 // Of the image's proportions, so that it is fitted into the frame as the image is.
 function heat(image, { grid, box: [top, left, height, width] }) {
   const cells = new ImageData(grid[0].length, grid.length);
-  grid.flat().forEach((value, place) => cells.data.set([255, 0, 60, Math.round(190 * value)], 4 * place));
+  grid.flat().forEach((value, place) => cells.data.set([255, 0, 60, Math.round(160 * value)], 4 * place));
   const small = new OffscreenCanvas(cells.width, cells.height);
   small.getContext("2d").putImageData(cells, 0, 0);
   const scale = 320 / Math.max(image.naturalWidth, image.naturalHeight);
   const [across, down] = [image.naturalWidth, image.naturalHeight].map((length) => Math.ceil(length * scale));
   const over = element("canvas", { width: across, height: down, ariaHidden: "true" });
-  over.getContext("2d").drawImage(small, left * across, top * down, width * across, height * down);
+  const [paper, box] = [over.getContext("2d"), [left * across, top * down, width * across, height * down]];
+  paper.fillStyle = "rgb(0 0 0 / 55%)";
+  paper.fillRect(0, 0, across, down);
+  paper.clearRect(...box);
+  paper.drawImage(small, ...box);
   return over;
 }
 
@@ -323,6 +330,7 @@ function describe() {
 }
 
 async function begin() {
+  if (matchMedia("(pointer: coarse)").matches) at("how").textContent = "Choose images, or take a photo";
   for (const input of [at("choose"), at("photo")]) {
     input.onchange = () => {
       take(input.files, "chosen");
