@@ -92,6 +92,7 @@ def test_a_client_that_sends_too_slowly_is_dropped(rig, connect, sent, status):
         (b"GET /" + b"a" * 70_000, 431),
         (b"GET /models HTTP/1.1\r\nConnection: close\r\n\r\n", 421),
         (b"GET /models HTTP/1.0\r\n\r\n", 421),
+        (b"GET /models HTTP/1.1\r\nHost: evil.org\r\nHost: localhost\r\nConnection: close\r\n\r\n", 421),
         (b"GET http://evil.org/models HTTP/1.1\r\nHost: evil.org\r\nConnection: close\r\n\r\n", 421),
         (b"CONNECT evil.org:443 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
         (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),

@@ -82,7 +82,8 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """Return status and reason where a request is refused whatever it asks for."""
-        host = headers.get(b"host", b"").decode("latin-1")
+        named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        host = named[0] if len(named) == 1 else ""
         if not self._access.knows(host):
             return 421, "This server is not known by that name. Start it with --allow-host NAME to allow it."
         origin = headers.get(b"origin")
