@@ -203,6 +203,25 @@ def test_of_a_classifier_without_its_run_nothing_is_said_to_have_moved(small_cla
     assert "What has moved" not in page
 
 
+@pytest.mark.parametrize("path", ["x" * 300, "a-file", "a-file/x", "nowhere", ""])
+def test_what_is_no_place_is_refused_everywhere(path, exported, measured, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").write_text("x")
+    run = str(measured.path)
+    for words in (
+        ["compare", run, path],
+        ["evaluate", path, "--on", "data"],
+        ["export", path, "--out", "out"],
+        ["verify", path],
+        ["push", path, "me/pets"],
+        ["push", run, "me/pets", "--export", path],
+    ):
+        assert main(words) == 2, words
+        assert "bug" not in capsys.readouterr().err
+    assert main(["evaluate", str(exported), "--on", run, "--out", "a-file", "-q"]) == 2
+    assert [found.name for found in tmp_path.iterdir()] == ["a-file"]
+
+
 def test_what_has_no_sealed_test_is_not_evaluated_on_it(exported, small_classifier, capsys):
     for model, what in ((exported, "is an export"), (small_classifier, "is a classifier without its run")):
         assert main(["evaluate", str(model), "-q"]) == 2

@@ -134,9 +134,9 @@ class ExportConfig(BaseModel):
 
 def is_export(folder: Path) -> bool:
     """Return whether a folder holds an exported classifier, damaged or not."""
-    if (folder / MODEL_FILE).is_file():
-        return True
     with suppress(OSError, ValueError):
+        if (folder / MODEL_FILE).is_file():
+            return True
         content = parse_json(read_bounded(folder / CONFIG_FILE, at_most=LARGEST_CONFIG))
         return isinstance(content, dict) and "headstart_export" in content
     return False

@@ -9,7 +9,7 @@ from headstart.cli.app import Answer, Debug, Json
 
 
 def push(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder, or the run folder that holds it.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or the run folder that holds it.")],
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hugging Face Hub.")],
     export: Annotated[
         Path | None,

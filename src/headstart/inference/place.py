@@ -36,4 +36,6 @@ def located(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
     try:
         return fetch_snapshot(found, Terminal(enabled=progress), kind="model", without=without)
     except DownloadError as error:
-        raise BundleError(f"{address} can't be had: {error}. Or download it and give its folder.") from error
+        raise BundleError(
+            f"{address} can't be had: {str(error).rstrip('.')}. Or download it and give its folder."
+        ) from error

@@ -18,7 +18,7 @@ from headstart.inference.origin import Origin, origin_of
 from headstart.inference.predictor import load
 from headstart.report.elsewhere_page import write_elsewhere_page
 from headstart.report.mistakes import LARGEST_SIDE
-from headstart.runs.folder import check_started
+from headstart.runs.folder import check_started, check_writable
 from headstart.runs.run import Run
 from headstart.workflows.resolve import absolute_data
 
@@ -93,6 +93,7 @@ def _measure(
     dataset = screen(dataset, on_bad="skip", terminal=session.terminal)
     chosen = choose_images(dataset, predictor.class_names, known.manifest() if known else None)
     folder = out or _default_folder(origin, Path(dataset.name).name)
+    check_writable(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "evaluation.json").is_file():
         raise RunError(f"{folder} holds something else than an evaluation. Give another folder with --out.")
     with session.terminal.share("Measuring") as show:
