@@ -6,7 +6,7 @@ from torch import nn
 
 from headstart.compute import precision
 from headstart.compute.device import describe_hardware
-from headstart.compute.precision import check_precision, choose_arithmetic, full_float32
+from headstart.compute.precision import check_precision, choose_arithmetic, full_float32, laid_out
 from headstart.compute.session import open_session
 from headstart.errors import RecipeError
 
@@ -43,6 +43,16 @@ def test_a_fixed_choice_is_not_timed(network, speeds):
     chosen = choose(network, precision="fp32", memory_format="contiguous")
     assert (chosen.precision, chosen.memory_format, chosen.milliseconds) == ("fp32", "contiguous", {})
     assert speeds[1] == []
+
+
+def test_tensors_that_have_no_such_format_stay_as_they_are():
+    """Lambda networks hold convolutions over volumes."""
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv3d(1, 2, (1, 3, 3)))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    assert laid_out(network, torch.channels_last) is network
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert network[1].weight.is_contiguous()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 def test_auto_keeps_the_fastest_and_changes_no_weight(network, own_home):

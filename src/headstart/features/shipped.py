@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headstart.compute.precision import laid_out
 from headstart.compute.session import Session
 from headstart.contracts import UInt8Images
 from headstart.data.subset import Subset
@@ -61,7 +62,7 @@ def shipped_backbone(classes: int, session: Session) -> ShippedBackbone:
     pad_in_kernel(classifier)
     frozen = FrozenBackbone(
         # What depthwise networks are fastest in.
-        module=classifier.to(memory_format=torch.channels_last),
+        module=laid_out(classifier, torch.channels_last),
         architecture=backbone.architecture,
         weights_sha256=backbone.weights.sha256,
         preprocess=replace(backbone.preprocess, size=LARGEST_SIDE, crop_pct=1.0),

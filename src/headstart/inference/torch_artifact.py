@@ -13,6 +13,7 @@ from headstart.bundle.config import Bundle
 from headstart.bundle.novelty import Novelty
 from headstart.compute.cores import check_threads
 from headstart.compute.device import pick_device
+from headstart.compute.precision import laid_out
 from headstart.contracts import UInt8Images
 from headstart.inference.artifact import Outputs
 from headstart.models.evidence import averaged_pass, has_evidence
@@ -54,7 +55,7 @@ class TorchArtifact:
         network.requires_grad_(False)
         fold_batch_norm(network, size=bundle.preprocess.size)
         pad_in_kernel(network)
-        self._network = network.to(self.device).to(memory_format=torch.channels_last)
+        self._network = laid_out(network.to(self.device), torch.channels_last)
         self.set_novelty(bundle.novelty)
 
     def set_novelty(self, novelty: Novelty | None) -> None:

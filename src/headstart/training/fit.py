@@ -10,7 +10,7 @@ from torch import nn
 from headstart.bundle.config import Bundle
 from headstart.bundle.folder import save_bundle
 from headstart.compute.memory import peak_memory_mb
-from headstart.compute.precision import Arithmetic
+from headstart.compute.precision import Arithmetic, laid_out
 from headstart.compute.processes import Processes
 from headstart.compute.session import Session
 from headstart.contracts import EpochRecord, Validated
@@ -81,7 +81,7 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
         f"Training {material.backbone.name} on {material.device} in {work.arithmetic.precision}, "
         f"{work.arithmetic.memory_format}."
     )
-    material.classifier.to(memory_format=work.arithmetic.torch_format)
+    laid_out(material.classifier, work.arithmetic.torch_format)
     with processes.main_first():
         trained = probed = _train_probe(work, recipe.probe) if recipe.probe else _Trained()
     probe_seconds = time.monotonic() - started

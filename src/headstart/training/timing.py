@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic
+from headstart.compute.precision import Arithmetic, autocast, choose_arithmetic, laid_out
 from headstart.compute.processes import ALONE
 from headstart.data.batches import evaluation_batches
 from headstart.data.dataset import Dataset
@@ -109,7 +109,7 @@ def _training_seconds(recipe: Recipe, material: Material, arithmetic: Arithmetic
     tune = recipe.finetune.model_copy(
         update={"class_weights": None, "batch_size": min(recipe.finetune.batch_size, len(material.train) // 2)}
     )
-    own = replace(material, classifier=deepcopy(material.classifier).to(memory_format=arithmetic.torch_format))
+    own = replace(material, classifier=laid_out(deepcopy(material.classifier), arithmetic.torch_format))
     batches = replace(training_batches(tune, own, recipe.seed, ALONE), sizes=[size] * 2)
     working = learner(recipe, tune, own, arithmetic, ALONE, frozen=None, steps=8)
     working.start()
@@ -124,7 +124,7 @@ def _training_seconds(recipe: Recipe, material: Material, arithmetic: Arithmetic
 
 
 def _forward_seconds(material: Material, arithmetic: Arithmetic, size: int) -> float:
-    module = material.classifier.to(memory_format=arithmetic.torch_format).eval()
+    module = laid_out(material.classifier, arithmetic.torch_format).eval()
 
     @torch.inference_mode()
     def batch() -> int:
