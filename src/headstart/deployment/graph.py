@@ -39,6 +39,7 @@ class WholeClassifier(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(bundle.module).cpu().eval().requires_grad_(False)
         fold_batch_norm(self.network, size=bundle.preprocess.size)
+        _give_each_path_its_own_module(self.network)
         self.preprocess, self.flip, self.temperature = bundle.preprocess, bundle.flip, bundle.temperature
         self.with_features = bundle.novelty is not None
         self.with_evidence = has_evidence(self.network, size=bundle.preprocess.size)
@@ -68,6 +69,15 @@ class WholeClassifier(nn.Module):
         whole = torch.full((1,), side, dtype=torch.float32)
         matrix = resize_matrix(whole, side, rule.size, rule.crop_pct, rule.interpolation)
         return normalize((matrix @ planes @ matrix.transpose(2, 3)).clamp(0, 1), rule.mean, rule.std)
+
+
+def _give_each_path_its_own_module(network: nn.Module) -> None:
+    """Copy modules that a network holds twice, as distilled transformers hold their head; torch can't trace them."""
+    seen: set[int] = set()
+    for path, part in list(network.named_modules(remove_duplicate=False)):
+        if id(part) in seen:
+            network.set_submodule(path, copy.deepcopy(part))
+        seen.add(id(part))
 
 
 def to_onnx(classifier: WholeClassifier) -> onnx.ModelProto:
