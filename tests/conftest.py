@@ -1,6 +1,7 @@
 """What several tests need: the bundled sample, all of CIFAR-10, small copies of how it is published, and a Hub."""
 
 import base64
+import gc
 import hashlib
 import io
 import json
@@ -22,6 +23,9 @@ from headstart.data.dataset import load_dataset
 from headstart.data.sources.arrays import open_store
 from headstart.data.sources.cifar10 import Identity, batch_sha256
 from made_run import random_bundle
+
+# As in the command: looking for garbage among all that was imported takes longer than many a test.
+gc.set_threshold(20_000)
 
 COMMIT = "c0ffee" + "0" * 34
 """The only revision on the Hub that ``hub`` plays."""

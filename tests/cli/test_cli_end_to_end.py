@@ -45,6 +45,7 @@ def trained(place):
     ]
     words += ["--set", "probe.size=64", "--set", "finetune.schedule=[{epochs: 1, size: 64}]"]
     words += ["--set", "evaluation.size=64", "--set", "hardware.precision=fp32"]
+    words += ["--set", "hardware.memory_format=contiguous"]
     return headstart(*words, cwd=place)
 
 

@@ -16,6 +16,7 @@ from headstart.data.arrays import Arrays
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
 from headstart.data.sources.arrays import write_store
+from headstart.workflows.explore import FEATURE_SIZE
 
 PLANTED = {"exact": (3, 20), "near": (5, 31), "constant": 11}
 """(training row, test row) of the copies, and the training row of an image of a single color."""
@@ -27,6 +28,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explore")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_HOME", str(folder / "home"))
+        # A quarter of the pixels; how well labels are judged at either size is measured elsewhere.
+        patch.setattr("headstart.workflows.explore.LABEL_SIZE", FEATURE_SIZE)
         yield folder
 
 

@@ -139,8 +139,8 @@ def what_was_learnt(run):
         return [{k: v for k, v in row.items() if "second" not in k} for row in csv.DictReader(file)]
 
 
-def test_five_kills(sample_dir, tmp_path):
-    assert_killed_equals_unbroken(sample_dir, tmp_path, TINY, kills=5, seed=1)
+def test_three_kills(sample_dir, tmp_path):
+    assert_killed_equals_unbroken(sample_dir, tmp_path, TINY, kills=3, seed=1)
 
 
 def test_kills_while_frozen_stages_are_stored_and_read(sample_dir, tmp_path):

@@ -28,7 +28,7 @@ LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 def words(sample_dir, out):
     told = ["train", sample_dir, "--out", out, "--backbone", "test_efficientnet.r160_in1k", "--weights", "none"]
     told += [part for setting in SETTINGS for part in ("--set", setting)]
-    return [str(word) for word in (*told, "--limit", 200, "--threads", 1, "--json", "--quiet")]
+    return [str(word) for word in (*told, "--limit", 100, "--threads", 1, "--json", "--quiet")]
 
 
 def torchrun(arguments):
@@ -48,7 +48,10 @@ def started_alike(arguments):
     return main.returncode or other.returncode, main.stdout + other.stdout, main.stderr + other.stderr
 
 
-@pytest.mark.parametrize("start", [started_alike, pytest.param(torchrun, marks=pytest.mark.slow)])
+STARTS = pytest.mark.parametrize("start", [started_alike, pytest.param(torchrun, marks=pytest.mark.slow)])
+
+
+@STARTS
 def test_two_processes_give_the_curve_of_one_and_one_object(own_home, sample_dir, tmp_path, start):
     done = warm.headstart(*words(sample_dir, tmp_path / "one")).wait()
     assert done.returncode == 0, done.stderr
@@ -63,10 +66,11 @@ def test_two_processes_give_the_curve_of_one_and_one_object(own_home, sample_dir
     assert several.metrics().test.nll == pytest.approx(one.metrics().test.nll, abs=1e-3)
 
 
-def test_a_refusal_ends_all_processes(own_home, sample_dir, tmp_path):
+@STARTS
+def test_a_refusal_ends_all_processes(own_home, sample_dir, tmp_path, start):
     (tmp_path / "several").mkdir()
     (tmp_path / "several" / "thesis.txt").write_text("mine")
-    status, _, err = torchrun(words(sample_dir, tmp_path / "several"))
+    status, _, err = start(words(sample_dir, tmp_path / "several"))
     assert status != 0
     assert "not an empty folder" in err
     assert "This is a bug in headstart" not in err

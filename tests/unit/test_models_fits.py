@@ -163,6 +163,7 @@ SMALL = {
     "finetune.freeze.stages": 0,
     "evaluation.size": 32,
     "hardware.precision": "fp32",
+    "hardware.memory_format": "contiguous",
 }
 
 

@@ -335,7 +335,7 @@ def test_damage_ends_in_a_named_error(tmp_path, trained, suffix):
     content = path.read_bytes()
     network = create_network("test_resnet")
     generator = np.random.default_rng(0)
-    for number in range(150):
+    for number in range(60):
         damaged = bytearray(content)
         # Near the beginning or the end, where every kind keeps what describes the tensors.
         for place in generator.integers(0, 3000, 1 + number % 3):

@@ -184,13 +184,13 @@ def test_a_run_keeps_what_was_chosen_and_predicted(sample_dir, tmp_path, own_hom
     out = tmp_path / "run"
     small = {"weights": "none", "backbone": "test_efficientnet", "hardware.precision": "fp32", "evaluation.size": 64}
     small |= {"finetune.schedule": [{"epochs": 1, "size": 64}], "probe.size": 64}
-    call = {"out": out, "overrides": small, "budget": "1h", "progress": False, "threads": 1}
+    call = {"out": out, "overrides": small, "budget": "1h", "limit": 100, "progress": False, "threads": 1}
     metrics = headstart.train(sample_dir, **call)
     run = Run(out)
     assert run.recipe().budget is None
     assert run.recipe().finetune.schedule[0].epochs == 1
     plan = run.environment().plan
-    assert (plan["budget"], plan["facts"]["train"]) == (3600, 450)
+    assert (plan["budget"], plan["facts"]["train"]) == (3600, 89)
     assert plan["reasons"]
     assert metrics["predicted_seconds"] == plan["predicted_seconds"] > 0
     assert json.loads((out / "metrics.json").read_text())["predicted_mb"] == plan["predicted_mb"] > 100

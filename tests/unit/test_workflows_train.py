@@ -8,10 +8,12 @@ from unittest import mock
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import headstart
 from headstart.data.sources.arrays import write_store
 from headstart.errors import DataError, InputError, RecipeError, RunError, StoppedError, WeightsError
+from headstart.models.architectures import create_network
 from headstart.recipe.schema import Recipe, load_recipe
 
 TINY = {
@@ -20,6 +22,14 @@ TINY = {
     "evaluation": {"size": 32, "flip": False},
     "hardware": {"precision": "fp32", "memory_format": "contiguous"},
 }
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The tiny network that a run begins with, whose weights are random and lie in a file."""
+    network = create_network("test_efficientnet", num_classes=10, seed=1)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    return {"backbone": "test_efficientnet", "weights": tmp_path / "w.safetensors", "progress": False}
 
 
 @pytest.fixture
@@ -88,10 +98,10 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, words,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_a_run_is_refused_unless_it_may_be_resumed(own_home, sample_dir, tmp_path):
+def test_a_folder_with_a_run_is_refused_unless_it_may_be_resumed(own_home, sample_dir, tiny, tmp_path):
     """One run from sealed to measured to measured again, trained once."""
     threads = torch.get_num_threads()
-    options = {"out": tmp_path / "run", "limit": 100, "threads": threads, "progress": False}
+    options = {"out": tmp_path / "run", "limit": 100, "threads": threads} | tiny
     sealed = headstart.train(sample_dir, TINY, sealed=True, **options)
     assert set(sealed) == {"val"}
     assert not (tmp_path / "run" / "metrics.json").exists()
@@ -113,8 +123,8 @@ def test_a_folder_with_a_run_is_refused_unless_it_may_be_resumed(own_home, sampl
     assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == made
 
 
-def test_a_run_is_not_gone_on_with_on_other_data(own_home, sample, sample_arrays, tmp_path):
-    options = {"out": tmp_path / "run", "threads": torch.get_num_threads(), "progress": False, "resume": True}
+def test_a_run_is_not_gone_on_with_on_other_data(own_home, sample, sample_arrays, tiny, tmp_path):
+    options = {"out": tmp_path / "run", "threads": torch.get_num_threads(), "resume": True} | tiny
     data = tmp_path / "data"
     write_store(data, sample_arrays, name="few", class_names=sample.class_names, source="a test")
     with (
