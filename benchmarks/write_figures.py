@@ -163,9 +163,11 @@ def runtime_sentence() -> str:
     found = result("runtime")
     busy = min(found["load_before_and_after"]) > found["hardware"]["cores"]
     predict, serve = found["predict_seconds"], found["serve_first_answer_seconds"]
+    computing = found["predict_processor_seconds"]
     sentences = [
         f"On {machine(found)}, the environment takes {found['environment_mb']:.0f} MB.",
-        f"`headstart predict` answers after {predict:.2f} s, and `headstart serve` has answered its first",
+        f"`headstart predict` answers after {predict:.2f} s ({computing:.2f} s of processor time),",
+        "and `headstart serve` has answered its first",
         f"request after {serve:.2f} s, with {found['serve_peak_rss_mb']:.0f} MB of memory",
         "([runtime.json](../benchmarks/results/runtime.json)).",
     ]
