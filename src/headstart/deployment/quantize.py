@@ -1,7 +1,8 @@
 """A graph in which convolutions and matrix products of the network compute with 8-bit integers.
 
-Static quantization: ranges are found on training images, by several methods of which validation chooses one, and blocks
-of layers that lose most stay in float32 where validation gains by that.
+Static quantization: ranges are found on training images, by several methods. Validation images choose one, and which
+blocks of layers stay in float32, by how far probabilities are from those of the graph in float32: accuracy on a few
+hundred images is too coarse to tell methods apart.
 """
 
 import re
@@ -21,7 +22,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from headstart.bundle.exported import MODEL_FILE
+from headstart.bundle.exported import MODEL_FILE, Runtime
 from headstart.contracts import UInt8Image
 from headstart.inference.onnx_artifact import INPUT, open_session
 
@@ -34,8 +35,10 @@ METHODS = {
 _OPERATORS = ("Conv", "Gemm", "MatMul", "Clip", "Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool")
 """Others, such as those of GELU and SiLU, lose more than they save."""
 _BATCH = 16
-_GAIN = 1e-3
-"""Log loss in nats that keeping a block in float32 must win back on validation."""
+_SLOWER: dict[Runtime, frozenset[str]] = {"openvino": frozenset({"Add"})}
+"""Operators that a runtime adds up in float32 within the layer before them, and that integers slow down."""
+_LOUD = 0.1
+"""Share of the whole divergence above which a block stays in float32."""
 _MOST_KEPT = 0.25
 """Share of the blocks that may stay in float32."""
 
@@ -46,8 +49,8 @@ class Quantized:
 
     Attributes:
         model: The graph.
-        record: Log loss on validation of the original and of each method, the method chosen, and the blocks that stay
-            in float32.
+        record: Divergence on validation, in nats, with each method and of the graph that was chosen, the method, and
+            the blocks that stay in float32.
     """
 
     model: onnx.ModelProto
@@ -55,53 +58,71 @@ class Quantized:
 
 
 def quantize(
-    model: onnx.ModelProto, squares: Sequence[UInt8Image], log_loss: Callable[[onnx.ModelProto], float]
+    model: onnx.ModelProto,
+    squares: Sequence[UInt8Image],
+    divergence: Callable[[onnx.ModelProto], float],
+    *,
+    runtime: Runtime = "onnxruntime",
 ) -> Quantized:
-    """Return the quantized graph that does best on validation.
+    """Return the quantized graph that is closest to the original on validation.
 
     Args:
         model: In float32, with nodes named after their modules.
         squares: Training images as squares.
-        log_loss: Returns the mean log loss of a graph on validation.
+        divergence: Returns how far a graph is from the original on validation; ``divergence_from`` makes it.
+        runtime: What will run the graph.
     """
-    blocks = _blocks(model)
-    losses = {"fp32": log_loss(model)}
-    ranges, found = {}, {}
+    blocks = _blocks(model, _SLOWER.get(runtime, frozenset()))
+    everything = [name for names in blocks.values() for name in names]
+    ranges, found, distances = {}, {}, {}
     for method in METHODS:
         ranges[method] = _ranges(model, squares, method)
-        found[method] = _quantized(model, ranges[method], [n for names in blocks.values() for n in names])
-        losses[method] = log_loss(found[method])
-    best = min(METHODS, key=lambda method: losses[method])
-    chosen, loss, kept = found[best], losses[best], list[str]()
-    if loss - losses["fp32"] > _GAIN:
-        without = {}
-        for block in blocks:
-            names = [name for other in blocks if other != block for name in blocks[other]]
-            without[block] = log_loss(_quantized(model, ranges[best], names))
-        for block in sorted(blocks, key=lambda block: without[block])[: max(1, int(_MOST_KEPT * len(blocks)))]:
-            names = [name for other in blocks if other not in (*kept, block) for name in blocks[other]]
-            attempt = _quantized(model, ranges[best], names)
-            if loss - (tried := log_loss(attempt)) > _GAIN:
-                chosen, loss, kept = attempt, tried, [*kept, block]
+        found[method] = _quantized(model, ranges[method], everything)
+        distances[method] = divergence(found[method])
+    best = min(METHODS, key=lambda method: distances[method])
+    alone = {block: divergence(_quantized(model, ranges[best], names)) for block, names in blocks.items()}
+    loud = [block for block in blocks if alone[block] > _LOUD * distances[best]]
+    kept = sorted(loud, key=lambda block: -alone[block])[: int(_MOST_KEPT * len(blocks))]
+    chosen, distance = found[best], distances[best]
+    if kept:
+        attempt = _quantized(
+            model, ranges[best], [n for block, names in blocks.items() if block not in kept for n in names]
+        )
+        if (tried := divergence(attempt)) < distance:
+            chosen, distance = attempt, tried
+        else:
+            kept = []
     record: dict[str, Any] = {"calibration_images": len(squares), "method": best, "kept_fp32": kept}
-    record |= {"val_log_loss": {name: round(value, 6) for name, value in (losses | {"chosen": loss}).items()}}
+    record |= {"val_divergence": {name: round(value, 6) for name, value in (distances | {"chosen": distance}).items()}}
     return Quantized(chosen, record)
 
 
-def log_loss(model: onnx.ModelProto, squares: Sequence[UInt8Image], labels: Sequence[int], *, threads: int) -> float:
-    """Return the mean log loss of a graph, in nats, for squares with their classes."""
-    session = open_session(model.SerializeToString(), Path(MODEL_FILE), threads=threads)
-    order = sorted(range(len(squares)), key=lambda place: len(squares[place]))
-    found = [session.run(["probabilities"], {INPUT: batch})[0] for batch in _batches(squares)]
-    right = np.concatenate(found)[np.arange(len(order)), [labels[place] for place in order]]
-    return float(-np.log(np.maximum(right, 1e-12)).mean())
+def divergence_from(
+    model: onnx.ModelProto, squares: Sequence[UInt8Image], *, threads: int
+) -> Callable[[onnx.ModelProto], float]:
+    """Return a function from a graph to how far its probabilities are from those of ``model``.
+
+    It is the mean Kullback-Leibler divergence over images, in nats; 0 for a graph that computes the same.
+    """
+
+    def probabilities(graph: onnx.ModelProto) -> NDArray[np.float64]:
+        session = open_session(graph.SerializeToString(), Path(MODEL_FILE), threads=threads)
+        found = [session.run(["probabilities"], {INPUT: batch})[0] for batch in _batches(squares)]
+        return np.maximum(np.concatenate(found).astype(np.float64), 1e-12)
+
+    expected = probabilities(model)
+    return lambda graph: float((expected * np.log(expected / probabilities(graph))).sum(axis=1).mean())
 
 
-def _blocks(model: onnx.ModelProto) -> dict[str, list[str]]:
+def _blocks(model: onnx.ModelProto, without: frozenset[str]) -> dict[str, list[str]]:
     """Return the names of the nodes that can be quantized, by the block that they belong to, in order."""
     blocks: dict[str, list[str]] = {}
     for node in model.graph.node:
-        if node.op_type in _OPERATORS and not node.name.startswith("around the network"):
+        if (
+            node.op_type in _OPERATORS
+            and node.op_type not in without
+            and not node.name.startswith("around the network")
+        ):
             path = node.name.partition("#")[0]
             numbered = re.match(r"[^.]+\.\d+(\.\d+)?", path)
             blocks.setdefault(numbered[0] if numbered else path.partition(".")[0], []).append(node.name)

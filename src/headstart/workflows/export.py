@@ -21,7 +21,7 @@ from headstart.deployment.golden import made_up_images, read_golden, validation_
 from headstart.deployment.graph import Graph, WholeClassifier, to_onnx, to_program
 from headstart.deployment.localize import first_difference
 from headstart.deployment.package import write_package
-from headstart.deployment.quantize import CALIBRATION_IMAGES, Quantized, log_loss, quantize
+from headstart.deployment.quantize import CALIBRATION_IMAGES, Quantized, divergence_from, quantize
 from headstart.errors import BundleError, HeadstartError, InputError, RunError
 from headstart.evaluation.carried import CERTIFICATE
 from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
@@ -47,7 +47,7 @@ _LIBRARIES: dict[Runtime, tuple[str, ...]] = {
     "torch": (),
 }
 """Packages that decide what an export answers, beside those that every run records."""
-_VALIDATED = 1000
+_VALIDATED = 500
 """Validation images, at most, that choose how a graph is quantized."""
 
 
@@ -207,15 +207,12 @@ class _Export:
     def _quantized(self, graph: Graph, train: Subset, val: Subset) -> Quantized:
         rule = self.bundle.preprocess
 
-        def squares(split: Subset, most: int) -> tuple[list[UInt8Image], list[int]]:
+        def squares(split: Subset, most: int) -> list[UInt8Image]:
             places = sorted(range(len(split)), key=lambda place: split.identities[place])[:most]
-            images = (split.image(place, at_least=rule.side, fit=rule.fit) for place in places)
-            return [rule.square(image) for image in images], [int(split.labels[place]) for place in places]
+            return [rule.square(split.image(place, at_least=rule.side, fit=rule.fit)) for place in places]
 
-        judged, labels = squares(val, _VALIDATED)
-        threads = self.session.threads
-        calibrated, _ = squares(train, CALIBRATION_IMAGES)
-        return quantize(graph, calibrated, lambda model: log_loss(model, judged, labels, threads=threads))
+        divergence = divergence_from(graph, squares(val, _VALIDATED), threads=self.session.threads)
+        return quantize(graph, squares(train, CALIBRATION_IMAGES), divergence, runtime=self.options.runtime)
 
     def _verdict(self, measured: Measured) -> str:
         """Return the verdict on a measured export; raise HeadstartError where it could lose more than is allowed."""
