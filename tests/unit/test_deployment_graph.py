@@ -36,6 +36,8 @@ MORE = (
     "test_vit_relpos",
     "resnet50v1_keras",
 )
+LARGER = {"test_coatnet": 160, "test_maxvit": 160, "test_vit_relpos": 160, "swin_tiny_patch4_window7_224": 224}
+"""Networks that do not take 64 pixels, with a side that they take."""
 
 
 def squares(sides, n=2):
@@ -55,7 +57,7 @@ def agree(session, bundle):
 
 @pytest.mark.parametrize("architecture", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def test_every_family_is_exported(architecture):
-    size = 224 if architecture.endswith("_224") else 64
+    size = LARGER.get(architecture, 64)
     bundle = random_bundle(NAMES, architecture, flip=False, preprocess=PREPROCESS.resized(size))
     classifier = WholeClassifier(bundle)
     graph = to_onnx(classifier)
