@@ -37,7 +37,7 @@ model = AutoModelForImageClassification.from_pretrained(local, num_labels=10, ig
 if task.frozen:
     model.requires_grad_(False)
     model.timm_model.get_classifier().requires_grad_(True)
-better = {"learning_rate": 5e-4, "lr_scheduler_type": "cosine", "weight_decay": 0.05, "warmup_ratio": 0.1}
+better = {"learning_rate": 5e-4, "lr_scheduler_type": "cosine", "weight_decay": 0.05, "warmup_steps": 0.1}
 arguments = TrainingArguments(
     output_dir=str(task.out / "trainer"),
     num_train_epochs=task.epochs,
