@@ -128,3 +128,8 @@ def test_an_export_in_bfloat16_is_certified_by_what_it_costs(measured, tmp_path,
     assert "openvino" in certificate["surroundings"]["versions"]
     assert headstart.verify(tmp_path / "x").ok
     assert "OpenVINO" in (tmp_path / "x" / "certificate.html").read_text()
+
+
+def test_the_core_outlives_every_classifier_since_ctrl_c_would_crash_without_it(for_openvino):
+    first, second = (load(for_openvino, threads=1).artifact._session._core for _ in range(2))
+    assert first is second

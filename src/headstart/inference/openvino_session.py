@@ -1,7 +1,8 @@
 """OpenVINO as what runs an export: the same ONNX graph, in float32, bfloat16 or 8-bit integers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,8 @@ from headstart.bundle.exported import Precision
 from headstart.compute.cores import available_cores
 from headstart.contracts import UInt8Images
 from headstart.errors import BundleError, InputError
+
+_making_core = Lock()
 
 
 def check_openvino(precision: Precision) -> None:
@@ -85,7 +88,8 @@ def _core(precision: Precision) -> Any:
             "OpenVINO, which runs this kind of export, is not installed. Install it with: "
             "pip install 'headstart[openvino]'"
         ) from None
-    core = Core()
+    with _making_core:
+        core = _only(Core)
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bf16" and "BF16" not in able:
         raise InputError(
@@ -93,6 +97,16 @@ def _core(precision: Precision) -> Any:
             "without --bf16, or use another machine."
         )
     return core
+
+
+@cache
+def _only(core: Callable[[], Any]) -> Any:
+    """Return the core of this process, which lives as long as the process does.
+
+    OpenVINO gives the thread that first uses its CPU part a stack for signal handlers, and frees it with the core. The
+    next Ctrl-C would then end Python with a segmentation fault.
+    """
+    return core()
 
 
 @contextmanager
