@@ -136,7 +136,7 @@ def bench(names: list[str], given: argparse.Namespace) -> None:
         (name, setting, length, seed)
         for name, setting, length, seed in plan(list(pythons), given.seeds)
         if f"{name}/{setting}/{length}/{seed}" not in cells
-        and (given.lengths is None or setting == "frozen" or length in _first(name, setting, given.lengths))
+        and (setting == "frozen" or length in RIVALS[name].lengths[setting][: given.lengths])
     ]
     print(
         f"{len(due)} trainings, about {len(due) * MINUTES_EACH / 60:.1f} hours. Ctrl-C stops; the next start goes on."
@@ -163,10 +163,6 @@ def bench(names: list[str], given: argparse.Namespace) -> None:
             "cells": cells,
         }
         write_json(given.out, result)
-
-
-def _first(name: str, setting: str, count: int) -> tuple[str, ...]:
-    return RIVALS[name].lengths[setting][:count]
 
 
 if __name__ == "__main__":

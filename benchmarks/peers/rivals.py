@@ -16,7 +16,6 @@ class Rival:
         packages: What pip installs for it; torch, torchvision and timm are shared by all.
         lengths: Values of ``Task.length`` for each setting, in rising order.
         pretrained: Whether it can start from the same weights; otherwise only its speed counts.
-        unavailable: Why it can't be measured, where it can't.
     """
 
     title: str
@@ -24,7 +23,6 @@ class Rival:
     packages: tuple[str, ...] = ()
     lengths: dict[str, tuple[str, ...]] = field(default_factory=dict)
     pretrained: bool = True
-    unavailable: str = ""
 
     @property
     def script(self) -> Path:

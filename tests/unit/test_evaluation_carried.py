@@ -92,21 +92,21 @@ def test_a_run_and_its_export_pass_the_gate(measured, exported, capsys):
 
 def test_a_worse_export_does_not_pass(exported, copy, sample, capsys, tmp_path):
     right = [row for row in Run(copy / "measured").predictions() if row.label == row.predicted]
-    spoilt = {row.sha256 for row in right[:5]}
+    changed = {row.sha256 for row in right[:5]}
     wrong = dict(zip(sample.class_names, tuple(sample.class_names)[1:] + tuple(sample.class_names)[:1], strict=True))
 
     def change(row):
-        return row | ({"predicted": wrong[row["label"]]} if row["sha256"] in spoilt else {})
+        return row | ({"predicted": wrong[row["label"]]} if row["sha256"] in changed else {})
 
     rewrite_predictions(copy, change)
     metrics = json.loads((copy / "measured" / "metrics.json").read_text())
-    metrics["test"]["accuracy"] -= len(spoilt) / 100
+    metrics["test"]["accuracy"] -= len(changed) / 100
     (copy / "measured" / "metrics.json").write_text(json.dumps(metrics))
     seal(copy)
     page = tmp_path / "page.html"
     status, found = compare(capsys, exported, copy, *GATE, "--out", page)
     assert (status, found["gate"]["passed"]) == (1, False)
-    assert found["pairs"][0]["mcnemar"]["first_only"] == len(spoilt) > 0
+    assert found["pairs"][0]["mcnemar"]["first_only"] == len(changed) > 0
     assert "copy" in page.read_text()
     assert compare(capsys, copy, exported, *GATE)[0] == 0
 

@@ -22,6 +22,8 @@ LARGEST_MODEL = 2**31
 """Bytes of a graph; with more, weights would have to lie in files of their own."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _MOST_PROBLEMS = 4
+AGAIN = "Restore the folder, or export the classifier again."
+"""What to do about a file of an export that is missing, damaged or another one."""
 
 Runtime = Literal["onnxruntime", "openvino", "torch"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -150,26 +152,41 @@ def read_export(folder: Path) -> ExportConfig:
             know.
     """
     path = folder / CONFIG_FILE
-    try:
-        content = parse_json(read_bounded(path, at_most=LARGEST_CONFIG))
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}. {_AGAIN}") from None
-    except ValueError as error:
-        raise BundleError(f"{path} is damaged: {cut(str(error))}. {_AGAIN}") from None
+    content = read_described(path, at_most=LARGEST_CONFIG)
     if not isinstance(content, dict) or content.get("headstart_export") != 1:
         raise BundleError(
-            f"{path} does not describe an export that this version can read: headstart_export must be 1. {_AGAIN}"
+            f"{path} does not describe an export that this version can read: headstart_export must be 1. {AGAIN}"
         )
     try:
         config = ExportConfig.model_validate(content)
         names = config.class_names
     except (ValidationError, DataError) as error:
-        raise BundleError(f"{path}: {_told(error)} {_AGAIN}") from None
+        raise BundleError(f"{path}: {_told(error)} {AGAIN}") from None
     expected = config.preprocess.side
     if config.image.side != expected:
-        raise BundleError(f"{path}: image.side is {config.image.side}, but size and crop_pct make {expected}. {_AGAIN}")
+        raise BundleError(f"{path}: image.side is {config.image.side}, but size and crop_pct make {expected}. {AGAIN}")
     assert len(names) > 1
     return config
+
+
+def read_described(path: Path, *, at_most: int) -> object:
+    """Return the content of a JSON file of an export.
+
+    Raises:
+        BundleError: It can't be read, has more than so many bytes, or is no JSON.
+    """
+    try:
+        return parse_json(read_bounded(path, at_most=at_most))
+    except OSError as error:
+        raise BundleError(f"{path} can't be read: {error.strerror or error}. {AGAIN}") from None
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged: {cut(str(error))}. {AGAIN}") from None
+
+
+def check_files(folder: Path, config: ExportConfig) -> None:
+    """Check that an export has the files that ``config.json`` names; see ``checked_content`` for what is raised."""
+    for name in config.files:
+        checked_content(folder, name, config)
 
 
 def checked_content(folder: Path, name: str, config: ExportConfig) -> bytes:
@@ -182,16 +199,16 @@ def checked_content(folder: Path, name: str, config: ExportConfig) -> bytes:
     try:
         content = read_bounded(path, at_most=LARGEST_MODEL)
     except FileNotFoundError:
-        raise BundleError(f"{path} is missing, although {CONFIG_FILE} names it. {_AGAIN}") from None
+        raise BundleError(f"{path} is missing, although {CONFIG_FILE} names it. {AGAIN}") from None
     except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}. {_AGAIN}") from None
+        raise BundleError(f"{path} can't be read: {error.strerror or error}. {AGAIN}") from None
     except MemoryError:
         raise BundleError(f"{path} can't be read: it does not fit into memory.") from None
     found, wanted = hashlib.sha256(content).hexdigest(), config.files.get(name)
     if found != wanted:
         raise BundleError(
             f"{path} is not the file that {CONFIG_FILE} describes: its SHA-256 begins with {found[:12]}, that of the "
-            f"export with {(wanted or 'nothing')[:12]}. {_AGAIN}"
+            f"export with {(wanted or 'nothing')[:12]}. {AGAIN}"
         )
     return content
 
@@ -200,9 +217,6 @@ def graph_metadata(config: ExportConfig) -> Mapping[str, str]:
     """Return what the graph itself says of the classifier, for other runtimes: each value is JSON."""
     content = config.model_dump(exclude={"files"})
     return {f"headstart.{key}": json.dumps(value, ensure_ascii=False) for key, value in content.items()}
-
-
-_AGAIN = "Restore the folder, or export the classifier again."
 
 
 def _told(error: ValidationError | DataError) -> str:

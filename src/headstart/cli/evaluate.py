@@ -102,7 +102,8 @@ def evaluate(
         progress=not quiet,
     )
     found = metrics.to_dict()
-    lines = result_lines(found, folder.parent if (folder := Path(run)).name == "model" else folder)
+    folder = Path(run)
+    lines = result_lines(found, folder.parent if folder.name == "model" else folder)
     if corruptions:
         corrupted = found["corruptions"]
         lines += (

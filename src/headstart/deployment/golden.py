@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.bundle.exported import AGAIN
 from headstart.contracts import ClassNames, UInt8Image
 from headstart.data.subset import Subset
 from headstart.errors import BundleError, InputError
@@ -131,9 +132,9 @@ def read_golden(folder: Path, class_names: ClassNames) -> Golden:
             raise ValueError(f"{', '.join(changed[:4])} changed since the export")
         labels, tolerance = [str(entry.get("label", "")) for entry in entries], float(content["tolerance"])
     except OSError as error:
-        raise BundleError(f"{error.filename or place} can't be read: {error.strerror or error}. {_AGAIN}") from None
+        raise BundleError(f"{error.filename or place} can't be read: {error.strerror or error}. {AGAIN}") from None
     except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise BundleError(f"{place} is damaged: {str(error)[:200]}. {_AGAIN}") from None
+        raise BundleError(f"{place} is damaged: {str(error)[:200]}. {AGAIN}") from None
     return Golden(files, labels, squares, logits, probabilities, tolerance)
 
 
@@ -147,9 +148,6 @@ def square_drift(golden: Golden, predictor: Predictor) -> list[int]:
         same = square.shape == expected.shape
         drift.append(int(np.abs(square.astype(int) - expected.astype(int)).max()) if same else 255)
     return drift
-
-
-_AGAIN = "Restore the folder, or export the classifier again."
 
 
 def _sha256(path: Path) -> str:

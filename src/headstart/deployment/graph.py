@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from headstart.bundle.config import Bundle
 from headstart.data.resize import normalize, resize_matrix
 from headstart.errors import HeadstartError
-from headstart.inference.onnx_artifact import INPUT, STANDARD
+from headstart.inference.onnx_artifact import INPUT, STANDARD, output_names
 from headstart.inference.program_session import plain_archive
 from headstart.models.evidence import averaged_pass, has_evidence
 from headstart.models.fold import fold_batch_norm
@@ -47,8 +47,7 @@ class WholeClassifier(nn.Module):
     @property
     def output_names(self) -> list[str]:
         """Names of what ``forward`` returns, in order."""
-        optional = {"features": self.with_features, "evidence": self.with_evidence}
-        return ["probabilities", "logits", *(name for name, is_there in optional.items() if is_there)]
+        return output_names(features=self.with_features, evidence=self.with_evidence)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return probabilities, logits, features where the bundle scores novelty, and evidence where there can be one.

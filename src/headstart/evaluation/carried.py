@@ -6,9 +6,9 @@ With these an export can be compared, and measured on other data, where its run 
 from pathlib import Path
 from typing import Any
 
-from headstart.bundle.exported import checked_content, read_export
+from headstart.bundle.exported import AGAIN, check_files, read_described, read_export
 from headstart.errors import BundleError
-from headstart.files import file_sha256, parse_json, read_bounded
+from headstart.files import file_sha256
 from headstart.runs.run import Run
 
 CERTIFICATE = "certificate.json"
@@ -35,33 +35,24 @@ def carried_run(export: Path) -> Run:
             "by an early version. Export it again from its run: headstart export RUN --out DIR."
         )
     config, certificate = read_export(export), _read_certificate(export)
-    for name in config.files:
-        checked_content(export, name, config)
+    check_files(export, config)
     if certificate.get("files") != config.files:
-        raise BundleError(f"{export / CERTIFICATE} is the certificate of another model. {_AGAIN}")
+        raise BundleError(f"{export / CERTIFICATE} is the certificate of another model. {AGAIN}")
     named = certificate.get("measured")
     for name in FILES:
         path = export / MEASURED / name
         try:
             found = file_sha256(path)
         except OSError as error:
-            raise BundleError(f"{path} can't be read: {error.strerror or error}. {_AGAIN}") from None
+            raise BundleError(f"{path} can't be read: {error.strerror or error}. {AGAIN}") from None
         if not isinstance(named, dict) or named.get(name) != found:
-            raise BundleError(f"{path} is not the file that {CERTIFICATE} names. {_AGAIN}")
+            raise BundleError(f"{path} is not the file that {CERTIFICATE} names. {AGAIN}")
     return Run(export / MEASURED)
-
-
-_AGAIN = "Restore the folder, or export the classifier again."
 
 
 def _read_certificate(export: Path) -> dict[str, Any]:
     path = export / CERTIFICATE
-    try:
-        content = parse_json(read_bounded(path, at_most=_LARGEST_CERTIFICATE))
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}. {_AGAIN}") from None
-    except ValueError as error:
-        raise BundleError(f"{path} is damaged: {error}. {_AGAIN}") from None
+    content = read_described(path, at_most=_LARGEST_CERTIFICATE)
     if not isinstance(content, dict):
-        raise BundleError(f"{path} is damaged: it must hold a JSON object. {_AGAIN}")
+        raise BundleError(f"{path} is damaged: it must hold a JSON object. {AGAIN}")
     return content

@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from headstart.bundle.config import CONFIG_FILE
-from headstart.bundle.exported import ExportConfig, checked_content, read_export
+from headstart.bundle.exported import AGAIN, ExportConfig, checked_content, read_export
 from headstart.bundle.novelty_file import NOVELTY_FILE, NoveltyArrays, read_arrays
 from headstart.compute.cores import available_cores, check_threads
 from headstart.contracts import UInt8Images
@@ -31,6 +31,12 @@ _MOST_METADATA = 2**24
 """Bytes of metadata in a graph; more is no description."""
 _BATCH = 16
 """Squares in one call: activations stay in the processor's cache."""
+
+
+def output_names(*, features: bool, evidence: bool) -> list[str]:
+    """Return the names of the outputs of an exported classifier, in their order, with those of two that it has."""
+    optional = {"features": features, "evidence": evidence}
+    return ["probabilities", "logits", *(name for name, is_there in optional.items() if is_there)]
 
 
 class Session(Protocol):
@@ -95,8 +101,7 @@ class OnnxArtifact:
         """Return the outputs for squares of one size, as ``Artifact`` describes them."""
         if features and not self.config.novelty:
             raise InputError("This export has no output for features, since its classifier has no novelty score.")
-        optional = {"features": features or self._novelty is not None, "evidence": evidence}
-        names = ["probabilities", "logits", *(name for name, is_wanted in optional.items() if is_wanted)]
+        names = output_names(features=features or self._novelty is not None, evidence=evidence)
         values = self._session.run(names, {INPUT: np.ascontiguousarray(squares)})
         found = dict(zip(names, values, strict=True))
         seen = found.get("features")
@@ -118,8 +123,7 @@ def _opened(config: ExportConfig, path: Path, *, device: str, threads: int | Non
         # Torch takes longer to load than an export for another runtime takes to answer.
         from headstart.inference.program_session import ProgramSession
 
-        optional = {"features": config.novelty, "evidence": config.evidence}
-        names = ["probabilities", "logits", *(name for name, is_there in optional.items() if is_there)]
+        names = output_names(features=config.novelty, evidence=config.evidence)
         return _checked_program(ProgramSession(content, path, outputs=names, threads=threads), config, path, names)
     model = _check_graph(content, path)
     width = _check_signature(model.graph, config, path)
@@ -233,7 +237,7 @@ def _check_signature(graph: onnx.GraphProto, config: ExportConfig, path: Path) -
     if given != {INPUT: (onnx.TensorProto.UINT8, 4)} or made != expected:
         raise BundleError(
             f"{path} does not compute what {CONFIG_FILE} describes: it must take {INPUT}, uint8 of four dimensions, "
-            f"and give {', '.join(expected)} with {classes} classes. {_AGAIN}"
+            f"and give {', '.join(expected)} with {classes} classes. {AGAIN}"
         )
     return width
 
@@ -256,8 +260,5 @@ def _checked_program(session: Session, config: ExportConfig, path: Path, names: 
     by_name = dict(zip(names, shapes, strict=True))
     dimensions = [len(shape) for shape in shapes]
     if shapes[:2] != [(1, classes), (1, classes)] or dimensions != [3 if name == "evidence" else 2 for name in names]:
-        raise BundleError(f"{path} gives {shapes}, but {CONFIG_FILE} describes {classes} classes. {_AGAIN}")
+        raise BundleError(f"{path} gives {shapes}, but {CONFIG_FILE} describes {classes} classes. {AGAIN}")
     return session, by_name["features"][1] if config.novelty else 0
-
-
-_AGAIN = "Restore the folder, or export the classifier again."

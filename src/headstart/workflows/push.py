@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.bundle.config import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_config, read_config
-from headstart.bundle.exported import checked_content, is_export, read_export
+from headstart.bundle.exported import check_files, is_export, read_export
 from headstart.bundle.folder import card_of
 from headstart.bundle.novelty_file import NOVELTY_FILE
 from headstart.contracts import HUB_EXPORT
@@ -99,8 +99,7 @@ def _files_of(export: Path, bundle: Path) -> dict[str, Path]:
             f"{export} was not made from {bundle} as it is now. Export it again: headstart export {bundle} --out "
             f"{export}"
         )
-    for name in config.files:
-        checked_content(export, name, config)
+    check_files(export, config)
     names = [CONFIG_FILE, *config.files, CERTIFICATE, "certificate.html", "predict.py"]
     names += [f"{MEASURED}/{name}" for name in FILES]
     golden = [file.name for file in read_golden(export, config.class_names).files]

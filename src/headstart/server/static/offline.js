@@ -58,7 +58,8 @@ function prediction(found) {
 
 // What the server says of evidence: shares of the largest value, and the part of the image that they cover.
 function evidence({ data, dims }, { width, height }, { fit, crop_pct }) {
-  const shares = [...data].map((value) => Math.max(0, value) / Math.max(1e-12, ...data));
+  const largest = Math.max(1e-12, ...data);
+  const shares = [...data].map((value) => Math.max(0, value) / largest);
   const grid = Array.from({ length: dims[1] }, (_, row) => shares.slice(row * dims[2], (row + 1) * dims[2]));
   const side = { crop: Math.min(width, height), pad: Math.max(width, height) }[fit];
   const [tall, wide] = [side ?? height, side ?? width].map((length, axis) => (crop_pct * length) / [height, width][axis]);
