@@ -2,17 +2,18 @@
 
 python benchmarks/measure_novelty.py runs/novelty           # all five pairs; needs Debian's dataset-fashion-mnist
 python benchmarks/measure_novelty.py runs/novelty 0 1       # two of them; the others stay in the file as they are
+python benchmarks/measure_novelty.py runs/novelty-auto --recipe runs/auto/recipe.yaml --name auto
 
-Near: quickstart is trained on the first 10,000 images of CIFAR-10 without two classes, and must tell the test images of
-these two from those of the other eight. The pairs follow the order of the classes. Far: Fashion-MNIST, noise and
-drawn textures. How the score is computed was chosen on training images that the runs did not use, of the first two
-pairs; nothing was chosen on test images.
+Near: a classifier is trained with a recipe, quickstart if none is named, on the first 10,000 images of CIFAR-10 without
+two classes, and must tell the test images of these two from those of the other eight. The pairs follow the order of the
+classes. Far: Fashion-MNIST, noise and drawn textures. How the score is computed was chosen on training images that the
+runs did not use, of the first two pairs; nothing was chosen on test images.
 """
 
+import argparse
 import gzip
 import json
 import statistics
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def auroc(known: NDArray[np.float32], unknown: NDArray[np.float32]) -> float:
     return float((below + up_to).sum() / 2 / (len(known) * len(unknown)))
 
 
-def measured(place: Path, pair: tuple[int, int]) -> dict[str, Any]:
+def measured(place: Path, pair: tuple[int, int], recipe: str) -> dict[str, Any]:
     """Train without a pair of classes, or take the run that is there, and return its figures."""
     cifar = load_dataset("cifar10")
     names = cifar.class_names.names
@@ -108,7 +109,7 @@ def measured(place: Path, pair: tuple[int, int]) -> dict[str, Any]:
             store, arrays, name=without, class_names=ClassNames(tuple(names[i] for i in kept)), source="CIFAR-10"
         )
     run = place / f"run-{pair[0]}{pair[1]}"
-    metrics = headstart.train(str(store), "quickstart", out=run, resume=True, progress=False)
+    metrics = headstart.train(str(store), recipe, out=run, resume=True, progress=False)
     predictor = headstart.load(run / "model")
     found = predictor.predict(test.source.array)
     known = label[test.labels] >= 0
@@ -129,28 +130,34 @@ def measured(place: Path, pair: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def main(place: Path, chosen: list[int]) -> None:
-    known = json.loads(RESULT.read_text())["pairs"] if RESULT.exists() else []
-    pairs = {tuple(figures["left_out"]): figures for figures in known}
-    for number in chosen or range(len(PAIRS)):
-        figures = measured(place, PAIRS[number])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("place", type=Path, help="folder for the data and the runs")
+    parser.add_argument("pairs", type=int, nargs="*", choices=range(len(PAIRS)))
+    parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("--name", default="quickstart", help="name of the recipe in the record")
+    given = parser.parse_args()
+    record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    record |= {
+        "claim": "area under the ROC curve of the novelty score, by recipe; medians over the pairs of classes left out",
+        "command": "python benchmarks/measure_novelty.py runs/novelty",
+    }
+    pairs = {tuple(figures["left_out"]): figures for figures in record.get(given.name, {}).get("pairs", [])}
+    for number in given.pairs or range(len(PAIRS)):
+        figures = measured(given.place, PAIRS[number], given.recipe)
         print(figures, flush=True)
         pairs[tuple(figures["left_out"])] = figures
         found = list(pairs.values())
         far = {name: statistics.median(one["far_auroc"][name] for one in found) for name in found[0]["far_auroc"]}
-        result = {
-            "claim": "area under the ROC curve of the novelty score; medians over the pairs of classes left out",
-            "command": "python benchmarks/measure_novelty.py runs/novelty",
+        record[given.name] = {
             "hardware": describe_hardware(torch.device("cpu")),
             "versions": {name: version(name) for name in ("headstart", "torch", "timm", "numpy")},
             "near_auroc": statistics.median(one["near_auroc"] for one in found),
             "far_auroc": far,
             "pairs": found,
         }
-        RESULT.write_text(json.dumps(result, indent=2) + "\n")
+        RESULT.write_text(json.dumps(record, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]), [int(word) for word in sys.argv[2:]])
+    main()

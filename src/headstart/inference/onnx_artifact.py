@@ -29,6 +29,8 @@ STANDARD = frozenset({"", "ai.onnx"})
 """Domains of ONNX's own operators."""
 _MOST_METADATA = 2**24
 """Bytes of metadata in a graph; more is no description."""
+_SPIN_MICROSECONDS = "20"
+"""How long a thread that waits for work keeps its core."""
 _BATCH = 16
 """Squares in one call: activations stay in the processor's cache."""
 
@@ -159,6 +161,9 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 4
+    # As it comes, its threads spin while they wait, which halves the speed beside one busy process. So short a spin
+    # costs nothing on a quiet machine (benchmarks/results/spin.json).
+    options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
     try:
         return onnxruntime.InferenceSession(content, options, providers=_providers(device))
     except InputError:
