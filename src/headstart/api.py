@@ -12,7 +12,7 @@ from headstart.recipe.schema import Recipe
 from headstart.runs.folder import check_free, check_started, reopen_run
 from headstart.runs.records import Metrics
 from headstart.runs.run import Run
-from headstart.workflows.resolve import absolute_data, absolute_path, resolve_recipe
+from headstart.workflows.resolve import absolute_data, absolute_path, data_section, resolve_recipe
 
 if TYPE_CHECKING:
     from headstart.models.catalogue import BackboneInfo
@@ -210,7 +210,7 @@ def evaluate(
 
 
 def explore(
-    data: str | Path,
+    data: str | Path | Mapping[str, Any],
     *,
     limit: int | None = None,
     out: Path | str | None = None,
@@ -228,7 +228,9 @@ def explore(
     ``label_errors.csv``), and ``OUT/review.html``, a page on which labels are corrected.
 
     Args:
-        data: ``cifar10``, or the path of a folder in headstart's own format.
+        data: A folder of images, a table of them, ``hf://owner/name`` or ``cifar10``; or a mapping with ``name`` and
+            other keys of a recipe's section ``data``, which decide the splits as they do for ``train``. Images that
+            can't be read are left out unless ``on_bad`` is ``fail``.
         limit: Number of training images to keep, from the first; the test split stays whole.
         out: Folder for the files; ``explore-NAME`` when None.
         labels: Look for label errors among the training images.
@@ -256,14 +258,15 @@ def explore(
     from headstart.workflows.explore import explore as describe
     from headstart.workflows.explore_files import check_place, default_folder
 
-    folder = Path(out) if out is not None else default_folder(str(data))
+    section = data_section(data, unused=("limit", "val_fraction"))
+    folder = Path(out) if out is not None else default_folder(section.name)
     if all_splits and not labels:
         raise InputError("all_splits says where label errors are looked for. Ask for them with labels (--labels).")
     check_place(folder)
     search = LabelSearch(labels, all_splits)
     with open_session(command=command, device=device, threads=threads, progress=progress) as session:
         place = absolute_path(data_dir)
-        return describe(absolute_data(data), session, limit=limit, folder=folder, data_dir=place, search=search)
+        return describe(section, session, limit=limit, folder=folder, data_dir=place, search=search)
 
 
 def compare(

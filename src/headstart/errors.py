@@ -111,11 +111,12 @@ class RunError(InputError):
 
 
 def nearest(word: str, allowed: Iterable[str], *, likeness: float = 0.6) -> str:
-    """Return `` Did you mean 'x'?`` for the closest allowed word; an empty string if none is like it (0-1).
+    """Return `` Did you mean 'x'?`` for the closest allowed word, whatever its case; nothing if none is that like it.
 
     Example:
         >>> nearest("quikstart", ["quickstart", "cpu-best"])
         " Did you mean 'quickstart'?"
     """
-    close = get_close_matches(word, list(allowed), n=1, cutoff=likeness)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    folded = {name.casefold(): name for name in allowed}
+    close = get_close_matches(word.casefold(), list(folded), n=1, cutoff=likeness)
+    return f" Did you mean '{folded[close[0]]}'?" if close else ""

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from headstart.errors import WriteError
+from headstart.errors import WriteError, nearest
 
 DAY = 86_400.0
 """Seconds after which a temporary file belongs to no process that still writes it."""
@@ -88,6 +88,21 @@ def first_bytes(path: Path, count: int) -> bytes:
     with suppress(OSError), path.open("rb") as file:
         return file.read(count)
     return b""
+
+
+def nearest_path(path: Path, also: Iterable[str] = ()) -> str:
+    """Return `` Did you mean 'x'?`` where a path leads nowhere and something beside its end is called nearly the same.
+
+    Args:
+        path: The path.
+        also: Other words that might be meant.
+    """
+    lost = next((place for place in reversed((path, *path.parents)) if not os.path.lexists(place)), path)
+    there: list[str] = []
+    # What can't be listed offers nothing.
+    with suppress(OSError, ValueError):
+        there = os.listdir(lost.parent)  # noqa: PTH208 - pathlib makes objects of a million names
+    return nearest(lost.name, [*also, *there])
 
 
 def parse_json(content: str | bytes) -> Any:

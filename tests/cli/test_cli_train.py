@@ -143,10 +143,14 @@ def test_errors_become_message_and_status(trained, capsys, error, status):
     assert json.loads(capsys.readouterr().out) == {"error": str(error)}
 
 
-def test_a_bare_ctrl_c_is_said(trained, capsys):
+def test_ctrl_c_outside_of_training_says_what_was_written_and_how_to_go_on(trained, tmp_path, capsys):
     trained.side_effect = KeyboardInterrupt
-    assert main(["train", "cifar10"]) == 130
-    assert capsys.readouterr().err == "Stopped.\n"
+    words = ["train", "cifar10", "--out", str(tmp_path)]
+    assert main(words) == 130
+    assert f"nothing was written to {tmp_path}. The same command" in capsys.readouterr().err
+    (tmp_path / "recipe.yaml").touch()
+    assert main(words) == 130
+    assert f"headstart train --resume {tmp_path}" in capsys.readouterr().err
 
 
 def test_an_unexpected_error_asks_for_debug(trained, capsys):

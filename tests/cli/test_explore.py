@@ -12,10 +12,12 @@ from PIL import Image
 
 import headstart
 from headstart.cli import main
+from headstart.cli.explore import _text
 from headstart.data.arrays import Arrays
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
 from headstart.data.sources.arrays import write_store
+from headstart.errors import DataError, RecipeError
 from headstart.workflows.explore import FEATURE_SIZE
 
 PLANTED = {"exact": (3, 20), "near": (5, 31), "constant": 11}
@@ -251,14 +253,17 @@ def test_a_table_of_somebody_else_is_not_overwritten(planted, tmp_path, capsys):
 
 @pytest.fixture
 def photos(tmp_path, sample_arrays, sample):
-    """A folder of photographs of different sizes, one of them truncated and one half of another's class name."""
+    """A folder of photographs of different sizes, their middles among them; one is truncated, one has two labels."""
     root = tmp_path / "photos"
     for row in range(60):
         label = sample.class_names[sample_arrays.train_labels[row] % 2]
         (root / label).mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(sample_arrays.train_images[row]).resize((160 + row % 3, 120))
         image.save(root / label / f"{row:02}.jpg")
+        if row % 3 == 0:
+            image.crop((20, 0, 140, 120)).save(root / label / f"{row:02}-square.png")
     whole = sorted(root.rglob("*.jpg"))
+    (whole[-1].parent / "same.jpg").write_bytes(whole[3].read_bytes())
     bad = whole[0].parent / "bad.jpg"
     bad.write_bytes(whole[0].read_bytes()[:1500])
     whole[-1].parent.joinpath("wide.png").write_bytes(_png((300, 40)))
@@ -279,6 +284,12 @@ def test_a_folder_of_photographs_is_explored_and_files_that_can_not_be_read_are_
     assert found["files"]["counts"]["refused"] == 1
     assert [len(paths) for paths in found["files"]["refused"].values()] == [1]
     assert "160" in " ".join(found["train"]["sizes"])
+    assert found["duplicates"]["test_images"]["copied_in_train"] == 0, "training keeps copies in one split"
+    assert "Drew" in found["splits"][0]
+    text = _text(found, out)
+    assert f"Splits      {found['splits'][0]}" in text
+    assert "Conflicts   1 group of copies has contradictory labels" in text
+    assert "/same.jpg" in text
     assert len(found["quality"]["issues"]["odd_aspect"]) == 1
     with (out / "quality.csv").open() as file:
         odd = [row["file_name"] for row in csv.DictReader(file) if row["issue"] == "odd_aspect"]
@@ -295,6 +306,28 @@ def test_a_folder_of_photographs_is_explored_and_files_that_can_not_be_read_are_
     assert "bad.jpg" in (out / "explore.html").read_text()
     assert "bad.jpg" in (out / "files.csv").read_text()
     assert sorted(photos.rglob("*")) == before, "the user's folder is never written to"
+
+
+def test_a_test_folder_is_explored_as_training_takes_it(place, tmp_path, sample_arrays):
+    for split, first, count in (("train", 0, 6), ("test", 12, 3)):
+        for row in range(first, first + 2 * count):
+            path = tmp_path / "photos" / split / ("odd" if row % 2 else "even") / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(sample_arrays.train_images[row]).save(path)
+    copy = Image.open(tmp_path / "photos" / "train" / "odd" / "1.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    copy.save(tmp_path / "photos" / "test" / "odd" / "mirrored.png")
+    data = {"name": tmp_path / "photos", "group_from": r"/(\d)[^/]*$|(mirrored)"}
+    with pytest.raises(DataError, match="finds no group"):
+        headstart.explore(data, out=tmp_path / "out", progress=False)
+    found = headstart.explore({**data, "group_from": "([^/]+)$"}, out=tmp_path / "out", progress=False)
+    assert found.duplicates["test_images"]["copied_in_train"] == 1
+    (pair,) = found.duplicates["near"]["list"]
+    assert [image["file"] for image in pair["images"]] == ["train/odd/1.png", "test/odd/mirrored.png"]
+    assert any("its own 7 images to test on, which stay there" in note for note in found.splits)
+    with pytest.raises(RecipeError, match=r"on_bad.*'fail' or 'skip'"):
+        headstart.explore({**data, "on_bad": "never"}, progress=False)
+    with pytest.raises(DataError, match="test_fraction"):
+        headstart.explore({"name": data["name"], "test_fraction": 0.3}, out=tmp_path / "out", progress=False)
 
 
 @pytest.mark.full_data

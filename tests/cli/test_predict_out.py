@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -194,12 +195,14 @@ def test_lists_and_tables_name_files(place, monkeypatch, kind):
 
 
 def test_a_table_without_the_column_names_those_it_has(place, capsys):
-    (place / "t.csv").write_text("path,label\na.png,cat\n")
-    assert predict(place, "p.csv", inputs=["t.csv"]) == 2
+    (place / "photos" / "t.csv").write_bytes("picture,label\na.png,häuser\n".encode("latin-1"))
+    assert predict(place, "p.csv", inputs=["photos/t.csv"]) == 2
     told = capsys.readouterr().err
-    assert "file_name" in told
-    assert "path, label" in told
+    assert "--image-column" in told
+    assert "picture, label" in told
     assert not (place / "p.csv").exists()
+    assert predict(place, "p.csv", "--image-column", "picture", inputs=["photos/t.csv"]) == 0
+    assert [Path(row["file"]).name for row in rows_of(place / "p.csv")] == ["a.png"]
 
 
 def test_nothing_to_predict_leaves_no_file(place):

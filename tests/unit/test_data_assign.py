@@ -41,8 +41,11 @@ def test_shares_come_close_to_what_was_asked_in_every_class() -> None:
         assert np.abs(_per_class(images, result, split) / 4000 - share).max() < 0.031
     assert result.test_fraction == 0.25
     assert result.val_fraction == 0.2
-    assert "25%" in result.notes[0]
-    assert "20%" in result.notes[0]
+    drawn = len(result.rows("test")) / 20_000
+    assert f"({drawn:.1%}; 25% asked)" in result.notes[0]
+    assert "20% asked" in result.notes[0]
+    assert "by its content" in result.notes[0]
+    assert "groups" not in result.notes[0]
 
 
 def test_shares_are_the_same_for_every_size_and_told() -> None:

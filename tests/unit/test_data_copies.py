@@ -158,6 +158,20 @@ def test_a_test_folder_keeps_what_has_copies_in_train(photos):
     assert "val" in inside.values()
 
 
+def test_a_test_folder_with_exact_copies_of_training_images_is_told(photos):
+    (photos.parent / "all" / "test").mkdir(parents=True)
+    photos.rename(photos.parent / "all" / "train")
+    root = photos.parent / "all"
+    for name in ("plane", "car"):
+        (root / "test" / name).mkdir()
+        (root / "test" / name / "same.png").write_bytes((root / "train" / name / "1.png").read_bytes())
+    found = load(root)
+    assert found.copies["drawn"] == ["val"]
+    assert found.copies["test_with_exact_copy_elsewhere"] == 2
+    assert any("own test split: 2 images" in note and "flatter" in note for note in found.notes)
+    assert not any("Otherwise" in note for note in found.notes)
+
+
 def test_equal_images_with_contradictory_labels_are_told_with_their_files(photos):
     for number in (2, 4):
         (photos / "car" / f"also {number}.png").write_bytes((photos / "plane" / f"{number}.png").read_bytes())

@@ -100,16 +100,30 @@ def test_a_class_missing_from_training_is_named(store, sample_arrays):
     ("name", "told"),
     [
         ("cifra10", "Did you mean 'cifar10'"),
-        ("CIFAR-10", "Unknown data set 'CIFAR-10'. Known: cifar10"),
-        ("imagenet", "Known: cifar10"),
-        ("nowhere/photos", "nowhere/photos does not exist"),
+        ("CIFAR-10", "Did you mean 'cifar10'"),
+        ("imagenet", "known data set (cifar10)"),
+        ("nowhere/photos", "no such folder or table"),
+        ("phtos/", "Did you mean 'photos'"),
+        ("photos/trian", "Did you mean 'train'"),
+        ("lables.csv", "Did you mean 'labels.csv'"),
+        ("~nobody-of-this-name/x", "hf://owner/name"),
         (__file__, "neither a folder nor a table"),
     ],
 )
-def test_an_unknown_data_set_is_answered_with_the_nearest(name, told):
+def test_an_unknown_data_set_is_answered_with_the_nearest(name, told, tmp_path, monkeypatch):
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    (tmp_path / "labels.csv").touch()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as error:
         load_dataset(name)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{"group_from": "("}, {"labels_from": "gone.csv"}])
+def test_wrong_options_are_told_before_files_are_listed(options, tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.data.dataset.discover", lambda *_, **__: pytest.fail("listed"))
+    with pytest.raises(DataError, match=r"regular expression|gone\.csv can't be read"):
+        load_dataset(str(tmp_path), options=FileOptions(**options))
 
 
 def test_a_folder_of_something_else_is_named(tmp_path):

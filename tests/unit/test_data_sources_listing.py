@@ -57,6 +57,12 @@ def test_hidden_and_system_files_are_passed_over(tmp_path):
         (["cat/a.jpg", "dog/b.jpg", "c.jpg"], "Beside the class folders .* 1 image: 'c.jpg'"),
         (["cat/a.jpg", "dog/notes.txt"], "'dog'.*suffix"),
         (["photos/cat/a.jpg", "photos/dog/b.jpg"], "did you mean .*photos"),
+        (
+            ["photos/cat/a.jpg", "photos/dog/b.jpg", "notes/x.txt"],
+            "'notes', 'photos'.*'cat', 'dog'.*did you mean .*photos",
+        ),
+        (["photos/cat/a.jpg", "photos/dog/b.jpg", "screen.png"], "'screen.png'.*did you mean .*photos"),
+        (["data/pets/train/cat/a.jpg", "data/pets/test/cat/b.jpg", "out/x.txt"], "did you mean .*data/pets"),
         (["train/cat/a.jpg", "training/cat/b.jpg"], "'train' and 'training'"),
         (["train/cat/a.jpg", "more/b.jpg"], "beside 'train'.*'more'"),
         (["train/cat/a.jpg", "val/b.jpg"], "outside of any class folder"),

@@ -99,6 +99,12 @@ def test_splits_and_groups_come_from_the_table(place):
     assert len(found.sealed_test) == 13
 
 
+def test_usual_columns_are_known_in_capitals(place):
+    content = [{name.title(): value for name, value in row.items()} for row in rows(split=lambda i: "test" * (i > 30))]
+    (place / "t.csv").write_text(separated(content))
+    assert len(load(place / "t.csv").sealed_test) == 9
+
+
 def test_columns_can_be_named(place):
     (place / "t.csv").write_text(separated([{"picture": r["file_name"], "kind": r["label"]} for r in rows()]))
     with pytest.raises(DataError, match=r"picture, kind.*--image-column"):
@@ -182,11 +188,18 @@ def test_an_image_folder_has_its_labels_in_metadata(place):
     assert found.train.source.image(0).shape == (8, 9, 3)
 
 
-def shards(folder, *, column="image", n=30):
+def test_a_label_that_pandas_left_empty_is_no_class(place):
+    content = {"file_name": ["images/1.png", "images/2.png"], "label": [1.0, float("nan")]}
+    pyarrow.parquet.write_table(pa.table(content), place / "t.parquet")
+    with pytest.raises(DataError, match="1 rows without a file name or without a label"):
+        find(place / "t.parquet")
+
+
+def shards(folder, *, column="image", n=30, **more):
     folder.mkdir(parents=True, exist_ok=True)
     for split, start in (("train", 0), ("test", n)):
         pictures = [{"bytes": png(i), "path": f"{i}.png"} for i in range(start, start + n)]
-        table = pa.table({column: pictures, "label": [i % 2 for i in range(n)]})
+        table = pa.table({column: pictures, "label": [i % 2 for i in range(n)]} | {k: [v] * n for k, v in more.items()})
         names = {"info": {"features": {"label": {"names": ["dog", "cat"], "_type": "ClassLabel"}}}}
         table = table.replace_schema_metadata({"huggingface": json.dumps(names)})
         pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
@@ -203,6 +216,14 @@ def test_images_in_parquet_files_are_used_like_files(tmp_path, own_home, monkeyp
     assert source.path(0).startswith("test-00000-of-00001/")
     monkeypatch.setattr("headstart.data.sources.shards._unpack", lambda *_: pytest.fail("unpacked again"))
     assert load(tmp_path / "set").sha256 == found.sha256
+
+
+def test_splits_and_groups_stand_in_columns_of_parquet_files_too(tmp_path, own_home):
+    shards(tmp_path / "set", split="dev", group=0)
+    assert {(file.split, file.group) for file in find(tmp_path / "set").files} == {("val", "0")}
+    shards(tmp_path / "other", split="hold-out")
+    with pytest.raises(DataError, match="unknown split 'hold-out'"):
+        find(tmp_path / "other")
 
 
 def test_parquet_files_in_several_folders_are_refused(tmp_path, own_home):

@@ -13,6 +13,7 @@ from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
 from headstart.data.sources.arrays import write_store
+from headstart.errors import InputError, RunError
 from headstart.evaluation.elsewhere import _calibration, _difference
 from headstart.tasks.single_label import SINGLE_LABEL
 
@@ -88,7 +89,7 @@ def test_images_of_the_run_itself_do_not_count(place):
     assert (place / "there" / "evaluation.json").is_file()
 
 
-def test_what_makes_no_sense_is_refused(place, capsys):
+def test_what_makes_no_sense_is_refused(place, capsys, monkeypatch):
     run = str(place / "run")
     assert main(["evaluate", run, "--on", str(place / "own"), "-q"]) == 2
     assert "trained on" in capsys.readouterr().err
@@ -99,7 +100,20 @@ def test_what_makes_no_sense_is_refused(place, capsys):
     assert "red" in told
     assert not (place / "run" / "on-strange").exists()
     assert main(["evaluate", run, "--on", str(place / "strange"), "--saliency", "-q"]) == 2
-    assert main(["evaluate", run, "--out", "x", "-q"]) == 2
+    assert main(["evaluate", run, "--out", "x", "--on-bad", "skip", "-q"]) == 2
+    assert "--on-bad, --out: only for other data" in capsys.readouterr().err
+    assert main(["evaluate", run, str(place / "strange"), "-q"]) == 2
+    assert f"headstart evaluate {run} --on {place / 'strange'}" in capsys.readouterr().err
+    images, labels = coloured(90, NAMES, seed=0)
+    half = Arrays(images[:20], labels[:20], images[20:30], labels[20:30])
+    write_store(place / "seen", half, name="seen", class_names=ClassNames(NAMES), source="made")
+    assert main(["evaluate", run, "--on", str(place / "seen"), "-q"]) == 2
+    assert "the run has seen all 30 images" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"data\.limit, data\.test_fraction would change nothing"):
+        headstart.evaluate_on(run, {"name": place / "strange", "limit": 5, "test_fraction": 0.5})
+    monkeypatch.setattr("headstart.workflows.elsewhere.load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(RunError, match="something else"):
+        headstart.evaluate_on(run, place / "strange", out=place)
 
 
 def test_the_lines_name_drift_and_calibration(place, capsys):
@@ -153,6 +167,26 @@ def test_every_image_of_a_folder_is_measured_whatever_its_layout(place, tmp_path
     found = headstart.evaluate_on(place / "run", photos, out=tmp_path / "found", progress=False)
     assert found.figures["n"] == sum(count for _, count in counts)
     assert set(found.missing_classes) == set(NAMES) - {name.rpartition("/")[2] for name, _ in counts}
+
+
+def test_a_table_with_columns_of_its_own_is_measured_on(place, tmp_path, own_home, capsys):
+    photograph(tmp_path / "photos", ("red", 3), ("blue", 1))
+    lines = [f"photos/{name}/{i}.png,{name}" for name, count in (("red", 3), ("blue", 1)) for i in range(count)]
+    (tmp_path / "new.csv").write_text("\n".join(["picture,kind", *lines, "photos/gone.png,red"]))
+    words = [
+        "evaluate",
+        str(place / "run"),
+        "--on",
+        str(tmp_path / "new.csv"),
+        "--out",
+        str(tmp_path / "out"),
+        "--json",
+    ]
+    words += ["--image-column", "picture", "--label-column", "kind"]
+    assert main([*words, "--on-bad", "fail"]) == 2
+    assert "1 files that do not exist" in json.loads(capsys.readouterr().out)["error"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["figures"]["n"] == 4
 
 
 def test_the_page_tells_what_moved_and_links_to_the_mistakes(place, tmp_path, own_home):

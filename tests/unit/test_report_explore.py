@@ -62,6 +62,7 @@ def found_and_pictures():
     found = {
         "data": {"name": "a thousand", "limit": None},
         "class_names": list(names),
+        "splits": ["Drew 1,000 images to test on."],
         "files": {"counts": {"used": 3000, "refused": 2}, "refused": {"truncated": ["a.jpg", "b.jpg"]}},
         "train": statistics.as_dict(),
         "test": describe(test.blocks(), test.labels, names).as_dict(),
@@ -115,7 +116,7 @@ def test_pages_can_be_made_without_a_test_split(found_and_pictures):
     }
     page = explore_page(alone, picture=picture, samples=samples(train), mean_images=None)
     assert "There is no test split." in page
-    assert "1 group of copies have contradictory labels" in page
+    assert "1 group of copies has contradictory labels, such as train 0 (cat) = train 1 (dog)" in page
 
 
 def test_a_thousand_classes_make_a_page_of_less_than_five_megabytes(page):

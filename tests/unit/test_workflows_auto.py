@@ -169,9 +169,9 @@ def test_a_budget_is_a_time(text, seconds):
     assert load_recipe("auto", {"budget": text}).budget == seconds
 
 
-@pytest.mark.parametrize("text", ["soon", "5 days", "1s", True, "-5min"])
+@pytest.mark.parametrize("text", ["soon", "5 days", "1s", True, "-5min", "5", 4e7])
 def test_a_budget_that_is_no_time_is_refused(text):
-    with pytest.raises(RecipeError, match="budget"):
+    with pytest.raises(RecipeError, match=r"budget.*(5min|a number)"):
         load_recipe("auto", {"budget": text})
 
 

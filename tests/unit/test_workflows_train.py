@@ -98,6 +98,22 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, words,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"backbone": "resnet5O"}, "Did you mean 'resnet50"),
+        ({"weights": "autoo"}, "Did you mean 'auto'"),
+        ({"weights": __file__}, r"unknown kind '\.py'"),
+        ({"overrides": {"hardware.precision": "fp16"}, "device": "cpu"}, "fp16"),
+    ],
+)
+def test_what_needs_no_image_is_checked_before_any_is_read(sample_dir, tmp_path, monkeypatch, options, told):
+    monkeypatch.setattr("headstart.workflows.train.load_data", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(InputError, match=told):
+        headstart.train(sample_dir, TINY, out=tmp_path / "run", progress=False, **options)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_with_a_run_is_refused_unless_it_may_be_resumed(own_home, sample_dir, tiny, tmp_path):
     """One run from sealed to measured to measured again, trained once."""
     threads = torch.get_num_threads()

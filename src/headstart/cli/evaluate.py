@@ -2,14 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
+from headstart.cli.data_options import DATA_HELP, ImageColumn, LabelColumn, LabelsFrom, SkipOnBad, given
 from headstart.cli.results import drift_lines, result_lines
 from headstart.contracts import HUB
-from headstart.errors import InputError, RunError
+from headstart.errors import DataError, InputError, RunError
 from headstart.wording import counted, percent
 
 
@@ -25,7 +26,7 @@ def evaluate(
     ],
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", help="Data set; the run's own by default.", show_default=False),
+        typer.Argument(metavar="DATA", help="The run's own data set, if it lies elsewhere now.", show_default=False),
     ] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
@@ -46,8 +47,14 @@ def evaluate(
     ] = None,
     on: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help="Measure on other labelled images instead; the run stays as it is."),
+        typer.Option(
+            metavar="DATA", help=f"Measure on other labelled images instead; the run stays as it is. {DATA_HELP}"
+        ),
     ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    labels_from: LabelsFrom = None,
+    on_bad: SkipOnBad = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -63,21 +70,22 @@ def evaluate(
     check_device(device)
     if not run.startswith(HUB) and not os.path.isdir(run):  # noqa: PTH112 - pathlib raises for a path that is too long
         raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
+    about = {"image_column": image_column, "label_column": label_column, "labels_from": labels_from, "on_bad": on_bad}
     if on is not None:
         from headstart.workflows.elsewhere import evaluate_on
 
-        given = {
+        unused: dict[str, Any] = {
             "DATA": data,
             "--data-dir": data_dir,
-            "--saliency": saliency,
-            "--corruptions": corruptions,
+            "--saliency": saliency or None,
+            "--corruptions": corruptions or None,
             "--corruption-images": corruption_images,
         }
-        if ignored := [name for name, value in given.items() if value]:
+        if ignored := list(given(unused)):
             raise InputError(f"With --on {', '.join(ignored)} would be ignored. Leave that out.")
         found = evaluate_on(
             run,
-            on,
+            {"name": on} | given(about),
             out=out,
             threads=threads,
             device=device,
@@ -85,22 +93,31 @@ def evaluate(
             progress=not quiet,
         ).to_dict()
         return Answer(found, drift_lines(found))
-    if out is not None:
-        raise InputError("--out is the folder for what --on finds. Name the data with --on, or leave --out out.")
+    if ignored := list(given(about | {"out": out})):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        raise InputError(f"{options}: only for other data. Name these with --on, or leave that out.")
     from headstart import api
 
-    metrics = api.evaluate(
-        run,
-        data=data,
-        data_dir=data_dir,
-        threads=threads,
-        device=device,
-        saliency=saliency,
-        corruptions=corruptions,
-        corruption_images=corruption_images,
-        command=context.obj,
-        progress=not quiet,
-    )
+    try:
+        metrics = api.evaluate(
+            run,
+            data=data,
+            data_dir=data_dir,
+            threads=threads,
+            device=device,
+            saliency=saliency,
+            corruptions=corruptions,
+            corruption_images=corruption_images,
+            command=context.obj,
+            progress=not quiet,
+        )
+    except DataError as error:
+        if data is None:
+            raise
+        raise DataError(
+            f"{error}\nDATA is the run's own data set, in another place. Did you mean other images? They are measured "
+            f"with: headstart evaluate {run} --on {data}"
+        ) from error
     found = metrics.to_dict()
     folder = Path(run)
     lines = result_lines(found, folder.parent if folder.name == "model" else folder)

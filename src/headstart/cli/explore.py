@@ -6,12 +6,23 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
+from headstart.cli.data_options import (
+    DATA_HELP,
+    GroupColumn,
+    GroupFrom,
+    ImageColumn,
+    LabelColumn,
+    LabelsFrom,
+    SkipOnBad,
+    TestFraction,
+    given,
+)
 from headstart.wording import counted, duration, number, percent
 
 
 def explore(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="cifar10, or a data set's folder.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
     limit: Annotated[int | None, typer.Option(metavar="N", help="Keep the first N training images.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page and its files; explore-DATA by default.")
@@ -20,6 +31,13 @@ def explore(
     all_splits: Annotated[
         bool, typer.Option("--all-splits", help="With --labels: look in the test split as well, which is recorded.")
     ] = False,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    group_from: GroupFrom = None,
+    labels_from: LabelsFrom = None,
+    on_bad: SkipOnBad = None,
+    test_fraction: TestFraction = None,
     data_dir: DataDir = None,
     threads: Threads = None,
     device: Device = None,
@@ -33,8 +51,10 @@ def explore(
     from headstart.workflows.explore_files import default_folder
 
     folder = out or default_folder(data)
+    about = {"image_column": image_column, "label_column": label_column, "group_column": group_column}
+    about |= {"group_from": group_from, "labels_from": labels_from, "on_bad": on_bad, "test_fraction": test_fraction}
     found = api.explore(
-        data,
+        {"name": data} | given(about),
         limit=limit,
         out=folder,
         labels=labels,
@@ -49,6 +69,8 @@ def explore(
 
 
 def _text(found: dict[str, Any], folder: Path) -> str:
+    from headstart.report.explore_page import contradictions
+
     train, test, copies, quality = found["train"], found["test"], found["duplicates"], found["quality"]
     counts = train["class_counts"]
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
@@ -70,6 +92,8 @@ def _text(found: dict[str, Any], folder: Path) -> str:
             f"Duplicates  {counted(pairs, 'pair')} of near duplicates; "
             f"{counted(copied['copied_in_train'], 'test image')} ({percent(copied['copied_in_train_share'])}) with a "
             "copy in the training split",
+            *(f"Conflicts   {sentence}" for sentence in contradictions(copies)),
+            *(f"Splits      {sentence}" for sentence in found["splits"]),
             *([_labels(found["label_errors"])] if found["label_errors"] else []),
             f"Cost        {duration(found['seconds']['total'])}",
             f"Page        {folder / 'explore.html'}",

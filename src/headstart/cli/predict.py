@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device, print_line
+from headstart.cli.data_options import ImageColumn
 from headstart.errors import BundleError, InputError
 from headstart.inference.place import located
 from headstart.terminal import visible
@@ -51,7 +52,7 @@ def predict(
         typer.Argument(
             metavar="FILES_OR_FOLDERS...",
             help="Images; folders are searched with all that is in them; tables (.csv, .tsv, .jsonl, .parquet) name "
-            "them in a column file_name; - reads one path per line from standard input.",
+            "them in a column, such as file_name; - reads one path per line from standard input.",
         ),
     ],
     top: Annotated[
@@ -62,6 +63,7 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write a row per file to FILE (.csv, .jsonl or .parquet)."),
     ] = None,
+    image_column: ImageColumn = None,
     threads: Threads = None,
     device: Device = None,
     as_json: Json = False,
@@ -78,8 +80,8 @@ def predict(
     if not os.path.isdir(folder):  # noqa: PTH112 - pathlib raises for a path that is too long
         raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")
     if out is not None:
-        return _to_file(out, folder, inputs, top=top, device=device, threads=threads)
-    found = _find_images(inputs)
+        return _to_file(out, folder, inputs, top=top, device=device, threads=threads, column=image_column)
+    found = _find_images(inputs, image_column)
     _report(found)
     from headstart.inference.predictor import load
 
@@ -115,7 +117,14 @@ def predict(
 
 
 def _to_file(
-    out: Path, model: Path, inputs: list[Path], *, top: int | None, device: str | None, threads: int | None
+    out: Path,
+    model: Path,
+    inputs: list[Path],
+    *,
+    top: int | None,
+    device: str | None,
+    threads: int | None,
+    column: str | None,
 ) -> Answer:
     """Predict into a file, a row for every file that is named."""
     from headstart.data.decode import readable_suffixes
@@ -129,7 +138,7 @@ def _to_file(
     skipped = Skipped()
     try:
         with Terminal(enabled=True).bar("Predicting", None) as advance:
-            files = named_files(inputs, sys.stdin, readable_suffixes(), skipped)
+            files = named_files(inputs, sys.stdin, readable_suffixes(), skipped, column)
             written = file.write(predictor, files, advance)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Stopped. {out} is unfinished; the same command continues it.") from None
@@ -150,19 +159,20 @@ def _doubts(prediction: "FilePrediction") -> dict[str, Any]:
     return {name: value for name, value in doubts.items() if value is not None}
 
 
-def _find_images(inputs: Iterable[Path]) -> _Found:
+def _find_images(inputs: Iterable[Path], column: str | None) -> _Found:
     """Search folders for images, in a stable order; each file counts once, and a file that is named is always tried.
 
     Raises:
         InputError: There is none.
     """
     from headstart.data.decode import readable_suffixes
-    from headstart.inference.inputs import TABLES, Skipped, named_files
+    from headstart.data.sources.tables import TABLES
+    from headstart.inference.inputs import Skipped, named_files
 
     found = _Found()
     for path in inputs:
         if str(path) == "-" or (path.suffix.lower() in TABLES and os.path.isfile(path)):  # noqa: PTH113
-            named = named_files([path], sys.stdin, frozenset(), Skipped())
+            named = named_files([path], sys.stdin, frozenset(), Skipped(), column)
             found.files |= dict.fromkeys(file.path for file in named)
             continue
         if not os.path.isdir(path):  # noqa: PTH112

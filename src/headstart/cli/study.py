@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
+from headstart.cli.data_options import DATA_HELP
 from headstart.errors import InputError
 from headstart.terminal import table
 from headstart.wording import duration, percent
@@ -13,7 +14,7 @@ from headstart.wording import duration, percent
 
 def study(
     context: typer.Context,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="cifar10, or a data set's folder.", show_default=False)],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)],
     backbone: Annotated[
         str | None, typer.Option(help="A name that `headstart backbones` lists; the published study's by default.")
     ] = None,

@@ -6,6 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.app import STARTED, Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
+from headstart.cli.data_options import (
+    DATA_HELP,
+    FailOnBad,
+    GroupColumn,
+    GroupFrom,
+    ImageColumn,
+    LabelColumn,
+    LabelsFrom,
+    TestFraction,
+    ValFraction,
+    given,
+)
 from headstart.cli.results import result_lines
 from headstart.errors import InputError
 
@@ -14,7 +26,7 @@ def train(
     context: typer.Context,
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", help="A folder of images, a table of them, or cifar10.", show_default=False),
+        typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -34,22 +46,14 @@ def train(
     abstain: Annotated[
         float | None, typer.Option(help="Accuracy of the predictions that are not marked as unsure. Default: 0.99.")
     ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column of a table that holds the images.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of a table that holds the labels.")] = None,
-    group_column: Annotated[str | None, typer.Option(help="Column of a table that holds the groups.")] = None,
-    group_from: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="Finds an image's group in its path, in parentheses.")
-    ] = None,
-    labels_from: Annotated[
-        str | None, typer.Option(metavar="CSV", help="Corrected labels: file_name,label; the label drop leaves out.")
-    ] = None,
-    on_bad: Annotated[
-        str | None, typer.Option(metavar="fail|skip", help="What to do about images that can't be read; fail.")
-    ] = None,
-    val_fraction: Annotated[float | None, typer.Option(help="Share of the images held out for validation.")] = None,
-    test_fraction: Annotated[
-        float | None, typer.Option(help="Share of the images held out for the test split.")
-    ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    group_column: GroupColumn = None,
+    group_from: GroupFrom = None,
+    labels_from: LabelsFrom = None,
+    on_bad: FailOnBad = None,
+    val_fraction: ValFraction = None,
+    test_fraction: TestFraction = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, e.g. finetune.lr=1e-4."),
@@ -74,7 +78,7 @@ def train(
         "--test-fraction": test_fraction,
     }
     if resume is not None:
-        given: dict[str, Any] = {
+        ignored: dict[str, Any] = {
             "DATA": data,
             "--recipe": recipe,
             "--out": out,
@@ -87,44 +91,57 @@ def train(
             "--set": set_ or None,
             **about_data,
         }
-        _check_resume([name for name, value in given.items() if value is not None])
+        _check_resume(list(given(ignored)))
     elif data is None:
-        raise InputError("Nothing to train on. Name a data set (headstart train cifar10), or a run to --resume.")
+        raise InputError(
+            "Nothing to train on. Give a folder that holds a folder of images for each class (headstart train photos/),"
+            " a table of images, hf://owner/name or a known data set (headstart train cifar10). A stopped run is "
+            "resumed with headstart train --resume RUN."
+        )
     from headstart import api
     from headstart.recipe.read import read_overrides
     from headstart.workflows.resolve import default_recipe
 
     where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "device": device}
     where |= {"command": context.obj, "progress": not quiet, "started": STARTED}
-    if resume is not None:
-        folder = resume
-        metrics = api.resume(folder, **where)
-    else:
-        assert data is not None
-        folder = out or Path("runs") / Path(recipe or default_recipe(data, budget=budget is not None)).stem
-        metrics = api.train(
-            data,
-            recipe,
-            out=folder,
-            overrides=_with_options(read_overrides(set_ or []), about_data),
-            limit=limit,
-            budget=budget,
-            backbone=backbone,
-            weights=weights,
-            seed=seed,
-            abstain=abstain,
-            **where,
-        )
+    folder = resume or out or Path("runs") / Path(recipe or default_recipe(data or "", budget=budget is not None)).stem
+    try:
+        if resume is not None:
+            metrics = api.resume(folder, **where)
+        else:
+            assert data is not None
+            metrics = api.train(
+                data,
+                recipe,
+                out=folder,
+                overrides=_with_options(read_overrides(set_ or []), about_data),
+                limit=limit,
+                budget=budget,
+                backbone=backbone,
+                weights=weights,
+                seed=seed,
+                abstain=abstain,
+                **where,
+            )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(str(stop) or _stopped(folder)) from None
     found = metrics.to_dict()
     return Answer(found, result_lines(found, folder) + f"\nNext        headstart predict {folder / 'model'} IMAGE...")
 
 
+def _stopped(folder: Path) -> str:
+    """Return how to go on after Ctrl-C outside of training, which says so itself."""
+    if (folder / "recipe.yaml").exists():
+        return f"Stopped. Resume it: headstart train --resume {folder}"
+    return f"Stopped before training began, so nothing was written to {folder}. The same command starts again."
+
+
 def _with_options(overrides: dict[str, Any], about_data: dict[str, Any]) -> dict[str, Any]:
     """Return the overrides with the keys of the options that were given; refuse what is given twice."""
-    given = {f"data.{name[2:].replace('-', '_')}": value for name, value in about_data.items() if value is not None}
-    if twice := sorted(given.keys() & overrides.keys()):
+    options = {f"data.{name[2:].replace('-', '_')}": value for name, value in given(about_data).items()}
+    if twice := sorted(options.keys() & overrides.keys()):
         raise InputError(f"{', '.join(twice)} is given twice: as an option of its own and by --set. Keep one.")
-    return {**overrides, **given}
+    return {**overrides, **options}
 
 
 def _check_resume(ignored: list[str]) -> None:

@@ -8,7 +8,7 @@ other image, and a data set that grows keeps its splits.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, SplitName, listed
 from headstart.errors import DataError
+from headstart.wording import percent
 
 TEST_FRACTION = 0.2
 """Share of the images to test on. It is the same for every size: if it shrank while a data set grows, images would move
@@ -123,7 +124,7 @@ def assign(
         if split != "val":
             _require(draw, split)
     splits = np.where(given != "", given, homes[clusters])
-    notes = _drawn(splits, test, val) + _small(draw, splits)
+    notes = _drawn(draw, splits, {"test": test, "val": val}) + _small(draw, splits)
     return Assignment(splits, test, val, clusters, tuple(notes))
 
 
@@ -235,21 +236,22 @@ def _require(draw: _Draw, split: SplitName) -> None:
         )
 
 
-def _drawn(splits: NDArray[np.str_], test: float | None, val: float | None) -> list[str]:
-    """Return what was drawn, with the shares that were asked and that came out."""
-    tested, validated = int((splits == "test").sum()), int((splits == "val").sum())
-    parts = []
-    if test is not None:
-        parts.append(f"{tested:,} of {len(splits):,} images to test on ({test:.0%} asked)")
-    if val is not None:
-        parts.append(f"{validated:,} of {len(splits) - tested:,} others to validate on ({val:.0%} asked)")
-    own = [
-        f"{count:,} images to {purpose} on"
-        for share, count, purpose in ((test, tested, "test"), (val, validated, "validate"))
-        if share is None
-    ]
-    drew = [f"Drew {' and '.join(parts)}."] if parts else []
-    return [*drew, *([f"The data set brings its own {' and '.join(own)}."] if own else [])]
+def _drawn(draw: _Draw, splits: NDArray[np.str_], shares: Mapping[SplitName, float | None]) -> list[str]:
+    """Return what was drawn, with the shares that were asked and that came out, and why they differ."""
+    free = draw.given == ""
+    drew, own = [], []
+    for (split, share), purpose in zip(shares.items(), ("test", "validate"), strict=True):
+        count = int((splits == split).sum())
+        if share is None:
+            own.append(f"{count:,} images to {purpose} on")
+            continue
+        of = max(1, int((free & ((splits != "test") | (split == "test"))).sum()))
+        what = "others" if drew else "images"
+        drew.append(f"{count:,} of {of:,} {what} to {purpose} on ({percent(count / of, 1)}; {share:.0%} asked)")
+    together = ", and copies and groups stay together" if len(draw.homes) < len(splits) else ""
+    why = f"each image is drawn by its content, so shares are not exact{together}"
+    told = [f"Drew {' and '.join(drew)}: {why}."] if drew else []
+    return [*told, *([f"The data set brings its own {' and '.join(own)}, which stay there."] if own else [])]
 
 
 def _small(draw: _Draw, splits: NDArray[np.str_]) -> list[str]:

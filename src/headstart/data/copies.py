@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import __version__ as pillow_version
 
 from headstart.contracts import UInt8Image
 from headstart.data import decode
-from headstart.data.assign import Candidates
+from headstart.data.assign import Assignment, Candidates
 from headstart.data.decode import decode_file
 from headstart.data.decode_missing import decode_missing
 from headstart.data.kept_array import KeptArray
@@ -58,7 +59,7 @@ def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Term
         pairs = np.asarray(stored.values, np.int64)
     else:
         found, _ = near_copies(
-            _squares(source, [places[identity] for identity in different], terminal), bar=terminal.bar
+            brightness_squares(source, [places[identity] for identity in different], terminal), bar=terminal.bar
         )
         # With one pair more, since no empty array can be stored: an image is a copy of itself.
         pairs = np.concatenate([np.zeros((1, 2), np.int64), found])
@@ -66,8 +67,23 @@ def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Term
     return np.array([places[identity] for identity in different], np.int64)[pairs[1:]].reshape(-1, 2)
 
 
-def _squares(source: FileSource, rows: list[int], terminal: Terminal) -> NDArray[np.uint8]:
-    """Return what is compared of each image; nothing but black of one that can't be read.
+def joined(parts: Sequence[Subset]) -> FileSource | None:
+    """Return the images of several subsets, in order, as one source; None where they lie in arrays."""
+    sources = [part.source for part in parts]
+    if not all(isinstance(source, FileSource) for source in sources):
+        return None
+    images = [(source, row) for source, part in zip(sources, parts, strict=True) for row in part.rows.tolist()]
+    return replace(
+        sources[0],
+        files=tuple(source.files[row] for source, row in images),
+        facts=tuple(source.facts[row] for source, row in images),
+        targets=np.concatenate([part.labels for part in parts]),
+        groups=None,
+    )
+
+
+def brightness_squares(source: FileSource, rows: list[int], terminal: Terminal) -> NDArray[np.uint8]:
+    """Return what is compared of each image, shape (n, 32, 32); nothing but black of one that can't be read.
 
     Each file is decoded for this once. That shows which can't be read as well, so that it is remembered for screening.
     """
@@ -92,14 +108,23 @@ def _squares(source: FileSource, rows: list[int], terminal: Terminal) -> NDArray
     return squares
 
 
-def count_copies(images: Candidates, paths: Sequence[str]) -> dict[str, Any]:
-    """Return how many images are exact copies of earlier ones, and which equal images have contradictory labels."""
+def count_copies(images: Candidates, paths: Sequence[str], assignment: Assignment) -> dict[str, Any]:
+    """Return which splits were drawn, and how many images are exact copies, cross splits, or contradict others.
+
+    A test image has an exact copy elsewhere only where the data set brings its own test split.
+    """
     same: dict[str, list[int]] = defaultdict(list)
     for row, identity in enumerate(images.identities):
         same[identity].append(row)
     torn = [rows for rows in same.values() if len(rows) > 1 and len(set(images.labels[rows].tolist())) > 1]
+    tested = assignment.splits == "test"
+    shares = {"test": assignment.test_fraction, "val": assignment.val_fraction}
     return {
+        "drawn": [split for split, share in shares.items() if share is not None],
         "exact": len(images.identities) - len(same),
+        "test_with_exact_copy_elsewhere": sum(
+            int(tested[rows].sum()) for rows in same.values() if not tested[rows].all()
+        ),
         "contradictory": len(torn),
         "contradictory_files": [[paths[row] for row in rows[:_SHOWN]] for rows in torn[:_SHOWN]],
     }
@@ -122,17 +147,27 @@ def count_near(pairs: NDArray[np.int64], plain: NDArray[np.str_]) -> dict[str, A
 
 
 def told(copies: Mapping[str, Any]) -> list[str]:
-    """Return what is worth knowing of copies, as sentences for people."""
+    """Return what is worth knowing of copies and of what training does with them, as sentences for people."""
+    drawn = copies.get("drawn", ["test", "val"])
+    kept = "they stay in one split"
+    if own := [split for split in ("test", "val") if split not in drawn]:
+        kept = f"the data set's own {' and '.join(own)} images stay where they are, others in one split"
     notes = []
     if count := copies["exact"]:
+        notes.append(f"Found {counted(count, 'exact copy', 'exact copies')}: {kept}.")
+    if count := copies.get("test_with_exact_copy_elsewhere"):
         notes.append(
-            f"Found {counted(count, 'exact copy', 'exact copies')}; copies stay in one split where it is drawn."
+            f"Exact copies of images to train or validate on are in the data set's own test split: "
+            f"{counted(count, 'image')}. They flatter the test accuracy. Remove them, or put all images together "
+            "without splits: those that headstart draws keep copies in one."
         )
     if count := copies.get("near"):
         spared, tested = copies["test_with_copy_in_train_if_ignored"], copies["test_if_ignored"]
+        otherwise = f" Otherwise {spared:,} of {tested:,} test images would have had a copy in train."
         notes.append(
-            f"Found near copies (resized, cropped, mirrored, ...) among {counted(count, 'image')}; they stay in one "
-            f"split. Otherwise {spared:,} of {tested:,} test images would have had a copy in train."
+            f"Found near copies (resized, cropped, mirrored, ...) among {counted(count, 'image')}"
+            f"{'' if 'test' in drawn else ' outside of the test split'}: they stay in one split."
+            f"{otherwise if 'test' in drawn else ''}"
         )
     elif "near" in copies and count is None:
         notes.append(f"Near copies were not looked for among more than {MOST:,} images.")

@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.contracts import HUB, ClassNames, listed
 from headstart.data.arrays import Arrays
-from headstart.data.file_dataset import FileOptions, grouped, open_files
+from headstart.data.file_dataset import FileOptions, group_pattern, grouped, open_files
 from headstart.data.ledger import Ledger
 from headstart.data.sources.arrays import Stored, is_store, open_store
 from headstart.data.sources.cifar10 import CIFAR10
@@ -19,11 +19,12 @@ from headstart.data.sources.discover import discover, is_table
 from headstart.data.sources.hub import fetch_dataset
 from headstart.data.sources.memory import ArraySource
 from headstart.data.sources.remote import obtain, open_local, remote_sources
-from headstart.data.sources.tables import TABLES, Columns
+from headstart.data.sources.tables import TABLES, Columns, read_table
 from headstart.data.subset import Subset
-from headstart.errors import DataError, nearest
+from headstart.errors import DataError
+from headstart.files import nearest_path
 from headstart.home import cache_home
-from headstart.terminal import Terminal
+from headstart.terminal import Terminal, visible
 
 KNOWN = ("cifar10",)
 """Data sets that headstart gets by itself."""
@@ -122,12 +123,10 @@ def load_dataset(
     if limit is not None and limit < 1:
         raise DataError(f"The limit on training images must be 1 or more, but is {limit}.")
     options = options or FileOptions()
-    path = Path(name).expanduser()
-    if name.startswith(HUB) or (name not in KNOWN and not is_store(path) and (path.is_dir() or is_table(path))):
-        _check_no_copy(data_dir, path)
+    if in_files(name):
+        _check_no_copy(data_dir, Path(name).expanduser())
         return _from_files(name, options, limit, Terminal(enabled=progress))
-    if options.classifier is None:
-        _check_unused(options, name)
+    _check_unused(options, name)
     stored = _stored(name, data_dir, progress)
     if options.classifier is None and not len(stored.arrays.test_labels):
         raise DataError(f"{stored.name} holds no test images, and a classifier is measured on some. Add a test split.")
@@ -141,15 +140,27 @@ def load_dataset(
     return Dataset(stored.name, train, sealed_test, stored.class_names, sha256, stored.source)
 
 
+def in_files(name: str) -> bool:
+    """Return whether the images of a data set lie in files, not in arrays."""
+    path = Path(name).expanduser()
+    return name.startswith(HUB) or (name not in KNOWN and not is_store(path) and (path.is_dir() or is_table(path)))
+
+
 def _from_files(name: str, options: FileOptions, limit: int | None, terminal: Terminal) -> Dataset:
     columns = Columns(options.image_column, options.label_column, options.group_column)
     fetched = fetch_dataset(name, terminal) if name.startswith(HUB) else None
     path = fetched.folder if fetched else Path(name).expanduser().absolute()
+    if not path.exists():
+        raise _nowhere(name)
+    # What is wrong with these must not be told after a million files were listed.
+    group = group_pattern(options.group_from) if options.group_from else None
+    if options.labels_from:
+        read_table(Path(options.labels_from))
     listing = discover(path, columns, on_bad=options.on_bad, terminal=terminal)
     if options.labels_from:
         listing = corrected(listing, Path(options.labels_from))
-    if options.group_from:
-        listing = replace(listing, files=grouped(listing.files, options.group_from))
+    if group:
+        listing = replace(listing, files=grouped(listing.files, group))
     parts = open_files(listing, options, limit=limit, terminal=terminal)
     return Dataset(
         name=fetched.name if fetched else path.stem if path.is_file() else path.name,
@@ -173,10 +184,10 @@ def _check_no_copy(data_dir: Path | None, path: Path) -> None:
 
 def _check_unused(options: FileOptions, name: str) -> None:
     """Refuse settings that arrays would ignore; their share of validation images is drawn later."""
-    given = replace(
-        options, val_fraction=FileOptions.val_fraction, seed=FileOptions.seed, former=None, labels_from=None
-    )
-    if unused := [field.name for field in fields(given) if getattr(given, field.name) != field.default]:
+    used = {"val_fraction", "seed", "former", "labels_from", "classifier"}
+    given = {field.name for field in fields(options) if getattr(options, field.name) != field.default}
+    # Nobody looks for near copies in arrays.
+    if unused := sorted(given - used - ({"near_copies"} if options.near_copies == "ignore" else set())):
         raise DataError(
             f"data.{', data.'.join(unused)}: only folders and tables of image files have a use for it, and {name} is "
             "none. Leave it out."
@@ -206,15 +217,21 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
         return obtain(folder, identity=CIFAR10, sources=remote_sources(terminal), terminal=terminal)
     path = Path(name).expanduser()
     if not is_store(path):
-        if len(path.parts) > 1:
-            there = "is neither a folder nor a table" if os.path.exists(path) else "does not exist"  # noqa: PTH110
-            raise DataError(f"{path} {there}. Give a folder of images or a table of them ({', '.join(TABLES)}).")
-        raise DataError(
-            f"Unknown data set '{name}'. Known: {', '.join(KNOWN)}; or give a folder of images, a table of them, or hf://owner/name."
-            f"{nearest(name, KNOWN)}"
-        )
+        raise _nowhere(name)
     _check_no_copy(data_dir, path)
     return open_store(path)
+
+
+def _nowhere(name: str) -> DataError:
+    path = Path(name).expanduser()
+    if os.path.exists(path):  # noqa: PTH110 - pathlib raises for a path that is too long
+        what, hint = f"{visible(name)} is neither a folder nor a table", ""
+    else:
+        what, hint = f"There is no data set '{visible(name)}': no such folder or table", nearest_path(path, KNOWN)
+    return DataError(
+        f"{what}.{hint} Give a folder of images, a table of them ({', '.join(TABLES)}), hf://owner/name, or a known "
+        f"data set ({', '.join(KNOWN)})."
+    )
 
 
 def _training_split(stored: Stored, limit: int | None, *, complete: bool) -> Subset:

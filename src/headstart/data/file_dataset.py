@@ -94,21 +94,30 @@ class _Images:
     groups: NDArray[np.int64] | None
 
 
-def grouped(files: Sequence[FoundFile], pattern: str) -> tuple[FoundFile, ...]:
+def group_pattern(text: str) -> re.Pattern[str]:
+    """Return the regular expression that finds groups in paths.
+
+    Raises:
+        DataError: It is none, or has no pair of parentheses.
+    """
+    try:
+        found = re.compile(text)
+    except re.error as error:
+        raise DataError(f"group_from is no regular expression: {error}, in {text!r}.") from None
+    if not found.groups:
+        raise DataError(f"group_from needs parentheses around what names the group, but is {text!r}.")
+    return found
+
+
+def grouped(files: Sequence[FoundFile], pattern: re.Pattern[str]) -> tuple[FoundFile, ...]:
     """Return files with the group that a regular expression finds in their paths.
 
     Raises:
-        DataError: It is no regular expression, has no pair of parentheses, or finds nothing in some paths.
+        DataError: It finds nothing in some paths.
     """
-    try:
-        found = re.compile(pattern)
-    except re.error as error:
-        raise DataError(f"group_from is no regular expression: {error}, in {pattern!r}.") from None
-    if not found.groups:
-        raise DataError(f"group_from needs parentheses around what names the group, but is {pattern!r}.")
-    matches = [found.search(file.path) for file in files]
+    matches = [pattern.search(file.path) for file in files]
     if lost := [file.path for file, match in zip(files, matches, strict=True) if match is None or not match[1]]:
-        raise DataError(f"group_from {pattern!r} finds no group in {len(lost):,} paths: {named(lost)}.")
+        raise DataError(f"group_from {pattern.pattern!r} finds no group in {len(lost):,} paths: {named(lost)}.")
     return tuple(file._replace(group=match[1]) for file, match in zip(files, matches, strict=True) if match)
 
 
@@ -220,14 +229,13 @@ def _assigned(
         test, val = options.test_fraction, options.val_fraction
         return assign(candidates, test_fraction=test, val_fraction=val, seed=options.seed)
 
-    copies = count_copies(candidates, [file.shown for file in images.files])
     plain = drawn(candidates)
     if options.test_fraction is not None and plain.test_fraction is None:
         raise _ignored(source, "test", options.test_fraction)
     if options.val_fraction != VAL_FRACTION and plain.val_fraction is None:
         raise _ignored(source, "val", options.val_fraction)
-    draws = plain.test_fraction is not None or plain.val_fraction is not None
-    if not draws or options.near_copies == "ignore":
+    copies = count_copies(candidates, [file.shown for file in images.files], plain)
+    if not copies["drawn"] or options.near_copies == "ignore":
         return plain, copies
     # A folder for testing stays what it is, whatever it has copies of.
     rows = np.array([row for row, split in enumerate(given) if split in (None, "train")], np.int64)

@@ -38,8 +38,8 @@ def screen(dataset: Dataset, *, on_bad: Literal["fail", "skip"], terminal: Termi
         screened.ledger.check()
     elif refused := screened.ledger.refused():
         terminal.warn(
-            f"{len(refused):,} of {len(ledger.rows):,} files can't be read and are left out; files.csv in the run's "
-            "folder says which, and why."
+            f"{len(refused):,} of {len(ledger.rows):,} files can't be read and are left out; files.csv says which, "
+            "and why."
         )
     return screened
 

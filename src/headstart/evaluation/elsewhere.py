@@ -118,12 +118,18 @@ def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest | None) 
             if wanted.any():
                 parts.append(Subset(part.source, part.rows[wanted], part.name))
         labels.append(mapped[fresh & (mapped >= 0)])
+    if not known and not unknown and left_out.total():
+        raise DataError(
+            f"{dataset.name} has no image to measure on: the run has seen all {left_out.total():,} images, to train, "
+            "validate or test on. Give images that it has not seen. How right it is on its own test images is measured "
+            "without --on."
+        )
     if not known:
         own = dict.fromkeys(part.class_names[int(label)] for part in unknown for label in part.labels)
         raise DataError(
-            f"{dataset.name} has no image to measure on: its new images are of {listed(own) or 'no class'}, and the "
-            f"classifier knows {listed(classes)}; images that the run has seen do not count. Rename the folders or "
-            "labels, or give other images."
+            f"{dataset.name} has no image to measure on: its images are of {listed(own) or 'no class'}, and the "
+            f"classifier knows {listed(classes)}. {left_out.total():,} images that the run has seen do not count. "
+            "Rename the folders or labels, or give other images."
         )
     return Chosen(known, unknown, np.concatenate(labels), {why: n for why, n in left_out.items() if n})
 

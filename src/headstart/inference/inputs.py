@@ -1,22 +1,19 @@
-"""Which files a command names: one by one, below folders, in a table's column ``file_name``, or on standard input.
+"""Which files a command names: one by one, below folders, in a table, or on standard input.
 
 Names come as they are read, so that a million of them take no more memory than one; only the names in one folder are
 sorted.
 """
 
-import csv
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
+from headstart.data.sources.tables import IMAGE_COLUMNS, PATHS, TABLES, cell_text, find_column, read_table
 from headstart.errors import InputError
 
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
-COLUMN = "file_name"
 NAMED = 5
 """How many files a message names."""
 
@@ -48,7 +45,9 @@ class Named:
     error: str | None = None
 
 
-def named_files(inputs: Iterable[Path], lines: TextIO, suffixes: frozenset[str], skipped: Skipped) -> Iterator[Named]:
+def named_files(
+    inputs: Iterable[Path], lines: TextIO, suffixes: frozenset[str], skipped: Skipped, column: str | None = None
+) -> Iterator[Named]:
     """Yield every file that the inputs name, in their order, each as often as it is named.
 
     Args:
@@ -56,9 +55,10 @@ def named_files(inputs: Iterable[Path], lines: TextIO, suffixes: frozenset[str],
         lines: Standard input.
         suffixes: Endings of images, lower case.
         skipped: Takes note of other files in folders.
+        column: Column of tables that holds the paths; found by its usual names when None.
 
     Raises:
-        InputError: A table can't be read, or has no column ``file_name``.
+        InputError: A table can't be read, or has no such column.
     """
     for path in inputs:
         if str(path) == "-":
@@ -66,7 +66,7 @@ def named_files(inputs: Iterable[Path], lines: TextIO, suffixes: frozenset[str],
         elif os.path.isdir(path):  # noqa: PTH112 - pathlib raises for a path that is too long
             yield from _below(path, suffixes, skipped)
         elif path.suffix.lower() in TABLES:
-            yield from (Named(path.parent / name) for name in _column(path))
+            yield from (Named(path.parent / name) for name in _column(path, column))
         else:
             yield Named(path)
 
@@ -95,43 +95,13 @@ def _unsearched(error: OSError) -> Named:
     return Named(Path(error.filename), why)
 
 
-def _column(table: Path) -> Iterator[str]:
-    """Yield the column ``file_name`` of a table, row by row."""
-    try:
-        if table.suffix.lower() == ".parquet":
-            yield from _parquet(table)
-            return
-        with table.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            if table.suffix.lower() == ".jsonl":
-                rows: Iterable[Any] = (json.loads(line) for line in file if line.strip())
-            else:
-                rows = csv.DictReader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",")
-                _check_column(table, rows.fieldnames or ())
-            for number, row in enumerate(rows, 1):
-                name = row.get(COLUMN) if isinstance(row, dict) else None
-                if not isinstance(name, str) or not name:
-                    raise InputError(f"{table}, row {number}: there is no {COLUMN}. Give every row one.")
-                yield name
-    except OSError as error:
-        raise InputError(f"{table} can't be read: {error.strerror or error}.") from None
-    except (ValueError, csv.Error) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{table} can't be read as a table: {error}.") from None
-
-
-def _parquet(table: Path) -> Iterator[str]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(table) as file:
-        _check_column(table, file.schema_arrow.names)
-        for batch in file.iter_batches(columns=[COLUMN]):
-            yield from map(str, batch.column(0).to_pylist())
-
-
-def _check_column(table: Path, columns: Iterable[str]) -> None:
-    if COLUMN not in columns:
-        raise InputError(
-            f"{table} has no column {COLUMN}, which names the images; its columns are {', '.join(columns) or 'none'}. "
-            f"Rename the one that holds the paths, which count from the table's own folder."
-        )
+def _column(table: Path, given: str | None) -> Iterator[str]:
+    """Yield the paths in a table, row by row."""
+    found = read_table(table)
+    place = find_column(table, found.names, given, IMAGE_COLUMNS, PATHS)
+    for line, cells in found.rows:
+        if not (name := cell_text(cells[place])):
+            raise InputError(
+                f"{table}, line {line}: the column '{found.names[place]}' is empty. Give every row a path."
+            )
+        yield name

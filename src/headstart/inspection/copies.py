@@ -19,24 +19,31 @@ CORRELATIONS = (PIXEL_THRESHOLD, 0.85, 0.9, 0.95)
 
 
 def find_copies(
-    splits: Sequence[Subset], directions: NDArray[np.float32], squares: NDArray[np.uint8], bar: Bar
+    splits: Sequence[Subset],
+    directions: NDArray[np.float32],
+    squares: NDArray[np.uint8],
+    bar: Bar,
+    *,
+    pairs: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
-    """Return what occurs more than once, within and across splits; each image by its split, row and label.
+    """Return what occurs more than once, within and across splits; each image by its split, row, label and file.
 
     Args:
         splits: Where copies are looked for.
         directions: Of all their images, from ``feature_directions``.
         squares: Of all their images, from ``luma_squares``.
         bar: From a title and a total to a progress bar.
+        pairs: Near copies, where training has found them already: rows of all the images together, shape (m, 2).
     """
     places = [
         {"split": split.name, "row": int(row), "label": split.class_names[int(label)]}
+        | ({"file": path} if (path := split.source.path(int(row))) else {})
         for split in splits
         for row, label in zip(split.rows, split.labels, strict=True)
     ]
     hashes = [sha256 for split in splits for sha256 in split.identities]
     exact = duplicates.exact_duplicates(hashes)
-    near = duplicates.near_duplicates(directions, squares, bar=bar)
+    near = duplicates.near_duplicates(directions, squares, pairs=pairs, bar=bar)
     near = [pair for pair in near if hashes[pair.first] != hashes[pair.second]]
     kinds = Counter(f"{places[pair.first]['split']}+{places[pair.second]['split']}" for pair in near)
     names = [split.name for split in splits]
@@ -52,7 +59,7 @@ def find_copies(
         },
         "near": {
             "pairs": {kind: kinds[kind] for kind in map("+".join, combinations_with_replacement(names, 2))},
-            "feature_threshold": duplicates.FEATURE_THRESHOLD,
+            "feature_threshold": duplicates.FEATURE_THRESHOLD if pairs is None else None,
             "pixel_threshold": PIXEL_THRESHOLD,
             "list": [
                 {

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from headstart.errors import WeightsError
+from headstart.files import nearest_path
 from headstart.models import keras_resnet50
 from headstart.models.architectures import Network, adapt_tensors
 from headstart.models.keras_files import read_keras
@@ -59,7 +60,7 @@ def read_weights_file(path: Path, network: Network, architecture: str) -> tuple[
         WeightsError: No such file, one that may not be read, an unknown kind, a damaged file, or one that would have
             to be unpickled or refers to other files.
     """
-    _require_readable(path)
+    check_weights_file(path)
     suffix = path.suffix.lower()
     if suffix in _KERAS_SUFFIXES:
         if architecture != keras_resnet50.ARCHITECTURE:
@@ -72,15 +73,7 @@ def read_weights_file(path: Path, network: Network, architecture: str) -> tuple[
             return keras_resnet50.from_keras(arrays)
         except (ValueError, RuntimeError) as error:
             raise WeightsError(f"{path} holds arrays of other shapes than Keras's ResNet50: {error}") from error
-    if suffix == ".safetensors":
-        state = _read_safetensors(path)
-    elif suffix in _TORCH_SUFFIXES:
-        state = read_torch(path)
-    else:
-        raise WeightsError(
-            f"{path} is of unknown kind '{suffix[:20]}'. Allowed: .safetensors, .pth, .pt, .bin, "
-            "and .h5 for Keras's ResNet50."
-        )
+    state = _read_safetensors(path) if suffix == ".safetensors" else read_torch(path)
     return _timm_names(_without_prefixes(state), network, architecture, path), ()
 
 
@@ -117,14 +110,16 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _require_readable(path: Path) -> None:
-    """Raise WeightsError where there is no file, or none that may be read."""
+def check_weights_file(path: Path) -> None:
+    """Raise WeightsError where there is no file, none that may be read, or one of a kind that never holds weights."""
     kinds = "Give a .safetensors, .pth, .pt, .bin or .h5 file."
     try:
         with path.open("rb"):
-            return
+            pass
     except (FileNotFoundError, NotADirectoryError):
-        raise WeightsError(f"There is no weights file at {path}. {kinds}") from None
+        raise WeightsError(
+            f"There is no weights file at {path}.{nearest_path(path, ('auto', 'none'))} {kinds}"
+        ) from None
     except IsADirectoryError:
         raise WeightsError(f"{path} is a folder, not a weights file. {kinds}") from None
     except PermissionError:
@@ -132,6 +127,11 @@ def _require_readable(path: Path) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WeightsError(f"{str(path)[:300]} can't be read: {reason}. {kinds}") from None
+    if (suffix := path.suffix.lower()) not in {".safetensors", *_TORCH_SUFFIXES, *_KERAS_SUFFIXES}:
+        raise WeightsError(
+            f"{path} is of unknown kind '{suffix[:20]}'. Allowed: .safetensors, .pth, .pt, .bin, "
+            "and .h5 for Keras's ResNet50."
+        )
 
 
 def _check_parts(path: Path) -> None:

@@ -38,6 +38,15 @@ def _seconds(value: Any) -> Any:
     return float(found["number"]) * _UNITS[found["unit"] or "s"]
 
 
+def _ample(seconds: float) -> float:
+    if not _LEAST <= seconds <= _MOST:
+        raise ValueError(
+            f"input should be from {_LEAST:g}s to 30 days, with a unit, e.g. 90s, 5min or 2h; a number alone is seconds"
+        )
+    return seconds
+
+
+_LEAST, _MOST = 10.0, 30 * 86_400.0
 _UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 _TIME = re.compile(rf"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>{'|'.join(_UNITS)})?")
 Whole = Annotated[int, BeforeValidator(_no_bool)]
@@ -53,7 +62,7 @@ LearningRate = Annotated[Real, Field(gt=0.0, le=1000.0)]
 Dropout = Annotated[Real, Field(ge=0.0, lt=1.0)]
 Alpha = Annotated[Real, Field(ge=0.0, le=1000.0), AfterValidator(_zero_or_from(0.001))]
 """Parameter of a Beta distribution; with smaller ones drawing from it fails."""
-Budget = Annotated[float, BeforeValidator(_seconds), Field(ge=10.0, le=30 * 86_400.0)]
+Budget = Annotated[float, BeforeValidator(_seconds), AfterValidator(_ample)]
 """A time in seconds, also written ``90s``, ``5min`` or ``2h``."""
 Column = Annotated[str, Field(min_length=1, max_length=1000)]
 """Name of a table's column."""

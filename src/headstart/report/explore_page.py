@@ -24,6 +24,8 @@ SUSPECTS_SHOWN = 40
 _SAMPLES_LIMIT, _OUTLIERS_LIMIT, _MEANS_LIMIT, _PAIRS_LIMIT = 1_300_000, 800_000, 400_000, 900_000
 _ISSUES_LIMIT = 300_000
 """Characters that the images of each section may take."""
+_NAMED = 3
+"""Images of a group of copies that a sentence names."""
 _BIN = 4
 """Values of a pixel that share a bin in the drawings; explore.json has all 256."""
 
@@ -101,8 +103,9 @@ def findings(found: dict[str, Any]) -> list[str]:
         f"standard deviation of {number(train['std'], 2)}; {percent(train['near_black_share'], 1)} of them are "
         f"near-black and {percent(train['near_white_share'], 1)} near-white.",
         _copies(copies, test["n"]),
+        *found["splits"],
         *_unreadable(found["files"]),
-        *_contradictions(copies),
+        *contradictions(copies),
         *_labels(found["label_errors"]),
     ]
 
@@ -159,9 +162,17 @@ def _unreadable(files: dict[str, Any] | None) -> list[str]:
     return [f"{counted(unreadable, 'file')} can't be read."] if unreadable else []
 
 
-def _contradictions(copies: dict[str, Any]) -> list[str]:
-    groups = sum(copies["relations"][kind] for kind in ("across classes", "across splits and classes"))
-    return [f"{counted(groups, 'group')} of copies have contradictory labels."] if groups else []
+def contradictions(copies: dict[str, Any]) -> list[str]:
+    """Return how many groups of copies have contradictory labels and the images of the first of them, as a sentence."""
+    groups = [*copies["exact"]["list"], *(pair["images"] for pair in copies["near"]["list"])]
+    torn = [group for group in groups if len({image["label"] for image in group}) > 1]
+    if not torn:
+        return []
+    names = [image.get("file", f"{image['split']} {image['row']}") + f" ({image['label']})" for image in torn[0]]
+    return [
+        f"{counted(len(torn), 'group')} of copies {'has' if len(torn) == 1 else 'have'} contradictory labels, such as "
+        f"{' = '.join(names[:_NAMED])}. copies.csv lists all copies; review.html lets you correct them."
+    ]
 
 
 def _labels(errors: dict[str, Any] | None) -> list[str]:

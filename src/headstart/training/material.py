@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from headstart.data.splits import split_train
 from headstart.data.subset import Subset
 from headstart.data.working_copy import Squares, working_copy
 from headstart.models.backbones import Backbone, fed_unit_range, load_backbone
+from headstart.models.catalogue import full_name
 from headstart.models.fits import check_before_download, require_fit
 from headstart.models.fold import Fold, fold_batch_norm, pad_in_kernel
 from headstart.models.freeze import count_stages, freeze
 from headstart.models.heads import build_classifier
+from headstart.models.weight_files import check_weights_file
 from headstart.recipe.schema import Recipe
 from headstart.terminal import Terminal
 from headstart.training.class_weights import class_weights
@@ -71,6 +74,22 @@ def split_checked(recipe: Recipe, dataset: Dataset, *, processes: int = 1) -> tu
         check_classes("finetune.augment.stronger", recipe.finetune.augment.stronger, dataset.class_names)
         check_batch_size(recipe.finetune.batch_size, images=len(train), processes=processes)
     return train, val
+
+
+def check_without_data(recipe: Recipe, device: torch.device) -> None:
+    """Refuse what can be refused before an image is read.
+
+    Raises:
+        WeightsError: The backbone is unknown, the weights file is none, or the network takes no images of that size.
+        RecipeError: The device can't compute with that precision.
+    """
+    check_precision(recipe.hardware.precision, device)
+    full_name(recipe.backbone)
+    if recipe.weights not in ("auto", "none"):
+        check_weights_file(Path(recipe.weights))
+    # With a budget, sizes will be chosen to fit.
+    elif recipe.weights == "auto" and not recipe.budget:
+        check_before_download(recipe.backbone, recipe.image_sizes)
 
 
 def prepare(

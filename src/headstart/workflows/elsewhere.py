@@ -1,14 +1,15 @@
 """Measure a finished classifier, run or export, on other labelled data; it stays as it is."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from headstart.compute.session import Session, open_session
 from headstart.contracts import HUB
 from headstart.data.dataset import load_dataset
-from headstart.data.file_dataset import FileOptions
 from headstart.data.screening import screen
 from headstart.errors import DataError, RunError
 from headstart.evaluation.carried import carried_run, carries_figures
@@ -16,16 +17,21 @@ from headstart.evaluation.elsewhere import Elsewhere, choose_images, measure_els
 from headstart.files import file_sha256, write_json
 from headstart.inference.origin import Origin, origin_of
 from headstart.inference.predictor import load
+from headstart.recipe.sections import DataRecipe
 from headstart.report.elsewhere_page import write_elsewhere_page
 from headstart.report.mistakes import LARGEST_SIDE
 from headstart.runs.folder import check_started, check_writable
 from headstart.runs.run import Run
-from headstart.workflows.resolve import absolute_data
+from headstart.workflows.load import options_to_look
+from headstart.workflows.resolve import data_section
+
+_UNUSED = ("limit", "val_fraction", "test_fraction", "group_column", "group_from", "near_copies")
+"""What a recipe says of splits, where every image is measured on."""
 
 
 def evaluate_on(
     run: Path | str,
-    data: str | Path,
+    data: str | Path | Mapping[str, Any],
     *,
     out: Path | str | None = None,
     threads: int | None = None,
@@ -42,7 +48,9 @@ def evaluate_on(
         run: Folder of the run, or the ``model`` folder in it; an export, which is measured on ONNX Runtime and carries
             what is known of its run; or ``hf://owner/name`` or ``hf://owner/name@revision``. Of a model folder without
             its run it is not known which images it has seen.
-        data: Folder of images or other data set; all its images are measured on, whatever their split.
+        data: Folder of images or other data set; all its images are measured on, whatever their split. Or a mapping
+            with ``name`` and other keys of a recipe's section ``data``: ``image_column``, ``label_column``,
+            ``labels_from``, ``on_bad``.
         out: Folder for the files; when None ``RUN/on-NAME``, or ``MODEL-on-NAME`` in the working folder for what is no
             run.
         threads: CPU threads; torch's own number when None.
@@ -62,40 +70,41 @@ def evaluate_on(
         >>> evaluate_on("runs/mine", "new-photos").drift["accuracy"]  # doctest: +SKIP
         {'difference': -0.031, 'ci95': [-0.058, -0.004]}
     """
+    section = data_section(data, unused=_UNUSED)
+    place = None if out is None else Path(out)
+    if place:
+        _check_place(place)
     origin = origin_of(run)
     if not origin.is_classifier and origin.run is None:
         check_started(Run(origin.folder))
     known = origin.run
     if origin.is_export and carries_figures(origin.folder):
         known = carried_run(origin.folder)
-    place = None if out is None else Path(out)
     # An export computes on the device that ONNX Runtime has, not on the one that PyTorch would choose.
     with open_session(
         command=command, device="cpu" if origin.is_export else device, threads=threads, progress=progress
     ) as session:
         chosen = device if origin.is_export else str(session.device)
-        return _measure(origin, known, session, device=chosen, data=absolute_data(data), out=place)
+        return _measure(origin, known, session, device=chosen, data=section, out=place)
 
 
 def _measure(
-    origin: Origin, known: Run | None, session: Session, *, device: str | None, data: str, out: Path | None
+    origin: Origin, known: Run | None, session: Session, *, device: str | None, data: DataRecipe, out: Path | None
 ) -> Elsewhere:
     val = known.metrics().val if known else None
     begun = known.environment().data if known else None
     predictor = load(origin.folder, device=device, threads=session.threads)
-    options = FileOptions(near_copies="ignore", on_bad="skip", classifier=predictor.class_names)
-    dataset = load_dataset(data, progress=session.terminal.enabled, options=options)
+    options = options_to_look(data, near_copies="ignore", classifier=predictor.class_names)
+    dataset = load_dataset(data.name, progress=session.terminal.enabled, options=options)
     if begun is not None and begun.sha256 == dataset.sha256:
         own = origin.run.path if origin.run else "RUN, with the folder of its run"
         raise DataError(
-            f"{data} is what {origin.name} was trained on. Measure its test split: headstart evaluate {own}"
+            f"{data.name} is what {origin.name} was trained on. Measure its test split: headstart evaluate {own}"
         )
-    dataset = screen(dataset, on_bad="skip", terminal=session.terminal)
+    dataset = screen(dataset, on_bad=options.on_bad, terminal=session.terminal)
     chosen = choose_images(dataset, predictor.class_names, known.manifest() if known else None)
     folder = out or _default_folder(origin, Path(dataset.name).name)
-    check_writable(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "evaluation.json").is_file():
-        raise RunError(f"{folder} holds something else than an evaluation. Give another folder with --out.")
+    _check_place(folder)
     with session.terminal.share("Measuring") as show:
         found, predictions = measure_elsewhere(predictor, dataset, chosen, val, show)
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,8 +122,16 @@ def _measure(
     content = found.to_dict() | record
     write_json(folder / "evaluation.json", content)
     files = None if dataset.ledger is None else dataset.ledger.counts()
-    write_elsewhere_page(Run(folder), content, partial(chosen.pixels, at_least=LARGEST_SIDE), data=data, files=files)
+    write_elsewhere_page(
+        Run(folder), content, partial(chosen.pixels, at_least=LARGEST_SIDE), data=data.name, files=files
+    )
     return found
+
+
+def _check_place(folder: Path) -> None:
+    check_writable(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "evaluation.json").is_file():
+        raise RunError(f"{folder} holds something else than an evaluation. Give another folder with --out.")
 
 
 def _default_folder(origin: Origin, data: str) -> Path:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.compute.device import describe_hardware
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import Session
 from headstart.contracts import keys_of, number_of_keys, value_of
+from headstart.data.copies import brightness_squares, find_near_copies, joined
 from headstart.data.dataset import load_dataset
 from headstart.data.ledger import Ledger
 from headstart.data.near_copies import luma_squares
 from headstart.data.screening import screen
+from headstart.data.subset import Subset
 from headstart.data.working_copy import Squares
 from headstart.evaluation.look import look_at_test
 from headstart.features.shipped import ShippedBackbone, bounded_blocks, shipped_backbone
@@ -30,13 +33,22 @@ from headstart.inspection.label_errors import FOLDS, ROUNDS, deal_folds, find_la
 from headstart.inspection.outliers import find_outliers
 from headstart.inspection.quality import find_quality_issues
 from headstart.inspection.statistics import Statistics, describe
+from headstart.recipe.sections import DataRecipe
 from headstart.report.explore_page import MADE_BY
+from headstart.terminal import Terminal
 from headstart.workflows.explore_files import write_exploration
+from headstart.workflows.load import options_to_look
 
 FEATURE_SIZE = 64
 """Side of the network's input with which copies and outliers are found, in pixels."""
 LABEL_SIZE = 128
 """The same for label errors; benchmarks/results/labels.json compares sizes."""
+
+
+_SPLIT_OF_ARRAYS = (
+    "Training keeps the data set's own test split, whatever it has copies of, and draws validation images from the "
+    "training images, exact copies together."
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class Exploration(Mapping[str, Any]):
     Attributes:
         made_by: Mark by which headstart recognises its own file.
         data: Name, SHA-256, source and limit.
+        splits: How training splits these images and what it does with copies, as sentences.
         files: What became of the files, and which of them can't be read; None where the images lie in arrays.
         class_names: In index order.
         train: Statistics of the training images.
@@ -78,6 +91,7 @@ class Exploration(Mapping[str, Any]):
 
     made_by: str
     data: dict[str, Any]
+    splits: list[str]
     files: dict[str, Any] | None
     class_names: list[str]
     train: dict[str, Any]
@@ -102,7 +116,7 @@ class Exploration(Mapping[str, Any]):
 
 
 def explore(
-    data: str, session: Session, *, limit: int | None, folder: Path, data_dir: Path | None, search: LabelSearch
+    data: DataRecipe, session: Session, *, limit: int | None, folder: Path, data_dir: Path | None, search: LabelSearch
 ) -> Exploration:
     """Describe a data set and write what was found into ``folder``.
 
@@ -111,8 +125,9 @@ def explore(
         RunError: The folder can't be written.
     """
     clock, terminal = _Clock(), session.terminal
-    loaded = load_dataset(data, limit=limit, data_dir=data_dir, progress=terminal.enabled)
-    dataset = screen(loaded, on_bad="skip", terminal=terminal)
+    options = options_to_look(data)
+    loaded = load_dataset(data.name, limit=limit, data_dir=data_dir, progress=terminal.enabled, options=options)
+    dataset = screen(loaded, on_bad=options.on_bad, terminal=terminal)
     opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": session.command}
     splits = tuple(split for split in (dataset.train, look_at_test(dataset)) if len(split))
     clock.lap("loading")
@@ -123,8 +138,8 @@ def explore(
     clock.lap("statistics")
     directions = duplicates.feature_directions(backbone.features(squares, FEATURE_SIZE))
     clock.lap("features")
-    lumas = np.concatenate([luma_squares(bounded_blocks(images)) for images in squares])
-    copies = find_copies(splits, directions, lumas, terminal.bar)
+    lumas, pairs = _compared(splits, squares, terminal)
+    copies = find_copies(splits, directions, lumas, terminal.bar, pairs=pairs)
     outliers = find_outliers(dataset.train, directions[: len(dataset.train)])
     clock.lap("duplicates")
     suspects = _label_errors(backbone, squares if search.all_splits else squares[:1]) if search.wanted else None
@@ -132,6 +147,7 @@ def explore(
     found = Exploration(
         made_by=MADE_BY,
         data={"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source, "limit": limit},
+        splits=list(dataset.notes) or [_SPLIT_OF_ARRAYS],
         files=_files(dataset.ledger),
         class_names=list(dataset.class_names),
         train=statistics["train"].as_dict(),
@@ -150,6 +166,17 @@ def explore(
     )
     write_exploration(folder, found.to_dict(), statistics["train"].mean_images, splits, dataset.ledger)
     return found
+
+
+def _compared(
+    splits: Sequence[Subset], squares: Sequence[Squares], terminal: Terminal
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    """Return what copies are confirmed by, and the pairs that training finds in files: both must tell the same."""
+    source = joined(splits)
+    if source is None:
+        return np.concatenate([luma_squares(bounded_blocks(images)) for images in squares]), None
+    rows = np.arange(len(source))
+    return brightness_squares(source, rows.tolist(), terminal), find_near_copies(source, rows, terminal)
 
 
 def _purpose(search: LabelSearch) -> str:

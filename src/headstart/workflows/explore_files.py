@@ -18,6 +18,7 @@ from headstart.inspection.copies import relation
 from headstart.report.explore_page import MADE_BY, explore_page
 from headstart.report.review_page import review_page
 from headstart.runs.folder import check_writable
+from headstart.workflows.resolve import absolute_data
 
 PAGE, REVIEW, FIGURES = "explore.html", "review.html", "explore.json"
 Name = Callable[[dict[str, Any]], str]
@@ -30,7 +31,7 @@ SHOWN_SIDE = 96
 
 def default_folder(data: str) -> Path:
     """Return the folder for a data set's page where none is named: ``explore-NAME`` in the working folder."""
-    return Path(f"explore-{Path(data).name}")
+    return Path(f"explore-{Path(absolute_data(data)).name}")
 
 
 def check_place(folder: Path) -> None:

@@ -1,11 +1,14 @@
 """The data set that a recipe names, with what a run knows of it already."""
 
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
-from headstart.data.dataset import Dataset, load_dataset
+from headstart.data.dataset import Dataset, in_files, load_dataset
 from headstart.data.file_dataset import FileOptions
 from headstart.data.screening import screen
 from headstart.recipe.schema import Recipe
+from headstart.recipe.sections import DataRecipe
 from headstart.runs.run import Run
 from headstart.terminal import Terminal
 
@@ -26,25 +29,25 @@ def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run:
     """
     data = recipe.data
     former = run.former() if run else None
-    options = FileOptions(
-        image_column=data.image_column,
-        label_column=data.label_column,
-        group_column=data.group_column,
-        group_from=data.group_from,
-        near_copies=data.near_copies,
-        labels_from=data.labels_from,
-        on_bad=data.on_bad,
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        seed=recipe.seed,
-        former=former,
-    )
+    options = file_options(data, seed=recipe.seed, former=former)
     dataset = load_dataset(data.name, limit=data.limit, data_dir=data_dir, progress=terminal.enabled, options=options)
     for note in dataset.notes:
         terminal.say(note)
     if dataset.ledger is None or former:
         return dataset
     return screen(dataset, on_bad=data.on_bad, terminal=terminal)
+
+
+def file_options(data: DataRecipe, **more: Any) -> FileOptions:
+    """Return how files become a data set by a recipe's section; ``more`` are other fields of the options."""
+    keys = {field.name for field in fields(FileOptions)} & DataRecipe.model_fields.keys()
+    return FileOptions(**{key: getattr(data, key) for key in keys}, **more)
+
+
+def options_to_look(data: DataRecipe, **more: Any) -> FileOptions:
+    """Return such options for images that are only looked at: what can't be read is left out, unless told otherwise."""
+    skips = in_files(data.name) and "on_bad" not in data.model_fields_set
+    return replace(file_options(data), on_bad="skip" if skips else data.on_bad, **more)
 
 
 def check_same_data(run: Run, dataset: Dataset) -> None:

@@ -1,13 +1,14 @@
 """The recipe that a call asks for: resolved in one place, for Python and the command line."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from headstart.data.dataset import KNOWN
 from headstart.errors import InputError
-from headstart.recipe.schema import Recipe, load_recipe
+from headstart.recipe.schema import Recipe, load_recipe, parse_recipe
+from headstart.recipe.sections import DataRecipe
 from headstart.report.private import without_folders
 from headstart.terminal import visible
 
@@ -49,6 +50,25 @@ def resolve_recipe(
 def default_recipe(data: str | Path, *, budget: bool) -> str:
     """Return the name of the recipe that is used where none is given, with a budget or without."""
     return "quickstart" if str(data) in KNOWN and not budget else "auto"
+
+
+def data_section(data: str | Path | Mapping[str, Any], *, unused: Collection[str]) -> DataRecipe:
+    """Return what a call says of its data as a recipe's section, with absolute paths.
+
+    Args:
+        data: Name or path of the data set; or ``name`` and other keys of the section with their values.
+        unused: Keys that would change nothing.
+
+    Raises:
+        InputError: A key would change nothing.
+        RecipeError: A key is unknown, or a value is wrong.
+    """
+    given = dict(data) if isinstance(data, Mapping) else {"name": data}
+    if ignored := sorted(given.keys() & unused):
+        raise InputError(f"data.{', data.'.join(ignored)} would change nothing here. Leave it out.")
+    if isinstance(given.get("name"), Path):
+        given["name"] = str(given["name"])
+    return absolute_paths(parse_recipe({"data": given}, "given as options")).data
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:

@@ -20,7 +20,7 @@ from headstart.runs.folder import check_free, claim_run, reopen_run
 from headstart.runs.records import PACKAGES, DataRecord, Environment, Metrics, Surroundings
 from headstart.runs.run import Run
 from headstart.training.fit import fit
-from headstart.training.material import Material, prepare
+from headstart.training.material import Material, check_without_data, prepare
 from headstart.workflows.load import check_same_data, load_data
 from headstart.workflows.plan import make_plan
 from headstart.workflows.resolve import absolute_paths
@@ -43,6 +43,7 @@ def train_new(recipe: Recipe, out: Path, session: Session, *, data_dir: Path | N
     """
     if session.processes.is_main:
         check_free(out)
+    check_without_data(recipe, session.device)
     dataset = load_data(recipe, session.terminal, data_dir=data_dir)
     plan = None
     if recipe.budget:

@@ -107,21 +107,36 @@ def _class_layout(walk: "Walk", folders: list[str], loose: list[str]) -> Iterato
     if not folders:
         there = f"{counted(len(loose), 'image')} but no folders" if loose else "no images"
         raise DataError(f"{walk.root} has {there}. {_WANTED}")
+    by_class = {folder: list(walk.below(folder, label=folder)) for folder in folders}
+    walk.check()
+    empty = [folder for folder, files in by_class.items() if not files]
+    deeper = next(_homes(walk, folders), None) if loose or empty or len(folders) == 1 else None
+    if deeper:
+        inner = walk.look(walk.root / deeper)[0]
+        raise DataError(
+            f"{walk.root} does not look like a folder of classes: it holds {named([*folders, *loose])}. But "
+            f"'{visible(deeper)}' in it has the folders {named(inner)}, with images in each: did you mean "
+            f"{visible(str(walk.root / deeper))}?"
+        )
     if loose:
         raise DataError(
             f"Beside the class folders of {walk.root} there are {counted(len(loose), 'image')}: {named(loose)}. "
             "Move each into the folder of its class, or elsewhere."
         )
-    by_class = {folder: list(walk.below(folder, label=folder)) for folder in folders}
-    walk.check()
-    _check_empty(walk.root, [folder for folder, files in by_class.items() if not files])
-    if len(folders) == 1 and (inner := walk.look(walk.root / folders[0])[0]):
-        raise DataError(
-            f"{walk.root} holds one folder only, '{visible(folders[0])}', and a classifier needs two classes. It has "
-            f"the folders {named(inner)}: did you mean {walk.root / folders[0]}?"
-        )
+    _check_empty(walk.root, empty)
     for files in by_class.values():
         yield from files
+
+
+def _homes(walk: "Walk", folders: Iterable[str], depth: int = 3) -> Iterator[str]:
+    """Yield the folders, by path, that hold several folders with images and no image: where the classes may be."""
+    for folder in folders:
+        inner, loose = walk.look(walk.root / folder)
+        full = [path for name in inner if any(walk.below(path := f"{folder}/{name}", label=""))]
+        if len(full) > 1 and not loose:
+            yield folder
+        elif depth:
+            yield from _homes(walk, full, depth - 1)
 
 
 _WANTED = "Give a folder that holds a folder of images for each class, or train, val and test folders of that kind."

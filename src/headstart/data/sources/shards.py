@@ -11,13 +11,13 @@ from pathlib import Path
 
 from headstart.data.sources.listing import SPLITS, FoundFile, Listing, seen
 from headstart.data.sources.parquet import image_columns, opened_parquet, parquet_table
-from headstart.data.sources.tables import Columns, find_columns
+from headstart.data.sources.tables import Columns, cell_text, find_columns
 from headstart.errors import DataError, WriteError
 from headstart.files import alone, scratch_folder
 from headstart.home import ADVICE, cache_home
 from headstart.terminal import Terminal
 
-_FORMAT = 1
+_FORMAT = 2
 _DONE = "listing.json"
 _MOST_IN_FOLDER = 10_000
 
@@ -74,12 +74,14 @@ def _unpack(shard: Path, scratch: Path, columns: Columns) -> Iterator[tuple[str,
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):
             raise DataError(f"{shard}, row {number}: column '{table.names[places.image]}' holds no image.")
-        if cells[places.label] is None:
+        if not (label := cell_text(cells[places.label])):
             raise DataError(f"{shard}, row {number}: there is no label.")
-        own = str(cells[places.split]).lower() if places.split is not None else ""
+        own = "" if places.split is None else cell_text(cells[places.split]).lower()
+        if own and own not in SPLITS:
+            raise DataError(f"{shard}, row {number}: unknown split '{own[:40]}'. Allowed: train, val, test.")
         name = Path(str(cell.get("path") or "")).suffix.lower() if isinstance(cell, dict) else ""
         path = f"{shard.stem}/{number // _MOST_IN_FOLDER:04}/{number:08}{name[:8] or '.image'}"
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
         (scratch / path).write_bytes(content)
-        group = "" if places.group is None else str(cells[places.group] or "")
-        yield path, str(cells[places.label]), SPLITS.get(own, split), group
+        group = "" if places.group is None else cell_text(cells[places.group])
+        yield path, label, SPLITS.get(own, split), group

@@ -21,10 +21,13 @@ from headstart.contracts import SplitName
 from headstart.data.sources.listing import SPLITS, FoundFile, Listing, named, seen
 from headstart.data.sources.parquet import Table, parquet_table
 from headstart.errors import DataError, nearest
+from headstart.files import nearest_path
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Suffixes of tables."""
 IMAGE_COLUMNS = ("file_name", "filename", "file", "path", "image", "img", "image_path", "filepath", "file_path")
+PATHS = ("--image-column", "the paths of images")
+"""Option for the first of these columns, and what it holds."""
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
 _SHOWN = 3
 _CHUNK = 2**20
@@ -81,8 +84,8 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
 
     repeated = 0
     for line, cells in table.rows:
-        name, label = _text(cells[places.image]), _text(cells[places.label])
-        split = "" if places.split is None else _text(cells[places.split])
+        name, label = cell_text(cells[places.image]), cell_text(cells[places.label])
+        split = "" if places.split is None else cell_text(cells[places.split])
         if not name or not label:
             note("rows without a file name or without a label", f"line {line}")
         elif split and split.lower() not in SPLITS:
@@ -97,11 +100,14 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
                 note("files that do not exist", name)
             else:
                 home: SplitName | Literal[""] = SPLITS.get(split.lower(), "")
-                group = "" if places.group is None else _text(cells[places.group])
+                group = "" if places.group is None else cell_text(cells[places.group])
                 found[f"{below}{name}"] = FoundFile(f"{below}{name}", size, modified, label, home, group)
     if problems:
         told = "; ".join(f"{counts[what]:,} {what} ({named(where)})" for what, where in problems.items())
-        raise DataError(f"{path} can't be used: {told}. Paths count from the table's folder. Correct the table.")
+        raise DataError(
+            f"{path} can't be used: {told}. Paths count from the table's folder and have / between their parts. "
+            "Correct the table."
+        )
     if not found:
         raise DataError(f"{path} has no rows below its heading. Give a table with a row for each image.")
     if repeated:
@@ -122,7 +128,8 @@ def read_table(path: Path) -> Table:
         read = _json_lines if path.suffix.lower() in {".jsonl", ".ndjson"} else _separated
         return read(path, encoding)
     except OSError as error:
-        raise DataError(f"{path} can't be read: {(error.strerror or str(error)).lower()}.") from None
+        hint = nearest_path(path) if isinstance(error, FileNotFoundError) else ""
+        raise DataError(f"{path} can't be read: {(error.strerror or str(error)).lower()}.{hint}") from None
 
 
 def find_columns(path: Path, names: Sequence[str], columns: Columns) -> Places:
@@ -131,32 +138,49 @@ def find_columns(path: Path, names: Sequence[str], columns: Columns) -> Places:
     Raises:
         DataError: One is missing; the nearest name is offered.
     """
-    if not names:
-        raise DataError(f"{path} is empty. Give a table with a heading and a row for each image.")
-
-    def place(given: str | None, usual: Sequence[str], option: str, what: str) -> int:
-        if given is not None:
-            if given in names:
-                return names.index(given)
-            there = f"{path} has no column '{given}'. It has: {', '.join(names)[:500]}.{nearest(given, names)}"
-            raise DataError(there)
-        lower = [name.strip().lower() for name in names]
-        for name in usual:
-            if name in lower:
-                return lower.index(name)
-        raise DataError(
-            f"{path} has no column with {what}. It has: {', '.join(names)[:500]}. Name the column with {option}, or "
-            f"call it '{usual[0]}'.{nearest(usual[0], names)}"
-        )
 
     def optional(given: str | None, usual: str) -> int | None:
-        return None if given is None and usual not in names else place(given, (usual,), "--group-column", usual)
+        known = given is not None or usual in {name.strip().lower() for name in names}
+        return find_column(path, names, given, (usual,), ("--group-column", usual)) if known else None
 
     return Places(
-        image=place(columns.image, IMAGE_COLUMNS, "--image-column", "the paths of images"),
-        label=place(columns.label, LABEL_COLUMNS, "--label-column", "labels"),
+        image=find_column(path, names, columns.image, IMAGE_COLUMNS, PATHS),
+        label=find_column(path, names, columns.label, LABEL_COLUMNS, ("--label-column", "labels")),
         split=optional(None, "split"),
         group=optional(columns.group, "group"),
+    )
+
+
+def find_column(
+    path: Path, names: Sequence[str], given: str | None, usual: Sequence[str], told: tuple[str, str]
+) -> int:
+    """Return where a column of a table stands.
+
+    Args:
+        path: The table, for errors.
+        names: Names of its columns.
+        given: Name of the column; None where it has a usual name.
+        usual: The usual names, in lower case.
+        told: Option by which the column is named, and what it holds, for errors.
+
+    Raises:
+        DataError: It is missing; the nearest name is offered.
+    """
+    if not names:
+        raise DataError(f"{path} is empty. Give a table with a heading and a row for each image.")
+    there = f"It has: {', '.join(names)[:500]}."
+    if given is not None:
+        if given in names:
+            return names.index(given)
+        raise DataError(f"{path} has no column '{given}'. {there}{nearest(given, names)}")
+    lower = [name.strip().lower() for name in names]
+    for name in usual:
+        if name in lower:
+            return lower.index(name)
+    option, what = told
+    raise DataError(
+        f"{path} has no column with {what}. {there} Name the column with {option}, or call it '{usual[0]}'."
+        f"{nearest(usual[0], names)}"
     )
 
 
@@ -224,8 +248,9 @@ def _encoding(path: Path) -> str:
     return "utf-8-sig"
 
 
-def _text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """Return a cell as text without spaces around it; a number as it is written, and nothing for an empty cell."""
     if isinstance(value, str):
         return value.strip()
-    return "" if value is None else str(value)
+    # NaN, which differs from itself, is what pandas writes for nothing.
+    return "" if value is None or value != value else str(value)
