@@ -90,6 +90,13 @@ def first_bytes(path: Path, count: int) -> bytes:
     return b""
 
 
+def expanded(path: Path | str) -> Path:
+    """Return a path with the home folder in place of ``~``; as it is where it names a user that does not exist."""
+    with suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def nearest_path(path: Path, also: Iterable[str] = ()) -> str:
     """Return `` Did you mean 'x'?`` where a path leads nowhere and something beside its end is called nearly the same.
 
@@ -102,7 +109,7 @@ def nearest_path(path: Path, also: Iterable[str] = ()) -> str:
     # What can't be listed offers nothing.
     with suppress(OSError, ValueError):
         there = os.listdir(lost.parent)  # noqa: PTH208 - pathlib makes objects of a million names
-    return nearest(lost.name, [*also, *there])
+    return nearest(lost.name, [*also, *(name for name in there if name != lost.name)])
 
 
 def parse_json(content: str | bytes) -> Any:

@@ -70,7 +70,8 @@ def evaluate(
     check_device(device)
     if not run.startswith(HUB) and not os.path.isdir(run):  # noqa: PTH112 - pathlib raises for a path that is too long
         raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
-    about = {"image_column": image_column, "label_column": label_column, "labels_from": labels_from, "on_bad": on_bad}
+    about: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
+    about |= {"labels_from": labels_from, "on_bad": on_bad}
     if on is not None:
         from headstart.workflows.elsewhere import evaluate_on
 

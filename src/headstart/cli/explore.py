@@ -51,7 +51,7 @@ def explore(
     from headstart.workflows.explore_files import default_folder
 
     folder = out or default_folder(data)
-    about = {"image_column": image_column, "label_column": label_column, "group_column": group_column}
+    about: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "group_column": group_column}
     about |= {"group_from": group_from, "labels_from": labels_from, "on_bad": on_bad, "test_fraction": test_fraction}
     found = api.explore(
         {"name": data} | given(about),

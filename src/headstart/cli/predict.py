@@ -76,6 +76,10 @@ def predict(
     continues a file that was left unfinished.
     """
     check_device(device)
+    from headstart.data.sources.tables import TABLES
+
+    if image_column is not None and not any(path.suffix.lower() in TABLES for path in inputs):
+        raise InputError("--image-column is for tables, and no table is given. Leave it out.")
     folder = located(model)
     if not os.path.isdir(folder):  # noqa: PTH112 - pathlib raises for a path that is too long
         raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")

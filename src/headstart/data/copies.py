@@ -69,8 +69,8 @@ def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Term
 
 def joined(parts: Sequence[Subset]) -> FileSource | None:
     """Return the images of several subsets, in order, as one source; None where they lie in arrays."""
-    sources = [part.source for part in parts]
-    if not all(isinstance(source, FileSource) for source in sources):
+    sources = [part.source for part in parts if isinstance(part.source, FileSource)]
+    if len(sources) < len(parts):
         return None
     images = [(source, row) for source, part in zip(sources, parts, strict=True) for row in part.rows.tolist()]
     return replace(

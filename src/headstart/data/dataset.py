@@ -22,7 +22,7 @@ from headstart.data.sources.remote import obtain, open_local, remote_sources
 from headstart.data.sources.tables import TABLES, Columns, read_table
 from headstart.data.subset import Subset
 from headstart.errors import DataError
-from headstart.files import nearest_path
+from headstart.files import expanded, nearest_path
 from headstart.home import cache_home
 from headstart.terminal import Terminal, visible
 
@@ -124,7 +124,7 @@ def load_dataset(
         raise DataError(f"The limit on training images must be 1 or more, but is {limit}.")
     options = options or FileOptions()
     if in_files(name):
-        _check_no_copy(data_dir, Path(name).expanduser())
+        _check_no_copy(data_dir, expanded(name))
         return _from_files(name, options, limit, Terminal(enabled=progress))
     _check_unused(options, name)
     stored = _stored(name, data_dir, progress)
@@ -142,14 +142,14 @@ def load_dataset(
 
 def in_files(name: str) -> bool:
     """Return whether the images of a data set lie in files, not in arrays."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     return name.startswith(HUB) or (name not in KNOWN and not is_store(path) and (path.is_dir() or is_table(path)))
 
 
 def _from_files(name: str, options: FileOptions, limit: int | None, terminal: Terminal) -> Dataset:
     columns = Columns(options.image_column, options.label_column, options.group_column)
     fetched = fetch_dataset(name, terminal) if name.startswith(HUB) else None
-    path = fetched.folder if fetched else Path(name).expanduser().absolute()
+    path = fetched.folder if fetched else expanded(name).absolute()
     if not path.exists():
         raise _nowhere(name)
     # What is wrong with these must not be told after a million files were listed.
@@ -215,7 +215,7 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
             variable = "HEADSTART_CIFAR10"
             return open_local(Path(explicit), folder, identity=CIFAR10, variable=variable, terminal=terminal)
         return obtain(folder, identity=CIFAR10, sources=remote_sources(terminal), terminal=terminal)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not is_store(path):
         raise _nowhere(name)
     _check_no_copy(data_dir, path)
@@ -223,7 +223,7 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
 
 
 def _nowhere(name: str) -> DataError:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if os.path.exists(path):  # noqa: PTH110 - pathlib raises for a path that is too long
         what, hint = f"{visible(name)} is neither a folder nor a table", ""
     else:

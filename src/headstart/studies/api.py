@@ -9,6 +9,7 @@ from headstart import api
 from headstart.compute.session import open_session
 from headstart.contracts import keys_of, number_of_keys, value_of
 from headstart.errors import InputError
+from headstart.files import expanded
 from headstart.recipe.schema import Recipe
 from headstart.recipe.sections import DataRecipe
 from headstart.studies.checks import check_overrides, refuse_early
@@ -95,7 +96,7 @@ def study(
         >>> found["stages"][0]["test"]["accuracy_ci95"]  # doctest: +SKIP
         [..., ...]
     """
-    data, data_dir = str(data), Path(data_dir).expanduser().resolve() if data_dir is not None else None
+    data, data_dir = str(data), expanded(data_dir).resolve() if data_dir is not None else None
     if full and limit is not None:
         raise InputError(f"--full uses all training images and --limit {limit} does not. Keep one of the two.")
     if isinstance(seeds, int) or not seeds or len(set(seeds)) < len(seeds):

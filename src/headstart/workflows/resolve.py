@@ -7,6 +7,7 @@ from typing import Any
 
 from headstart.data.dataset import KNOWN
 from headstart.errors import InputError
+from headstart.files import expanded
 from headstart.recipe.schema import Recipe, load_recipe, parse_recipe
 from headstart.recipe.sections import DataRecipe
 from headstart.report.private import without_folders
@@ -89,7 +90,7 @@ def portable_paths(recipe: Recipe) -> Recipe:
 
 def absolute_data(data: str | Path) -> str:
     """Return the name of a known data set as it is, and a path so that it holds in any working folder."""
-    path = Path(data).expanduser()
+    path = expanded(data)
     # What can't be a path is refused where the data are loaded.
     return str(path.resolve()) if str(data) not in KNOWN and os.path.exists(path) else str(data)  # noqa: PTH110
 
