@@ -31,7 +31,9 @@ def test_folders_are_classes_with_all_that_lies_below_them(tmp_path):
 )
 def test_split_folders_are_understood_by_their_usual_names(tmp_path, train, val, test):
     homes = [home for home in (train, val, test) if home]
+    put(tmp_path, "loose.jpg")
     found = list_folder(put(tmp_path, *(f"{home}/{name}/a.jpg" for home in homes for name in ("cat", "dog"))))
+    assert found.passed_over == (("loose.jpg", "outside of the folders of splits"),)
     assert {file.split for file in found.files} == {"train", "val", *(["test"] if test else [])}
     assert {file.label for file in found.files} == {"cat", "dog"}
 
@@ -67,6 +69,7 @@ def test_hidden_and_system_files_are_passed_over(tmp_path):
         (["train/cat/a.jpg", "more/b.jpg"], "beside 'train'.*'more'"),
         (["train/cat/a.jpg", "val/b.jpg"], "outside of any class folder"),
         (["train/cat/a.jpg", "train/dog/notes.txt"], "train/dog"),
+        (["train/a.jpg", "test/b.jpg"], "'test', 'train'.*no image has a label"),
     ],
 )
 def test_other_layouts_are_refused_by_name(tmp_path, paths, words):

@@ -95,7 +95,13 @@ def list_folder(root: Path) -> Listing:
     split_folders = [folder for folder in folders if folder.lower() in SPLITS]
     if split_folders and any(walk.look(root / folder)[0] for folder in split_folders):
         found = list(_split_layout(walk, folders, split_folders))
+        walk.passed_over += [(name, "outside of the folders of splits") for name in loose]
         layout = f"{'/'.join(dict.fromkeys(file.split for file in found))} folders with a folder for each class"
+    elif len({SPLITS[folder.lower()] for folder in split_folders}) > 1 and split_folders == folders:
+        raise DataError(
+            f"{root} has folders of splits ({named(folders)}) without class folders in them, so no image has a label. "
+            "Move the images of each class into a folder of its own there, or name labels in a table."
+        )
     else:
         found = list(_class_layout(walk, folders, loose))
         layout = "a folder for each class"
