@@ -160,6 +160,14 @@ def test_no_image_is_decoded_twice_to_learn_whether_it_can_be(photos, monkeypatc
     screen(load(photos), on_bad="fail", terminal=QUIET)
 
 
+def test_a_folder_without_one_image_that_can_be_read_is_named(tmp_path, own_home):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_text("no image")
+    with pytest.raises(DataError, match=r"None of the 2 images .*\(cat/a\.png: not an image"):
+        load(tmp_path, on_bad="skip")
+
+
 def test_a_class_that_loses_its_last_image_is_named(tmp_path, own_home):
     for i in range(20):
         draw(tmp_path / "data" / "cat" / f"{i}.png", i)

@@ -38,6 +38,11 @@ def test_split_folders_are_understood_by_their_usual_names(tmp_path, train, val,
     assert {file.label for file in found.files} == {"cat", "dog"}
 
 
+def test_folders_that_all_hold_the_same_folders_are_told(tmp_path, caplog):
+    list_folder(put(tmp_path, "old/cat/a.jpg", "old/dog/a.jpg", "new/cat/a.jpg", "new/dog/a.jpg", "new/b.jpg"))
+    assert "'new', 'old', though each has the folders 'cat', 'dog'" in caplog.text
+
+
 def test_a_class_may_be_called_like_a_split(tmp_path):
     found = list_folder(put(tmp_path, "train/a.jpg", "bus/b.jpg"))
     assert {file.label for file in found.files} == {"train", "bus"}

@@ -164,6 +164,9 @@ def test_damaged_json_lines_and_parquet_are_named(place):
     (place / "t.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(DataError, match="parquet"):
         find(place / "t.parquet")
+    (place / "t.jsonl").write_text('{"file_name": "images/1.png", "label": ["cat"]}')
+    with pytest.raises(DataError, match="1 rows whose label is a list"):
+        find(place / "t.jsonl")
     with pytest.raises(DataError, match=r"gone\.csv can't be read: no such file"):
         find(place / "gone.csv")
 

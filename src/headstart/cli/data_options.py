@@ -1,5 +1,6 @@
 """The argument and the options that say which images a command reads: the same words wherever labelled images go in."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,11 @@ TestFraction = Annotated[float | None, typer.Option(help="Share of the images he
 _ON_BAD = "What to do about images that can't be read"
 FailOnBad = Annotated[str | None, typer.Option("--on-bad", metavar="fail|skip", help=f"{_ON_BAD}; fail by default.")]
 SkipOnBad = Annotated[str | None, typer.Option("--on-bad", metavar="fail|skip", help=f"{_ON_BAD}; skip by default.")]
+
+
+def as_typed(options: Iterable[str]) -> list[str]:
+    """Return names of parameters as the options that stand for them."""
+    return [f"--{name.replace('_', '-')}" for name in options]
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

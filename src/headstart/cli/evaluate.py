@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
-from headstart.cli.data_options import DATA_HELP, ImageColumn, LabelColumn, LabelsFrom, SkipOnBad, given
+from headstart.cli.data_options import DATA_HELP, ImageColumn, LabelColumn, LabelsFrom, SkipOnBad, as_typed, given
 from headstart.cli.results import drift_lines, result_lines
 from headstart.contracts import HUB
 from headstart.errors import DataError, InputError, RunError
@@ -72,46 +72,22 @@ def evaluate(
         raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
     about: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
     about |= {"labels_from": labels_from, "on_bad": on_bad}
+    where: dict[str, Any] = {"threads": threads, "device": device, "command": context.obj, "progress": not quiet}
+    extras: dict[str, Any] = {"saliency": saliency, "corruptions": corruptions, "corruption_images": corruption_images}
     if on is not None:
         from headstart.workflows.elsewhere import evaluate_on
 
-        unused: dict[str, Any] = {
-            "DATA": data,
-            "--data-dir": data_dir,
-            "--saliency": saliency or None,
-            "--corruptions": corruptions or None,
-            "--corruption-images": corruption_images,
-        }
-        if ignored := list(given(unused)):
+        unused = as_typed(name for name, value in {"data_dir": data_dir, **extras}.items() if value)
+        if ignored := ["DATA"] * (data is not None) + unused:
             raise InputError(f"With --on {', '.join(ignored)} would be ignored. Leave that out.")
-        found = evaluate_on(
-            run,
-            {"name": on} | given(about),
-            out=out,
-            threads=threads,
-            device=device,
-            command=context.obj,
-            progress=not quiet,
-        ).to_dict()
+        found = evaluate_on(run, {"name": on} | given(about), out=out, **where).to_dict()
         return Answer(found, drift_lines(found))
-    if ignored := list(given(about | {"out": out})):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-        raise InputError(f"{options}: only for other data. Name these with --on, or leave that out.")
+    if ignored := as_typed(given({**about, "out": out})):
+        raise InputError(f"{', '.join(ignored)}: only for other data. Name these with --on, or leave that out.")
     from headstart import api
 
     try:
-        metrics = api.evaluate(
-            run,
-            data=data,
-            data_dir=data_dir,
-            threads=threads,
-            device=device,
-            saliency=saliency,
-            corruptions=corruptions,
-            corruption_images=corruption_images,
-            command=context.obj,
-            progress=not quiet,
-        )
+        metrics = api.evaluate(run, data=data, data_dir=data_dir, **extras, **where)
     except DataError as error:
         if data is None:
             raise

@@ -16,6 +16,7 @@ from headstart.cli.data_options import (
     LabelsFrom,
     TestFraction,
     ValFraction,
+    as_typed,
     given,
 )
 from headstart.cli.results import result_lines
@@ -67,31 +68,13 @@ def train(
 ) -> Answer:
     """Train a classifier, evaluate it on the sealed test set and write the report."""
     check_device(device)
-    about_data: dict[str, Any] = {
-        "--image-column": image_column,
-        "--label-column": label_column,
-        "--group-column": group_column,
-        "--group-from": group_from,
-        "--labels-from": labels_from,
-        "--on-bad": on_bad,
-        "--val-fraction": val_fraction,
-        "--test-fraction": test_fraction,
-    }
+    about: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "group_column": group_column}
+    about |= {"group_from": group_from, "labels_from": labels_from, "on_bad": on_bad}
+    about |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
+    settings: dict[str, Any] = {"limit": limit, "budget": budget, "backbone": backbone, "weights": weights}
+    settings |= {"seed": seed, "abstain": abstain}
     if resume is not None:
-        ignored: dict[str, Any] = {
-            "DATA": data,
-            "--recipe": recipe,
-            "--out": out,
-            "--limit": limit,
-            "--budget": budget,
-            "--backbone": backbone,
-            "--weights": weights,
-            "--seed": seed,
-            "--abstain": abstain,
-            "--set": set_ or None,
-            **about_data,
-        }
-        _check_resume(list(given(ignored)))
+        _check_resume(data, {"recipe": recipe, "out": out, **settings, "set": set_ or None, **about})
     elif data is None:
         raise InputError(
             "Nothing to train on. Give a folder that holds a folder of images for each class (headstart train photos/),"
@@ -110,19 +93,8 @@ def train(
             metrics = api.resume(folder, **where)
         else:
             assert data is not None
-            metrics = api.train(
-                data,
-                recipe,
-                out=folder,
-                overrides=_with_options(read_overrides(set_ or []), about_data),
-                limit=limit,
-                budget=budget,
-                backbone=backbone,
-                weights=weights,
-                seed=seed,
-                abstain=abstain,
-                **where,
-            )
+            overrides = _with_options(read_overrides(set_ or []), given(about))
+            metrics = api.train(data, recipe, out=folder, overrides=overrides, **settings, **where)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(str(stop) or _stopped(folder)) from None
     found = metrics.to_dict()
@@ -136,17 +108,17 @@ def _stopped(folder: Path) -> str:
     return f"Stopped before training began, so nothing was written to {folder}. The same command starts again."
 
 
-def _with_options(overrides: dict[str, Any], about_data: dict[str, Any]) -> dict[str, Any]:
+def _with_options(overrides: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     """Return the overrides with the keys of the options that were given; refuse what is given twice."""
-    options = {f"data.{name[2:].replace('-', '_')}": value for name, value in given(about_data).items()}
+    options = {f"data.{name}": value for name, value in about.items()}
     if twice := sorted(options.keys() & overrides.keys()):
         raise InputError(f"{', '.join(twice)} is given twice: as an option of its own and by --set. Keep one.")
     return {**overrides, **options}
 
 
-def _check_resume(ignored: list[str]) -> None:
+def _check_resume(data: str | None, settings: dict[str, Any]) -> None:
     """Refuse settings that a resumed run would ignore."""
-    if ignored:
+    if ignored := ["DATA"] * (data is not None) + as_typed(given(settings)):
         raise InputError(
             f"--resume takes the run's own recipe, so {', '.join(ignored)} would be ignored. "
             "Leave that out, or start another run with --out."

@@ -239,7 +239,8 @@ def _require(draw: _Draw, split: SplitName) -> None:
 def _drawn(draw: _Draw, splits: NDArray[np.str_], shares: Mapping[SplitName, float | None]) -> list[str]:
     """Return what was drawn, with the shares that were asked and that came out, and why they differ."""
     free = draw.given == ""
-    drew, own = [], []
+    drew: list[str] = []
+    own: list[str] = []
     for (split, share), purpose in zip(shares.items(), ("test", "validate"), strict=True):
         count = int((splits == split).sum())
         if share is None:

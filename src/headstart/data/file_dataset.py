@@ -135,6 +135,12 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
         for i, (file, found) in enumerate(zip(listing.files, facts, strict=True))
         if not found.reason and (former is None or former.knows(file, found))
     ]
+    if listing.files and not good and former is None:
+        first = next(f"{file.shown}: {found.reason}" for file, found in zip(listing.files, facts, strict=True))
+        raise DataError(
+            f"None of the {len(listing.files):,} images in {listing.root} can be read ({first}). Repair them, or give "
+            "others."
+        )
     named_in = listing.files if former is None else [listing.files[i] for i in good]
     classes = _classes(named_in, options.classifier or ())
     index = {name: number for number, name in enumerate(classes)}

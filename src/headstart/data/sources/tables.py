@@ -29,6 +29,7 @@ IMAGE_COLUMNS = ("file_name", "filename", "file", "path", "image", "img", "image
 PATHS = ("--image-column", "the paths of images")
 """Option for the first of these columns, and what it holds."""
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
+_MISSING = "files that do not exist"
 _SHOWN = 3
 _CHUNK = 2**20
 _LONGEST_CELL = 2**24
@@ -88,6 +89,8 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
         split = "" if places.split is None else cell_text(cells[places.split])
         if not name or not label:
             note("rows without a file name or without a label", f"line {line}")
+        elif isinstance(cells[places.label], (list, dict)):
+            note("rows whose label is a list or an object, where one word is needed", f"line {line}")
         elif split and split.lower() not in SPLITS:
             note("rows with an unknown split (train, val or test)", f"line {line}: {split[:40]}")
         elif (known := found.get(f"{below}{name}")) is not None:
@@ -97,17 +100,20 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
         else:
             size, modified = seen(os.path.join(path.parent, name))  # noqa: PTH118 (a million times)
             if size < 0 and on_bad == "fail":
-                note("files that do not exist", name)
+                note(_MISSING, name)
             else:
                 home: SplitName | Literal[""] = SPLITS.get(split.lower(), "")
                 group = "" if places.group is None else cell_text(cells[places.group])
                 found[f"{below}{name}"] = FoundFile(f"{below}{name}", size, modified, label, home, group)
     if problems:
         told = "; ".join(f"{counts[what]:,} {what} ({named(where)})" for what, where in problems.items())
-        raise DataError(
-            f"{path} can't be used: {told}. Paths count from the table's folder and have / between their parts. "
-            "Correct the table."
-        )
+        remedy = "Correct the table."
+        if _MISSING in problems:
+            remedy += (
+                " Paths count from its folder and have / between their parts. To go on without the files that are "
+                "missing: --on-bad skip."
+            )
+        raise DataError(f"{path} can't be used: {told}. {remedy}")
     if not found:
         raise DataError(f"{path} has no rows below its heading. Give a table with a row for each image.")
     if repeated:
