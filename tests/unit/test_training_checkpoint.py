@@ -34,6 +34,17 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors().items())
 
 
+def test_layers_that_share_their_weights_are_kept_each_for_itself(tmp_path):
+    shared = torch.arange(6.0)
+    write_checkpoint(tmp_path, step=1, tensors={"first": shared, "second": shared, "part": shared[:3]}, numbers={})
+    [checkpoint] = read_checkpoints(tmp_path)
+    assert {name: tensor.tolist() for name, tensor in checkpoint.tensors.items()} == {
+        "first": [0, 1, 2, 3, 4, 5],
+        "second": [0, 1, 2, 3, 4, 5],
+        "part": [0, 1, 2],
+    }
+
+
 def test_only_the_newest_are_kept(tmp_path):
     for step in (1, 2, 9, 10):
         write_checkpoint(tmp_path, step=step, tensors=tensors(), numbers={})

@@ -53,8 +53,7 @@ def write_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Tensor], 
     Raises:
         TrainingError: It could not be written, e.g. because the disk is full; earlier checkpoints are untouched.
     """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = save_tensors(contiguous, metadata={"numbers": json.dumps(numbers)})
+    content = save_tensors(_apart(tensors), metadata={"numbers": json.dumps(numbers)})
     path = folder / f"step-{step:09d}-{_digest(content)}.safetensors"
     try:
         write_atomically(path, content)
@@ -70,6 +69,18 @@ def write_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Tensor], 
             with suppress(OSError):
                 other.unlink()
     return path
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU of which each has its own memory, which safetensors asks for."""
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        # Distilled vision transformers get one classifier for both of their tokens.
+        found[name] = here.clone() if here.data_ptr() in places else here
+        places.add(here.data_ptr())
+    return found
 
 
 def read_checkpoints(folder: Path) -> Iterator[Checkpoint]:
