@@ -2,6 +2,7 @@
 
 import json
 
+import onnx
 import torch
 
 from headstart.bundle.config import Bundle
@@ -9,6 +10,7 @@ from headstart.bundle.folder import save_bundle
 from headstart.data.preprocess import Preprocess
 from headstart.data.splits import build_manifest, split_train
 from headstart.evaluation.evaluate import evaluate_run
+from headstart.files import file_sha256
 from headstart.models.heads import empty_classifier, head_of
 from headstart.recipe.schema import load_recipe
 from headstart.runs.run import Run
@@ -55,3 +57,17 @@ def measured_run(folder, dataset, data):
     (folder / "environment.json").write_text(json.dumps({"seed": 0, "test_openings": []}))
     evaluate_run(run, dataset, command="headstart train")
     return run
+
+
+def restate(export, **facts):
+    """Change what an export says of itself, in all places where it says so; None takes a key out."""
+    read = {name: json.loads((export / f"{name}.json").read_text()) for name in ("config", "certificate")}
+    config = {key: value for key, value in (read["config"] | facts).items() if value is not None or key not in facts}
+    model = onnx.load(export / "model.onnx")
+    told = {f"headstart.{key}": json.dumps(value) for key, value in config.items() if key != "files"}
+    onnx.helper.set_model_props(model, told)
+    onnx.save(model, export / "model.onnx")
+    config["files"]["model.onnx"] = file_sha256(export / "model.onnx")
+    certificate = read["certificate"] | {key: config[key] for key in read["certificate"].keys() & config.keys()}
+    (export / "config.json").write_text(json.dumps(config))
+    (export / "certificate.json").write_text(json.dumps(certificate))

@@ -2,7 +2,7 @@
 
     HeadstartError               exit status 1: the work failed
     ├── TrainingError            the loss is no longer finite, a checkpoint could not be written, ...
-    ├── WriteError               a file can't be written: the disk is full, permission is missing, ...
+    ├── WriteError               a file can't be written: the disk is full, ...; status 2 where the place is wrong
     ├── StoppedError             exit status 130: stopped by Ctrl-C, after saving
     └── InputError               exit status 2: something the user gave is wrong
         ├── RecipeError          an unknown key, a value out of range, an impossible combination
@@ -28,8 +28,15 @@ _REMEDIES = {
     errno.EACCES: "Ask for permission to write there, or choose another place.",
     errno.EPERM: "Ask for permission to write there, or choose another place.",
     errno.EROFS: "That disk is read-only; choose another place.",
+    errno.ENOENT: "Make the folder that it shall lie in, or choose another place.",
+    errno.ENOTDIR: "A file is where a folder would have to be; choose another place.",
+    errno.EISDIR: "A folder is there; choose another name.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.ELOOP: "A link leads back to itself; choose another place.",
 }
 """What to do, by the system's reason for not writing a file."""
+_WRONG_PLACES = frozenset(_REMEDIES) - {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Reasons that lie in the place that the user chose."""
 _NAMED = 20
 """Images that can't be read of which a message gives the names."""
 
@@ -53,6 +60,8 @@ class WriteError(HeadstartError, OSError):
         remedy = _REMEDIES.get(cause.errno or 0, "")
         super().__init__(" ".join(part for part in (f"{path} can't be written: {reason}.", remedy, advice) if part))
         self.errno, self.strerror, self.filename = cause.errno, reason, str(path)
+        if cause.errno in _WRONG_PLACES:
+            self.exit_status = 2
 
     def __str__(self) -> str:
         return str(self.args[0])

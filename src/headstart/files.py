@@ -8,10 +8,14 @@ import os
 import re
 import secrets
 import shutil
+import signal
+import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
@@ -70,13 +74,31 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n")
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it; a pipe or a device, which may never end, is refused without waiting for it.
+
+    Raises:
+        OSError: It can't be read, or is no regular file.
+    """
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - pathlib has no opener
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # Without the flag, opening a pipe waits for somebody who writes to it.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def read_bounded(path: Path, *, at_most: int) -> bytes:
     """Return the content of a file that has at most so many bytes.
 
     Raises:
-        OSError: The file can't be read, or is larger.
+        OSError: The file can't be read, is larger, or is a pipe or a device.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if (size := os.fstat(file.fileno()).st_size) > at_most:
             told = f"it has {size / 1e6:,.0f} MB; at most {at_most / 1e6:,.0f} MB are read"
             raise OSError(errno.EFBIG, told, str(path))
@@ -85,7 +107,7 @@ def read_bounded(path: Path, *, at_most: int) -> bytes:
 
 def first_bytes(path: Path, count: int) -> bytes:
     """Return the first bytes of a file; none where it can't be read."""
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError), open_regular(path) as file:
         return file.read(count)
     return b""
 
@@ -154,54 +176,77 @@ def sync_folder(folder: Path) -> None:
 def scratch_folder(beside: Path) -> Iterator[Path]:
     """Yield a new folder on the disk of ``beside``, since /tmp is often small; it is removed afterwards.
 
+    SIGTERM removes it too, before it ends the process.
+
     Raises:
         WriteError: The folder can't be made.
     """
-    folder = beside.with_name(_temporary_name(beside.name))
+    folder, owner = beside.with_name(_temporary_name(beside.name)), os.getpid()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() == owner:  # and in no process that was forked meanwhile
+            shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    # Who catches the signal already has reasons, and only the main thread may catch it.
+    in_main = threading.current_thread() is threading.main_thread()
+    catches = in_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise WriteError(folder, error) from error
     try:
+        if catches:
+            signal.signal(signal.SIGTERM, stop)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if catches:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read in pieces.
 
     Raises:
-        OSError: It can't be read.
+        OSError: It can't be read, or is a pipe or a device.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
 
 
 def put_folder(new: Path, place: Path) -> None:
-    """Move a folder to ``place``; a folder that is there already is kept until the new one is in its place.
+    """Move a scratch folder to ``place``; a folder that is there already is kept until the new one is in its place.
+
+    Should the process be killed between the two, ``sweep_leftovers`` puts the old one back.
 
     Raises:
-        OSError: It can't be moved; ``place`` is then as it was.
+        WriteError: It can't be moved; ``place`` is then as it was.
     """
-    old = new.with_name(f"{new.name.removesuffix('.tmp')}.old")
-    if place.exists():
-        place.rename(old)
+    old = new.with_name(f"{new.name}.old")
     try:
-        new.rename(place)
-    except OSError:
-        if old.exists():
-            old.rename(place)
-        raise
+        if place.exists():
+            place.rename(old)
+        try:
+            new.rename(place)
+        except BaseException:
+            with suppress(OSError):
+                old.rename(place)
+            raise
+    except OSError as error:
+        raise WriteError(place, error) from error
     shutil.rmtree(old, ignore_errors=True)
     sync_folder(place.parent)
 
 
 def sweep_leftovers(folder: Path, *, older_than: float = DAY, of: str | None = None) -> list[Path]:
     """Remove what ``write_atomically`` and ``scratch_folder`` left in a folder when their process was killed.
+
+    A folder that ``put_folder`` had moved aside, and of which no newer one came into its place, is put back instead.
 
     Args:
         folder: It need not exist.
@@ -218,7 +263,11 @@ def sweep_leftovers(folder: Path, *, older_than: float = DAY, of: str | None = N
         # Another process may sweep at the same time, and a file that can't be removed does no harm.
         with suppress(OSError):
             found = _TEMPORARY.fullmatch(path.name)
-            if found and of in (None, found[1]) and path.lstat().st_mtime <= newest:
+            if not found or of not in (None, found[1]):
+                continue
+            if found[2] and not os.path.lexists(folder / found[1]):
+                path.rename(folder / found[1])
+            elif path.lstat().st_mtime <= newest:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 removed.append(path)
     return removed

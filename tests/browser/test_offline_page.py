@@ -16,7 +16,7 @@ from headstart.deployment.golden import read_golden
 from headstart.errors import InputError
 from headstart.server import offline
 from headstart.server.offline import write_page
-from made_run import random_bundle
+from made_run import random_bundle, restate
 
 pytestmark = [pytest.mark.browser, pytest.mark.npm]
 PREDICT = """async bytes => (await headstart.ask('/predict?top=9', {body: new Uint8Array(bytes)})).predictions[0]"""
@@ -92,11 +92,10 @@ def test_a_runtime_that_is_another_one_is_refused(export, tmp_path, own_home, mo
 
 
 def test_names_of_classes_can_not_end_the_data(export, tmp_path):
-    config = json.loads((export / "config.json").read_text())
-    config["label_names"] = ["</script><script>alert(1)</script>", "dog", "bird"]
-    (export / "config.json").write_text(json.dumps(config))
+    names = ["</script><script>alert(1)</script>", "dog", "bird"]
+    restate(export, label_names=names)
     golden = json.loads((export / "golden" / "golden.json").read_text())
-    golden["class_names"] = config["label_names"]
+    golden["class_names"] = names
     (export / "golden" / "golden.json").write_text(json.dumps(golden))
     page = write_page(export, tmp_path / "page.html", progress=False)
     assert "<script>alert" not in page.read_text()

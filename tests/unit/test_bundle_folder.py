@@ -126,10 +126,10 @@ def test_a_folder_with_other_contents_is_left_alone(tmp_path):
 
 def test_what_killed_processes_left_is_swept(folder):
     (folder / ".config.json-0123abcd").write_text("{")
-    for name in (".model.0123abcd.tmp", ".model.89abcdef.old"):
+    for name in (".model-0123abcd", ".model-89abcdef.old"):
         (folder.parent / name).mkdir()
         (folder.parent / name / "model.safetensors").touch()
-    kept = [folder.parent / name for name in (".model.mine.tmp", ".models.0123abcd.tmp", "other")]
+    kept = [folder.parent / name for name in (".model-mine", ".models-0123abcd", "other")]
     for path in kept:
         path.mkdir()
     update_bundle(folder, temperature=2.0, metrics={})
@@ -344,7 +344,7 @@ def test_constants_that_no_file_holds_are_computed(tmp_path):
 
 
 def test_a_novelty_score_that_does_not_fit_into_memory_is_named(folder, monkeypatch):
-    monkeypatch.setattr("headstart.bundle.novelty_file.safe_open", mock.Mock(side_effect=MemoryError))
+    monkeypatch.setattr("headstart.bundle.novelty_file.read_bounded", mock.Mock(side_effect=MemoryError))
     with pytest.raises(BundleError, match=r"novelty\.safetensors can't be read: it does not fit into memory"):
         read_novelty(folder, num_classes=3)
 

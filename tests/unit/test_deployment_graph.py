@@ -8,7 +8,8 @@ import pytest
 
 from headstart.contracts import ClassNames
 from headstart.deployment.graph import WholeClassifier, to_onnx, to_program
-from headstart.inference.onnx_artifact import INPUT, STANDARD, open_session
+from headstart.inference.onnx_artifact import open_session
+from headstart.inference.onnx_graph import INPUT, STANDARD
 from headstart.inference.program_session import ProgramSession
 from headstart.inference.torch_artifact import TorchArtifact
 from made_run import PREPROCESS, random_bundle

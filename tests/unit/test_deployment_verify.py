@@ -134,6 +134,26 @@ def test_golden_predictions_that_are_damaged_are_refused(copy, tmp_path):
     assert main(["verify", str(tmp_path / "nowhere")]) == 2
 
 
+@pytest.mark.parametrize("name", ["golden/golden.json", "golden/golden.npz", "golden/04.png", "certificate.json"])
+def test_devices_in_place_of_files_are_refused_at_once(copy, name):
+    (copy / name).unlink()
+    (copy / name).symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match="a pipe or a device"):
+        headstart.verify(copy)
+
+
+def test_a_certificate_that_names_other_files_is_told(copy):
+    (copy / "measured" / "metrics.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"metrics\.json is not the file that certificate\.json names"):
+        headstart.verify(copy)
+    certificate = json.loads((copy / "certificate.json").read_text())
+    (copy / "certificate.json").write_text(json.dumps(certificate | {"manifest_sha256": "0" * 64}))
+    with pytest.raises(BundleError, match="certificate of another model"):
+        headstart.verify(copy)
+    (copy / "certificate.json").unlink()
+    assert headstart.verify(copy).ok, "what an export needs to predict is complete without it"
+
+
 def test_an_image_elsewhere_is_not_read(copy):
     content = json.loads((copy / "golden" / "golden.json").read_text())
     content["images"][0]["file"] = "../../../etc/passwd"

@@ -1,10 +1,11 @@
+import errno
 import inspect
 import re
 
 import pytest
 
 from headstart import errors
-from headstart.errors import HeadstartError, InputError, nearest
+from headstart.errors import HeadstartError, InputError, WriteError, nearest
 
 CLASSES = [
     value
@@ -25,6 +26,11 @@ def test_the_exit_status_says_whose_fault_it_was(error):
     assert error.exit_status == (2 if wrong_input else 130 if error is errors.StoppedError else 1)
     # People who call headstart from Python can catch bad input without knowing our tree.
     assert issubclass(error, ValueError) == wrong_input
+
+
+def test_a_place_that_can_not_be_written_is_bad_input_and_a_full_disk_is_not():
+    assert WriteError("x", OSError(errno.ENOENT, "No such file")).exit_status == 2
+    assert WriteError("x", OSError(errno.ENOSPC, "No space left")).exit_status == 1
 
 
 def test_nearest_names_a_close_word_only():

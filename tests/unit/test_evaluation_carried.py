@@ -16,6 +16,7 @@ from headstart.data.sources.arrays import write_store
 from headstart.evaluation.carried import FILES
 from headstart.files import file_sha256
 from headstart.runs.run import Run
+from made_run import restate
 
 GATE = ("--gate", "not worse than 2 points at 95 %")
 
@@ -112,8 +113,7 @@ def test_a_worse_export_does_not_pass(exported, copy, sample, capsys, tmp_path):
 
 
 def test_an_export_in_integers_is_another_classifier_than_its_run(copy, measured, capsys):
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps(config | {"precision": "int8"}))
+    restate(copy, precision="int8")
     _, found = compare(capsys, measured.path, copy)
     assert found["pairs"][0]["settings"] == {"export": [None, "int8"]}
     assert found["same_recipe"] == []

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -13,8 +15,10 @@ import pytest
 from headstart.errors import WriteError
 from headstart.files import (
     alone,
+    file_sha256,
     first_bytes,
     parse_json,
+    put_folder,
     read_bounded,
     scratch_folder,
     sweep_leftovers,
@@ -77,6 +81,17 @@ def test_the_first_bytes_of_what_cant_be_read_are_none(tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
     assert first_bytes(tmp_path / "a", 2) == b"12"
     assert first_bytes(tmp_path, 2) == first_bytes(tmp_path / "gone", 2) == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes with names in folders")
+def test_pipes_and_devices_are_neither_read_nor_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    for name in ("pipe", "link"):
+        for read in (lambda path: read_bounded(path, at_most=10), file_sha256):
+            with pytest.raises(OSError, match="a pipe or a device"):
+                read(tmp_path / name)
+        assert first_bytes(tmp_path / name, 2) == b""
 
 
 @pytest.mark.parametrize(
@@ -179,6 +194,52 @@ def test_a_link_is_swept_and_not_what_it_leads_to(tmp_path):
     sweep_leftovers(tmp_path, older_than=0)
     assert names(tmp_path) == ["precious"]
     assert names(tmp_path / "precious") == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without telling it")
+def test_sigterm_takes_the_scratch_folder_with_it(tmp_path):
+    script = (
+        "import os, signal\nfrom pathlib import Path\nfrom headstart.files import scratch_folder\n"
+        "with scratch_folder(Path('a')) as scratch:\n"
+        "    (scratch / 'file').touch()\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == -signal.SIGTERM
+    assert names(tmp_path) == []
+    before = signal.getsignal(signal.SIGTERM)
+    with scratch_folder(tmp_path / "b"):
+        pass
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A folder, and a newer one that is to take its place."""
+    for name in ("place", ".place-01234567"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    return tmp_path / ".place-01234567", tmp_path / "place"
+
+
+def test_a_folder_takes_the_place_of_another(folders, tmp_path):
+    put_folder(*folders)
+    assert (names(tmp_path), names(tmp_path / "place")) == (["place"], [".place-01234567"])
+
+
+def test_the_old_folder_stays_where_the_new_one_cant_be_put(folders, tmp_path):
+    shutil.rmtree(folders[0])
+    with pytest.raises(WriteError, match="place can't be written"):
+        put_folder(*folders)
+    assert (names(tmp_path), names(tmp_path / "place")) == (["place"], ["place"])
+
+
+def test_the_old_folder_is_put_back_after_a_kill_between_the_two_moves(folders, tmp_path):
+    left = tmp_path / ".place-01234567.old"
+    folders[1].rename(left)
+    assert sweep_leftovers(tmp_path, of="place") == []
+    assert names(tmp_path / "place") == ["place"]
+    shutil.copytree(tmp_path / "place", left)
+    sweep_leftovers(tmp_path, of="place", older_than=0)
+    assert names(tmp_path) == ["place"]
 
 
 def test_a_scratch_folder_goes_with_all_it_holds(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 
 from headstart.errors import BundleError, InputError
 from headstart.inference.predictor import load
+from made_run import restate
 
 
 @pytest.fixture
@@ -95,13 +97,111 @@ def test_weights_in_another_file_are_refused(copy):
     refused(copy, "another file")
 
 
-def test_weights_in_another_file_are_found_inside_branches(copy):
+def test_weights_in_another_file_are_found_inside_operators(copy):
     model = graph(copy)
     hidden = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
-    branch = helper.make_graph([helper.make_node("Constant", [], ["y"], value=hidden)], "branch", [], [])
-    model.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch))
+    model.graph.node.append(helper.make_node("Constant", [], ["y"], value=hidden))
     put_graph(copy, model)
     refused(copy, "another file")
+
+
+def test_loops_which_may_never_end_are_refused(copy):
+    model = graph(copy)
+    body = helper.make_graph([helper.make_node("Identity", ["go"], ["on"])], "body", [], [])
+    model.graph.node.append(helper.make_node("Loop", ["", "c", "logits"], ["x"], body=body))
+    put_graph(copy, model)
+    refused(copy, "branches or loops (Loop)")
+
+
+def put_answers(folder, **changed):
+    """Put a graph there that declares what it must, and gives the same arrays whatever it is given."""
+    artifact, model = load(folder).artifact, graph(folder)
+    square = np.zeros((1, artifact.preprocess.side, artifact.preprocess.side, 3), np.uint8)
+    found = artifact.outputs(square, features=True, evidence=True)._asdict()
+    arrays = {output.name: changed.get(output.name, found[output.name]) for output in model.graph.output}
+    del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
+    for name, array in arrays.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, f"{name}_as_is"))
+        model.graph.node.append(helper.make_node("Identity", [f"{name}_as_is"], [name]))
+    put_graph(folder, model)
+
+
+def odd_probabilities(*, n=10):
+    return np.eye(1, n, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"probabilities": odd_probabilities(n=3)}, ["probabilities", "(1, 3)", "10 classes"]),
+        ({"probabilities": odd_probabilities()[0]}, ["probabilities", "(10,)"]),
+        ({"probabilities": -5 * odd_probabilities()}, ["negative"]),
+        ({"probabilities": np.full((1, 10), 0.2, np.float32)}, ["sum is not 1"]),
+        ({"logits": np.zeros((2, 10), np.float32)}, ["logits", "(2, 10)"]),
+        ({"logits": np.full((1, 10), np.nan, np.float32)}, ["not finite", "logits"]),
+        ({"features": np.ones((1, 7), np.float32)}, ["features", "(1, 7)"]),
+        ({"evidence": np.ones((1, 4, 0), np.float32)}, ["evidence", "(1, 4, 0)"]),
+        ({"evidence": np.ones((1, 4), np.float32)}, ["evidence", "(1, 4)"]),
+    ],
+)
+def test_what_is_no_output_of_a_classifier_is_refused(copy, changed, words):
+    put_answers(copy, **changed)
+    predictor = load(copy, threads=1)
+    with pytest.raises(BundleError) as caught:
+        predictor.predict(np.zeros((40, 40, 3), np.uint8), evidence=True)
+    for word in ("model.onnx", *words):
+        assert word in str(caught.value)
+
+
+def test_numbers_that_are_not_finite_are_told_of_the_image(copy):
+    put_answers(copy, probabilities=np.full((1, 10), np.nan, np.float32), logits=np.full((1, 10), np.nan, np.float32))
+    with pytest.raises(BundleError, match="image 0: the classifier's outputs for it are not finite"):
+        load(copy).predict(np.zeros((40, 40, 3), np.uint8))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_graph_that_fails_while_it_runs_is_told(copy, runtime):
+    restate(copy, runtime=runtime)
+    model = graph(copy)
+    (node,) = (node for node in model.graph.node if "probabilities" in node.output)
+    node.output[0] = "whole"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([7, 10]), "seven"))
+    model.graph.node.append(helper.make_node("Reshape", ["whole", "seven"], ["probabilities"]))
+    put_graph(copy, model)
+    with pytest.raises(BundleError, match=r"model\.onnx can't be run on 1 squares of 40 pixels: .*export"):
+        load(copy, threads=1).predict(np.zeros((40, 40, 3), np.uint8))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes with names in folders")
+@pytest.mark.parametrize("name", ["config.json", "model.onnx", "novelty.safetensors"])
+def test_pipes_and_devices_in_place_of_files_are_refused_at_once(copy, name):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    refused(copy, name, "a pipe or a device")
+    (copy / name).unlink()
+    (copy / name).symlink_to("/dev/zero")
+    refused(copy, name, "a pipe or a device")
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("label_names", lambda names: names[::-1]),
+        ("abstention", lambda doubt: doubt | {"threshold": 0.01}),
+        ("image", lambda rule: rule | {"fit": "stretch"}),
+        ("temperature", lambda value: 2 * value),
+    ],
+)
+def test_what_was_changed_after_the_export_is_named(copy, key, change):
+    change_config(copy, **{key: change(json.loads((copy / "config.json").read_text())[key])})
+    refused(copy, f"config.json and model.onnx differ in {key}")
+
+
+def test_a_graph_that_does_not_describe_itself_is_refused(copy):
+    model = graph(copy)
+    del model.metadata_props[:]
+    put_graph(copy, model)
+    refused(copy, "does not describe itself")
 
 
 def test_operators_of_others_are_refused(copy):
@@ -125,11 +225,11 @@ def test_what_is_no_graph_is_refused(copy, content):
     refused(copy, "model.onnx")
 
 
-def test_metadata_without_end_are_refused(copy):
+def test_descriptions_without_end_are_refused(copy):
     model = graph(copy)
-    helper.set_model_props(model, {"x": "x" * (2**24 + 1)})
+    model.graph.node[0].doc_string = "x" * (2**24 + 1)
     put_graph(copy, model)
-    refused(copy, "metadata")
+    refused(copy, "metadata and descriptions")
 
 
 def test_a_device_that_is_not_there_is_an_error(copy):

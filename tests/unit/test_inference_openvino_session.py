@@ -17,19 +17,15 @@ from headstart.errors import BundleError, InputError
 from headstart.inference.openvino_session import OpenVinoSession
 from headstart.inference.predictor import load
 from headstart.workflows.export import ExportOptions
+from made_run import restate
 
 
 @pytest.fixture
 def for_openvino(exported, tmp_path):
     """A copy of an export whose configuration names OpenVINO, in float32."""
     copy = shutil.copytree(exported, tmp_path / "export")
-    state(copy, runtime="openvino")
+    restate(copy, runtime="openvino")
     return copy
-
-
-def state(folder, **changes):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | changes))
 
 
 @pytest.fixture
@@ -60,7 +56,7 @@ def test_threads_can_share_it(for_openvino, images):
 
 def test_bfloat16_differs_by_a_little_where_the_processor_has_it(for_openvino, images, monkeypatch):
     expected = load(for_openvino, threads=1).outputs(images).probabilities
-    state(for_openvino, precision="bf16")
+    restate(for_openvino, precision="bf16")
     if "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         found = load(for_openvino, threads=1).outputs(images).probabilities
         assert 1e-6 < np.abs(found - expected).max() < 0.1

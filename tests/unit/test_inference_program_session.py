@@ -12,8 +12,8 @@ import pytest
 from headstart.contracts import ClassNames
 from headstart.deployment.graph import WholeClassifier, to_program
 from headstart.errors import BundleError
-from headstart.inference.onnx_artifact import INPUT
-from headstart.inference.program_session import GRAPH, ProgramSession
+from headstart.inference.onnx_graph import INPUT
+from headstart.inference.program_session import GRAPH, ProgramSession, with_description
 from made_run import random_bundle
 
 OUTPUTS = ["probabilities", "logits", "evidence"]
@@ -144,3 +144,9 @@ def test_pickles_libraries_and_archives_in_another_form_are_refused(content):
 def test_samples_that_would_be_unpickled_are_never_read(content):
     bomb = b"cos\nsystem\n(S'exit 1'\ntR."
     opened(changed(content, lambda records: records.update({"data/sample_inputs/model.pt": bomb})))
+
+
+def test_a_program_says_what_it_is_given_to_say(content):
+    told = {"headstart.label_names": '["cat", "dÖg"]'}
+    assert opened(with_description(content, told)).description == told
+    assert opened(content).description == {}

@@ -5,6 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from headstart.bundle.folder import load_bundle, save_bundle
 from headstart.cli import main
 from headstart.cli.export import _text as told
 from headstart.contracts import ClassNames
+from headstart.data.decode import FORMATS
 from headstart.deployment.graph import WholeClassifier, to_onnx
 from headstart.deployment.localize import first_difference
 from headstart.errors import BundleError, HeadstartError, RunError
@@ -150,27 +152,55 @@ def test_the_script_beside_the_graph_needs_neither_headstart_nor_torch(exported)
     command = [sys.executable, "-c", ALONE.replace("sys.argv[0]", repr(str(exported / "predict.py"))), *files]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    expected = load(exported).predict(files)
-    for line, path, label, row in zip(
-        done.stdout.splitlines(), files, expected.labels, expected.probabilities, strict=True
-    ):
-        assert line.split("\t") == [str(path), label, f"{row.max():.4f}"]
+    found = load(exported).predict(files)
+    rows = zip(files, found.labels, found.probabilities.max(axis=1), found.unsure.tolist(), strict=True)
+    expected = [[str(path), label, f"{p:.4f}", *["unsure"] * unsure] for path, label, p, unsure in rows]
+    assert [line.split("\t") for line in done.stdout.splitlines()] == expected
+    assert {len(row) for row in expected} == {3, 4}
+
+
+def test_the_script_names_what_it_can_not_read_and_goes_on(exported, tmp_path, capsys):
+    script = runpy.run_path(str(exported / "predict.py"))
+    assert script["FORMATS"] == FORMATS
+    kinds = {"a.eps": "RGB", "b.tif": "F", "c.tif": "LAB", "d.png": "RGB"}
+    for name, mode in kinds.items():
+        Image.new(mode, (50, 40)).save(tmp_path / name)
+    (tmp_path / "d.png").write_bytes((tmp_path / "d.png").read_bytes()[:60])
+    good = next((exported / "golden").glob("*.png"))
+    with warnings.catch_warnings():
+        assert script["main"]([*(str(tmp_path / name) for name in [*kinds, "gone.png", "."]), str(good)]) == 1
+    printed = capsys.readouterr()
+    assert [line.partition(": ")[0] for line in printed.err.splitlines()] == [
+        str(tmp_path / name) for name in [*kinds, "gone.png", "."]
+    ]
+    assert printed.out.startswith(f"{good}\t")
+    assert script["main"]([]) == 2
+    assert "IMAGE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_the_script_prepares_images_as_headstart_does(fit, exported, photos):
+def test_the_script_prepares_images_as_headstart_does(fit, exported, photos, tmp_path):
     script = runpy.run_path(str(exported / "predict.py"))
     rule = PREPROCESS.resized(36)
     rule = type(rule)(rule.size, rule.mean, rule.std, "bicubic", 0.9, fit)
     stated = {"side": rule.side, "interpolation": "bicubic", "fit": fit, "mean": rule.mean}
-    for path in [*sorted((exported / "golden").glob("*.png")), *sorted(photos.rglob("*.jpg"))[:4]]:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGBA", (60, 40), (200, 0, 0, 100)).save(tmp_path / "turned.png", exif=turned)
+    Image.effect_noise((60, 40), 50).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    odd = [tmp_path / "turned.png", tmp_path / "cmyk.jpg"]
+    for path in [*odd, *sorted((exported / "golden").glob("*.png")), *sorted(photos.rglob("*.jpg"))[:4]]:
         with Image.open(path) as image:
             np.testing.assert_array_equal(script["square"](image, stated), square_of(path, rule))
 
 
 def test_a_bundle_alone_is_exported_without_test_figures(tmp_path):
     save_bundle(random_bundle(NAMES, temperature=2.5, flip=False), tmp_path / "model")
+    (tmp_path / "behind").mkdir()
+    (tmp_path / "export").symlink_to("behind")
     made = headstart.export(tmp_path / "model", out=tmp_path / "export", progress=False)
+    assert (tmp_path / "export").is_symlink(), "the folder that a link leads to is replaced"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["behind", "export", "model"]
     assert made["test"] is None
     assert made["verdict"] == "not measured on the test set"
     assert made["golden"]["images_are"] == "made up"
@@ -235,6 +265,9 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, m
         headstart.export(measured.path, out=tmp_path / "taken")
     with pytest.raises(RunError, match=r"exists and is no export"):
         headstart.export(measured.path, out=measured.path)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(RunError, match="link is a link that leads nowhere"):
+        headstart.export(measured.path, out=tmp_path / "link")
     with pytest.raises(BundleError, match="no saved classifier"):
         headstart.export(tmp_path / "nowhere", out=tmp_path / "x")
     sealed = shutil.copytree(measured.path, tmp_path / "sealed")
@@ -267,6 +300,10 @@ def test_a_program_is_certified_like_a_graph(measured, sample, tmp_path, capsys)
     assert headstart.verify(folder).ok
     alone = runpy.run_path(str(folder / "predict.py"))["classifier"](read_export(folder).model_dump())
     np.testing.assert_allclose(alone(images[:3]), expected.probabilities[:3], atol=1e-5)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"label_names": config["label_names"][::-1]}))
+    with pytest.raises(BundleError, match=r"config\.json and model\.pt2 differ in label_names"):
+        load(folder)
     (folder / "model.pt2").write_bytes(b"x")
     with pytest.raises(BundleError, match="is not the file that"):
         load(folder)
@@ -280,3 +317,9 @@ def test_a_page_refuses_options_that_would_mean_nothing(ignored, exported, tmp_p
     assert main(["export", str(exported), "--format", "html", "--out", str(place), *ignored.split()]) == 2
     assert ignored.split()[0] in capsys.readouterr().err
     assert not place.exists()
+
+
+def test_an_export_that_was_moved_aside_when_a_later_one_was_killed_is_put_back(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / ".mine-01234567.old")
+    assert load(tmp_path / "mine").class_names
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -181,7 +181,7 @@ def test_a_damaged_bundle_is_not_sent(run, allowed):
 
 
 def test_a_hub_out_of_reach_is_told(run, no_hub):
-    with pytest.raises(InputError, match=r"127\.0\.0\.1 can't be reached for me/pets"):
+    with pytest.raises(InputError, match=r"127\.0\.0\.1 can't be reached for me/pets.*push again"):
         headstart.push(run, "me/pets")
 
 

@@ -22,6 +22,7 @@ LARGEST_MODEL = 2**31
 """Bytes of a graph; with more, weights would have to lie in files of their own."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _MOST_PROBLEMS = 4
+_OURS = "headstart."
 AGAIN = "Restore the folder, or export the classifier again."
 """What to do about a file of an export that is missing, damaged or another one."""
 
@@ -213,10 +214,34 @@ def checked_content(folder: Path, name: str, config: ExportConfig) -> bytes:
     return content
 
 
-def graph_metadata(config: ExportConfig) -> Mapping[str, str]:
-    """Return what the graph itself says of the classifier, for other runtimes: each value is JSON."""
+def description(config: ExportConfig) -> dict[str, str]:
+    """Return what the classifier's own file says of it, also for other runtimes: each value is JSON."""
     content = config.model_dump(exclude={"files"})
-    return {f"headstart.{key}": json.dumps(value, ensure_ascii=False) for key, value in content.items()}
+    return {f"{_OURS}{key}": json.dumps(value, ensure_ascii=False) for key, value in content.items()}
+
+
+def check_description(found: Mapping[str, str], config: ExportConfig, path: Path) -> None:
+    """Check that a classifier's own file says of it what ``config.json`` says.
+
+    Args:
+        found: As ``description`` makes it.
+        config: Content of ``config.json``.
+        path: Where the classifier lies, for messages.
+
+    Raises:
+        BundleError: It says something else, or nothing; the keys that differ are named.
+    """
+    try:
+        own = {key.removeprefix(_OURS): parse_json(value) for key, value in found.items() if key.startswith(_OURS)}
+        stated = ExportConfig.model_validate(own | {"files": config.files})
+    except ValueError as error:
+        reason = _told(error) if isinstance(error, ValidationError) else f"{cut(str(error))}."
+        raise BundleError(f"{path} does not describe itself as an export does: {reason} {AGAIN}") from None
+    if differing := [key for key in ExportConfig.model_fields if getattr(stated, key) != getattr(config, key)]:
+        raise BundleError(
+            f"{path.with_name(CONFIG_FILE)} and {path.name} differ in {', '.join(differing)}, so one of them is not as "
+            f"it was exported. {AGAIN}"
+        )
 
 
 def _told(error: ValidationError | DataError) -> str:

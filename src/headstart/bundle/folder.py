@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,7 +28,7 @@ from headstart.bundle.config import (
 from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
 from headstart.bundle.schema import cut
 from headstart.errors import BundleError, RunError, WeightsError
-from headstart.files import put_folder, sweep_leftovers, sync_folder, write_atomically
+from headstart.files import put_folder, scratch_folder, sweep_leftovers, sync_folder, write_atomically
 from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.models.heads import classifier_outline, empty_classifier, fill
 from headstart.tasks.confidence import Confidence
@@ -59,24 +57,21 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     check_config(config, folder)
     if folder.exists() and not _replaceable(folder):
         raise RunError(f"{folder} exists and is not a saved classifier. Choose another folder, or remove this one.")
-    beside = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.tmp"
     try:
-        beside.mkdir(parents=True)
-        save_file(tensors, beside / WEIGHTS_FILE, metadata={"format": "pt"})
-        _sync_file(beside / WEIGHTS_FILE)
-        if bundle.novelty:
-            write_novelty(beside, bundle.novelty)
-        write_atomically(beside / CONFIG_FILE, _json(config))
-        write_atomically(beside / CARD_FILE, card_of(config))
-        # safetensors makes its file private to the user.
-        shutil.copymode(beside / CONFIG_FILE, beside / WEIGHTS_FILE)
-        sync_folder(beside)
-        put_folder(beside, folder)
-        _sweep_beside(folder)
+        with scratch_folder(folder) as beside:
+            save_file(tensors, beside / WEIGHTS_FILE, metadata={"format": "pt"})
+            _sync_file(beside / WEIGHTS_FILE)
+            if bundle.novelty:
+                write_novelty(beside, bundle.novelty)
+            write_atomically(beside / CONFIG_FILE, _json(config))
+            write_atomically(beside / CARD_FILE, card_of(config))
+            # safetensors makes its file private to the user.
+            shutil.copymode(beside / CONFIG_FILE, beside / WEIGHTS_FILE)
+            sync_folder(beside)
+            put_folder(beside, folder)
+        sweep_leftovers(folder.parent, older_than=0, of=folder.name)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{folder} can't be written: {error}. Nothing there was changed.") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -221,14 +216,6 @@ def _json(config: Mapping[str, Any]) -> str:
 
 def _replaceable(folder: Path) -> bool:
     return folder.is_dir() and ((folder / CONFIG_FILE).is_file() or not any(folder.iterdir()))
-
-
-def _sweep_beside(place: Path) -> None:
-    """Remove the folders that killed processes left while they saved to the same place."""
-    leftover = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{8}}\.(tmp|old)")
-    for path in place.parent.glob(".*"):
-        if leftover.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync_file(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The file of a novelty score, and the score in numpy; ``novelty`` says how it is computed."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -8,15 +9,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 from threadpoolctl import ThreadpoolController
 
 from headstart.errors import BundleError
-from headstart.files import write_atomically
+from headstart.files import read_bounded, write_atomically
 
 NOVELTY_FILE = "novelty.safetensors"
 _FORMAT = "1"
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,23 @@ def write_arrays(folder: Path, novelty: NoveltyArrays) -> None:
     write_atomically(folder / NOVELTY_FILE, save(dict(novelty.parts), metadata=facts))
 
 
-def read_arrays(folder: Path, *, num_classes: int) -> NoveltyArrays:
+def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None) -> NoveltyArrays:
     """Read the score's file of a classifier.
+
+    Args:
+        folder: Of the classifier.
+        num_classes: Its classes.
+        content: Of the file, where it was read already.
 
     Raises:
         BundleError: The file is missing, damaged, of a later format, or does not fit the classifier.
     """
     path = folder / NOVELTY_FILE
     try:
-        with safe_open(path, framework="np") as file:
-            facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        content = read_bounded(path, at_most=_LARGEST) if content is None else content
+        tensors = load(content)
+        # What safetensors has checked begins with the length of its head, which is JSON.
+        facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
         return _checked(facts, tensors, num_classes)
     except FileNotFoundError:
         problem = "is missing, although config.json says that the classifier has it"
@@ -112,6 +120,7 @@ def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_
     wanted |= {"middle": (1, width), "weights": (1, width), "scale": (2, 2)}
     if shapes != wanted or not all(np.isfinite(part).all() for part in tensors.values()):
         raise ValueError("its tensors do not fit together, or not the classifier's classes")
-    if not (abs(threshold) < float("inf") and 0 <= share <= 1 and 1 <= neighbours <= rows):
+    in_range = abs(threshold) < float("inf") and 0 <= share <= 1 and 1 <= neighbours <= rows
+    if not (in_range and (tensors["scale"][:, 1] > 0).all()):
         raise ValueError("a number is out of range")
     return NoveltyArrays(tensors, neighbours, threshold, share)

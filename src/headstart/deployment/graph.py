@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from headstart.bundle.config import Bundle
 from headstart.data.resize import normalize, resize_matrix
 from headstart.errors import HeadstartError
-from headstart.inference.onnx_artifact import INPUT, STANDARD, output_names
+from headstart.inference.onnx_graph import INPUT, STANDARD, has_branches, output_names
 from headstart.inference.program_session import plain_archive
 from headstart.models.evidence import averaged_pass, has_evidence
 from headstart.models.fold import fold_batch_norm
@@ -97,6 +97,8 @@ def to_onnx(classifier: WholeClassifier) -> onnx.ModelProto:
         assert program is not None
         model = program.model_proto
         onnx.checker.check_model(model)
+        if any(map(has_branches, model.graph.node)):
+            raise ValueError("it would need branches or loops, which no export may have")
     _tidy(model)
     return model
 

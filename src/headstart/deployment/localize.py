@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from headstart.contracts import UInt8Images
 from headstart.deployment.graph import WholeClassifier
-from headstart.inference.onnx_artifact import INPUT
+from headstart.inference.onnx_graph import INPUT
 
 TOLERANCE = 1e-3
 """Difference of a layer's outputs that is no rounding, relative to the largest of them."""

@@ -6,12 +6,13 @@ from pathlib import Path
 import onnx
 
 from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE, Bundle
-from headstart.bundle.exported import ExportConfig, ImageRule, Precision, Runtime, graph_metadata
+from headstart.bundle.exported import ExportConfig, ImageRule, Precision, Runtime, description
 from headstart.bundle.novelty import write_novelty
 from headstart.bundle.novelty_file import NOVELTY_FILE
 from headstart.bundle.schema import AbstentionBlock, ConfidenceBlock
 from headstart.deployment.graph import OPSET
 from headstart.files import file_sha256, write_atomically, write_json
+from headstart.inference.program_session import with_description
 
 
 def write_package(
@@ -30,7 +31,7 @@ def write_package(
         folder: Exists.
         bundle: What was exported.
         bundle_folder: Where it lies.
-        model: Its graph, which gets the configuration as metadata, or a program of torch.
+        model: Its graph, or a program of torch; it gets the configuration as its description.
         precision: Type of number that most of the classifier computes with.
         runtime: What computes.
         evidence: Whether it has the output ``evidence``.
@@ -69,8 +70,10 @@ def write_package(
         bundle_sha256={name: file_sha256(bundle_folder / name) for name in (WEIGHTS_FILE, CONFIG_FILE)},
         files={},
     )
-    if not isinstance(model, bytes):
-        onnx.helper.set_model_props(model, dict(graph_metadata(facts)))
+    if isinstance(model, bytes):
+        model = with_description(model, description(facts))
+    else:
+        onnx.helper.set_model_props(model, description(facts))
         model = model.SerializeToString(deterministic=True)
     write_atomically(folder / facts.model_file, model)
     names = [facts.model_file]

@@ -24,7 +24,8 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from headstart.bundle.exported import MODEL_FILE, Runtime
 from headstart.contracts import UInt8Image
-from headstart.inference.onnx_artifact import INPUT, open_session
+from headstart.inference.onnx_artifact import open_session
+from headstart.inference.onnx_graph import INPUT
 
 CALIBRATION_IMAGES = 128
 METHODS = {

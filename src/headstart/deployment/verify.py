@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.bundle.exported import is_export
+from headstart.bundle.exported import is_export, read_export
 from headstart.contracts import ClassNames, guarded, keys_of, listed, number_of_keys, value_of
 from headstart.deployment.golden import Golden, read_golden, square_drift
 from headstart.errors import BundleError, InputError
+from headstart.evaluation.carried import CERTIFICATE, check_certified
 from headstart.files import read_bounded
 from headstart.inference.place import located
 from headstart.inference.predictor import Predictor, load
@@ -98,7 +99,7 @@ def verify(
         threads: CPU threads; all cores when None.
 
     Raises:
-        BundleError: There is no export, or it is damaged.
+        BundleError: There is no export, it is damaged, or a file is not the one that its certificate names.
         InputError: The CSV lacks an image or a class, or the tolerance is out of range.
 
     Example:
@@ -110,7 +111,10 @@ def verify(
         raise BundleError(f"{export} holds no export. Give a folder that `headstart export` wrote.")
     if tolerance is not None and not 0 <= tolerance < 1:
         raise InputError(f"--tolerance {tolerance}: expected a difference of probabilities, from 0 to below 1.")
-    return hold(load(folder, device=device, threads=threads), folder, predictions=predictions, tolerance=tolerance)
+    predictor = load(folder, device=device, threads=threads)
+    if (folder / CERTIFICATE).exists():
+        check_certified(folder, read_export(folder))
+    return hold(predictor, folder, predictions=predictions, tolerance=tolerance)
 
 
 def hold(

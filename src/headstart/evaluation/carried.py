@@ -4,9 +4,8 @@ With these an export can be compared, and measured on other data, where its run 
 """
 
 from pathlib import Path
-from typing import Any
 
-from headstart.bundle.exported import AGAIN, check_files, read_described, read_export
+from headstart.bundle.exported import AGAIN, ExportConfig, check_files, read_described, read_export
 from headstart.errors import BundleError
 from headstart.files import file_sha256
 from headstart.runs.run import Run
@@ -16,6 +15,8 @@ MEASURED = "measured"
 """Folder of an export that is laid out like a run."""
 FILES = ("environment.json", "metrics.json", "predictions.csv", "recipe.yaml", "split_manifest.csv")
 _LARGEST_CERTIFICATE = 2**26
+_STATED = {"files", "bundle_sha256", "manifest_sha256", "precision", "runtime"}
+"""What certificate and configuration both say."""
 
 
 def carries_figures(export: Path) -> bool:
@@ -34,10 +35,25 @@ def carried_run(export: Path) -> Run:
             f"{export} carries no predictions for a test set: it was exported from a model folder without its run, or "
             "by an early version. Export it again from its run: headstart export RUN --out DIR."
         )
-    config, certificate = read_export(export), _read_certificate(export)
+    check_certified(export, read_export(export))
+    return Run(export / MEASURED)
+
+
+def check_certified(export: Path, config: ExportConfig) -> None:
+    """Check that the files of an export are those that its certificate names.
+
+    Raises:
+        BundleError: One is missing or another one, or the certificate is that of another model.
+    """
     check_files(export, config)
-    if certificate.get("files") != config.files:
+    certificate = read_described(export / CERTIFICATE, at_most=_LARGEST_CERTIFICATE)
+    if not isinstance(certificate, dict):
+        raise BundleError(f"{export / CERTIFICATE} is damaged: it must hold a JSON object. {AGAIN}")
+    told = {key: certificate.get(key) for key in _STATED}
+    if told != {key: value for key, value in config.model_dump().items() if key in _STATED}:
         raise BundleError(f"{export / CERTIFICATE} is the certificate of another model. {AGAIN}")
+    if not carries_figures(export):
+        return
     named = certificate.get("measured")
     for name in FILES:
         path = export / MEASURED / name
@@ -47,12 +63,3 @@ def carried_run(export: Path) -> Run:
             raise BundleError(f"{path} can't be read: {error.strerror or error}. {AGAIN}") from None
         if not isinstance(named, dict) or named.get(name) != found:
             raise BundleError(f"{path} is not the file that {CERTIFICATE} names. {AGAIN}")
-    return Run(export / MEASURED)
-
-
-def _read_certificate(export: Path) -> dict[str, Any]:
-    path = export / CERTIFICATE
-    content = read_described(path, at_most=_LARGEST_CERTIFICATE)
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} is damaged: it must hold a JSON object. {AGAIN}")
-    return content

@@ -9,7 +9,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from headstart.errors import HeadstartError, InputError
+from headstart.errors import DownloadError, HeadstartError, InputError
 from headstart.fetch.hub import endpoint, require_answer
 
 
@@ -60,7 +60,13 @@ def publish(
         HeadstartError: The Hub failed.
     """
     check_repository(repository)
-    require_answer(endpoint(), repository)
+    try:
+        require_answer(endpoint(), repository)
+    except DownloadError as error:
+        raise InputError(
+            f"{str(error).rstrip('.')}. Nothing was sent. Check the connection, and HF_ENDPOINT and HF_HUB_OFFLINE if "
+            "they are set; then push again."
+        ) from error
     if get_token() is None:
         raise InputError(
             "There is no token for the Hub. Log in with `hf auth login`, or set HF_TOKEN to a token that may write."

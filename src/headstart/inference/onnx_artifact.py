@@ -1,44 +1,33 @@
 """An exported classifier, ready to run on ONNX Runtime, OpenVINO or PyTorch; only the last needs torch.
 
-A folder may come from anybody: the graph must be the one that ``config.json`` describes, of standard operators, and
-complete in its one file.
+A folder may come from anybody: its files are checked before they are run, and what they give is checked every time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from headstart.bundle.config import CONFIG_FILE
-from headstart.bundle.exported import AGAIN, ExportConfig, checked_content, read_export
+from headstart.bundle.exported import AGAIN, ExportConfig, check_description, checked_content, read_export
 from headstart.bundle.novelty_file import NOVELTY_FILE, NoveltyArrays, read_arrays
 from headstart.compute.cores import available_cores, check_threads
 from headstart.contracts import UInt8Images
 from headstart.errors import BundleError, InputError
 from headstart.inference.artifact import Outputs
+from headstart.inference.onnx_graph import INPUT, check_graph, output_names
 
 if TYPE_CHECKING:
     from headstart.bundle.novelty import Novelty
 
-INPUT = "images"
-STANDARD = frozenset({"", "ai.onnx"})
-"""Domains of ONNX's own operators."""
-_MOST_METADATA = 2**24
-"""Bytes of metadata in a graph; more is no description."""
 _SPIN_MICROSECONDS = "20"
 """How long a thread that waits for work keeps its core."""
 _BATCH = 16
 """Squares in one call: activations stay in the processor's cache."""
-
-
-def output_names(*, features: bool, evidence: bool) -> list[str]:
-    """Return the names of the outputs of an exported classifier, in their order, with those of two that it has."""
-    optional = {"features": features, "evidence": evidence}
-    return ["probabilities", "logits", *(name for name, is_there in optional.items() if is_there)]
+_ROUNDING = 2**-8
+"""By how much the sum of probabilities may differ from 1: bfloat16 has eight bits for each of them."""
 
 
 class Session(Protocol):
@@ -75,12 +64,17 @@ class OnnxArtifact:
         self.abstention, self.architecture = config.sure_from, config.architecture
         self.confidence = config.confidence.content if config.confidence else None
         self.manifest_sha256, self.batch_size = config.manifest_sha256, _BATCH
-        self._session, width = _opened(config, folder / config.model_file, device=self.device, threads=threads)
+        self._path = folder / config.model_file
+        self._session, self._width = _opened(config, self._path, device=self.device, threads=threads)
+        if self._width is None:
+            square = np.zeros((1, config.image.side, config.image.side, 3), np.uint8)
+            found = self._computed(output_names(features=config.novelty, evidence=config.evidence), square)
+            self._width = found["features"].shape[1] if config.novelty else 0
         self._novelty: NoveltyArrays | None = None
         if config.novelty:
-            checked_content(folder, NOVELTY_FILE, config)
-            self._novelty = read_arrays(folder, num_classes=len(self.class_names))
-            if self._novelty.parts["reference"].shape[1] != width:
+            content = checked_content(folder, NOVELTY_FILE, config)
+            self._novelty = read_arrays(folder, num_classes=len(self.class_names), content=content)
+            if self._novelty.parts["reference"].shape[1] != self._width:
                 raise BundleError(
                     f"{folder / NOVELTY_FILE} does not fit {config.model_file}: they have different features."
                 )
@@ -100,24 +94,66 @@ class OnnxArtifact:
         return self.config.evidence
 
     def outputs(self, squares: UInt8Images, *, features: bool = False, evidence: bool = False) -> Outputs:
-        """Return the outputs for squares of one size, as ``Artifact`` describes them."""
+        """Return the outputs for squares of one size, as ``Artifact`` describes them.
+
+        Raises:
+            BundleError: They can't be computed, or are not those of a classifier; numbers that are not finite are left
+                to the caller where all outputs for an image may be such.
+        """
         if features and not self.config.novelty:
             raise InputError("This export has no output for features, since its classifier has no novelty score.")
         names = output_names(features=features or self._novelty is not None, evidence=evidence)
-        values = self._session.run(names, {INPUT: np.ascontiguousarray(squares)})
-        found = dict(zip(names, values, strict=True))
+        found = self._computed(names, squares)
         seen = found.get("features")
-        novelty = self._novelty.score(seen) if self._novelty and seen is not None else None
+        with np.errstate(all="ignore"):
+            novelty = self._novelty.score(seen) if self._novelty and seen is not None else None
+        _check_values(found if novelty is None else {**found, "novelty": novelty}, self._path)
         asked = seen if features else None
         return Outputs(found["logits"], novelty, asked, found["probabilities"], found.get("evidence"))
+
+    def _computed(self, names: list[str], squares: UInt8Images) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs of these names, which have the type and the shape that they must have."""
+        n, side = squares.shape[:2]
+        try:
+            found = dict(zip(names, self._session.run(names, {INPUT: np.ascontiguousarray(squares)}), strict=True))
+        except BundleError:
+            raise
+        except Exception as error:  # each of the runtimes has errors of its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise BundleError(
+                f"{self._path} can't be run on {n} squares of {side} pixels: {reason}. If memory is short, give fewer "
+                "at a time; otherwise export the classifier again."
+            ) from None
+        expected = dict.fromkeys(("probabilities", "logits"), (n, len(self.class_names)))
+        if self._width is not None:
+            expected["features"] = (n, self._width)
+        for name, array in found.items():
+            kind, shape = (getattr(array, key, None) for key in ("dtype", "shape"))
+            wanted = expected.get(name) or (n, *(shape or ())[1:])
+            if kind != np.float32 or shape != wanted or 0 in wanted or len(wanted) != (3 if name == "evidence" else 2):
+                raise BundleError(
+                    f"{self._path} gives {name} as {kind} of shape {shape} for {n} squares and "
+                    f"{len(self.class_names)} classes. {AGAIN}"
+                )
+        return found
+
+
+def _check_values(found: Mapping[str, NDArray[np.float32]], path: Path) -> None:
+    """Check what a classifier gives for images; an image whose probabilities are not finite is told by its name."""
+    told = np.isfinite(found["probabilities"]).all(axis=1)
+    some = found["probabilities"][told]
+    if (some < 0).any() or (np.abs(some.sum(axis=1) - 1) > _ROUNDING).any():
+        raise BundleError(f"{path} gives probabilities that are negative, or whose sum is not 1. {AGAIN}")
+    if wrong := [name for name, array in found.items() if not np.isfinite(array[told]).all()]:
+        raise BundleError(f"{path} gives numbers that are not finite as {', '.join(wrong)}. {AGAIN}")
 
 
 def _reopened(folder: Path, device: str, threads: int | None) -> OnnxArtifact:
     return OnnxArtifact(folder, device=device, threads=threads)
 
 
-def _opened(config: ExportConfig, path: Path, *, device: str, threads: int | None) -> tuple[Session, int]:
-    """Return what runs the classifier, and the number of its features, 0 where there is no novelty score."""
+def _opened(config: ExportConfig, path: Path, *, device: str, threads: int | None) -> tuple[Session, int | None]:
+    """Return what runs the classifier, and the number of its features; None where only running it can tell."""
     content = checked_content(path.parent, path.name, config)
     if config.runtime != "onnxruntime" and device != "cpu":
         raise InputError(f"--device {device}: {path.parent} was exported to run on CPUs. Leave --device out.")
@@ -126,9 +162,10 @@ def _opened(config: ExportConfig, path: Path, *, device: str, threads: int | Non
         from headstart.inference.program_session import ProgramSession
 
         names = output_names(features=config.novelty, evidence=config.evidence)
-        return _checked_program(ProgramSession(content, path, outputs=names, threads=threads), config, path, names)
-    model = _check_graph(content, path)
-    width = _check_signature(model.graph, config, path)
+        program = ProgramSession(content, path, outputs=names, threads=threads)
+        check_description(program.description, config, path)
+        return program, None
+    width = check_graph(content, config, path)
     if config.runtime == "openvino":
         from headstart.inference.openvino_session import OpenVinoSession
 
@@ -184,86 +221,3 @@ def _providers(device: str) -> list[Any]:
         f"--device {device}: the installed ONNX Runtime can't use it; it has {', '.join(available)}. For NVIDIA GPUs "
         "install onnxruntime-gpu in place of onnxruntime, or leave --device out."
     )
-
-
-def _check_graph(content: bytes, path: Path) -> onnx.ModelProto:
-    """Return a graph; refuse what it could use beyond its own file and the standard operators."""
-    try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf has an error of its own
-        raise BundleError(f"{path} is damaged: it is no ONNX file ({str(error)[:80]}).") from None
-    if sum(len(entry.key) + len(entry.value) for entry in model.metadata_props) > _MOST_METADATA:
-        raise BundleError(f"{path} has more metadata than any export. Export the classifier again.")
-    if model.functions:
-        raise BundleError(f"{path} defines functions of its own, which no export does. Export the classifier again.")
-    for graph in _graphs(model.graph):
-        for node in graph.node:
-            if node.domain not in STANDARD:
-                raise BundleError(
-                    f"{path} uses the operator {node.domain[:40]}.{node.op_type[:40]}, but only those of ONNX itself "
-                    "are run. Export the classifier again."
-                )
-        if any(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in _tensors(graph)):
-            raise BundleError(
-                f"{path} keeps weights in another file, which no export of headstart does. Export the classifier again."
-            )
-    return model
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
-            for values in (*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),):
-                yield from (values.values, values.indices)
-
-
-def _check_signature(graph: onnx.GraphProto, config: ExportConfig, path: Path) -> int:
-    """Check names, types and shapes of inputs and outputs; return the number of features, 0 without them."""
-    classes = len(config.label_names)
-    given = {item.name: _shape(item)[:2] for item in graph.input}
-    made = {item.name: _shape(item) for item in graph.output}
-    width, columns = (made.get(name, (0, 0, 0))[2] for name in ("features", "evidence"))
-    real = onnx.TensorProto.FLOAT
-    expected = {"probabilities": (real, 2, classes), "logits": (real, 2, classes)}
-    expected |= {"features": (real, 2, width)} if config.novelty else {}
-    expected |= {"evidence": (real, 3, columns)} if config.evidence else {}
-    if given != {INPUT: (onnx.TensorProto.UINT8, 4)} or made != expected:
-        raise BundleError(
-            f"{path} does not compute what {CONFIG_FILE} describes: it must take {INPUT}, uint8 of four dimensions, "
-            f"and give {', '.join(expected)} with {classes} classes. {AGAIN}"
-        )
-    return width
-
-
-def _shape(item: onnx.ValueInfoProto) -> tuple[int, int, int]:
-    """Return type, number of dimensions and last dimension of a value, 0 where that is open."""
-    kind = item.type.tensor_type
-    sizes = [dimension.dim_value for dimension in kind.shape.dim]
-    return kind.elem_type, len(sizes), sizes[-1] if sizes else 0
-
-
-def _checked_program(session: Session, config: ExportConfig, path: Path, names: list[str]) -> tuple[Session, int]:
-    """Return a program and the number of its features; refuse one that does not give what is described."""
-    try:
-        square = np.zeros((1, config.image.side, config.image.side, 3), np.uint8)
-        shapes = [array.shape for array in session.run(names, {INPUT: square})]
-    except Exception as error:  # torch and the program itself have errors of their own
-        raise BundleError(f"{path} can't be run: {str(error)[:200]}. Export the classifier again.") from None
-    classes = len(config.label_names)
-    by_name = dict(zip(names, shapes, strict=True))
-    dimensions = [len(shape) for shape in shapes]
-    if shapes[:2] != [(1, classes), (1, classes)] or dimensions != [3 if name == "evidence" else 2 for name in names]:
-        raise BundleError(f"{path} gives {shapes}, but {CONFIG_FILE} describes {classes} classes. {AGAIN}")
-    return session, by_name["features"][1] if config.novelty else 0

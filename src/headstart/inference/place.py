@@ -1,10 +1,12 @@
 """Where a classifier lies: in a folder, or on the Hugging Face Hub."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from headstart.contracts import HUB, HUB_EXPORT
 from headstart.errors import BundleError, DownloadError
+from headstart.files import sweep_leftovers
 
 
 def located(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
@@ -20,7 +22,12 @@ def located(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
     """
     address = os.fspath(model)
     if not address.startswith(HUB):
-        return Path(address)
+        folder = Path(address)
+        with suppress(OSError, ValueError):  # what is wrong with the path, its reader says
+            if not folder.exists():
+                # An export that was killed while it replaced this one has moved it aside.
+                sweep_leftovers(folder.parent, of=folder.name)
+        return folder
     # The Hub's client takes half a second to load.
     from headstart.fetch.hub import fetch_snapshot, hub_address
     from headstart.terminal import Terminal

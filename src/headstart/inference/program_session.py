@@ -9,6 +9,7 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ _PLAIN = re.compile(
     r"|data/(?:weights|constants)/(?:(?:weight|tensor)_\d+|model_(?:weights|constants)_config\.json)"
 )
 _SAMPLES = "data/sample_inputs/model.pt"
+_DESCRIPTION = "extra/headstart.json"
+_LARGEST_DESCRIPTION = 2**24
 _NAME = re.compile(r"[\w.]*", re.ASCII)
 _RULES = {
     "target": r"torch\.ops\.aten\.(?!from_file|save)\w+\.\w+|torch\.sym_\w+"
@@ -45,7 +48,11 @@ _VALUE = re.compile(
 
 
 class ProgramSession:
-    """A program that PyTorch runs on the CPU; any number of threads can share it."""
+    """A program that PyTorch runs on the CPU; any number of threads can share it.
+
+    Attributes:
+        description: What the archive says of the classifier; see ``headstart.bundle.exported.description``.
+    """
 
     def __init__(self, content: bytes, path: Path, *, outputs: list[str], threads: int | None) -> None:
         """Read a program.
@@ -62,6 +69,7 @@ class ProgramSession:
         if threads is not None:
             torch.set_num_threads(threads)
         try:
+            self.description = _description(content)
             program = torch.export.load(io.BytesIO(plain_archive(content)))
             self._module, self._outputs = program.module(check_guards=False), outputs
         except Exception as error:  # zipfile, json and torch each have errors of their own
@@ -87,6 +95,8 @@ def plain_archive(content: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(made, "w") as plain:
         for entry in archive.infolist():
             root, _, name = entry.filename.partition("/")
+            if name == _DESCRIPTION:
+                continue
             stored = entry.compress_type == zipfile.ZIP_STORED
             if not stored or (name != _SAMPLES and not _PLAIN.fullmatch(name)):
                 raise ValueError(f"it holds {entry.filename[:80]}, which no export of headstart does")
@@ -101,6 +111,25 @@ def plain_archive(content: bytes) -> bytes:
             # An entry without the time of day, so that the same classifier makes the same file.
             plain.writestr(zipfile.ZipInfo(f"{root}/{name}"), record)
     return made.getvalue()
+
+
+def with_description(content: bytes, description: Mapping[str, str]) -> bytes:
+    """Return an archive that says of its classifier what is given, beside what ``plain_archive`` lets through."""
+    made = io.BytesIO(content)
+    with zipfile.ZipFile(made, "a") as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        archive.writestr(zipfile.ZipInfo(f"{root}/{_DESCRIPTION}"), json.dumps(description))
+    return made.getvalue()
+
+
+def _description(content: bytes) -> dict[str, str]:
+    """Return what an archive says of its classifier; nothing where it says nothing."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for entry in archive.infolist():
+            if entry.filename.partition("/")[2] == _DESCRIPTION and entry.file_size <= _LARGEST_DESCRIPTION:
+                found = json.loads(archive.read(entry))
+                return {str(key): str(value) for key, value in found.items()}
+    return {}
 
 
 def _strip(value: Any) -> None:

@@ -20,6 +20,7 @@ from headstart.fetch.archive import tar_files
 from headstart.fetch.npm import Package, fetch_package, npm_client
 from headstart.files import alone, put_folder, scratch_folder, write_atomically
 from headstart.home import ADVICE, cache_home
+from headstart.inference.onnx_graph import check_graph
 from headstart.terminal import Terminal
 
 RUNTIME = Package("onnxruntime-web@1.30.0", size=33_106_585)
@@ -61,6 +62,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
             "without --openvino and --format first, then the page from that."
         )
     model = checked_content(folder, MODEL_FILE, config)
+    check_graph(model, config, folder / MODEL_FILE)
     golden = read_golden(folder, config.class_names)
     code, wasm = (runtime_file(name, Terminal(enabled=progress)) for name in RUNTIME_FILES)
     write_atomically(place, _page(config, place.stem, golden, {"model": model, "runtime": code, "runtime-wasm": wasm}))

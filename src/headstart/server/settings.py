@@ -11,6 +11,7 @@ from headstart.errors import InputError
 
 TOKEN_VARIABLE = "HEADSTART_TOKEN"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
+_LONGEST_TOKEN_FILE = 1024
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
@@ -99,7 +100,8 @@ def read_access(token_file: Path | None, hosts: Iterable[str]) -> Access:
     else:
         origin = str(token_file)
         try:
-            token = token_file.read_text(encoding="ascii").strip()
+            with token_file.open("rb") as file:  # which may be a pipe, or a device without end
+                token = file.read(_LONGEST_TOKEN_FILE).decode("ascii").strip()
         except OSError as error:
             raise InputError(f"--token-file {token_file} can't be read: {error.strerror or error}.") from None
         except UnicodeDecodeError:

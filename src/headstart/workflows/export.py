@@ -1,6 +1,5 @@
 """Export a classifier, with a certificate that the exported file answers like the one that was measured."""
 
-import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from headstart.errors import BundleError, HeadstartError, InputError, RunError
 from headstart.evaluation.carried import CERTIFICATE
 from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
 from headstart.evaluation.evaluate import checked_manifest
-from headstart.files import put_folder, scratch_folder, sweep_leftovers, write_json
+from headstart.files import put_folder, scratch_folder, sweep_leftovers, write_atomically, write_json
 from headstart.inference.openvino_session import check_openvino
 from headstart.inference.origin import origin_of
 from headstart.inference.predictor import Predictor, load
@@ -89,7 +88,7 @@ def export(
     Args:
         model: Folder of a measured run; or a bundle alone, also as ``hf://owner/name``, whose export then has no test
             figures.
-        out: Folder for the export; an earlier export there is replaced.
+        out: Folder for the export, or a link to one; an earlier export there is replaced.
         options: What the file is and computes with; ONNX in float32 when None.
         data_dir: Local copy of the data set; the one the run started with when None.
         threads: CPU threads; all cores when None.
@@ -116,19 +115,17 @@ def export(
             f"--{options.precision}: what that costs is measured on a run's images, and {model} has no run. Give the "
             "run's folder."
         )
-    place = Path(out)
-    _check_place(place)
+    place = _place(Path(out))
     with (
         open_session(command=command, device="cpu", threads=threads, progress=progress) as session,
         reopen_run(run.path) if run else nullcontext() as opened,
     ):
         dataset = None if opened is None else _data(opened, session, data_dir)
         bundle = load_bundle(folder)
-        sweep_leftovers(place.parent, of=place.name)
         with scratch_folder(place) as scratch:
             certificate = _Export(folder, bundle, opened, dataset, session, options).write(scratch)
             put_folder(scratch, place)
-    return Exported(place, certificate)
+    return Exported(Path(out), certificate)
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,8 @@ class _Export:
         }
         write_json(scratch / CERTIFICATE, certificate)
         write_certificate(scratch, certificate)
-        shutil.copy(Path(__file__).parents[1] / "deployment" / "predict_alone.py", scratch / "predict.py")
+        script = Path(__file__).parents[1] / "deployment" / "predict_alone.py"
+        write_atomically(scratch / "predict.py", script.read_bytes())
         return certificate
 
     def _splits(self, predictor: Predictor) -> tuple[Subset, Subset] | None:
@@ -267,11 +265,17 @@ def _data(run: Run, session: Session, data_dir: Path | str | None) -> Dataset:
     return load_data(run.recipe(), session.terminal, data_dir=Path(copy).absolute() if copy else None, run=run)
 
 
-def _check_place(out: Path) -> None:
-    """Refuse a folder that holds something else than an earlier export."""
+def _place(out: Path) -> Path:
+    """Return the folder that ``out`` leads to; refuse one that holds something else than an earlier export."""
     try:
-        taken = out.exists() and not (out.is_dir() and (is_export(out) or not any(out.iterdir())))
-    except OSError as error:
-        raise RunError(f"{out} can't be used: {error.strerror or error}. Give another folder with --out.") from None
-    if taken or ((out / CONFIG_FILE).is_file() and not is_export(out)):
+        if out.is_symlink() and not out.exists():
+            raise RunError(f"{out} is a link that leads nowhere. Remove it, or give another folder with --out.")
+        place = out.resolve()
+        sweep_leftovers(place.parent, of=place.name)
+        taken = place.exists() and not (place.is_dir() and (is_export(place) or not any(place.iterdir())))
+    except (OSError, RuntimeError) as error:  # a loop of links is the latter
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{out} can't be used: {reason}. Give another folder with --out.") from None
+    if taken or ((place / CONFIG_FILE).is_file() and not is_export(place)):
         raise RunError(f"{out} exists and is no export. Give another folder with --out.")
+    return place

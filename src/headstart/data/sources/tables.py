@@ -21,7 +21,7 @@ from headstart.contracts import SplitName
 from headstart.data.sources.listing import SPLITS, FoundFile, Listing, named, seen
 from headstart.data.sources.parquet import Table, parquet_table
 from headstart.errors import DataError, nearest
-from headstart.files import nearest_path
+from headstart.files import nearest_path, open_regular
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Suffixes of tables."""
@@ -128,6 +128,7 @@ def read_table(path: Path) -> Table:
         DataError: It can't be read or is damaged; the line is named, where it is known, now or while rows are read.
     """
     try:
+        open_regular(path).close()  # a pipe would be waited for, and a device may never end
         if path.suffix.lower() == ".parquet":
             return parquet_table(path)
         encoding = _encoding(path)
