@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -132,6 +133,28 @@ def test_golden_predictions_that_are_damaged_are_refused(copy, tmp_path):
     with pytest.raises(InputError, match="--tolerance 2"):
         headstart.verify(copy, tolerance=2)
     assert main(["verify", str(tmp_path / "nowhere")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "words"),
+    [
+        ("logits", np.full((16, 10), "x"), "float32"),
+        ("square_03", np.zeros((1000, 1000, 3), np.uint8), "larger than those of any export"),
+        ("square_03", b"no array", "damaged"),
+    ],
+)
+def test_golden_arrays_of_another_kind_are_refused(copy, name, array, words, monkeypatch):
+    monkeypatch.setattr("headstart.deployment.golden._LARGEST_FILE", 2_000_000)
+    path = copy / "golden" / "golden.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    if isinstance(array, np.ndarray):
+        np.savez_compressed(path, **(arrays | {name: array}))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"{name}.npy", array)
+    with pytest.raises(BundleError, match=words):
+        headstart.verify(copy)
 
 
 @pytest.mark.parametrize("name", ["golden/golden.json", "golden/golden.npz", "golden/04.png", "certificate.json"])
