@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
@@ -24,6 +24,8 @@ from headstart.errors import WriteError, nearest
 
 DAY = 86_400.0
 """Seconds after which a temporary file belongs to no process that still writes it."""
+_MINUTE = 60.0
+"""Seconds after which whoever made a folder has locked it."""
 _LONGEST_NAME = 255
 """Bytes that a file name may have on the file systems in use."""
 _TEMPORARY = re.compile(r"\.(.+)-[0-9a-f]{8}(\.old)?")
@@ -199,11 +201,31 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     try:
         if catches:
             signal.signal(signal.SIGTERM, stop)
-        yield folder
+        with _held(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if catches:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold the lock on a folder, which ends with the process; yield False where another has it, or there are none."""
+    handle = None
+    try:
+        import fcntl  # which Windows lacks
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except (OSError, ImportError):
+        held = False
+    try:
+        yield held
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def file_sha256(path: Path) -> str:
@@ -250,15 +272,14 @@ def sweep_leftovers(folder: Path, *, older_than: float = DAY, of: str | None = N
 
     Args:
         folder: It need not exist.
-        older_than: Seconds since the last change. A caller that holds the lock of everything that is written to the
-            folder may give 0.
+        older_than: Seconds since the last change, where the system can't tell that nobody uses a scratch folder. A
+            caller that holds the lock of everything that is written to the folder may give 0.
         of: Name of the file or folder whose leftovers are meant; those of all when None.
 
     Returns:
         What was removed.
     """
-    newest = time.time() - older_than
-    removed = []
+    now, removed = time.time(), []
     for path in folder.glob(".*"):
         # Another process may sweep at the same time, and a file that can't be removed does no harm.
         with suppress(OSError):
@@ -267,9 +288,13 @@ def sweep_leftovers(folder: Path, *, older_than: float = DAY, of: str | None = N
                 continue
             if found[2] and not os.path.lexists(folder / found[1]):
                 path.rename(folder / found[1])
-            elif path.lstat().st_mtime <= newest:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-                removed.append(path)
+                continue
+            age = now - path.lstat().st_mtime
+            is_folder = path.is_dir() and not path.is_symlink()
+            with _held(path) if is_folder else nullcontext(False) as is_abandoned:
+                if age >= (min(older_than, _MINUTE) if is_abandoned else older_than):
+                    shutil.rmtree(path) if is_folder else path.unlink()
+                    removed.append(path)
     return removed
 
 

@@ -178,6 +178,17 @@ def test_what_a_killed_process_left_is_swept(tmp_path, writer):
     assert names(tmp_path) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks no folders")
+def test_a_scratch_folder_is_swept_as_soon_as_nobody_uses_it(tmp_path):
+    with scratch_folder(tmp_path / "a") as used:
+        abandoned = tmp_path / ".a-01234567"
+        abandoned.mkdir()
+        for folder in (used, abandoned):
+            os.utime(folder, (time.time() - 100,) * 2)
+        assert sweep_leftovers(tmp_path) == [abandoned]
+        assert names(tmp_path) == [used.name]
+
+
 def test_only_temporary_files_are_swept(tmp_path):
     kept = [".gitignore", ".a-0123456", ".a-0123456789", "a-01234567", ".-01234567", ".a-0123456X", ".a-01234567.txt"]
     for name in [*kept, ".a-01234567", ".b.json-89abcdef"]:
