@@ -288,8 +288,7 @@ def test_columns_are_refused_where_there_is_no_table(place):
         find(place, label="kind")
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_table_that_is_a_device_is_refused_at_once(place, suffix):
-    (place / f"labels.{suffix}").symlink_to("/dev/zero")
+def test_a_table_that_is_a_device_is_refused_at_once(place):
+    (place / "labels.csv").symlink_to("/dev/zero")
     with pytest.raises(DataError, match="a pipe or a device"):
-        load(place, labels_from=str(place / f"labels.{suffix}"))
+        load(place, labels_from=str(place / "labels.csv"))
