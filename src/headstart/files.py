@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, locks between processes, and leftovers of killed processes."""
+"""Files that are there whole or not at all, and locks between processes."""
 
 import errno
 import hashlib
@@ -7,28 +7,18 @@ import math
 import os
 import re
 import secrets
-import shutil
-import signal
 import stat
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
 from headstart.errors import WriteError, nearest
 
-DAY = 86_400.0
-"""Seconds after which a temporary file belongs to no process that still writes it."""
-_MINUTE = 60.0
-"""Seconds after which whoever made a folder has locked it."""
 _LONGEST_NAME = 255
 """Bytes that a file name may have on the file systems in use."""
-_TEMPORARY = re.compile(r"\.(.+)-[0-9a-f]{8}(\.old)?")
 _DEEPEST = 100
 """Levels of JSON; none of headstart's own files has ten."""
 _NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")
@@ -54,7 +44,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         WriteError: The disk is full or the folder can't be written; ``path`` is then as it was.
     """
-    beside = path.with_name(_temporary_name(path.name))
+    beside = path.with_name(temporary_name(path.name))
     try:
         try:
             with beside.open("xb") as file:
@@ -174,60 +164,6 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def scratch_folder(beside: Path) -> Iterator[Path]:
-    """Yield a new folder on the disk of ``beside``, since /tmp is often small; it is removed afterwards.
-
-    SIGTERM removes it too, before it ends the process.
-
-    Raises:
-        WriteError: The folder can't be made.
-    """
-    folder, owner = beside.with_name(_temporary_name(beside.name)), os.getpid()
-
-    def stop(number: int, _: FrameType | None) -> None:
-        if os.getpid() == owner:  # and in no process that was forked meanwhile
-            shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    # Who catches the signal already has reasons, and only the main thread may catch it.
-    in_main = threading.current_thread() is threading.main_thread()
-    catches = in_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise WriteError(folder, error) from error
-    try:
-        if catches:
-            signal.signal(signal.SIGTERM, stop)
-        with _held(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if catches:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold the lock on a folder, which ends with the process; yield False where another has it, or there are none."""
-    handle = None
-    try:
-        import fcntl  # which Windows lacks
-
-        handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
-    except (OSError, ImportError):
-        held = False
-    try:
-        yield held
-    finally:
-        if handle is not None:
-            os.close(handle)
-
-
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read in pieces.
 
@@ -239,63 +175,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def put_folder(new: Path, place: Path) -> None:
-    """Move a scratch folder to ``place``; a folder that is there already is kept until the new one is in its place.
-
-    Should the process be killed between the two, ``sweep_leftovers`` puts the old one back.
-
-    Raises:
-        WriteError: It can't be moved; ``place`` is then as it was.
-    """
-    old = new.with_name(f"{new.name}.old")
-    try:
-        if place.exists():
-            place.rename(old)
-        try:
-            new.rename(place)
-        except BaseException:
-            with suppress(OSError):
-                old.rename(place)
-            raise
-    except OSError as error:
-        raise WriteError(place, error) from error
-    shutil.rmtree(old, ignore_errors=True)
-    sync_folder(place.parent)
-
-
-def sweep_leftovers(folder: Path, *, older_than: float = DAY, of: str | None = None) -> list[Path]:
-    """Remove what ``write_atomically`` and ``scratch_folder`` left in a folder when their process was killed.
-
-    A folder that ``put_folder`` had moved aside, and of which no newer one came into its place, is put back instead.
-
-    Args:
-        folder: It need not exist.
-        older_than: Seconds since the last change, where the system can't tell that nobody uses a scratch folder. A
-            caller that holds the lock of everything that is written to the folder may give 0.
-        of: Name of the file or folder whose leftovers are meant; those of all when None.
-
-    Returns:
-        What was removed.
-    """
-    now, removed = time.time(), []
-    for path in folder.glob(".*"):
-        # Another process may sweep at the same time, and a file that can't be removed does no harm.
-        with suppress(OSError):
-            found = _TEMPORARY.fullmatch(path.name)
-            if not found or of not in (None, found[1]):
-                continue
-            if found[2] and not os.path.lexists(folder / found[1]):
-                path.rename(folder / found[1])
-                continue
-            age = now - path.lstat().st_mtime
-            is_folder = path.is_dir() and not path.is_symlink()
-            with _held(path) if is_folder else nullcontext(False) as is_abandoned:
-                if age >= (min(older_than, _MINUTE) if is_abandoned else older_than):
-                    shutil.rmtree(path) if is_folder else path.unlink()
-                    removed.append(path)
-    return removed
 
 
 def drop_oldest(paths: Iterable[Path], *, limit: int, spare: Callable[[Path, float], bool]) -> None:
@@ -358,7 +237,8 @@ def _finite(number: str) -> float:
     return value
 
 
-def _temporary_name(name: str) -> str:
+def temporary_name(name: str) -> str:
+    """Return a hidden name for what is to become a file or folder of that name."""
     suffix = f"-{secrets.token_hex(4)}"
     while len(os.fsencode(name)) > _LONGEST_NAME - len(suffix) - 1:
         name = name[:-1]

@@ -28,7 +28,8 @@ from headstart.bundle.config import (
 from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
 from headstart.bundle.schema import cut
 from headstart.errors import BundleError, RunError, WeightsError
-from headstart.files import put_folder, scratch_folder, sweep_leftovers, sync_folder, write_atomically
+from headstart.files import sync_folder, write_atomically
+from headstart.folders import put_folder, scratch_folder, sweep_leftovers
 from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.models.heads import classifier_outline, empty_classifier, fill
 from headstart.tasks.confidence import Confidence

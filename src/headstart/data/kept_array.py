@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from headstart.data.array_file import Stored, new_array, read_array
 from headstart.errors import WriteError
-from headstart.files import drop_oldest, sweep_leftovers
+from headstart.files import drop_oldest
+from headstart.folders import sweep_leftovers
 from headstart.home import ADVICE
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from headstart.contracts import UInt8Image, UInt8Images
 from headstart.data.array_file import new_array, read_array, read_facts
 from headstart.errors import HeadstartError, WriteError
-from headstart.files import DAY, alone, drop_oldest, sweep_leftovers
+from headstart.files import alone, drop_oldest
+from headstart.folders import DAY, sweep_leftovers
 from headstart.home import ADVICE, cache_home
 
 CACHE_BYTES = 30 * 10**9

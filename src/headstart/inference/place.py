@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headstart.contracts import HUB, HUB_EXPORT
 from headstart.errors import BundleError, DownloadError
-from headstart.files import sweep_leftovers
+from headstart.folders import sweep_leftovers
 
 
 def located(model: str | os.PathLike[str], *, progress: bool = True) -> Path:

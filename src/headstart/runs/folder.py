@@ -8,7 +8,8 @@ from pathlib import Path
 
 from headstart.data.ledger import LEDGER_HEAD, Ledger
 from headstart.errors import RunError
-from headstart.files import alone, parse_json, read_bounded, sweep_leftovers
+from headstart.files import alone, parse_json, read_bounded
+from headstart.folders import sweep_leftovers
 from headstart.recipe.schema import Recipe
 from headstart.runs.records import Environment
 from headstart.runs.run import Run

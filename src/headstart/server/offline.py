@@ -18,7 +18,8 @@ from headstart.deployment.golden import Golden, read_golden
 from headstart.errors import DownloadError, InputError, RunError
 from headstart.fetch.archive import tar_files
 from headstart.fetch.npm import Package, fetch_package, npm_client
-from headstart.files import alone, put_folder, scratch_folder, write_atomically
+from headstart.files import alone, write_atomically
+from headstart.folders import put_folder, scratch_folder
 from headstart.home import ADVICE, cache_home
 from headstart.inference.onnx_graph import check_graph
 from headstart.terminal import Terminal

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import InputError, WriteError, nearest
-from headstart.files import alone, sweep_leftovers
+from headstart.files import alone
+from headstart.folders import sweep_leftovers
 from headstart.home import cache_home
 
 KINDS = {

@@ -25,7 +25,8 @@ from headstart.errors import BundleError, HeadstartError, InputError, RunError
 from headstart.evaluation.carried import CERTIFICATE
 from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
 from headstart.evaluation.evaluate import checked_manifest
-from headstart.files import put_folder, scratch_folder, sweep_leftovers, write_atomically, write_json
+from headstart.files import write_atomically, write_json
+from headstart.folders import put_folder, scratch_folder, sweep_leftovers
 from headstart.inference.openvino_session import check_openvino
 from headstart.inference.origin import origin_of
 from headstart.inference.predictor import Predictor, load

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.arrays import Arrays
 from headstart.errors import DataError, WriteError
-from headstart.files import scratch_folder, sweep_leftovers
+from headstart.folders import scratch_folder, sweep_leftovers
 from headstart.home import ADVICE
 
 FORMAT = 2

@@ -11,7 +11,8 @@ from headstart.errors import DataError, DownloadError
 from headstart.fetch.http import PATIENCE, Patience, fetch_url
 from headstart.fetch.hub import HubFile, cache_folder, endpoint, fetch_hub_file
 from headstart.fetch.npm import Package, fetch_package
-from headstart.files import alone, scratch_folder
+from headstart.files import alone
+from headstart.folders import scratch_folder
 from headstart.home import ADVICE
 from headstart.terminal import Terminal
 

@@ -13,7 +13,8 @@ from headstart.data.sources.listing import SPLITS, FoundFile, Listing, seen
 from headstart.data.sources.parquet import image_columns, opened_parquet, parquet_table
 from headstart.data.sources.tables import Columns, cell_text, find_columns
 from headstart.errors import DataError, WriteError
-from headstart.files import alone, scratch_folder
+from headstart.files import alone
+from headstart.folders import scratch_folder
 from headstart.home import ADVICE, cache_home
 from headstart.terminal import Terminal
 
