@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from headstart.bundle.config import Bundle
+from headstart.bundle.config import Abstention, Bundle
 from headstart.bundle.folder import load_bundle, save_bundle
 from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
@@ -142,14 +142,16 @@ def test_what_is_called_sure_travels_with_the_classifier(run):
     dataset = made_dataset()
     result = evaluate_run(Run(run), dataset, command="c", abstain=0.5)
     row = next(row for row in result["abstention"]["rows"] if row["target"] == 0.5)
-    assert [row["target"] for row in result["abstention"]["rows"]] == [0.5, 0.95, 0.98, 0.99]
+    assert [row["target"] for row in result["abstention"]["rows"]] == [0.5, 0.9, 0.95, 0.98, 0.99]
 
     images = dataset.sealed_test.open().source.array
     found = load(run).predict(images)
     assert found.unsure is not None
     assert (~found.unsure).sum() == row["test"]["answered"]
     assert Run(run).metrics().abstention == result["abstention"]
-    assert load_bundle(run / "model").abstention.target == 0.5
+    shipped = load_bundle(run / "model").abstention
+    assert shipped == Abstention(0.5, row["threshold"], row["val"]["answered"], row["val"]["right"])
+    assert shipped.meaning in (run / "model" / "README.md").read_text()
 
 
 def test_novelty_is_scored_in_the_same_pass_and_travels_with_the_classifier(run):

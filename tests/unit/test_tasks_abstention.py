@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from headstart.tasks.abstention import Judgement, answered, answers_needed, measure_abstention, threshold_for
+from headstart.tasks.abstention import (
+    Judgement,
+    about_others,
+    answered,
+    answers_needed,
+    measure_abstention,
+    row_of,
+    threshold_for,
+)
 
 
 def judged(*pairs):
@@ -21,7 +29,8 @@ def test_images_of_one_probability_are_answered_together():
     val = judged((0.9, True), (0.9, False), (0.5, True), (0.5, True))
     assert threshold_for(0.9, val) is None
     assert threshold_for(0.75, val) == pytest.approx(0.5, abs=2e-6)
-    assert answered(None, val) == {"n": 4, "answered": 0, "coverage": 0.0, "accuracy": None, "accuracy_ci95": None}
+    nothing = {"n": 4, "answered": 0, "right": 0, "coverage": 0.0, "accuracy": None, "accuracy_ci95": None}
+    assert answered(None, val) == nothing
 
 
 @pytest.mark.parametrize("target", [0.9, 0.95, 0.99])
@@ -45,3 +54,36 @@ def test_what_validation_can_not_show_is_said():
     assert [row["target"] for row in block["rows"]] == [0.9, 0.95, 0.98, 0.99]
     assert [row["enough"] for row in block["rows"]] == [True, True, False, False]
     assert answers_needed(0.99) == 299
+
+
+@pytest.mark.parametrize(
+    ("right", "unsure_half", "target", "told"),
+    [
+        (1000, 0, 0.99, ""),
+        (200, 0, 0.98, "99% would take about 300 validation images or more"),
+        (150, 50, 0.98, "99% would take about 400 validation images or more"),
+        (400, 500, 0.9, "99% would make 44.4% of the validation images sure"),
+        (20, 0, 0.9, "99% would take about 300 validation images or more"),
+    ],
+)
+def test_the_strictest_target_that_validation_supports_is_chosen(right, unsure_half, target, told):
+    """All of the probable answers are right; of the others, every second one."""
+    val = judged(*[(0.9, True)] * right, *[(0.5, place % 2 == 0) for place in range(unsure_half)])
+    block = measure_abstention(None, val, val)
+    assert block["target"] == block["suggested"] == target
+    assert about_others(block) == told
+
+
+def test_a_target_that_is_asked_for_is_obeyed_and_its_cost_told():
+    val = judged(*[(1 - place / 1000, place % 20 > 0) for place in range(1, 200)])
+    block = measure_abstention(0.99, val, val)
+    assert (block["target"], block["suggested"]) == (0.99, 0.95)
+    assert row_of(0.99, block)["val"]["coverage"] < 0.1
+    assert about_others(block) == "95% (--abstain 0.95) would make 100.0% of the validation images sure"
+    assert about_others(measure_abstention(0.5, val, val)) == ""
+
+
+def test_a_target_that_test_alone_would_support_is_not_chosen():
+    val = judged(*[(0.9, place % 10 > 0) for place in range(1000)])
+    test = judged(*[(0.9, True)] * 1000)
+    assert measure_abstention(None, val, test)["target"] == 0.9

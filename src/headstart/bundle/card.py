@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from headstart.bundle.config import Abstention
 from headstart.contracts import HUB_EXPORT
 from headstart.tasks.metrics import shown_in
 from headstart.wording import listed, number, percent, percent_range, percent_short, significant
@@ -202,6 +203,7 @@ def _cell(value: Any, write: Callable[[Any], str]) -> str:
 
 def _limits(config: Mapping[str, Any]) -> str:
     own = config["headstart"]
+    doubt = own.get("abstention")
     return (
         "## Intended use and limits\n\n"
         f"Use it to tell apart the {number(len(config['label_names']))} classes above in images like those of "
@@ -212,6 +214,7 @@ def _limits(config: Mapping[str, Any]) -> str:
         "neither the probabilities nor the scores need to hold: measure it on your own images before relying on it.\n"
         "- It inherits the gaps and biases of its data set and of the images that its backbone was pretrained on. "
         "It was not tested for decisions about people or for uses where an error does harm."
+        + (f"\n- A prediction that it marks as `unsure`: {Abstention(**doubt).meaning}." if doubt else "")
         + _weak_classes(own["metrics"])
     )
 

@@ -1,6 +1,7 @@
 """What ``config.json`` of a saved classifier says: written from a Bundle, and checked key by key when read."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -14,6 +15,8 @@ from headstart.contracts import ClassNames, Fit
 from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, DataError
 from headstart.tasks.confidence import Confidence
+from headstart.tasks.measures import wilson_interval
+from headstart.wording import percent, percent_range, percent_short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,10 +35,34 @@ class Abstention:
         target: Accuracy that sure predictions reach on validation.
         threshold: Calibrated probability from which a prediction is sure; None where no threshold reaches the target,
             and no prediction is sure.
+        answered: Validation images whose prediction is sure; None for classifiers of early versions, like the next.
+        right: How many of these predictions are right.
     """
 
     target: float
     threshold: float | None
+    answered: int | None = None
+    right: int | None = None
+
+    @property
+    def meaning(self) -> str:
+        """What makes a prediction unsure, and what was measured of the sure ones, as a clause.
+
+        Example:
+            >>> Abstention(0.95, 0.8, 147, 140).meaning
+            'its probability is below 80%; from there on 95.2% were right on validation (95% interval 90.5% to 97.7%)'
+            >>> Abstention(0.95, None).meaning
+            'at no probability were 95% of the predictions right on validation'
+        """
+        if self.threshold is None:
+            return f"at no probability were {percent_short(self.target)} of the predictions right on validation"
+        # Rounded down, since 100% would be no limit.
+        below = f"its probability is below {percent_short(math.floor(self.threshold * 1e4) / 1e4)}"
+        if not self.answered or self.right is None:
+            return below
+        interval = percent_range(wilson_interval(self.right, self.answered), 1)
+        share = percent(self.right / self.answered, 1)
+        return f"{below}; from there on {share} were right on validation (95% interval {interval})"
 
 
 _CROP_MODES: dict[Fit, str] = {"crop": "center", "pad": "border", "stretch": "squash"}
@@ -218,7 +245,7 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         **{key: getattr(mine, key) for key in ("backbone", "dropout", "temperature", "flip", "dataset")},
         **{key: getattr(mine, key) for key in ("manifest_sha256", "weights", "metrics")},
         "data": mine.data or {},
-        "abstention": mine.abstention and Abstention(mine.abstention.target, mine.abstention.threshold),
+        "abstention": mine.abstention and Abstention(**mine.abstention.model_dump()),
         "confidence": mine.confidence and mine.confidence.content,
     }
 

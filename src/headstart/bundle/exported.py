@@ -132,7 +132,7 @@ class ExportConfig(BaseModel):
     def sure_from(self) -> Abstention | None:
         """From which probability a prediction is sure."""
         given = self.abstention
-        return None if given is None else Abstention(given.target, given.threshold)
+        return None if given is None else Abstention(**given.model_dump())
 
 
 def is_export(folder: Path) -> bool:

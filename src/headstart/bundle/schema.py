@@ -84,6 +84,14 @@ class AbstentionBlock(BaseModel):
 
     target: Annotated[float, Field(gt=0, lt=1, description="a number between 0 and 1")]
     threshold: Annotated[float | None, Field(ge=0, le=1, description="a number from 0 to 1, or null")]
+    answered: Annotated[int | None, Field(ge=0, description="a whole number, or null")] = None
+    right: Annotated[int | None, Field(ge=0, description="a whole number up to answered, or null")] = None
+
+    @model_validator(mode="after")
+    def _no_more_right(self) -> "AbstentionBlock":
+        if (self.right or 0) > (self.answered or 0):
+            raise ValueError("more right than answered")
+        return self
 
 
 class ConfidenceBlock(BaseModel):
@@ -131,7 +139,9 @@ class OwnBlock(BaseModel):
     manifest_sha256: Annotated[str, Field(description="a SHA-256")]
     weights: Plain
     metrics: Plain
-    abstention: Annotated[AbstentionBlock | None, Field(description="a mapping")] = None
+    abstention: Annotated[
+        AbstentionBlock | None, Field(description="a mapping in which right is no larger than answered")
+    ] = None
     data: Annotated[Plain | None, Field(description="a mapping")] = None
     novelty: Annotated[bool, Field(description="true or false")] = False
     confidence: Annotated[

@@ -1,5 +1,6 @@
 """The folder of an exported classifier: the classifier itself, what it means, and the novelty score."""
 
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def write_package(
         ),
         temperature=float(bundle.temperature),
         flip=bundle.flip,
-        abstention=doubt and AbstentionBlock(target=doubt.target, threshold=doubt.threshold),
+        abstention=doubt and AbstentionBlock(**asdict(doubt)),
         novelty=bundle.novelty is not None,
         confidence=bundle.confidence and ConfidenceBlock.of(bundle.confidence),
         evidence=evidence,

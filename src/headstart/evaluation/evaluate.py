@@ -21,7 +21,7 @@ from headstart.inference.predictor import Predictor, Progress, load, within
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.records import Metrics, Opening, TrainingFacts
 from headstart.runs.run import Run
-from headstart.tasks.abstention import Judgement, measure_abstention, threshold_at
+from headstart.tasks.abstention import Judgement, measure_abstention, row_of
 from headstart.tasks.confidence import confidence_of
 from headstart.tasks.single_label import SINGLE_LABEL
 
@@ -31,7 +31,7 @@ def evaluate_run(
     dataset: Dataset,
     *,
     command: str,
-    abstain: float = 0.99,
+    abstain: float | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Metrics:
@@ -84,12 +84,15 @@ def evaluate_run(
         abstention=abstention,
         novelty=measure_novelty(novelty, outputs),
     )
+    shipped = row_of(abstention["target"], abstention)
     scores = {"val": val_metrics.headline(), "test": test_metrics.headline()}
     update_bundle(
         run.model,
         temperature=temperature,
         metrics=scores,
-        abstention=Abstention(abstain, threshold_at(abstain, abstention)),
+        abstention=Abstention(
+            shipped["target"], shipped["threshold"], shipped["val"]["answered"], shipped["val"]["right"]
+        ),
         novelty=novelty,
         confidence=confidence_of(judged_val.confidence),
     )

@@ -230,9 +230,10 @@ class EvaluationRecipe(Section):
     """Image size in pixels; the last training size when empty. A slightly larger one often scores better."""
     flip: bool = True
     """Average the logits of the image and its mirror image."""
-    abstain: Annotated[Real, Field(gt=0.0, lt=1.0)] = 0.99
+    abstain: Annotated[Real, Field(gt=0.0, lt=1.0)] | None = None
     """Accuracy that predictions must reach to count as sure; the others are marked ``unsure``. The probability from
-    which they reach it is found on validation."""
+    which they reach it is found on validation. When empty, the strictest of 0.99, 0.98, 0.95 and 0.9 that validation
+    has enough images for while at least half of them are sure."""
 
 
 class HardwareRecipe(Section):

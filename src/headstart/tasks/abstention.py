@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.tasks.measures import wilson_interval
+from headstart.wording import percent, percent_short, significant
 
-TARGETS = (0.95, 0.98, 0.99)
-"""Accuracies whose coverage is always reported."""
+TARGETS = (0.9, 0.95, 0.98, 0.99)
+"""Accuracies whose coverage is always reported, and among which one is chosen where none is asked for."""
+_OF_USE = 0.5
+"""Share of the validation images, at least, that are answered at a target that is chosen."""
 _CHANCE = 0.05
 """Probability, at most, that as many answers are all right although the target is not reached."""
 
@@ -24,6 +27,7 @@ class Answered(TypedDict):
 
     n: int
     answered: int
+    right: int
     coverage: float
     accuracy: float | None
     accuracy_ci95: list[float] | None
@@ -73,6 +77,7 @@ def answered(threshold: float | None, split: Judgement) -> Answered:
     return {
         "n": len(split.right),
         "answered": count,
+        "right": right,
         "coverage": round(count / len(split.right), 6),
         "accuracy": round(right / count, 6) if count else None,
         "accuracy_ci95": [round(end, 6) for end in wilson_interval(right, count)] if count else None,
@@ -89,22 +94,17 @@ def answers_needed(target: float) -> int:
     return math.ceil(math.log(_CHANCE) / math.log(target))
 
 
-def threshold_at(target: float, block: dict[str, Any]) -> float | None:
-    """Return the threshold that ``measure_abstention`` found for one of its targets."""
-    found: float | None = next(row["threshold"] for row in block["rows"] if row["target"] == target)
-    return found
-
-
-def measure_abstention(target: float, val: Judgement, test: Judgement) -> dict[str, Any]:
+def measure_abstention(target: float | None, val: Judgement, test: Judgement) -> dict[str, Any]:
     """Return the block ``abstention`` of ``metrics.json``.
 
     Args:
-        target: Accuracy that the shipped threshold stands for.
-        val: The validation split, on which thresholds are found.
+        target: Accuracy that the shipped threshold stands for. When None, the strictest of ``TARGETS`` that validation
+            supports while at least half of its images are answered; the most lenient where there is none.
+        val: The validation split, on which target and thresholds are found.
         test: The test split, on which they are measured.
     """
-    rows = []
-    for wanted in sorted({*TARGETS, target}):
+    rows: list[dict[str, Any]] = []
+    for wanted in sorted({*TARGETS, TARGETS[0] if target is None else target}):
         threshold = threshold_for(wanted, val)
         found = answered(threshold, val)
         rows.append(
@@ -117,4 +117,39 @@ def measure_abstention(target: float, val: Judgement, test: Judgement) -> dict[s
                 "enough": found["answered"] >= answers_needed(wanted),
             }
         )
-    return {"target": target, "rows": rows}
+    of_use = [row["target"] for row in rows if row["enough"] and row["val"]["coverage"] >= _OF_USE]
+    suggested = max((found for found in of_use if found in TARGETS), default=TARGETS[0])
+    return {"target": suggested if target is None else target, "suggested": suggested, "rows": rows}
+
+
+def row_of(target: float, block: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``measure_abstention`` found for one of its targets."""
+    found: dict[str, Any] = next(row for row in block["rows"] if row["target"] == target)
+    return found
+
+
+def about_others(block: dict[str, Any]) -> str:
+    """Return what the strictest target would take, or what one costs that was asked for; nothing where neither is news.
+
+    Example:
+        >>> val = Judgement(np.linspace(1, 0, 200), np.arange(200) % 20 > 0)
+        >>> about_others(measure_abstention(None, val, val))
+        '99% would take about 300 validation images or more'
+        >>> about_others(measure_abstention(0.99, val, val))
+        '95% (--abstain 0.95) would make 100.0% of the validation images sure'
+    """
+    suggested, strictest = block.get("suggested"), TARGETS[-1]
+    # Runs of early versions were told no target.
+    if suggested is None or block["target"] < suggested or suggested == strictest:
+        return ""
+    there = row_of(suggested, block)["val"]
+    if block["target"] > suggested:
+        share = percent(there["coverage"], 1)
+        return f"{percent_short(suggested)} (--abstain {suggested}) would make {share} of the validation images sure"
+    # At a stricter target no larger share is answered.
+    images = answers_needed(strictest) / (there["coverage"] or 1)
+    if images > there["n"]:
+        rounded = float(significant(images, 2))
+        return f"{percent_short(strictest)} would take about {rounded:,.0f} validation images or more"
+    share = percent(row_of(strictest, block)["val"]["coverage"], 1)
+    return f"{percent_short(strictest)} would make {share} of the validation images sure"
