@@ -34,7 +34,7 @@ class ColourArtifact:
     class_names = ClassNames(tuple(COLOURS))
     preprocess = Preprocess(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     temperature, flip, architecture, manifest_sha256 = 1.0, False, "colours", "0" * 64
-    abstention = Abstention(target=0.95, threshold=0.6)
+    abstention = Abstention(target=0.95, threshold=0.6, answered=100, right=95)
     confidence: Confidence | None = None
     novelty_threshold: float | None = 0.8
     batch_size, threads, has_evidence = 4, 2, True

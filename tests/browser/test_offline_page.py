@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.deployment.golden import read_golden
 from headstart.errors import InputError
+from headstart.evaluation.novelty import fit_novelty
 from headstart.server import offline
 from headstart.server.offline import write_page
 from made_run import random_bundle, restate
@@ -26,7 +28,10 @@ PREDICT = """async bytes => (await headstart.ask('/predict?top=9', {body: new Ui
 def exported(tmp_path_factory):
     """An export of a tiny network; tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("exported")
-    save_bundle(random_bundle(ClassNames(("cat", "dog", "bird"))), folder / "model")
+    bundle = random_bundle(ClassNames(("cat", "dog", "bird")))
+    features = np.random.default_rng(0).random((90, bundle.module.num_features), np.float32)
+    novelty = fit_novelty(features[:60], np.arange(60) % 3, features[60:])
+    save_bundle(replace(bundle, novelty=novelty), folder / "model")
     headstart.export(folder / "model", out=folder / "export", progress=False)
     return folder / "export"
 
@@ -68,6 +73,12 @@ def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path
         told = dict(found["top"])
         own = [told[name] for name in headstart.load(export).class_names]
         assert np.abs(np.array(own) - expected).max() < 0.01, file.name
+    # Of images whose pixels the browser does not change; the page keeps the score's reference in 8 bits.
+    for file in (golden.files[0], golden.files[2]):
+        wanted = headstart.load(export).predict(file)
+        found = visit.evaluate(PREDICT, list(file.read_bytes()))
+        assert found["novelty"] == pytest.approx(wanted.novelty[0], rel=0.02)
+        assert found["unfamiliar"] == wanted.unfamiliar[0]
     wanted = headstart.load(export).predict(golden.files[0], evidence=True).evidence[0]
     found = visit.evaluate(PREDICT.replace("top=9", "top=9&evidence=true"), list(golden.files[0].read_bytes()))
     np.testing.assert_allclose(found["evidence"]["grid"], wanted, atol=0.02)

@@ -71,6 +71,7 @@ def test_a_chosen_image_is_classified_and_nothing_else_is_asked(visit, rig):
     expect(cards(page).locator(".bars li")).to_have_count(3)
     expect(cards(page).locator(".bars .name").first).to_have_text("green")
     expect(cards(page).locator(".doubt")).to_have_count(0)
+    expect(page.locator("#doubts")).to_be_hidden()
     expect(page.get_by_role("status")).to_contain_text("green")
     assert {url.split("/")[2] for url in page.requested if not url.startswith("blob:")} == {f"127.0.0.1:{rig.port}"}
     assert page.problems == []
@@ -82,7 +83,11 @@ def test_doubts_are_told_in_words(visit):
     sent = [{"name": f"{name}.png", "mimeType": "image/png", "buffer": image(colour)} for name, colour in odd]
     page.locator("#choose").set_input_files(sent)
     grey = cards(page).filter(has_text="grey.png")
-    expect(grey.locator(".doubt")).to_have_text("Not sure: predictions are reliable from 60.0%.")
+    expect(grey.locator(".doubt")).to_have_text("Not sure")
+    expect(page.locator("#doubts")).to_have_text(
+        "Not sure: its probability is below 60%; from there on 95.0% were right on validation "
+        "(95% interval 88.8% to 97.8%)."
+    )
     expect(cards(page).filter(has_text="dark.png")).to_contain_text("Unlike what the model was trained on")
 
 
@@ -162,7 +167,7 @@ def test_fifty_images_with_filters_and_a_table_to_keep(visit, tmp_path):
     grey = {"name": "grey.png", "mimeType": "image/png", "buffer": image((120, 121, 120))}
     formula = {"name": "=1+1.txt", "mimeType": "text/plain", "buffer": b"x"}
     page.locator("#choose").set_input_files([*sent, grey, formula])
-    expect(page.get_by_role("status")).to_have_text("50 of 50 images classified.")
+    expect(page.get_by_role("status")).to_have_text("49 of 50 images classified; 1 failed.")
     for name, colour in named:
         card = cards(page).filter(has=page.get_by_role("heading", name=f"{name}.png", exact=True))
         assert card.locator(".verdict").inner_text().startswith(colour)

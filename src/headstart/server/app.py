@@ -190,6 +190,7 @@ def _facts(served: Served) -> dict[str, Any]:
         "classes": list(artifact.class_names),
         "size": artifact.preprocess.size,
         "sure_from": artifact.abstention.threshold if artifact.abstention else None,
+        "unsure": artifact.abstention.meaning if artifact.abstention else None,
         "novelty": artifact.novelty_threshold is not None,
         "evidence": artifact.has_evidence,
     }

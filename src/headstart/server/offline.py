@@ -13,7 +13,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from headstart.bundle.exported import MODEL_FILE, ExportConfig, checked_content, read_export
+from headstart.bundle.novelty_file import NoveltyArrays, read_arrays
 from headstart.deployment.golden import Golden, read_golden
 from headstart.errors import DownloadError, InputError, RunError
 from headstart.fetch.archive import tar_files
@@ -40,7 +43,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
 
     Args:
         export: Folder that ``headstart export`` wrote; the file takes about a third more than its ``model.onnx``, and
-            5 MB for the runtime.
+            5 MB for the runtime; the novelty score of a classifier with many features takes a few more.
         out: The file; one that is there is replaced.
         progress: Show on stderr how the runtime is fetched, once.
 
@@ -66,8 +69,21 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
     check_graph(model, config, folder / MODEL_FILE)
     golden = read_golden(folder, config.class_names)
     code, wasm = (runtime_file(name, Terminal(enabled=progress)) for name in RUNTIME_FILES)
-    write_atomically(place, _page(config, place.stem, golden, {"model": model, "runtime": code, "runtime-wasm": wasm}))
+    parts = {"model": model, "runtime": code, "runtime-wasm": wasm}
+    if config.novelty:
+        parts["novelty"] = _compact(read_arrays(folder, num_classes=len(config.label_names)))
+    write_atomically(place, _page(config, place.stem, golden, parts))
     return place
+
+
+def _compact(novelty: NoveltyArrays) -> bytes:
+    """Return a novelty score for the page, as JSON; its reference has 8 bits, each row with a step of its own."""
+    reference = novelty.parts["reference"].astype(np.float32)
+    steps = np.maximum(np.abs(reference).max(axis=1), np.float32(1e-12)) / np.float32(127)
+    parts = {**novelty.parts, "steps": steps}
+    told = {name: _base64(part.astype("<f4").tobytes()) for name, part in parts.items()}
+    told["reference"] = _base64(np.round(reference / steps[:, None]).astype(np.int8).tobytes())
+    return json.dumps({**told, "neighbours": novelty.neighbours, "threshold": novelty.threshold}).encode()
 
 
 def _page(config: ExportConfig, name: str, golden: Golden, parts: dict[str, bytes]) -> str:
@@ -76,8 +92,9 @@ def _page(config: ExportConfig, name: str, golden: Golden, parts: dict[str, byte
         "squares": [{"side": len(square), "data": _base64(square.tobytes())} for square in golden.squares],
         "probabilities": golden.probabilities.tolist(),
     }
-    of_export = config.model_dump(include={"label_names", "image", "abstention", "evidence"})
+    of_export = config.model_dump(include={"label_names", "image", "abstention", "evidence", "novelty"})
     told = {"name": name, "tolerance": golden.tolerance, **of_export}
+    told["unsure"] = config.sure_from and config.sure_from.meaning
     data = [f'<script type="application/json" id="config">{json.dumps(told).replace("<", chr(92) + "u003c")}</script>']
     for key, content in {**parts, "golden": json.dumps(expected).encode()}.items():
         packed = _base64(gzip.compress(content, 9, mtime=0))

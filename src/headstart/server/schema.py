@@ -49,6 +49,7 @@ class ModelOut(BaseModel):
     classes: list[str]
     size: int = Field(description="Height and width of the network's input, in pixels.")
     sure_from: float | None = Field(description="Probability from which a prediction is sure; null without one.")
+    unsure: str | None = Field(description="What makes a prediction unsure, in words; null where none ever is.")
     novelty: bool = Field(description="Whether images unlike the training images are marked.")
     evidence: bool = Field(description="Whether it can tell where in an image the evidence lies.")
 

@@ -53,8 +53,37 @@ function prediction(found) {
   ranked.sort((a, b) => b[1] - a[1]);
   const [label, probability] = ranked[0];
   const unsure = config.abstention ? !(config.abstention.threshold !== null && probability >= config.abstention.threshold) : null;
-  return { label, probability, unsure, unfamiliar: null, top: ranked };
+  return { label, probability, unsure, top: ranked };
 }
+
+// How unlike the training images an image is, from what the head sees of it; bundle/novelty.py of headstart has the formula.
+async function scorer() {
+  const { neighbours, threshold, ...parts } = JSON.parse(new TextDecoder().decode(await unpacked("novelty")));
+  const floats = (name) => new Float32Array(bytesOf(parts[name]).buffer);
+  const [steps, projection, middle, means, weights, scale] = ["steps", "projection", "middle", "means", "weights", "scale"].map(floats);
+  const reference = new Int8Array(bytesOf(parts.reference).buffer);
+  const width = middle.length;
+  const sum = (count, value) => {
+    let total = 0;
+    for (let place = 0; place < count; place += 1) total += value(place);
+    return total;
+  };
+  return (features) => {
+    const size = features.length;
+    const length = Math.max(Math.hypot(...features), 1e-12);
+    const direction = features.map((value) => value / length);
+    const likeness = steps.map((step, row) => step * sum(size, (i) => direction[i] * reference[row * size + i])).sort();
+    const alone = 1 - likeness[likeness.length - neighbours];
+    const place = middle.map((value, axis) => sum(size, (i) => direction[i] * projection[i * width + axis]) - value);
+    const distance = (row) => sum(width, (axis) => (place[axis] - means[row * width + axis]) ** 2);
+    const nearest = Math.min(...config.label_names.map((_, row) => distance(row)));
+    const misplaced = nearest - sum(width, (axis) => weights[axis] * place[axis] ** 2);
+    const novelty = (alone - scale[0]) / scale[1] + (misplaced - scale[2]) / scale[3];
+    return { novelty, unfamiliar: novelty > threshold };
+  };
+}
+let scoring = null;
+const scored = async (features) => (await (scoring ??= scorer()))(features);
 
 // What the server says of evidence: shares of the largest value, and the part of the image that they cover.
 function evidence({ data, dims }, { width, height }, { fit, crop_pct }) {
@@ -69,13 +98,14 @@ function evidence({ data, dims }, { width, height }, { fit, crop_pct }) {
 async function ask(path, { body } = {}) {
   if (path === "/models") {
     const { name, label_names: classes, evidence: has } = config;
-    return { models: [{ name, classes, sure_from: config.abstention?.threshold ?? null, evidence: has }] };
+    return { models: [{ name, classes, unsure: config.unsure, novelty: config.novelty, evidence: has }] };
   }
   const query = new URLSearchParams(path.split("?")[1]);
   const image = await decoded(body);
-  const outputs = query.get("evidence") ? ["probabilities", "evidence"] : ["probabilities"];
+  const outputs = ["probabilities", ...(query.get("evidence") ? ["evidence"] : []), ...(config.novelty ? ["features"] : [])];
   const found = await computed(square(image, config.image), ...outputs);
   const told = prediction([...found.probabilities.data]);
+  if (found.features) Object.assign(told, await scored(found.features.data));
   if (found.evidence) told.evidence = evidence(found.evidence, image, config.image);
   return { predictions: [{ ...told, top: told.top.slice(0, Number(query.get("top"))) }] };
 }

@@ -20,6 +20,8 @@ let kind = "all";
 
 class Refused extends Error {}
 
+const modelOf = (row) => models.find((model) => model.name === row.model) ?? {};
+
 const percent = (share) => {
   if (share >= 0.9995) return ">99.9%";
   if (share < 0.0005) return "<0.1%";
@@ -158,10 +160,10 @@ function draw(row) {
   } else if (row.found) {
     const { label, probability, unsure, unfamiliar, top } = row.found;
     parts.push(element("p", { className: "verdict" }, `${label} `, element("small", { textContent: percent(probability) })));
-    if (unsure) doubt(unsureWords(row));
+    if (unsure) doubt("Not sure");
     if (unfamiliar) doubt("Unlike what the model was trained on: it may be none of its classes.");
     parts.push(element("ol", { className: "bars" }, ...top.map(bar)));
-    if (models.find((model) => model.name === row.model)?.evidence) parts.push(evidence(row, frame));
+    if (modelOf(row).evidence) parts.push(evidence(row, frame));
   } else {
     parts.push(element("p", { className: "verdict soft", textContent: "Waiting" }));
   }
@@ -226,11 +228,6 @@ function heat(image, { grid, box: [top, left, height, width] }) {
   return over;
 }
 
-function unsureWords(row) {
-  const sure = models.find((model) => model.name === row.model)?.sure_from;
-  return sure ? `Not sure: predictions are reliable from ${percent(sure)}.` : "Not sure: no probability was found from which predictions are reliable.";
-}
-
 function bar([name, probability]) {
   const fill = element("i");
   fill.style.width = `${100 * probability}%`;
@@ -258,8 +255,13 @@ function show() {
   }
   at("none").hidden = shown > 0;
   const waiting = rows.filter((row) => !row.found && !row.error).length;
+  const meant = new Set(rows.filter((row) => row.found?.unsure).map((row) => modelOf(row).unsure));
+  at("doubts").textContent = [...meant].filter(Boolean).map((why) => `Not sure: ${why}.`).join(" ");
+  at("doubts").hidden = !meant.size;
+  const failed = rows.filter((row) => row.error).length;
   const [only] = rows;
-  const words = rows.length === 1 && only.found ? `${only.name}: ${said(only)}` : `${rows.length - waiting} of ${rows.length} images classified.`;
+  const classified = `${rows.length - waiting - failed} of ${rows.length} images classified${failed ? `; ${failed} failed` : ""}.`;
+  const words = rows.length === 1 && only.found ? `${only.name}: ${said(only)}` : classified;
   if (!waiting && rows.length) at("told").textContent = words;
 }
 
@@ -326,7 +328,8 @@ function describe() {
   const more = model.classes.length > 12 ? ` and ${model.classes.length - 12} more` : "";
   at("title").textContent = `Classify images with ${model.name}`;
   const blind = model.evidence ? "" : " It can't show where the evidence lies in an image.";
-  at("about").textContent = `It knows ${model.classes.length} classes: ${named}${more}.${blind}`;
+  const naive = model.novelty ? "" : " It can't recognise images unlike those that it was trained on, and names one of these classes for any image.";
+  at("about").textContent = `It knows ${model.classes.length} classes: ${named}${more}.${naive}${blind}`;
 }
 
 async function begin() {
