@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 from PIL import features
 
+from headstart.bundle.config import Abstention
 from headstart.cli import main
 from headstart.inference import predictor
 from headstart.inference.judge import FilePrediction
@@ -17,12 +18,15 @@ TOP = [("cat", 0.75), ("dog", 0.125), ("frog", 0.0625), ("car", 0.03), ("ship", 
 
 
 class FakePredictor:
-    """Finds a cat in every file, except that names with 'bad' can't be read."""
+    """Finds a cat in every file, except that names with 'bad' can't be read; others may name doubts."""
+
+    artifact = mock.Mock(abstention=Abstention(0.95, 0.8, 147, 140))
 
     def predict_files(self, paths):
         for path in paths:
             bad = "bad" in path.name or not os.access(path, os.R_OK)
-            yield path, "not an image" if bad else FilePrediction("cat", 0.75, tuple(TOP))
+            doubts = {mark: True for mark in ("unsure", "unfamiliar") if mark in path.name}
+            yield path, "not an image" if bad else FilePrediction("cat", 0.75, tuple(TOP), **doubts)
 
 
 @pytest.fixture
@@ -62,6 +66,29 @@ def test_a_named_file_is_tried_whatever_its_name_and_only_once(folder, capsys):
 def test_top_shows_more_classes(folder, capsys):
     assert predict(folder, folder / "photos" / "b.png", "--top", 2) == 0
     assert capsys.readouterr().out == f"{folder / 'photos' / 'b.png'}\tcat\t0.7500\tdog\t0.1250\n"
+
+
+def test_doubts_are_marked_in_the_last_column_and_explained(folder, capsys):
+    photos = folder / "photos"
+    for name in ("c-unsure.png", "d-unsure-unfamiliar.png"):
+        (photos / name).touch()
+    assert predict(folder, photos) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[1:] for line in out.splitlines()] == [
+        ["cat", "0.7500"],
+        ["cat", "0.7500"],
+        ["cat", "0.7500", "unsure"],
+        ["cat", "0.7500", "unsure, unfamiliar"],
+        ["cat", "0.7500"],
+    ]
+    assert "2 of 5 marked unsure: its probability is below 80%" in err
+    assert "1 of 5 marked unfamiliar" in err
+    assert predict(folder, photos, "--top", 2) == 0
+    assert capsys.readouterr().out.splitlines()[2].endswith("\tdog\t0.1250\tunsure")
+    assert predict(folder, photos, "--json") == 0
+    out, err = capsys.readouterr()
+    assert [row.get("unsure") for row in json.loads(out)["predictions"]] == [None, None, True, True, None]
+    assert "of 5 marked" not in err
 
 
 def test_json_is_the_contract_of_the_design(folder, capsys):

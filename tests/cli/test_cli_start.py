@@ -157,6 +157,12 @@ def test_a_full_disk_is_said_without_a_traceback(tmp_path, words):
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["backbones", "backbones --json", "--help"])
+def test_a_reader_that_leaves_is_no_error_to_tell(tmp_path, words):
+    done = shell(f"$H {words} | true; echo ${{PIPESTATUS[0]}}", tmp_path)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_streams_are_no_error(tmp_path, closed):
     done = shell(f"$H backbones {closed}", tmp_path)

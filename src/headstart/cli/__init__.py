@@ -8,6 +8,7 @@ and an exit status:
     1    the work failed (for ``predict``: some files could not be read, the others were predicted)
     2    bad usage or bad input; the message says what was wrong, what is allowed and what to do
     130  stopped with Ctrl-C
+    141  whoever read the output stopped reading
 
 With ``--json`` stdout carries exactly one JSON object and nothing else; progress and messages go to stderr.
 """

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import sys
 import time
 import traceback
@@ -17,6 +16,7 @@ import typer
 
 from headstart.errors import HeadstartError, InputError, WriteError
 from headstart.terminal import visible
+from headstart.wording import typed
 
 STARTED = time.time()
 """Unix time at which the command began; what a run costs counts from here."""
@@ -98,12 +98,12 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
     command = typer.main.get_command(app)
     try:
         with command.make_context("headstart", list(words)) as context:
-            context.obj = shlex.join(["headstart", *words])
+            context.obj = typed(*words)
             answer: Answer = command.invoke(context)
             return answer.status, answer.payload, answer.text
     except typer.Exit as stop:  # --help and --version
         return stop.exit_code, None, ""
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the second is how rich tells of the first
         return _reader_left(), None, ""
     except HeadstartError as error:
         return _tell(str(error), error.exit_status, debug)
@@ -157,10 +157,11 @@ def _prepare_streams() -> None:
 
 
 def _reader_left() -> int:
-    """Answer a closed pipe (``headstart predict ... | head``) without a second complaint at exit."""
-    with contextlib.suppress(OSError):
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    return 1
+    """Answer a closed pipe (``headstart predict ... | head``) in silence, with the status of programs SIGPIPE ends."""
+    with contextlib.suppress(OSError, ValueError):
+        # What the buffer still holds is written when Python ends, and would fail there once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
 
 
 def check_device(device: str | None) -> None:

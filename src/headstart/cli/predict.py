@@ -17,6 +17,7 @@ from headstart.inference.place import located
 from headstart.terminal import visible
 
 if TYPE_CHECKING:
+    from headstart.bundle.config import Abstention
     from headstart.inference.judge import FilePrediction
 
 _UNREADABLE_IMAGES = frozenset({".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
@@ -69,7 +70,9 @@ def predict(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Classify images. Prints one tab-separated line per file: path, label, probability.
+    """Classify images. Prints one tab-separated line per file: path, label, probability; then unsure or unfamiliar.
+
+    The last column is there only where a prediction is in doubt.
 
     A file that can't be read is reported and the others are still predicted; the exit status is then 1. Files in
     folders whose names do not end like those of images are skipped, counted and named. With --out the same command
@@ -108,11 +111,12 @@ def predict(
             }
         )
         if not as_json:
-            cells: list[str] = [
-                str(file),
-                *(cell for name, probability in best for cell in (name, f"{probability:.4f}")),
-            ]
+            cells = [str(file), *(cell for name, probability in best for cell in (name, f"{probability:.4f}"))]
+            if marks := [mark for mark in ("unsure", "unfamiliar") if rows[-1].get(mark)]:
+                cells.append(", ".join(marks))
             print_line("\t".join(map(visible, cells)))
+    if not as_json:
+        _explain(rows, predictor.artifact.abstention)
     failed = sum("error" in row for row in rows)
     if failed:
         typer.echo(f"{failed} of {len(rows)} files and folders could not be read.", err=True)
@@ -155,6 +159,15 @@ def _to_file(
     )
     payload = {"out": str(out), "rows": written.rows, "errors": written.errors, "skipped": skipped.kinds.total()}
     return Answer(payload, text, status=1 if written.errors else 0)
+
+
+def _explain(rows: list[dict[str, Any]], abstention: "Abstention | None") -> None:
+    """Say on stderr what the marks of predictions mean, and how many have them."""
+    for mark in ("unsure", "unfamiliar"):
+        if count := sum(row.get(mark) is True for row in rows):
+            unlike = "it is unlike the images that the classifier was trained on, and may show none of its classes"
+            why = abstention.meaning if mark == "unsure" and abstention else unlike
+            typer.echo(f"{count} of {len(rows)} marked {mark}: {why}.", err=True)
 
 
 def _doubts(prediction: "FilePrediction") -> dict[str, Any]:
