@@ -13,6 +13,7 @@ from headstart.runs.folder import check_free, check_started, reopen_run
 from headstart.runs.records import Metrics
 from headstart.runs.run import Run
 from headstart.workflows.resolve import absolute_data, absolute_path, data_section, resolve_recipe
+from headstart.wording import typed
 
 if TYPE_CHECKING:
     from headstart.models.catalogue import BackboneInfo
@@ -57,7 +58,8 @@ def train(
         backbone: A name that ``headstart backbones`` lists.
         weights: ``auto``, ``none`` (from scratch) or a weights file.
         seed: Decides split, order, augmentation and new weights.
-        abstain: Accuracy of the predictions that are not marked as unsure.
+        abstain: Accuracy of the predictions that are not marked as unsure; the strictest from 0.9 to 0.99 that the
+            validation images support when None.
         sealed: Measure on validation only and leave the test split sealed, for choosing among several runs;
             ``evaluate`` measures the chosen one.
         resume: Where ``out`` holds a run of the same recipe and data already, resume it, or return its figures when it
@@ -132,7 +134,7 @@ def resume(
     check_started(run)
     if run.is_complete:
         raise RunError(
-            f"{out} is complete, so there is nothing to resume. Measure it again with: headstart evaluate {out}"
+            f"{out} is complete, so there is nothing to resume. Measure it again with: {typed('evaluate', out)}"
         )
     where: dict[str, Any] = {"command": command, "progress": progress, "started": started}
     where |= {"device": device, "threads": threads}

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from headstart.cli.results import result_lines
+from headstart.tasks.abstention import Judgement, measure_abstention
 from headstart.tasks.single_label import SINGLE_LABEL
 
 
@@ -21,3 +22,22 @@ def test_averages_over_classes_come_first_where_classes_are_uneven():
     assert "90.00% accuracy" in uneven[1]
     assert "accuracy" in lines(np.array([0] * 50 + [1] * 50))[0]
     assert "balanced" not in lines(np.array([0] * 50 + [1] * 50))[0]
+
+
+def test_how_much_is_sure_is_told_with_what_another_target_would_take():
+    def line(target, val, test):
+        block = measure_abstention(target, *(Judgement(np.array(p), np.array(right, bool)) for p, right in (val, test)))
+        logits = 5 * np.eye(2, dtype=np.float32)
+        figures = SINGLE_LABEL.measure(logits, np.arange(2), names=("cat", "okapi"), temperature=1.0).to_dict()
+        lines = result_lines({"test": figures, "abstention": block}, Path("run")).splitlines()
+        return next(line for line in lines if line.startswith("Sure"))
+
+    sure, half = ([0.9] * 200, [True] * 200), ([0.9, 0.2] * 100, [True, False] * 100)
+    told = line(None, sure, half)
+    assert "50.0% of the test images" in told
+    assert "100.00% of them are right (set for 98% on validation; 99% would take about 300" in told
+    assert "; validation is too small to promise 99%; 98% (--abstain 0.98) would make 100.0%" in line(0.99, sure, half)
+    assert "none: no threshold reaches 90%" in line(None, ([0.5] * 9, [False] * 9), half)
+    nothing = line(None, sure, ([0.2] * 9, [True] * 9))
+    assert "0.0% of the test images" in nothing
+    assert "are right" not in nothing

@@ -1,6 +1,7 @@
 """What ``train`` and ``evaluate`` hand on, print and answer; the work itself is replaced."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -93,6 +94,16 @@ def test_train_prints_the_result_and_what_to_try_next(trained, capsys):
         "Model       runs/x/model",
         "Next        headstart predict runs/x/model IMAGE...",
     ]
+
+
+def test_train_says_what_a_short_budget_costs_and_which_command_has_more(trained, capsys):
+    trained.return_value = mock.Mock(to_dict=lambda: METRICS | {"needed_budget": 900})
+    assert main(["train", "my photos/", "--budget", "2min", "--seed=3", "--out", "runs/my run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("Budget") and "only the head" in line and "--budget 15min" in line for line in lines)
+    assert [shlex.split(line)[-1] for line in lines[-2:]] == ["IMAGE...", "runs/my run-15min"]
+    again = ["headstart", "train", "my photos/", "--seed=3", "--budget", "15min", "--out", "runs/my run-15min"]
+    assert shlex.split(lines[-1]) == again
 
 
 def test_json_keeps_stdout_free_of_what_libraries_print(trained, capsys):

@@ -184,6 +184,15 @@ def test_a_finished_study_is_recognised_and_nothing_is_trained_again(whole, plac
     assert [row["test"] for row in again["stages"]] == [row["test"] for row in study["stages"]]
 
 
+def test_weights_that_will_be_fetched_are_announced_before(place, sample_dir, tmp_path, capsys):
+    for name, overrides in (("auto", {}), ("own", {"weights": str(place / "w.safetensors")})):
+        with mock.patch("headstart.studies.api.run_stages"):
+            headstart.study(sample_dir, stages=["baseline"], overrides=overrides, out=tmp_path / name)
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("resnet50v1.keras_in1k are not on this machine: fetched once" in said) is (name == "auto")
+        assert ("95 MB" in said) is (name == "auto")
+
+
 def test_the_same_data_by_another_name_are_the_same_data(whole, place, sample_dir):
     copy = place / "by-another-name"
     shutil.copytree(whole[0], copy)

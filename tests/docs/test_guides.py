@@ -12,7 +12,8 @@ from headstart.cli import app
 
 ROOT = Path(__file__).parents[2]
 GUIDES = [
-    ROOT / "docs" / name for name in ("own-images.md", "data.md", "troubleshooting.md", "sharing.md", "deploying.md")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("own-images", "data", "training", "troubleshooting", "sharing", "deploying")
 ]
 TUTORIAL = GUIDES[0].read_text(encoding="utf-8")
 # The notebook on own images fine-tunes for as long as a budget lets it.

@@ -31,7 +31,7 @@ def test_the_readme_opens_with_the_two_commands():
 
 def test_all_commands_are_found():
     found = commands(README, "bash")
-    assert len(found) == 25
+    assert len(found) == 18
     assert {line.split()[1] for line in found} == {
         *("train", "evaluate", "predict", "backbones"),
         *("explore", "compare", "study"),
@@ -79,7 +79,7 @@ def test_python_names_in_the_readme_exist():
     from headstart.contracts import Predictions
 
     blocks = python_blocks()
-    assert len(blocks) == 2
+    assert len(blocks) == 1
     attributes = {
         (ast.unparse(node.value), node.attr)
         for block in blocks

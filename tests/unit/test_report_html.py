@@ -19,7 +19,7 @@ from headstart.report.saliency import layer
 from headstart.runs.predictions import TestPredictions
 from headstart.wording import percent
 
-VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path"}
+VOID = {"meta", "link", "img", "br", "wbr", "line", "rect", "circle", "path"}
 
 
 class Page(HTMLParser):

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 import headstart
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
 from headstart.data.sources.arrays import write_store
 from headstart.errors import RecipeError, TrainingError
+from headstart.models.architectures import create_network
 from headstart.recipe.schema import Recipe, load_recipe
 from headstart.runs.run import Run
 from headstart.training.timing import Speed
@@ -56,7 +58,12 @@ def test_little_time_takes_smaller_images_then_the_head_alone():
     choice, recipe = chosen(seconds=15)
     assert (recipe.finetune, choice.size) == (None, None)
     assert recipe.probe.size < 128
-    assert "fine-tuning" in choice.more_time
+    needed = choice.needed_budget(20)
+    assert f"--budget {needed // 60}min has room" in told(choice, budget=20, seconds=20, megabytes=1)[-1]
+    # The budget counts from the start of the command, 5 s before.
+    assert chosen(seconds=needed - 5, whole=False)[1].finetune.schedule[0].epochs >= 8
+    assert needed - 60 < 20 + choice.lacking
+    assert choose(PHOTOS, CPU, 15, whole=False, tuned=False).needed_budget(20) is None
 
 
 @pytest.mark.parametrize(
@@ -240,9 +247,25 @@ def test_all_of_the_network_is_trained_only_where_a_part_has_all_it_needs(
     small = {"weights": "none", "backbone": "test_efficientnet", "hardware.memory_format": "contiguous"}
     with pytest.raises(TrainingError):
         headstart.train(sample_dir, out=tmp_path / "run", overrides=small, budget=budget, progress=False, threads=1)
+    assert Run(tmp_path / "run").environment().plan["needed_budget"] is None
     tune = Run(tmp_path / "run").recipe().finetune
     assert tune.freeze.depthwise is not whole
     assert tune.schedule[0].size == 160
+
+
+def test_a_budget_without_room_for_fine_tuning_names_one_that_has(sample_dir, tmp_path, own_home, monkeypatch):
+    monkeypatch.setattr("headstart.workflows.plan.measure_speed", lambda *_, read: Speed((128,), (1.0,), (0.01,), read))
+    monkeypatch.setattr("headstart.workflows.train.fit", stop)
+    network = create_network("test_efficientnet", num_classes=10, seed=1)
+    save_file({name: part.contiguous() for name, part in network.state_dict().items()}, tmp_path / "w.safetensors")
+    small = {"weights": str(tmp_path / "w.safetensors"), "backbone": "test_efficientnet"}
+    small |= {"hardware.precision": "fp32", "hardware.memory_format": "contiguous"}
+    with pytest.raises(TrainingError):
+        headstart.train(sample_dir, out=tmp_path / "run", overrides=small, budget="1min", progress=False, threads=1)
+    run = Run(tmp_path / "run")
+    assert run.recipe().finetune is None
+    assert run.environment().plan["needed_budget"] % 60 == 0
+    assert run.environment().plan["needed_budget"] > run.environment().plan["facts"]["train"] * 8 * (96 / 128) ** 2
 
 
 def stop(*_):

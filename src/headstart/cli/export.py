@@ -7,7 +7,7 @@ import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet, Threads
 from headstart.errors import InputError
-from headstart.wording import number, percent, percent_range, points_range, signed_points, significant
+from headstart.wording import number, percent, percent_range, points_range, signed_points, significant, typed
 
 Kind = Literal["onnx", "exported-program", "html"]
 
@@ -93,7 +93,7 @@ def _page(model: str, out: Path, *, progress: bool) -> Answer:
 
     if not is_export(export := located(model)):
         raise InputError(
-            f"{model} is no export. Make one first, with headstart export {model} --out exports/mine; then give "
+            f"{model} is no export. Make one first, with {typed('export', model, '--out', 'exports/mine')}; then give "
             "that folder."
         )
     from headstart.server.offline import write_page
@@ -130,6 +130,6 @@ def _text(it: dict[str, Any], out: Path) -> str:
         f"Size        {sizes['export'] / 1e6:.1f} MB, original {sizes['original'] / 1e6:.1f} MB",
         f"Export      {out}",
         f"Certificate {out / 'certificate.html'}",
-        f"Next        headstart predict {out} IMAGE...",
+        f"Next        {typed('predict', out, 'IMAGE...')}",
     ]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any
 
 from headstart.tasks.metrics import balanced_accuracy, is_uneven, shown_in
 from headstart.wording import (
+    FINE_TUNING_GAIN,
     counted,
     duration,
     gigabytes,
@@ -38,6 +39,7 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
             f"(95% interval {percent_range(test['accuracy_ci95'])})",
             f"Calibration ECE {told['ece_calibrated']} ({told['ece']} before temperature scaling{doubt})",
             *_abstention_line(metrics),
+            *_budget_line(metrics),
             f"Cost        {_cost(metrics) or 'not recorded'}",
             f"Report      {out / 'report.html'}",
             f"Model       {out / 'model'}",
@@ -93,17 +95,31 @@ def drift_lines(found: dict[str, Any]) -> str:
 
 def _abstention_line(metrics: dict[str, Any]) -> list[str]:
     """Return what the classifier answers when it may leave unsure images out; nothing of runs of early versions."""
+    from headstart.tasks.abstention import about_others, row_of
+
     block = metrics.get("abstention")
-    row = next((row for row in block["rows"] if row["target"] == block["target"]), None) if block else None
-    if row is None:
+    if not block:
         return []
+    row, others = row_of(block["target"], block), about_others(block)
+    others = f"; {others}" if others else ""
     target, test = percent_short(row["target"]), row["test"]
-    if row["threshold"] is None or not test["answered"]:
-        return [f"Sure        no threshold reaches {target} on validation, so every prediction is marked unsure"]
+    if row["threshold"] is None:
+        return [f"Sure        none: no threshold reaches {target} on validation, so all predictions are unsure{others}"]
     few = "" if row["enough"] else f"; validation is too small to promise {target}"
+    right = f"; {percent(test['accuracy'])} of them are right" if test["answered"] else ""
     return [
         f"Sure        {percent(test['coverage'], 1)} of the test images, with a probability of at least "
-        f"{row['threshold']:.3f}; {percent(test['accuracy'])} of them are right (set for {target} on validation{few})"
+        f"{row['threshold']:.3f}{right} (set for {target} on validation{few}{others})"
+    ]
+
+
+def _budget_line(metrics: dict[str, Any]) -> list[str]:
+    """Return that the budget had no room for fine-tuning, and which has; nothing where it had."""
+    if metrics.get("needed_budget") is None:
+        return []
+    return [
+        f"Budget      too short for fine-tuning, so only the head was trained; {FINE_TUNING_GAIN}. "
+        f"--budget {metrics['needed_budget'] / 60:.0f}min has room for it"
     ]
 
 

@@ -16,7 +16,8 @@ def study(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)],
     backbone: Annotated[
-        str | None, typer.Option(help="A name that `headstart backbones` lists; the published study's by default.")
+        str | None,
+        typer.Option(help="A name that `headstart backbones` lists; the published study's by default (95 MB, once)."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Keep the first N training images; 10,000 of cifar10 by default.")

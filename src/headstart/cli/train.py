@@ -1,5 +1,6 @@
 """``headstart train``: parsing, and one call."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from headstart.cli.data_options import (
 )
 from headstart.cli.results import result_lines
 from headstart.errors import InputError
+from headstart.wording import typed
 
 
 def train(
@@ -45,7 +47,11 @@ def train(
     weights: Annotated[str | None, typer.Option(help="auto, none (from scratch) or a weights file.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides split, order, augmentation and new weights.")] = None,
     abstain: Annotated[
-        float | None, typer.Option(help="Accuracy of the predictions that are not marked as unsure. Default: 0.99.")
+        float | None,
+        typer.Option(
+            help="Accuracy of the predictions that are not marked as unsure; by default the strictest from 0.9 to 0.99 "
+            "that the validation images support."
+        ),
     ] = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -98,7 +104,20 @@ def train(
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(str(stop) or _stopped(folder)) from None
     found = metrics.to_dict()
-    return Answer(found, result_lines(found, folder) + f"\nNext        headstart predict {folder / 'model'} IMAGE...")
+    next_lines = [f"Next        {typed('predict', folder / 'model', 'IMAGE...')}"]
+    if data is not None and (needed := found.get("needed_budget")):
+        next_lines.append(f"            {_with_budget(context.obj, f'{needed / 60:.0f}min', folder)}")
+    return Answer(found, "\n".join([result_lines(found, folder), *next_lines]))
+
+
+def _with_budget(command: str, budget: str, folder: Path) -> str:
+    """Return the command that was typed with another budget, and a folder of its own."""
+    words = shlex.split(command)[1:]
+    for name in ("--budget", "--out"):
+        if name in words:
+            del words[words.index(name) : words.index(name) + 2]
+        words = [word for word in words if not word.startswith(f"{name}=")]
+    return typed(*words, "--budget", budget, "--out", f"{folder}-{budget}")
 
 
 def _stopped(folder: Path) -> str:

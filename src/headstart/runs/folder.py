@@ -13,6 +13,7 @@ from headstart.folders import sweep_leftovers
 from headstart.recipe.schema import Recipe
 from headstart.runs.records import Environment
 from headstart.runs.run import Run
+from headstart.wording import typed
 
 LOCK = ".lock"
 """File that a process holds open while it works in a run; it stays, since removing a lock file would break the lock."""
@@ -27,7 +28,7 @@ def check_free(path: Path) -> None:
     run = Run(path)
     if run.is_started:
         what = "a finished run. Measure it again" if run.is_complete else "a run. Resume it"
-        how = f"headstart evaluate {path}" if run.is_complete else f"headstart train --resume {path}"
+        how = typed("evaluate", path) if run.is_complete else typed("train", "--resume", path)
         raise RunError(f"{path} already holds {what} ({how}), or give another folder with --out.")
     if path.is_file() or (path.is_dir() and not all(_is_left_over(file) for file in path.iterdir())):
         raise RunError(f"{path} is not an empty folder. Give another folder with --out.")

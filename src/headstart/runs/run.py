@@ -28,6 +28,7 @@ from headstart.runs.records import (
 )
 from headstart.tasks.metrics import SplitMetrics
 from headstart.tasks.read import read_record, read_split
+from headstart.wording import typed
 
 _T = TypeVar("_T")
 _MAX_BYTES = 500_000_000
@@ -227,7 +228,7 @@ class Run:
         content = self._json("metrics.json")
         if not isinstance(content.get("test"), dict):
             raise RunError(
-                f"{self.path / 'metrics.json'} has no test figures. Get them with `headstart evaluate {self.path}`."
+                f"{self.path / 'metrics.json'} has no test figures. Get them with `{typed('evaluate', self.path)}`."
             )
         return self._parsed("metrics.json", content, Metrics.from_dict)
 
@@ -298,8 +299,8 @@ class Run:
         path = self.path / name
         if not path.is_file():
             raise RunError(
-                f"There is no {name} in {self.path}. Finish the run with `headstart train --resume {self.path}`, or "
-                f"measure a trained one with `headstart evaluate {self.path}`."
+                f"There is no {name} in {self.path}. Finish the run with `{typed('train', '--resume', self.path)}`, or "
+                f"measure a trained one with `{typed('evaluate', self.path)}`."
             )
         try:
             # As it stands: a class name may hold what Python takes for the end of a line.
@@ -333,7 +334,7 @@ class Run:
     def _damaged(self, name: str, what: str) -> RunError:
         path = self.path / name
         return RunError(
-            f"{path} is damaged: {what}. Restore it, measure the run again with `headstart evaluate {self.path}`, or "
+            f"{path} is damaged: {what}. Restore it, measure the run again with `{typed('evaluate', self.path)}`, or "
             "train again."
         )
 

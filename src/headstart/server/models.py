@@ -19,6 +19,7 @@ from headstart.files import file_sha256
 from headstart.inference.judge import box_in_shares
 from headstart.inference.place import located
 from headstart.inference.predictor import Predictor, load
+from headstart.wording import typed
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WEIGHTS = (MODEL_FILE, PROGRAM_FILE, WEIGHTS_FILE)
@@ -127,7 +128,7 @@ class Models:
         predictor = load(folder, device=self._device, threads=self._threads)
         if is_export(folder) and (folder / GOLDEN).is_dir() and not hold(predictor, folder).ok:
             raise BundleError(
-                f"{named} does not predict what it predicted when it was exported. `headstart verify {folder}` names "
+                f"{named} does not predict what it predicted when it was exported. `{typed('verify', folder)}` names "
                 "the images. Export it again, or use another."
             )
         if _hash(folder) != before:

@@ -125,6 +125,9 @@ def study(
         order = [stage.name for stage in checked.stages]
         ledger = open_ledger(Path(out), _header(settings, plan), order=order, resume=resume)
         refuse_early(chosen, ledger, settings, seeds)
+        for info in api.backbones(settings.backbone) if settings.overrides.get("weights", "auto") == "auto" else []:
+            if info.name == settings.backbone and not info.available:
+                session.terminal.say(f"The weights of {info.name} are not on this machine: {info.obtain}.")
         run_stages(chosen, seeds, ledger, settings)
     return Study(ledger.header, ledger.rows, ledger.lesson, ledger.failed)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from headstart.errors import TrainingError
 from headstart.files import write_atomically
+from headstart.wording import typed
 
 logger = logging.getLogger(__name__)
 KEEP = 2
@@ -60,7 +61,7 @@ def write_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Tensor], 
     except OSError as error:
         raise TrainingError(
             f"Checkpoint {path} could not be written ({error.strerror}). {describe_newest(folder)} "
-            f"Make room, then: headstart train --resume {folder.parent}"
+            f"Make room, then: {typed('train', '--resume', folder.parent)}"
         ) from None
     earlier = [other for other in _newest_first(folder) if other.name < path.name]
     for other in _newest_first(folder):

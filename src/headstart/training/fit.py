@@ -113,6 +113,7 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
             probe_val_accuracy=before.accuracy,
             predicted_seconds=plan.get("predicted_seconds"),
             predicted_mb=plan.get("predicted_mb"),
+            needed_budget=plan.get("needed_budget"),
         )
     )
 

@@ -22,6 +22,7 @@ from headstart.data.augment import to_device
 from headstart.data.batches import TrainingBatches
 from headstart.errors import RunError
 from headstart.models.split import split_frozen
+from headstart.wording import typed
 
 SPARE_BYTES = 2**30
 """Space that stays free on the disk, for checkpoints and for others."""
@@ -156,7 +157,7 @@ def reuse_frozen(
     lack = _take_room(frozen)
     if lack and required:
         raise RunError(
-            f"{lack} Free some space and resume with: headstart train --resume {folder.parent}; or start again in "
+            f"{lack} Free some space and resume with: {typed('train', '--resume', folder.parent)}; or start again in "
             "another folder, with --set finetune.augment.views=0, to run the frozen stages in every epoch."
         )
     if lack:

@@ -20,6 +20,7 @@ from headstart.training.checkpoint import describe_newest
 from headstart.training.learner import Learner, Step
 from headstart.training.progress import Progress
 from headstart.training.state import restore_state, save_state
+from headstart.wording import typed
 
 READ_EVERY = 20
 """Steps between two looks at what a GPU has computed. Each look waits for it; in between it works ahead."""
@@ -209,9 +210,8 @@ def _stop_if(
     if not learner.processes.any(stop_requested()):
         return
     where = f"epoch {progress.epoch + 1}, step {progress.step}" if progress.step else f"epoch {progress.epoch}"
-    raise StoppedError(
-        f"Stopped after {where}; nothing is lost. Resume with: headstart train --resume {checkpoints.folder.parent}"
-    )
+    again = typed("train", "--resume", checkpoints.folder.parent)
+    raise StoppedError(f"Stopped after {where}; nothing is lost. Resume with: {again}")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Everything here is pure. ``benchmarks/results/auto.json`` holds the trials on wh
 on a test split, and what they reach where ``benchmarks/measure_auto.py`` has measured it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from headstart.evaluation.novelty import REFERENCE_IMAGES
 from headstart.recipe.schema import Recipe, parse_recipe
 from headstart.training.timing import Speed
-from headstart.wording import counted, duration, gigabytes, number
+from headstart.wording import FINE_TUNING_GAIN, counted, duration, gigabytes, number
 
 SIZES = (64, 80, 96, 112, 128, 144, 160, 192, 224)
 """Image sizes in pixels that are considered; below ``_SMALLEST_TUNED`` only for the head alone."""
@@ -72,18 +73,24 @@ class Choice:
         reasons: What was chosen and why: a sentence by the key of the recipe that it is about.
         more_time: What would be better with more time, or that nothing would.
         ample: Whether there is time for the largest images that pay and as many epochs as are enough.
+        lacking: Seconds that fine-tuning would need beyond the time given; 0 where it fits or is not asked for.
     """
 
     tree: dict[str, Any]
     reasons: Mapping[str, str]
     more_time: str
     ample: bool = False
+    lacking: float = 0.0
 
     @property
     def size(self) -> int | None:
         """Image size of the fine-tuning in pixels; None where only the head is trained."""
         tune = self.tree["finetune"]
         return int(tune["schedule"][0]["size"]) if tune else None
+
+    def needed_budget(self, budget: float) -> int | None:
+        """Return the budget in seconds, in whole minutes, that has room for fine-tuning; None where none is missing."""
+        return 60 * math.ceil((budget + self.lacking) / 60) if self.lacking else None
 
     def without(self, asked: Mapping[str, Any]) -> "Choice":
         """Return the choice with reasons only for keys that a recipe, as nested dicts, leaves out."""
@@ -135,7 +142,9 @@ def choose(
     planned = {s: _epochs(facts, speed, seconds * _MARGIN, s, whole) for s in sizes}
     fitting = [s for s in sizes if planned[s] >= least] or [s for s in sizes[:1] if planned[s] >= worth]
     if not fitting:
-        return _head_alone(facts, speed, seconds * _MARGIN)
+        wanted = completed(Recipe(), _tree(facts, speed, sizes[0], least, whole))
+        lacking = predicted_seconds(wanted, facts, speed) / _MARGIN - seconds
+        return replace(_head_alone(facts, speed, seconds * _MARGIN), lacking=lacking)
     chosen = fitting[-1]
     epochs = min(planned[chosen], most)
     reasons = {
@@ -290,10 +299,12 @@ def _more_time(better: str) -> str:
 
 def told(choice: Choice, *, budget: float, seconds: float, megabytes: float) -> list[str]:
     """Return the lines that say before training what was chosen, why, and what it will take."""
+    needed = choice.needed_budget(budget)
+    more = f"--budget {needed // 60}min has room for fine-tuning; {FINE_TUNING_GAIN}." if needed else choice.more_time
     over = " That is more than the time given, and the least that there is to do."
     return [
         *choice.reasons.values(),
         f"Predicted: {duration(seconds)} of the {duration(budget)} given, and {gigabytes(megabytes)} of memory."
         f"{over if seconds > 1.1 * budget else ''}",
-        *filter(None, [choice.more_time]),
+        *filter(None, [more]),
     ]

@@ -24,6 +24,7 @@ from headstart.runs.folder import check_started, check_writable
 from headstart.runs.run import Run
 from headstart.workflows.load import options_to_look
 from headstart.workflows.resolve import data_section
+from headstart.wording import typed
 
 _UNUSED = ("limit", "val_fraction", "test_fraction", "group_column", "group_from", "near_copies")
 """What a recipe says of splits, where every image is measured on."""
@@ -97,10 +98,8 @@ def _measure(
     options = options_to_look(data, near_copies="ignore", classifier=predictor.class_names)
     dataset = load_dataset(data.name, progress=session.terminal.enabled, options=options)
     if begun is not None and begun.sha256 == dataset.sha256:
-        own = origin.run.path if origin.run else "RUN, with the folder of its run"
-        raise DataError(
-            f"{data.name} is what {origin.name} was trained on. Measure its test split: headstart evaluate {own}"
-        )
+        own = typed("evaluate", origin.run.path) if origin.run else "headstart evaluate RUN, with the folder of its run"
+        raise DataError(f"{data.name} is what {origin.name} was trained on. Measure its test split: {own}")
     dataset = screen(dataset, on_bad=options.on_bad, terminal=session.terminal)
     chosen = choose_images(dataset, predictor.class_names, known.manifest() if known else None)
     folder = out or _default_folder(origin, Path(dataset.name).name)

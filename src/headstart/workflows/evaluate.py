@@ -15,6 +15,7 @@ from headstart.report.html import write_report
 from headstart.report.mistakes import LARGEST_SIDE, MISTAKES_SHOWN, worst
 from headstart.runs.records import Metrics
 from headstart.runs.run import Run
+from headstart.wording import typed
 from headstart.workflows.load import load_data
 
 
@@ -57,7 +58,7 @@ def run_of(model: Path | str) -> Path:
             what, where = "an export", f" What was measured of it is in {origin.folder / 'certificate.html'}."
         raise RunError(
             f"{origin.named} is {what} and has no sealed test images.{where} Measure it on labelled images of your own "
-            f"with headstart evaluate {origin.named} --on DATA, or give the folder of its run."
+            f"with {typed('evaluate', origin.named, '--on', 'DATA')}, or give the folder of its run."
         )
     return Path(model)
 
@@ -78,7 +79,7 @@ def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, da
         InputError: captum is not installed, the network can't be explained by it, or there are fewer test images.
     """
     if not run.is_trained:
-        raise RunError(f"{run.path} is not trained to the end. Resume it: headstart train --resume {run.path}")
+        raise RunError(f"{run.path} is not trained to the end. Resume it: {typed('train', '--resume', run.path)}")
     recipe, environment = run.recipe(), run.environment()
     if extras.saliency:
         check_explainable(run.model)

@@ -35,6 +35,7 @@ from headstart.report.certificate_page import write_certificate
 from headstart.runs.folder import reopen_run
 from headstart.runs.records import PACKAGES
 from headstart.runs.run import Run
+from headstart.wording import typed
 from headstart.workflows.carry import write_carried
 from headstart.workflows.export_options import ExportOptions as ExportOptions
 from headstart.workflows.load import load_data
@@ -256,7 +257,7 @@ def _source(model: Path | str) -> tuple[Path, Run | None]:
         raise BundleError(f"{model} is an export already. Give the run that it was made from, or its folder `model`.")
     if origin.run and not origin.run.is_measured:
         run = origin.run.path
-        raise RunError(f"{run} is not measured yet, so nothing is known to compare with. headstart evaluate {run}")
+        raise RunError(f"{run} is not measured yet, so nothing is known to compare with. {typed('evaluate', run)}")
     return origin.folder, origin.run
 
 

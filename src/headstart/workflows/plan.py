@@ -97,10 +97,13 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     kept = facts.train * speed.features * 8 / 1e6
     seconds, megabytes = _shared(session, [seconds, _GROWTH * peak_memory_mb() + kept])
     choice = choice.without(asked.model_dump(mode="json", exclude_unset=True))
+    if recipe.finetune:
+        choice = replace(choice, lacking=0.0)
     for line in told(choice, budget=asked.budget, seconds=seconds, megabytes=megabytes):
         say(f"  {line}")
     record = _record(asked, choice, facts, speed)
     record |= {"predicted_seconds": round(seconds, 1), "predicted_mb": round(megabytes)}
+    record["needed_budget"] = choice.needed_budget(asked.budget)
     return Planned(recipe, material, record)
 
 

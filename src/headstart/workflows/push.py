@@ -15,6 +15,7 @@ from headstart.evaluation.carried import CERTIFICATE, FILES, MEASURED
 from headstart.fetch.publish import check_repository, publish
 from headstart.files import file_sha256
 from headstart.inference.origin import origin_of
+from headstart.wording import typed
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,12 @@ def push(
 
 def _files_of(export: Path, bundle: Path) -> dict[str, Path]:
     """Return the files of an export by their path in it, checked; what else lies in its folder stays at home."""
+    again = typed("export", bundle, "--out", export)
     if not is_export(export):
-        raise BundleError(f"{export} holds no export. Make one: headstart export {bundle} --out {export}")
+        raise BundleError(f"{export} holds no export. Make one: {again}")
     config = read_export(export)
     if config.bundle_sha256 != {name: file_sha256(bundle / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}:
-        raise BundleError(
-            f"{export} was not made from {bundle} as it is now. Export it again: headstart export {bundle} --out "
-            f"{export}"
-        )
+        raise BundleError(f"{export} was not made from {bundle} as it is now. Export it again: {again}")
     check_files(export, config)
     names = [CONFIG_FILE, *config.files, CERTIFICATE, "certificate.html", "predict.py"]
     names += [f"{MEASURED}/{name}" for name in FILES]
