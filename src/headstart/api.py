@@ -12,8 +12,8 @@ from headstart.recipe.schema import Recipe
 from headstart.runs.folder import check_free, check_started, reopen_run
 from headstart.runs.records import Metrics
 from headstart.runs.run import Run
-from headstart.workflows.resolve import absolute_data, absolute_path, data_section, resolve_recipe
 from headstart.wording import typed
+from headstart.workflows.resolve import absolute_data, absolute_path, data_section, resolve_recipe
 
 if TYPE_CHECKING:
     from headstart.models.catalogue import BackboneInfo

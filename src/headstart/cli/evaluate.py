@@ -11,7 +11,7 @@ from headstart.cli.data_options import DATA_HELP, ImageColumn, LabelColumn, Labe
 from headstart.cli.results import drift_lines, result_lines
 from headstart.contracts import HUB
 from headstart.errors import DataError, InputError, RunError
-from headstart.wording import counted, percent
+from headstart.wording import counted, percent, typed
 
 
 def evaluate(
@@ -93,7 +93,7 @@ def evaluate(
             raise
         raise DataError(
             f"{error}\nDATA is the run's own data set, in another place. Did you mean other images? They are measured "
-            f"with: headstart evaluate {run} --on {data}"
+            f"with: {typed('evaluate', run, '--on', data)}"
         ) from error
     found = metrics.to_dict()
     folder = Path(run)

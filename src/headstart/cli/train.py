@@ -123,7 +123,7 @@ def _with_budget(command: str, budget: str, folder: Path) -> str:
 def _stopped(folder: Path) -> str:
     """Return how to go on after Ctrl-C outside of training, which says so itself."""
     if (folder / "recipe.yaml").exists():
-        return f"Stopped. Resume it: headstart train --resume {folder}"
+        return f"Stopped. Resume it: {typed('train', '--resume', folder)}"
     return f"Stopped before training began, so nothing was written to {folder}. The same command starts again."
 
 

@@ -22,9 +22,9 @@ from headstart.report.elsewhere_page import write_elsewhere_page
 from headstart.report.mistakes import LARGEST_SIDE
 from headstart.runs.folder import check_started, check_writable
 from headstart.runs.run import Run
+from headstart.wording import typed
 from headstart.workflows.load import options_to_look
 from headstart.workflows.resolve import data_section
-from headstart.wording import typed
 
 _UNUSED = ("limit", "val_fraction", "test_fraction", "group_column", "group_from", "near_copies")
 """What a recipe says of splits, where every image is measured on."""
