@@ -77,7 +77,7 @@ class Ready(Models):
     """Models that are there already."""
 
     def __init__(self, **artifacts):
-        self._device = self._threads = None
+        self._device, self._threads, self._newest = None, None, {}
         self._served = {
             name: Served(Place(name, name), Predictor(artifact), f"{name:0<64}") for name, artifact in artifacts.items()
         }

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from PIL import Image
 
 import warm
 from headstart.bundle.config import Bundle
@@ -18,6 +19,7 @@ from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
+from serving import ColourArtifact, Ready
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,43 @@ def test_a_model_is_replaced_while_serving_and_kept_where_the_new_one_is_damaged
     assert server.stop(signal.SIGINT).returncode == 130
 
 
+@pytest.mark.parametrize(("first", "second", "status"), [("SIGTERM", "SIGTERM", 143), ("SIGTERM", "SIGINT", 130)])
+def test_a_second_signal_ends_it_at_once(make_model, first, second, status):
+    server = Running(make_model(1), "--quiet")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        server.process.signal(getattr(signal, first))
+        time.sleep(0.7)
+        assert server.process.is_alive(), "it waits for a request that is coming"
+        began = time.monotonic()
+        assert server.stop(getattr(signal, second)).returncode == status
+        assert time.monotonic() - began < 2
+
+
+def test_a_hangup_while_it_loads_is_remembered(monkeypatch):
+    """The process's own handler, which pytest would end with, must not see it."""
+    loaded, missed = [], []
+
+    class Loading(Ready):
+        def __init__(self, *_, **__):
+            super().__init__(colours=ColourArtifact())
+            os.kill(os.getpid(), signal.SIGHUP)
+
+        def _load(self, place):
+            loaded.append(place.name)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return self.find(place.name)
+
+    monkeypatch.setattr("headstart.server.run.Models", Loading)
+    before = signal.signal(signal.SIGHUP, lambda *_: missed.append(True))
+    try:
+        assert main(["serve", "x", "--port", "0", "--quiet"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (loaded, missed) == (["colours"], [])
+
+
 def test_the_token_of_a_file(make_model, tmp_path):
     (tmp_path / "token").write_text("a-secret-of-some-length\n")
     server = Running(make_model(1), "--token-file", tmp_path / "token")
@@ -145,6 +184,14 @@ def test_the_token_of_a_file(make_model, tmp_path):
         (["x", "--host", "192.0.2.1"], ["192.0.2.1", "--host"]),
         (["x", "--max-body", "much"], ["--max-body", "32M"]),
         (["x", "--max-body", "0"], ["--max-body"]),
+        (["x", "--max-body", "3G"], ["--max-body 3G", "2G"]),
+        (["x", "--deadline", "inf"], ["--deadline", "3600"]),
+        (["x", "--deadline", "nan"], ["--deadline nan"]),
+        (["x", "--queue", "1000000"], ["--queue", "100000"]),
+        (["x", "--batch-size", "5000"], ["--batch-size", "4096"]),
+        (["x", "--max-files", "20000"], ["--max-files", "10000"]),
+        (["x", "--max-pixels", "1000000000"], ["--max-pixels", str(Image.MAX_IMAGE_PIXELS)]),
+        (["x", "--token-file", "/dev/zero"], ["/dev/zero", "openssl"]),
         (["x", "--token-file", "nowhere"], ["nowhere", "can't be read"]),
         (["x", "--token-file", "short"], ["short", "openssl"]),
         (["x", "--token-file", "/dev/zero"], ["/dev/zero", "openssl"]),

@@ -5,6 +5,8 @@ import io
 import math
 import re
 import time
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -158,6 +160,16 @@ def test_a_body_without_end_is_cut_off(rig):
     assert send(rig, image()).status_code == 200
 
 
+def test_clients_that_send_everything_first_see_why_it_was_too_much():
+    with serving() as rig:
+        content, url = bytes(33_500_000), f"{rig.url}/predict"
+        for _ in range(2):
+            assert rig.client.post(url, content=content, headers=JPEG).status_code == 413
+        # This one says that the connection ends with the response.
+        with pytest.raises(urllib.error.HTTPError, match="413"):
+            urllib.request.urlopen(urllib.request.Request(url, content, JPEG))
+
+
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/json", "application/x-www-form-urlencoded", "image"])
 def test_other_content_types_are_told_what_to_send(rig, kind):
     answer = rig.client.post("/predict", content=image(), headers={"Content-Type": kind})
@@ -221,8 +233,11 @@ def test_other_paths_are_not_found(rig, path):
     assert "error" in answer.json()
 
 
-def test_other_methods_are_not_allowed(rig):
-    assert rig.client.get("/predict").status_code == 405
+def test_other_methods_are_told_what_is_allowed(rig):
+    answer = rig.client.get("/predict")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert all(word in answer.json()["error"] for word in ("/predict takes POST, not GET", "curl", "image/jpeg"))
+    assert rig.client.delete("/models").json()["error"] == "/models takes GET, not DELETE."
 
 
 def test_every_response_has_headers_that_protect_it(rig):
@@ -370,15 +385,6 @@ def test_stopping_finishes_what_was_accepted():
         rig.thread.join(10)
         assert not rig.thread.is_alive()
         assert not rig.service.line._thread.is_alive()
-
-
-def test_reloading_keeps_the_old_model_where_the_new_one_fails(rig, monkeypatch):
-    models = rig.service.models
-    before = models.find("colours")
-    assert dict(models.reload())["colours"].startswith("colours does not exist")
-    assert models.find("colours") is before
-    monkeypatch.setattr(models, "_load", lambda _: before)
-    assert dict(models.reload()) == {"colours": None, "other": None}
 
 
 def test_a_model_that_computes_no_numbers_is_refused(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """``headstart serve``: answers HTTP requests with the predictions of one or more models."""
 
+import math
 import re
 import signal
 from pathlib import Path
@@ -12,6 +13,9 @@ from headstart.errors import InputError
 from headstart.terminal import visible
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+_LARGEST_BODY = 2**31
+_MOST_PIXELS = 89_478_485
+"""Pillow's limit against decompression bombs: what is larger is not decoded in any case."""
 
 
 def serve(
@@ -34,13 +38,16 @@ def serve(
         typer.Option(metavar="NAME", help="Name by which clients may call the server; repeat it for several."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images computed together at most; chosen for the device by default.")
+        int | None,
+        typer.Option(min=1, max=4096, help="Images computed together at most; chosen for the device by default."),
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Images that may wait; more are refused with status 503.")] = 128,
-    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds that an answer may take.")] = 10,
+    queue: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Images that may wait; more are refused with status 503.")
+    ] = 128,
+    deadline: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds that an answer may take.")] = 10,
     max_body: Annotated[str, typer.Option(metavar="SIZE", help="Largest request, such as 32M.")] = "32M",
-    max_files: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 64,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of one image.")] = 50_000_000,
+    max_files: Annotated[int, typer.Option(min=1, max=10_000, help="Images in one request.")] = 64,
+    max_pixels: Annotated[int, typer.Option(min=1, max=_MOST_PIXELS, help="Pixels of one image.")] = 50_000_000,
     threads: Threads = None,
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log no requests.")] = False,
@@ -53,30 +60,38 @@ def serve(
     rest. SIGTERM and Ctrl-C finish what was accepted; SIGHUP loads the models again.
     """
     check_device(device)
-    from headstart.server.run import Options, serve
-    from headstart.server.settings import Limits, read_access
+    if math.isnan(deadline):  # the parser holds it for within any range
+        raise InputError("--deadline nan: expected a number of seconds.")
+    from headstart.server.signals import Hangups
 
-    limits = Limits(
-        batch=batch_size,
-        queue=queue,
-        files=max_files,
-        body=_bytes(max_body),
-        held=max(Limits.held, 2 * _bytes(max_body)),
-        pixels=max_pixels,
-        seconds=deadline,
-    )
-    access = read_access(token_file, allow_host or [])
-    options = Options(host, port, access, limits, device, threads, not quiet)
-    address = ""
+    hangups = Hangups()
+    with hangups.awaited():
+        # Takes a second.
+        from headstart.server.run import Options, serve
+        from headstart.server.settings import Limits, read_access
 
-    def ready(at: str) -> None:
-        nonlocal address
-        address = at
-        open_to_all = access.token is None and not at.startswith(("http://127.", "http://[::1]"))
-        warning = " Whoever reaches this address may ask, as there is no token." if open_to_all else ""
-        typer.echo(visible(f"Serving on {at}. Stop with Ctrl-C.{warning}"), err=True)
+        body = _bytes(max_body)
+        limits = Limits(
+            batch=batch_size,
+            queue=queue,
+            files=max_files,
+            body=body,
+            held=max(Limits.held, 2 * body),
+            pixels=max_pixels,
+            seconds=deadline,
+        )
+        access = read_access(token_file, allow_host or [])
+        options = Options(host, port, access, limits, device, threads, not quiet)
+        address = ""
 
-    stopped_by = serve(models, options, ready)
+        def ready(at: str) -> None:
+            nonlocal address
+            address = at
+            open_to_all = access.token is None and not at.startswith(("http://127.", "http://[::1]"))
+            warning = " Whoever reaches this address may ask, as there is no token." if open_to_all else ""
+            typer.echo(visible(f"Serving on {at}. Stop with Ctrl-C.{warning}"), err=True)
+
+        stopped_by = serve(models, options, ready, hangups)
     if stopped_by == signal.SIGINT:
         raise KeyboardInterrupt("Stopped.")
     return Answer({"url": address, "stopped_by": signal.Signals(stopped_by).name}, "")
@@ -86,4 +101,6 @@ def _bytes(size: str) -> int:
     found = re.fullmatch(r"(\d{1,12})([KMG]?)i?B?", size, re.IGNORECASE)
     if found is None or not int(found[1]):
         raise InputError(f"--max-body {size}: expected a number of bytes, or one with K, M or G, such as 32M.")
-    return int(found[1]) * _UNITS[found[2].lower()]
+    if (wanted := int(found[1]) * _UNITS[found[2].lower()]) > _LARGEST_BODY:
+        raise InputError(f"--max-body {size}: a request is held in memory, so at most 2G are allowed.")
+    return wanted

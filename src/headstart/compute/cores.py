@@ -4,8 +4,13 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from headstart.errors import InputError
+
+_T = TypeVar("_T")
 
 MOST_THREADS = 1024
 """CPU threads that any machine may have."""
@@ -40,3 +45,19 @@ def give_way() -> None:
         thread = threading.get_native_id()
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS))
+
+
+def in_background(function: Callable[[], _T]) -> Future[_T]:
+    """Call a function in a thread of its own that gives way, and that no end of the process waits for."""
+    future: Future[_T] = Future()
+
+    def work() -> None:
+        give_way()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="headstart-background", daemon=True).start()
+    return future

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from headstart.inference.judge import FilePrediction, why_no_evidence
-from headstart.server.bodies import Sent, read_images
+from headstart.server.bodies import HOW, Sent, read_images
 from headstart.server.guard import BUSY, Guard, State
 from headstart.server.line import BusyError, Line, Source
 from headstart.server.meters import CONTENT_TYPE, Meters
@@ -107,7 +107,7 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
     for router in routers:
         app.include_router(router)
     app.add_exception_handler(404, _nothing_there)
-    app.add_exception_handler(405, _told)
+    app.add_exception_handler(405, _wrong_method)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
     app.add_exception_handler(Exception, _unexpected)
@@ -207,6 +207,14 @@ def _nothing_there(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         return _told(request, error)
     return JSONResponse({"error": f"There is nothing at {request.url.path[:200]}; /docs lists what there is."}, 404)
+
+
+def _wrong_method(request: Request, error: Exception) -> JSONResponse:
+    allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
+    told = f"{request.url.path[:200]} takes {allowed or 'other methods'}, not {request.method[:20]}."
+    if request.url.path == "/predict":
+        told += f" {HOW}"
+    return JSONResponse({"error": told}, 405, {"Allow": allowed})
 
 
 def _wrong_parameter(_: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,7 @@ from headstart.data.preprocess import Preprocess
 from headstart.server.guard import too_large
 from headstart.server.settings import Limits
 
-_HOW = (
+HOW = (
     "Send one image as the body, with Content-Type: image/jpeg or the like (curl --data-binary @cat.jpg "
     "-H 'Content-Type: image/jpeg'), or several as a form (curl -F file=@cat.jpg -F file=@dog.jpg)."
 )
@@ -69,9 +69,9 @@ async def read_images(request: Request, limits: Limits) -> list[Sent]:
     elif kind.startswith("image/") or kind == "application/octet-stream":
         sent = [Sent("image", await request.body())]
     else:
-        raise HTTPException(415, f"A body of type '{kind[:100]}' holds no images. {_HOW}")
+        raise HTTPException(415, f"A body of type '{kind[:100]}' holds no images. {HOW}")
     if not sent:
-        raise HTTPException(400, f"There is no file in the form. {_HOW}")
+        raise HTTPException(400, f"There is no file in the form. {HOW}")
     return sent
 
 

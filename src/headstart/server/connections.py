@@ -15,6 +15,9 @@ from headstart.server.settings import Limits
 
 _LARGEST_HEAD = 64 * 2**10
 """Bytes of a request's first line and headers."""
+_UNWANTED = 64
+"""How many times the largest body is read and thrown away after a response, at most. Many clients look for the response
+only when they have sent everything, and would see nothing but a connection that was reset."""
 _WITHOUT_DELAY = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """SO_LINGER: what was not taken yet is thrown away when the socket is closed."""
 
@@ -30,6 +33,7 @@ class Connection(HttpToolsProtocol):
         self._head = 0
         self._unwanted = 0
         self._in_body = False
+        self._ends = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse one too many."""
@@ -71,13 +75,27 @@ class Connection(HttpToolsProtocol):
         """Begin to answer."""
         self._in_body, self._head = True, 0
         super().on_headers_complete()
+        self.cycle.transport = self  # type: ignore[assignment]  # of which it uses the three methods below
+
+    def write(self, data: bytes) -> None:
+        """Send a part of a response."""
+        self.transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Tell whether nothing can be sent any more."""
+        return self.transport.is_closing()
+
+    def close(self) -> None:
+        """Close after a response, once the client has sent its request: what is sent to a closed door resets it."""
+        self._ends = True
+        if not self._in_body:
+            self.transport.close()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, or drop what nobody wants any more."""
         if self.cycle.response_complete:
-            # Answered already; a client that can't stop in time may finish a small rest.
             self._unwanted += len(body)
-            if self._unwanted > self._limits.body:
+            if self._unwanted > _UNWANTED * self._limits.body:
                 self._drop()
         super().on_body(body)
 
@@ -86,6 +104,10 @@ class Connection(HttpToolsProtocol):
         self._stop_clock("read")
         self._in_body, self._unwanted = False, 0
         super().on_message_complete()
+        if self._ends:
+            self.transport.close()
+        elif self.cycle.response_complete:
+            self._start_clock("read", self._limits.idle)
 
     def on_response_complete(self) -> None:
         """Close, or wait for the next request."""

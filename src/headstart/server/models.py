@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from headstart.bundle.config import WEIGHTS_FILE
 from headstart.bundle.exported import MODEL_FILE, PROGRAM_FILE, is_export
-from headstart.compute.cores import give_way
+from headstart.compute.cores import in_background
 from headstart.contracts import HUB
 from headstart.deployment.golden import GOLDEN
 from headstart.deployment.verify import hold
@@ -94,7 +94,9 @@ class Models:
             InputError: One can't be loaded, or does not compute.
         """
         self._device, self._threads = device, threads
-        self._served = {place.name: self._load(place) for place in wanted}
+        # Threads that ONNX Runtime starts for computing give way as the one does that loads.
+        self._served = {place.name: in_background(partial(self._load, place)).result() for place in wanted}
+        self._newest: dict[str, object] = {}
 
     def __iter__(self) -> Iterator[Served]:
         return iter(list(self._served.values()))
@@ -103,25 +105,21 @@ class Models:
         """Return the model of that name, or the first one where no name is given."""
         return next(iter(self)) if name is None else self._served.get(name)
 
-    def reload(self) -> Iterator[tuple[str, str | None]]:
-        """Load every model again from where it lies, and yield its name with the reason why the old one stays.
+    def reload(self, name: str) -> None:
+        """Load a model again from where it lies, in a thread that gives way.
 
-        The reason is None where the new one is in use. What is being computed is finished with the old one.
+        What is being computed is finished with the old one, which stays where this raises.
+
+        Raises:
+            BundleError: The new one can't be used, or loading it again has been begun since. Other errors may come too.
         """
-        for name, served in list(self._served.items()):
-            try:
-                self._served[name] = self._load(served.place)
-            except Exception as error:
-                yield name, str(error) or type(error).__name__
-            else:
-                yield name, None
+        own = self._newest[name] = object()
+        new = self._load(self._served[name].place)
+        if self._newest[name] is not own:
+            raise BundleError("It was being loaded for so long that loading it was begun again meanwhile.")
+        self._served[name] = new
 
     def _load(self, place: Place) -> Served:
-        """Load in a thread that gives way, as the threads do that ONNX Runtime starts from it for computing."""
-        with ThreadPoolExecutor(1, initializer=give_way) as loader:
-            return loader.submit(self._load_here, place).result()
-
-    def _load_here(self, place: Place) -> Served:
         # On the Hub the address may lead to a newer revision than before.
         folder, named = located(place.model, progress=False), place.model
         before = _hash(folder)

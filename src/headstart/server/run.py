@@ -1,9 +1,10 @@
-"""A server from its first moment to its last: sockets, signals, reloading, and an end that loses nothing."""
+"""A server from its first moment to its last: sockets, signals, and an end that loses nothing."""
 
 import asyncio
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType
-from typing import Any
 
 import uvicorn
 
@@ -26,13 +26,17 @@ from headstart.server.meters import Meters
 from headstart.server.models import Models, places
 from headstart.server.pages import page_paths
 from headstart.server.protocol import protocol_paths
+from headstart.server.reloads import Reloads
 from headstart.server.settings import Access, Limits
+from headstart.server.signals import Hangups, handled
 
 _log = logging.getLogger("headstart.server")
 _BACKLOG = 2048
 _SWITCH_SECONDS = 0.0005
 _LAST_MOMENT = 0.1
 """Seconds in which connections that were made just before the server closed its door send their request."""
+_LAST_RELOAD = 5.0
+"""Seconds that the end waits for a model that is being loaded, since native code does not bear to be cut off."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,14 @@ class Options:
     log_requests: bool = True
 
 
-def serve(models: Sequence[str], options: Options, ready: Callable[[str], None]) -> int:
+def serve(models: Sequence[str], options: Options, ready: Callable[[str], None], hangups: Hangups | None = None) -> int:
     """Answer requests until a signal says stop.
 
     Args:
         models: Folders of models, each as ``FOLDER`` or ``NAME=FOLDER``.
         options: How to serve them.
         ready: Called with the address once requests are answered.
+        hangups: Signals that load the models again; some may have come already.
 
     Returns:
         The number of the signal that stopped it.
@@ -72,15 +77,21 @@ def serve(models: Sequence[str], options: Options, ready: Callable[[str], None])
     Raises:
         InputError: A model can't be loaded, or the address can't be used.
     """
-    wanted = places(models)
+    wanted, hangups = places(models), hangups or Hangups()
+
+    def begin(address: str) -> None:
+        hangups.act(partial(asyncio.get_running_loop().call_soon_threadsafe, server.reloads.begin))
+        ready(address)
+
     # Before the models, which take seconds to load: an address that is taken is told at once.
-    with _listening(options.host, options.port) as door, logging_lines(requests=options.log_requests):
+    log = logging_lines(requests=options.log_requests)
+    with hangups.awaited(), _listening(options.host, options.port) as door, log:
         limits = _within_open_files(options.limits)
         loaded = Models(wanted, device=options.device, threads=options.threads)
         meters = Meters()
         service = Service(loaded, Line(limits, meters), meters, limits, State())
-        server = make_server(service, options.access, ready)
-        with server.signals(), _switching_fast():
+        server = make_server(service, options.access, begin)
+        with handled({"SIGTERM": server.stop, "SIGINT": server.stop}), _switching_fast():
             server.run(sockets=[door])
         return server.stopped_by
 
@@ -104,44 +115,33 @@ def make_server(service: Service, access: Access, ready: Callable[[str], None]) 
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which stops without losing a request and loads its models again on SIGHUP."""
+    """uvicorn's server, which stops without losing a request.
+
+    Attributes:
+        reloads: What loads its models again.
+        stopped_by: Number of the signal that stopped it.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[str], None]) -> None:
         """Serve a service, whose application the configuration has; ``ready`` is called with the address."""
         super().__init__(config)
         self._service, self._ready = service, ready
-        self._reloading: asyncio.Task[None] | None = None
+        self.reloads = Reloads(service.models, service.meters)
         self.stopped_by = int(signal.SIGTERM)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone; ``signals`` sees to them."""
+        """Leave signals alone; ``serve`` sees to them."""
         yield
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT, and load the models again on SIGHUP."""
-        handlers: dict[int, Callable[[int, FrameType | None], Any]] = {
-            signal.SIGTERM: self._stop,
-            signal.SIGINT: self._stop,
-        }
-        if hasattr(signal, "SIGHUP"):
-            handlers[signal.SIGHUP] = lambda *_: self._loop.call_soon_threadsafe(self.reload)
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def reload(self) -> None:
-        """Load the models again, in the background; a second call while that goes on does nothing."""
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.ensure_future(self._reload())
+    def stop(self, number: int, _: FrameType | None = None) -> None:
+        """Stop in good order, because of a signal; a second one ends the process at once, whatever hangs."""
+        if self.should_exit:
+            os._exit(128 + number)
+        self.should_exit, self.stopped_by = True, int(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take requests."""
-        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         for door in sockets or []:
             host, port = door.getsockname()[:2]
@@ -157,25 +157,11 @@ class Server(uvicorn.Server):
             server.close()
         await asyncio.sleep(_LAST_MOMENT)
         await super().shutdown(sockets)
+        await self.reloads.finish(_LAST_RELOAD)
         _log.info("stopped", extra={"facts": {"requests": self.server_state.total_requests}})
-
-    async def _reload(self) -> None:
-        loop = asyncio.get_running_loop()
-        results = await loop.run_in_executor(None, lambda: list(self._service.models.reload()))
-        for name, reason in results:
-            self._service.meters.reload(name, done=reason is None)
-            if reason is None:
-                _log.info("reloaded", extra={"facts": {"model": name}})
-            else:
-                _log.error("not reloaded; the old model stays", extra={"facts": {"model": name, "reason": reason}})
 
     def _names(self) -> list[str]:
         return [served.name for served in self._service.models]
-
-    def _stop(self, number: int, _: FrameType | None) -> None:
-        if self.should_exit and number == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit, self.stopped_by = True, int(number)
 
 
 @contextmanager
