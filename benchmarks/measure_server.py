@@ -107,36 +107,45 @@ class Visit:
         self.seconds, self.body = 0.0, b""
 
 
-class Client:
+class Client(asyncio.Protocol):
     """One connection, which is opened again when the server closes it."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.reader, self.writer = port, None, None
+        self.port, self.transport = port, None
+        self.waiting: asyncio.Future[tuple[int, bytes]] | None = None
 
     async def ask(self, request: bytes, visit: Visit) -> None:
-        if self.writer is None:
+        loop = asyncio.get_running_loop()
+        if self.transport is None:
             try:
-                self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+                self.transport, _ = await loop.create_connection(lambda: self, "127.0.0.1", self.port)
             except OSError:
                 return
-        visit.status = 0
-        try:
-            self.writer.write(request)
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            lines = head.lower().split(b"\r\n")
-            length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
-            visit.body = await self.reader.readexactly(length)
-            visit.status = int(head[9:12])
+        visit.status, self.got, self.waiting = 0, b"", loop.create_future()
+        self.transport.write(request)
+        with contextlib.suppress(OSError):
+            visit.status, visit.body = await self.waiting
             visit.seconds = time.perf_counter() - visit.began
-            if b"connection: close" in lines:
-                self.close()
-        except (OSError, asyncio.IncompleteReadError):
-            self.close()
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+        head, end, body = self.got.partition(b"\r\n\r\n")
+        if end and self.waiting and not self.waiting.done():
+            head = head.lower()
+            if len(body) == int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]):
+                self.waiting.set_result((int(head[9:12]), body))
+                if b"connection: close" in head:
+                    self.close()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.close()
+        if self.waiting and not self.waiting.done():
+            self.waiting.set_exception(OSError())
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-        self.reader = self.writer = None
+        if self.transport is not None:
+            self.transport.close()
+        self.transport = None
 
 
 async def closed_loop(requests: list[bytes], plan: dict[str, Any]) -> list[Visit]:

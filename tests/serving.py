@@ -15,12 +15,12 @@ from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.inference.artifact import Outputs
 from headstart.inference.predictor import Predictor
-from headstart.server.app import Service
 from headstart.server.guard import State
 from headstart.server.line import Line
 from headstart.server.meters import Meters
 from headstart.server.models import Models, Place, Served
 from headstart.server.run import _listening, make_server
+from headstart.server.service import Service
 from headstart.server.settings import Access, Limits
 from headstart.tasks.confidence import Confidence
 
@@ -106,11 +106,12 @@ class Rig:
 
 
 @contextlib.contextmanager
-def serving(limits=LIMITS, access=ANYBODY, port=0, **artifacts):
+def serving(limits=LIMITS, access=ANYBODY, port=0, batches=1, **artifacts):
     """A server that answers at ``rig.url``."""
     artifacts = artifacts or {"colours": ColourArtifact()}
     meters, state, ready = Meters(), State(), threading.Event()
-    service = Service(Ready(**artifacts), Line(limits := replace(limits, draining=0.0), meters), meters, limits, state)
+    line = Line(limits := replace(limits, draining=0.0), meters, batches=batches)
+    service = Service(Ready(**artifacts), line, meters, limits, state)
     urls = []
     server = make_server(service, access, lambda url: (urls.append(url), ready.set()))
     with _listening("127.0.0.1", port) as door:

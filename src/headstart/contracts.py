@@ -132,9 +132,11 @@ class Predictions:
     def top(self, k: int = 5) -> list[list[tuple[str, float]]]:
         """Return for each image the ``k`` most probable classes, as (name, probability), best first."""
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :k]
+        values = np.take_along_axis(self.probabilities, order, axis=1)
+        names = self.class_names.names
         return [
-            [(self.class_names[int(i)], float(row[i])) for i in best]
-            for best, row in zip(order, self.probabilities, strict=True)
+            [(names[index], value) for index, value in zip(best, row, strict=True)]
+            for best, row in zip(order.tolist(), values.tolist(), strict=True)
         ]
 
 

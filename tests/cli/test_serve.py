@@ -186,7 +186,7 @@ def test_the_token_of_a_file(make_model, tmp_path):
         (["x", "--max-body", "0"], ["--max-body"]),
         (["x", "--max-body", "3G"], ["--max-body 3G", "2G"]),
         (["x", "--deadline", "inf"], ["--deadline", "3600"]),
-        (["x", "--deadline", "nan"], ["--deadline nan"]),
+        (["x", "--deadline", "nan"], ["--deadline"]),
         (["x", "--queue", "1000000"], ["--queue", "100000"]),
         (["x", "--batch-size", "5000"], ["--batch-size", "4096"]),
         (["x", "--max-files", "20000"], ["--max-files", "10000"]),

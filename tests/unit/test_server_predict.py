@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from headstart.inference.judge import FilePrediction
+from headstart.server.line import _SMALL
 from headstart.server.meters import Meters
 from headstart.server.settings import Access, Limits
 from headstart.tasks.confidence import Confidence
@@ -77,6 +78,32 @@ def test_many_at_once_are_never_swapped_and_share_batches(rig):
     assert max(rig.artifact.batches) > 1
     assert sum(rig.artifact.batches) == 90
     assert max(rig.artifact.batches) <= 4
+
+
+def test_two_threads_share_what_comes_at_once():
+    with serving(batches=2) as rig, ThreadPoolExecutor(1) as pool:
+        rig.artifact.open.clear()
+        files = [("f", (f"{n}.png", image(name))) for n, name in enumerate(["red", "green", "blue", "green"])]
+        waiting = pool.submit(rig.client.post, "/predict", files=files)
+        while rig.service.line.images < 4 or rig.service.line._waiting:
+            time.sleep(0.01)
+        rig.artifact.open.set()
+        labels = [found["label"] for found in waiting.result().json()["predictions"]]
+    assert (labels, rig.artifact.batches) == (["red", "green", "blue", "green"], [2, 2])
+
+
+def test_small_files_and_large_ones_which_are_decoded_elsewhere_stay_in_order(rig):
+    file, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 60, (120, 120, 3), dtype=np.uint8)
+    Image.fromarray(noise + np.array([0, 0, 190], np.uint8)).save(file, format="PNG")
+    assert file.tell() > _SMALL
+    contents = [image("red"), file.getvalue(), image("green"), file.getvalue()[:-9000]]
+    answer = rig.client.post("/predict", files=[("f", (f"{n}.png", content)) for n, content in enumerate(contents)])
+    assert [found.get("label", "none") for found in answer.json()["predictions"]] == ["red", "blue", "green", "none"]
+
+
+def test_parameters_left_out_have_their_defaults(rig):
+    told = send(rig, image("green")).json()
+    assert told == send(rig, image("green"), params={"top": 5, "evidence": False, "model": "colours"}).json()
 
 
 def test_another_model_by_name(rig):
@@ -162,7 +189,7 @@ def test_a_body_without_end_is_cut_off(rig):
 
 def test_clients_that_send_everything_first_see_why_it_was_too_much():
     with serving() as rig:
-        content, url = bytes(33_500_000), f"{rig.url}/predict"
+        content, url = bytes(34_000_000), f"{rig.url}/predict"
         for _ in range(2):
             assert rig.client.post(url, content=content, headers=JPEG).status_code == 413
         # This one says that the connection ends with the response.
@@ -384,7 +411,7 @@ def test_stopping_finishes_what_was_accepted():
         assert [answer.json()["predictions"][0]["label"] for answer in answers] == ["green", "green"]
         rig.thread.join(10)
         assert not rig.thread.is_alive()
-        assert not rig.service.line._thread.is_alive()
+        assert not any(thread.is_alive() for thread in rig.service.line._threads)
 
 
 def test_a_model_that_computes_no_numbers_is_refused(tmp_path, monkeypatch):

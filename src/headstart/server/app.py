@@ -1,11 +1,7 @@
 """The application: what is answered at which path."""
 
-import math
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -13,14 +9,14 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from headstart.inference.judge import FilePrediction, why_no_evidence
-from headstart.server.bodies import HOW, Sent, read_images
-from headstart.server.guard import BUSY, Guard, State
-from headstart.server.line import BusyError, Line, Source
-from headstart.server.meters import CONTENT_TYPE, Meters
-from headstart.server.models import Models, Served
+from headstart.server.bodies import HOW
+from headstart.server.guard import Guard
+from headstart.server.meters import CONTENT_TYPE
+from headstart.server.models import Served
+from headstart.server.predictions import PATH, Asked, Shortcut, predictions, told
 from headstart.server.schema import Error, Health, ModelsOut, PredictionsOut
-from headstart.server.settings import Access, Limits
+from headstart.server.service import Service
+from headstart.server.settings import Access
 
 _STALLED = 60.0
 """Seconds on one batch after which a server counts as stuck, so that who watches it starts it again."""
@@ -41,51 +37,6 @@ _FORM = {"type": "object", "properties": {"file": {"type": "array", "items": {"t
 _BODY = {"requestBody": {"required": True, "content": {"image/*": _BINARY, "multipart/form-data": {"schema": _FORM}}}}
 
 
-@dataclass(frozen=True)
-class Service:
-    """What the paths of one server share."""
-
-    models: Models
-    line: Line
-    meters: Meters
-    limits: Limits
-    state: State
-
-    def model(self, name: str | None) -> Served:
-        """Return a model by name; the default one for None.
-
-        Raises:
-            HTTPException: There is none of that name.
-        """
-        found = self.models.find(name)
-        if found is None:
-            names = ", ".join(served.name for served in self.models)
-            raise HTTPException(404, f"There is no model '{(name or '')[:64]}'. Models: {names}.")
-        return found
-
-    async def predict(
-        self, model: Served, sources: Sequence[Source], *, evidence: bool = False
-    ) -> list[FilePrediction | str]:
-        """Return a prediction for every image, or a reason why there is none.
-
-        Raises:
-            HTTPException: There is no room in the line, or the time is over.
-        """
-        if len(sources) > min(self.limits.files, self.limits.queue):
-            most = min(self.limits.files, self.limits.queue)
-            raise HTTPException(413, f"A request may have {most} images. Send the others in another one.")
-        try:
-            deadline = time.monotonic() + self.limits.seconds
-            found = await self.line.predict(model, sources, deadline=deadline, evidence=evidence)
-        except BusyError:
-            raise HTTPException(503, BUSY, {"Retry-After": "1"}) from None
-        except TimeoutError:
-            raise HTTPException(504, f"Not computed within {self.limits.seconds:g} s. Try again later.") from None
-        for prediction in found:
-            self.meters.prediction(model, prediction)
-        return found
-
-
 def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = ()) -> FastAPI:
     """Return the application with everything that guards it."""
 
@@ -103,14 +54,15 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(_own_paths(service))
-    for router in routers:
+    own = _own_paths(service)
+    for router in (own, *routers):
         app.include_router(router)
     app.add_exception_handler(404, _nothing_there)
     app.add_exception_handler(405, _wrong_method)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
     app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(Shortcut, service=service, route=own.routes[0])
     app.add_middleware(
         Guard, access=access, limits=service.limits, line=service.line, meters=service.meters, state=service.state
     )
@@ -120,25 +72,15 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
 def _own_paths(service: Service) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/predict", responses={200: {"model": PredictionsOut}, **_ERRORS}, openapi_extra=_BODY)
+    @router.post(PATH, responses={200: {"model": PredictionsOut}, **_ERRORS}, openapi_extra=_BODY)
     async def predict(
         request: Request,
         model: Annotated[str | None, Query(description="Name of the model; the first one by default.")] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="Classes to name for each image.")] = 5,
         evidence: Annotated[bool, Query(description="Tell where the evidence for each label lies.")] = False,
-    ) -> JSONResponse:
+    ) -> Response:
         """Classify one image, sent as the body, or several, sent as the files of a form."""
-        served = service.model(model)
-        if evidence and (reason := why_no_evidence(served.predictor.artifact)):
-            raise HTTPException(422, reason)
-        sent = await read_images(request, service.limits)
-        sources = [_source(one, served, service.limits) for one in sent]
-        found = await service.predict(served, sources, evidence=evidence)
-        rows = [row(one.name, prediction, top, evidence=evidence) for one, prediction in zip(sent, found, strict=True)]
-        answer: dict[str, Any] = {"model": served.sha256, "predictions": rows}
-        if all("error" in one for one in rows):
-            return JSONResponse({**answer, "error": f"{rows[0]['file']}: {rows[0]['error']}"}, 422)
-        return JSONResponse(answer)
+        return await predictions(service, request, Asked(model, top, evidence))
 
     @router.get("/models", responses={200: {"model": ModelsOut}})
     async def models() -> JSONResponse:
@@ -160,27 +102,6 @@ def _own_paths(service: Service) -> APIRouter:
     return router
 
 
-def _source(sent: Sent, served: Served, limits: Limits) -> Source:
-    return partial(sent.decoded, served.predictor.preprocess, limits)
-
-
-def row(file: str, found: FilePrediction | str, top: int, *, evidence: bool = False) -> dict[str, Any]:
-    """Return a prediction as JSON has it, like ``headstart predict --json``."""
-    if isinstance(found, str):
-        return {"file": file, "error": found}
-    doubts = {"unsure": found.unsure, "novelty": found.novelty, "unfamiliar": found.unfamiliar}
-    if found.novelty is not None and not math.isfinite(found.novelty):
-        doubts["novelty"] = None
-    return {
-        "file": file,
-        "label": found.label,
-        "probability": found.probability,
-        "top": [list(pair) for pair in found.top[:top]],
-        **doubts,
-        **({"evidence": asdict(found.evidence)} if evidence and found.evidence else {}),
-    }
-
-
 def _facts(served: Served) -> dict[str, Any]:
     artifact = served.predictor.artifact
     return {
@@ -196,25 +117,22 @@ def _facts(served: Served) -> dict[str, Any]:
     }
 
 
-def _told(_: Request, error: Exception) -> JSONResponse:
-    assert hasattr(error, "status_code")
-    assert hasattr(error, "detail")
-    assert hasattr(error, "headers")
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+def _told(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return told(error)
 
 
-def _nothing_there(request: Request, error: Exception) -> JSONResponse:
+def _nothing_there(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
-        return _told(request, error)
+        return told(error)
     return JSONResponse({"error": f"There is nothing at {request.url.path[:200]}; /docs lists what there is."}, 404)
 
 
 def _wrong_method(request: Request, error: Exception) -> JSONResponse:
     allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
-    told = f"{request.url.path[:200]} takes {allowed or 'other methods'}, not {request.method[:20]}."
-    if request.url.path == "/predict":
-        told += f" {HOW}"
-    return JSONResponse({"error": told}, 405, {"Allow": allowed})
+    reason = f"{request.url.path[:200]} takes {allowed or 'other methods'}, not {request.method[:20]}."
+    how = f" {HOW}" if request.url.path == PATH else ""
+    return JSONResponse({"error": reason + how}, 405, {"Allow": allowed})
 
 
 def _wrong_parameter(_: Request, error: Exception) -> JSONResponse:

@@ -1,6 +1,7 @@
 """The images in the body of a request: one by itself, or the files of a form."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -8,10 +9,10 @@ from python_multipart import FormParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from headstart.contracts import UInt8Image
 from headstart.data.decode import decode_bytes
 from headstart.data.preprocess import Preprocess
 from headstart.server.guard import too_large
+from headstart.server.line import Source
 from headstart.server.settings import Limits
 
 HOW = (
@@ -33,9 +34,10 @@ class Sent:
     name: str
     content: bytes
 
-    def decoded(self, preprocess: Preprocess, limits: Limits) -> UInt8Image:
-        """Decode it; raise InputError where that can't be done."""
-        return decode_bytes(self.content, at_least=preprocess.side, fit=preprocess.fit, most_pixels=limits.pixels)
+    def source(self, preprocess: Preprocess, limits: Limits) -> Source:
+        """Return it as the line takes it, to be decoded for a model's preprocessing."""
+        fits: dict[str, Any] = {"at_least": preprocess.side, "fit": preprocess.fit, "most_pixels": limits.pixels}
+        return Source(partial(decode_bytes, self.content, **fits), len(self.content))
 
 
 def media_type(request: Request) -> str:

@@ -15,6 +15,8 @@ from headstart.server.settings import Limits
 
 _LARGEST_HEAD = 64 * 2**10
 """Bytes of a request's first line and headers."""
+_AGAIN = 0.1
+"""Seconds between two times that the application is told to look at its clock."""
 _UNWANTED = 64
 """How many times the largest body is read and thrown away after a response, at most. Many clients look for the response
 only when they have sent everything, and would see nothing but a connection that was reset."""
@@ -34,6 +36,7 @@ class Connection(HttpToolsProtocol):
         self._unwanted = 0
         self._in_body = False
         self._ends = False
+        self._out: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse one too many."""
@@ -47,6 +50,7 @@ class Connection(HttpToolsProtocol):
         """Forget the connection."""
         self._stop_clock("read")
         self._stop_clock("write")
+        self._out.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -78,8 +82,10 @@ class Connection(HttpToolsProtocol):
         self.cycle.transport = self  # type: ignore[assignment]  # of which it uses the three methods below
 
     def write(self, data: bytes) -> None:
-        """Send a part of a response."""
-        self.transport.write(data)
+        """Send a part of a response, in one packet with what else is sent in this turn of the event loop."""
+        if not self._out:
+            self.loop.call_soon(self._flush)
+        self._out.append(data)
 
     def is_closing(self) -> bool:
         """Tell whether nothing can be sent any more."""
@@ -88,8 +94,14 @@ class Connection(HttpToolsProtocol):
     def close(self) -> None:
         """Close after a response, once the client has sent its request: what is sent to a closed door resets it."""
         self._ends = True
+        self._flush()
         if not self._in_body:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Close once nothing is being answered any more."""
+        self._flush()
+        super().shutdown()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, or drop what nobody wants any more."""
@@ -135,11 +147,17 @@ class Connection(HttpToolsProtocol):
         """Answer what is no HTTP."""
         self._refuse(400, msg)
 
+    def _flush(self) -> None:
+        if self._out:
+            self.transport.write(b"".join(self._out))
+            self._out.clear()
+
     def _refuse(self, status: int, reason: str) -> None:
         """Answer without the application, and close."""
         body = json.dumps({"error": reason}).encode()
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
         retry = "retry-after: 1\r\n" if status == 503 else ""
+        self._flush()
         self.transport.write(STATUS_LINE[status] + f"{head}{retry}\r\n".encode() + body)
         self.transport.close()
         self._start_clock("write")
@@ -161,8 +179,10 @@ class Connection(HttpToolsProtocol):
             self._clocks.pop(what).cancel()
 
     def _time_is_over(self, what: str) -> None:
-        # A request of which the headers have come is answered by the application, which has a clock of its own.
+        # A request of which the headers have come is answered by the application, which looks at its own clock when it
+        # is woken. It may have begun to wait a moment later.
         if what == "read" and self.cycle is not None and not self.cycle.response_complete:
-            self._start_clock(what)
+            self.cycle.message_event.set()
+            self._start_clock(what, _AGAIN)
         else:
             self._drop()

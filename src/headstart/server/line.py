@@ -1,7 +1,8 @@
-"""The line in which images wait: decoded by a small pool of threads, computed in batches by one thread.
+"""The line in which images wait until they are decoded and computed, in batches.
 
-Batches grow with the load. The thread takes what is waiting, up to a batch, and starts at once; what comes meanwhile
-is the next batch. So an image that comes alone never waits for others.
+Batches grow with the load. A thread that computes takes what is waiting, up to a batch, and starts at once; what comes
+meanwhile is the next batch. So an image that comes alone never waits for others. Small files are decoded by the thread
+that computes them, since handing them over would take as long; large ones by a pool of threads.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Condition, Thread
 
 from headstart.compute.cores import available_cores, give_way
@@ -22,49 +23,91 @@ from headstart.server.models import Served
 from headstart.server.settings import Limits
 
 _log = logging.getLogger("headstart.server")
-Source = Callable[[], UInt8Image]
-"""Decodes an image; raises InputError where that can't be done."""
 _FAILED = "the model could not compute it"
 _LATE = "not computed in time"
+_SMALL = 2**14
+"""Bytes of an encoded image that is decoded in a millisecond or two."""
+Found = FilePrediction | str
+"""A prediction, or a short reason why there is none."""
 
 
 class BusyError(Exception):
     """No room in the line; come back later."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """An image that is still to be decoded.
+
+    Attributes:
+        decode: Returns its pixels; raises InputError where that can't be done.
+        size: Bytes to decode.
+    """
+
+    decode: Callable[[], UInt8Image]
+    size: int
+
+
 @dataclass(eq=False)
-class _Job:
-    """An image on its way from its bytes to its prediction."""
+class _Order:
+    """The images of one request; ``future`` has their predictions once none is ``missing``."""
 
     model: Served
-    source: Source
     deadline: float
     evidence: bool
-    future: asyncio.Future[FilePrediction | str]
-    square: UInt8Image = field(init=False)
-    box: Box = field(init=False)
+    future: asyncio.Future[list[Found]]
+    found: list[Found]
+    missing: int
 
     @property
     def is_over(self) -> bool:
         """Whether nobody waits for it any more."""
         return self.future.done() or time.monotonic() > self.deadline
 
+    def expire(self) -> None:
+        """Tell who waits that the time is over."""
+        if not self.future.done():
+            self.future.set_exception(TimeoutError())
+
+    def take(self, place: int, found: Found) -> None:
+        """Take the prediction for one image."""
+        self.found[place] = found
+        self.missing -= 1
+        if not self.missing and not self.future.done():
+            self.future.set_result(self.found)
+
+
+@dataclass(eq=False)
+class _Job:
+    """An image on its way from its bytes to its prediction."""
+
+    order: _Order
+    place: int
+    source: Source
+    square: UInt8Image | None = None
+    box: Box = (0.0, 0.0, 1.0, 1.0)
+
 
 class Line:
     """Images of all requests. ``predict`` belongs to the event loop; the rest may be read from any thread."""
 
-    def __init__(self, limits: Limits, meters: Meters) -> None:
-        """Start the threads."""
+    def __init__(self, limits: Limits, meters: Meters, *, batches: int = 1) -> None:
+        """Start the threads, one for each of the batches that are computed at a time."""
         self._limits, self._meters = limits, meters
         self._taken = 0
         self._waiting: deque[_Job] = deque()
         self._changed = Condition()
+        self._idle = 0
         self._stopped = False
-        self._since: float | None = None
+        self._since: list[float | None] = [None] * batches
         cores = min(4, available_cores())
         self._decoders = ThreadPoolExecutor(cores, thread_name_prefix="headstart-decode")
-        self._thread = Thread(target=self._work, name="headstart-inference", daemon=True)
-        self._thread.start()
+        self._threads = [
+            Thread(target=self._work, args=[number], name="headstart-inference", daemon=True)
+            for number in range(batches)
+        ]
+        for thread in self._threads:
+            thread.start()
         meters.watch_queue(lambda: self.images)
 
     @property
@@ -79,18 +122,18 @@ class Line:
 
     @property
     def seconds_on_batch(self) -> float:
-        """Time for which the network has been computing the batch in hand; 0 where there is none."""
-        since = self._since
-        return 0.0 if since is None else time.monotonic() - since
+        """Time for which the network has been computing a batch that is in hand; 0 where there is none."""
+        begun = [since for since in self._since if since is not None]
+        return time.monotonic() - min(begun) if begun else 0.0
 
     async def predict(
         self, model: Served, sources: Sequence[Source], *, deadline: float, evidence: bool = False
-    ) -> list[FilePrediction | str]:
+    ) -> list[Found]:
         """Return a prediction for every image, or a short reason why there is none.
 
         Args:
             model: What computes.
-            sources: Images.
+            sources: Images, at least one.
             deadline: Monotonic time after which nobody needs the result.
             evidence: Whether predictions should tell where their evidence lies.
 
@@ -102,79 +145,93 @@ class Line:
             raise BusyError
         self._taken += len(sources)
         loop = asyncio.get_running_loop()
-        jobs = [_Job(model, source, deadline, evidence, loop.create_future()) for source in sources]
+        order = _Order(model, deadline, evidence, loop.create_future(), [_LATE] * len(sources), len(sources))
+        jobs = [_Job(order, place, source) for place, source in enumerate(sources)]
+        self._put([job for job in jobs if job.source.size <= _SMALL])
         for job in jobs:
-            self._decoders.submit(self._prepare, job)
-        waiting = [job.future for job in jobs]
+            if job.source.size > _SMALL:
+                self._decoders.submit(lambda job: self._put([job] if self._is_ready(job) else []), job)
+        clock = loop.call_later(max(0.0, deadline - time.monotonic()), order.expire)
         try:
-            _, late = await asyncio.wait(waiting, timeout=max(0.0, deadline - time.monotonic()))
-            if late:
-                raise TimeoutError
-            return [future.result() for future in waiting]
+            return await order.future
         finally:
-            for future in waiting:
-                future.cancel()
+            clock.cancel()
 
     def close(self) -> None:
-        """Finish what waits, and end the threads."""
+        """Finish what waits, and end the threads; those that hang are left to themselves."""
         self._decoders.shutdown(wait=True)
         with self._changed:
             self._stopped = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(self._limits.seconds)
 
-    def _prepare(self, job: _Job) -> None:
-        """Decode an image, in a thread of the pool."""
-        if job.is_over:
-            return self._finish([job], [_LATE])
-        try:
-            pixels, rule = job.source(), job.model.predictor.preprocess
-            job.square, job.box = rule.square(pixels), box_in_shares(rule, pixels)
-        except InputError as error:
-            return self._finish([job], [str(error)])
-        except Exception as error:
-            _log.exception("decoding failed")
-            return self._finish([job], [f"can't be decoded ({type(error).__name__})"])
+    def _put(self, jobs: Sequence[_Job]) -> None:
         with self._changed:
-            self._waiting.append(job)
-            self._changed.notify()
-        return None
+            self._waiting.extend(jobs)
+            self._changed.notify(len(jobs))
 
-    def _work(self) -> None:
+    def _is_ready(self, job: _Job) -> bool:
+        """Decode an image, unless that was done; where it can't be computed, finish it and return False."""
+        order = job.order
+        if order.is_over:
+            self._finish([job], [_LATE])
+        elif job.square is not None:
+            return True
+        else:
+            try:
+                pixels, rule = job.source.decode(), order.model.predictor.preprocess
+                job.square = rule.square(pixels)
+                if order.evidence:
+                    job.box = box_in_shares(rule, pixels)
+                return True
+            except InputError as error:
+                self._finish([job], [str(error)])
+            except Exception as error:
+                _log.exception("decoding failed")
+                self._finish([job], [f"can't be decoded ({type(error).__name__})"])
+        return False
+
+    def _work(self, number: int) -> None:
         """Compute batch after batch, in a thread of its own."""
         give_way()
         while batch := self._next_batch():
-            alive = [job for job in batch if not job.is_over]
-            self._finish([job for job in batch if job not in alive], [_LATE] * (len(batch) - len(alive)))
-            if alive:
-                self._since = time.monotonic()
-                found = self._computed(alive)
-                self._meters.batch(len(alive), time.monotonic() - self._since)
-                self._since = None
-                self._finish(alive, found)
+            self._since[number] = time.monotonic()
+            if ready := [job for job in batch if self._is_ready(job)]:
+                began = time.monotonic()
+                found = self._computed(ready)
+                self._meters.batch(len(ready), time.monotonic() - began)
+                self._finish(ready, found)
+            self._since[number] = None
 
     def _next_batch(self) -> list[_Job]:
-        """Return what waits for the model of the first image in the line; nothing once the line is closed and empty."""
+        """Return what waits for the model of the first image in the line; nothing once the line is closed and empty.
+
+        Other threads that have nothing to do get their share.
+        """
         with self._changed:
+            self._idle += 1
             self._changed.wait_for(lambda: self._waiting or self._stopped)
+            share = -(-len(self._waiting) // self._idle)
+            self._idle -= 1
             if not self._waiting:
                 return []
-            model = self._waiting[0].model
-            most = self._limits.batch or model.predictor.artifact.batch_size
+            model = self._waiting[0].order.model
+            most = min(share, self._limits.batch or model.predictor.artifact.batch_size)
             batch: list[_Job] = []
             others: deque[_Job] = deque()
             while self._waiting and len(batch) < most:
                 job = self._waiting.popleft()
-                (batch if job.model is model else others).append(job)
+                (batch if job.order.model is model else others).append(job)
             self._waiting.extendleft(reversed(others))
             return batch
 
-    def _computed(self, jobs: list[_Job]) -> list[FilePrediction | str]:
-        predictor = jobs[0].model.predictor
+    def _computed(self, jobs: list[_Job]) -> list[Found]:
+        predictor = jobs[0].order.model.predictor
         try:
             # One image of which the evidence is asked for costs its neighbours in the batch next to nothing.
-            boxes = [job.box for job in jobs] if any(job.evidence for job in jobs) else None
-            return predictor.classify([job.square for job in jobs], boxes=boxes)
+            boxes = [job.box for job in jobs] if any(job.order.evidence for job in jobs) else None
+            return predictor.classify([job.square for job in jobs if job.square is not None], boxes=boxes)
         except Exception:
             _log.exception("computing a batch of %d failed", len(jobs))
         if len(jobs) == 1:
@@ -182,13 +239,11 @@ class Line:
         # One image alone may need less memory than all of them.
         return [found for job in jobs for found in self._computed([job])]
 
-    def _finish(self, jobs: list[_Job], found: Sequence[FilePrediction | str]) -> None:
+    def _finish(self, jobs: list[_Job], found: Sequence[Found]) -> None:
         """Hand results to the event loop, from any other thread."""
-        if jobs:
-            jobs[0].future.get_loop().call_soon_threadsafe(self._hand_over, jobs, found)
+        jobs[0].order.future.get_loop().call_soon_threadsafe(self._hand_over, jobs, found)
 
-    def _hand_over(self, jobs: list[_Job], found: Sequence[FilePrediction | str]) -> None:
+    def _hand_over(self, jobs: list[_Job], found: Sequence[Found]) -> None:
         self._taken -= len(jobs)
         for job, result in zip(jobs, found, strict=True):
-            if not job.future.done():
-                job.future.set_result(result)
+            job.order.take(job.place, result)

@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,18 +37,22 @@ class Meters:
         """Start all of them at nothing."""
         self._registry = CollectorRegistry()
         kinds: dict[str, Any] = {"registry": self._registry, "namespace": "headstart"}
-        self._requests = Counter("requests", "Requests, by route and status.", ["route", "status"], **kinds)
-        self._seconds = Histogram("request_seconds", "Time a request took.", ["route"], buckets=_SECONDS, **kinds)
+        requests = Counter("requests", "Requests, by route and status.", ["route", "status"], **kinds)
+        seconds = Histogram("request_seconds", "Time a request took.", ["route"], buckets=_SECONDS, **kinds)
         self._batches = Histogram("batch_images", "Images computed together.", buckets=_SIZES, **kinds)
         self._computing = Histogram("batch_seconds", "Time a batch took.", buckets=_SECONDS, **kinds)
         self._queue = Gauge("queue_images", "Images that are decoded, wait or are being computed.", **kinds)
-        self._predictions = Counter("predictions", "Predictions, by class.", ["model", "label"], **kinds)
-        self._unsure = Counter("unsure_predictions", "Predictions marked as unsure.", ["model"], **kinds)
-        self._unfamiliar = Counter("unfamiliar_images", "Images unlike the training images.", ["model"], **kinds)
-        self._failed = Counter("failed_images", "Images without a prediction.", ["model"], **kinds)
-        self._confidence = Histogram(
-            "probability", "Probability of the predicted class.", ["model"], buckets=_SHARES, **kinds
-        )
+        predictions = Counter("predictions", "Predictions, by class.", ["model", "label"], **kinds)
+        unsure = Counter("unsure_predictions", "Predictions marked as unsure.", ["model"], **kinds)
+        unfamiliar = Counter("unfamiliar_images", "Images unlike the training images.", ["model"], **kinds)
+        failed = Counter("failed_images", "Images without a prediction.", ["model"], **kinds)
+        told = "Probability of the predicted class."
+        confidence = Histogram("probability", told, ["model"], buckets=_SHARES, **kinds)
+        # Looking for the time series of some labels takes longer than adding to it.
+        self._requests, self._seconds = cache(requests.labels), cache(seconds.labels)
+        self._predictions, self._confidence = cache(predictions.labels), cache(confidence.labels)
+        self._unsure, self._unfamiliar = cache(unsure.labels), cache(unfamiliar.labels)
+        self._failed = cache(failed.labels)
         about = "How far the probabilities of the last predictions are from validation."
         self._drift = Gauge("confidence_drift", about, ["model"], **kinds)
         self._recent: dict[str, tuple[Confidence | None, deque[float]]] = {}
@@ -63,8 +68,8 @@ class Meters:
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._requests(route, str(status)).inc()
+        self._seconds(route).observe(seconds)
 
     def batch(self, images: int, seconds: float) -> None:
         """Count a batch."""
@@ -74,15 +79,15 @@ class Meters:
     def prediction(self, model: Served, found: FilePrediction | str) -> None:
         """Count a prediction, or an image that has none."""
         if isinstance(found, str):
-            self._failed.labels(model.name).inc()
+            self._failed(model.name).inc()
             return
         names = model.predictor.class_names
         shown = len(names) <= MOST_LABELS or names.index(found.label) < MOST_LABELS
-        self._predictions.labels(model.name, found.label if shown else "(other)").inc()
-        self._confidence.labels(model.name).observe(found.probability)
+        self._predictions(model.name, found.label if shown else "(other)").inc()
+        self._confidence(model.name).observe(found.probability)
         self._note_confidence(model, found.probability)
-        self._unsure.labels(model.name).inc(bool(found.unsure))
-        self._unfamiliar.labels(model.name).inc(bool(found.unfamiliar))
+        self._unsure(model.name).inc(bool(found.unsure))
+        self._unfamiliar(model.name).inc(bool(found.unfamiliar))
 
     def _note_confidence(self, model: Served, probability: float) -> None:
         """Keep a probability, to be compared with validation; those of a model that was replaced are forgotten."""

@@ -7,10 +7,10 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from headstart.inference.judge import FilePrediction
-from headstart.server.app import Service
 from headstart.server.bodies import check_headers
 from headstart.server.models import Served
 from headstart.server.schema import Error
+from headstart.server.service import Service
 from headstart.server.tensors import (
     FILES,
     IMAGES,

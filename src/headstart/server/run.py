@@ -16,8 +16,9 @@ from types import FrameType
 
 import uvicorn
 
+from headstart.compute.cores import available_cores, check_threads
 from headstart.errors import InputError
-from headstart.server.app import Service, build_app
+from headstart.server.app import build_app
 from headstart.server.connections import Connection
 from headstart.server.guard import State
 from headstart.server.line import Line
@@ -27,6 +28,7 @@ from headstart.server.models import Models, places
 from headstart.server.pages import page_paths
 from headstart.server.protocol import protocol_paths
 from headstart.server.reloads import Reloads
+from headstart.server.service import Service
 from headstart.server.settings import Access, Limits
 from headstart.server.signals import Hangups, handled
 
@@ -77,6 +79,7 @@ def serve(models: Sequence[str], options: Options, ready: Callable[[str], None],
     Raises:
         InputError: A model can't be loaded, or the address can't be used.
     """
+    check_threads(options.threads)
     wanted, hangups = places(models), hangups or Hangups()
 
     def begin(address: str) -> None:
@@ -87,13 +90,25 @@ def serve(models: Sequence[str], options: Options, ready: Callable[[str], None],
     log = logging_lines(requests=options.log_requests)
     with hangups.awaited(), _listening(options.host, options.port) as door, log:
         limits = _within_open_files(options.limits)
-        loaded = Models(wanted, device=options.device, threads=options.threads)
+        batches, threads = _shared_out(options)
+        loaded = Models(wanted, device=options.device, threads=threads)
         meters = Meters()
-        service = Service(loaded, Line(limits, meters), meters, limits, State())
+        service = Service(loaded, Line(limits, meters, batches=batches), meters, limits, State())
         server = make_server(service, options.access, begin)
         with handled({"SIGTERM": server.stop, "SIGINT": server.stop}), _switching_fast():
             server.run(sockets=[door])
         return server.stopped_by
+
+
+def _shared_out(options: Options) -> tuple[int, int]:
+    """Return how many batches are computed at a time, and with how many threads each.
+
+    Two on half of the cores each are faster than one on all: threads of one batch wait for each other between layers,
+    and longer where one of them has to answer clients meanwhile. What runs on a GPU has that for itself.
+    """
+    threads = options.threads or available_cores()
+    batches = 2 if threads > 1 and options.device in {None, "cpu"} else 1
+    return batches, threads // batches
 
 
 def make_server(service: Service, access: Access, ready: Callable[[str], None]) -> "Server":

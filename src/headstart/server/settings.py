@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from headstart.errors import InputError
@@ -69,12 +70,14 @@ class Access:
         return "*" in self.hosts or name == "localhost" or name in self.hosts or _is_address(name)
 
 
+@lru_cache(maxsize=1024)
 def host_name(host: str) -> str | None:
     """Return the name in a header ``Host`` without its port, lower case; None where there is none."""
     found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?", host)
     return found[1].strip("[]").lower().rstrip(".") if found else None
 
 
+@lru_cache(maxsize=1024)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)

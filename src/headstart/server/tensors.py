@@ -11,7 +11,6 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Annotated, Any
 
@@ -19,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from headstart.contracts import UInt8Image
 from headstart.inference.judge import FilePrediction
 from headstart.server.bodies import Sent
+from headstart.server.line import Source
 from headstart.server.models import Served
 from headstart.server.settings import Limits
 
@@ -238,11 +237,11 @@ def _flag(parameters: Mapping[str, Any], name: str, *, otherwise: bool) -> bool:
     return value
 
 
-def source_of(image: Image, model: Served, limits: Limits) -> Callable[[], UInt8Image]:
-    """Return what decodes an image of a request."""
+def source_of(image: Image, model: Served, limits: Limits) -> Source:
+    """Return an image of a request as the line takes it."""
     if isinstance(image, Sent):
-        return partial(image.decoded, model.predictor.preprocess, limits)
-    return lambda: image
+        return image.source(model.predictor.preprocess, limits)
+    return Source(lambda: image, image.nbytes)
 
 
 def output_types(model: Served) -> dict[str, tuple[str, list[int]]]:
