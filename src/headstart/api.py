@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.data.dataset import check_there
 from headstart.errors import InputError, RunError
 from headstart.recipe.schema import Recipe
 from headstart.runs.folder import check_free, check_started, reopen_run
@@ -97,6 +98,7 @@ def train(
     if resume and Run(folder).is_started:
         return _go_on(Run(folder), where, data_dir=copy, sealed=sealed, recipe=resolved)
     check_free(folder)
+    check_there(resolved.data.name)
     from headstart.compute.session import open_session
     from headstart.workflows.train import train_new
 

@@ -108,7 +108,7 @@ def test_what_makes_no_sense_is_refused(place, capsys, monkeypatch):
     half = Arrays(images[:20], labels[:20], images[20:30], labels[20:30])
     write_store(place / "seen", half, name="seen", class_names=ClassNames(NAMES), source="made")
     assert main(["evaluate", run, "--on", str(place / "seen"), "-q"]) == 2
-    assert "the run has seen all 30 images" in capsys.readouterr().err
+    assert "the run has seen all 30 of them" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"data\.limit, data\.test_fraction would change nothing"):
         headstart.evaluate_on(run, {"name": place / "strange", "limit": 5, "test_fraction": 0.5})
     monkeypatch.setattr("headstart.workflows.elsewhere.load", lambda *_, **__: pytest.fail("loaded"))

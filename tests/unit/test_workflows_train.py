@@ -59,6 +59,7 @@ def test_the_shortest_call_is_quickstart(resolved):
 
 
 def test_arguments_and_overrides_reach_the_recipe(resolved, tmp_path):
+    (tmp_path / "2024").mkdir()
     changes = {"finetune.lr": 1e-5, "head.hidden": [32], "probe": None, "finetune.class_weights": {"cat": 2}}
     recipe = resolved(
         tmp_path / "2024", "quickstart", limit=500, backbone="resnet50v1.keras_in1k", seed=7, overrides=changes

@@ -11,6 +11,7 @@ from headstart.cli.data_options import DATA_HELP, ImageColumn, LabelColumn, Labe
 from headstart.cli.results import drift_lines, result_lines
 from headstart.contracts import HUB
 from headstart.errors import DataError, InputError, RunError
+from headstart.files import nearest_path
 from headstart.wording import counted, percent, typed
 
 
@@ -69,7 +70,10 @@ def evaluate(
     """Measure a finished classifier on the sealed test set; the run's log records each such opening."""
     check_device(device)
     if not run.startswith(HUB) and not os.path.isdir(run):  # noqa: PTH112 - pathlib raises for a path that is too long
-        raise RunError(f"There is no run or model folder at {run}. Give the --out folder of a finished training.")
+        raise RunError(
+            f"There is no run or model folder at {run}.{nearest_path(Path(run))} Give the --out folder of a finished "
+            "training."
+        )
     about: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
     about |= {"labels_from": labels_from, "on_bad": on_bad}
     where: dict[str, Any] = {"threads": threads, "device": device, "command": context.obj, "progress": not quiet}

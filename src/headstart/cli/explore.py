@@ -93,7 +93,7 @@ def _text(found: dict[str, Any], folder: Path) -> str:
             f"{counted(copied['copied_in_train'], 'test image')} ({percent(copied['copied_in_train_share'])}) with a "
             "copy in the training split",
             *(f"Conflicts   {sentence}" for sentence in contradictions(copies)),
-            *(f"Splits      {sentence}" for sentence in found["splits"]),
+            "Splits      " + "\n            ".join(found["splits"]),
             *([_labels(found["label_errors"])] if found["label_errors"] else []),
             f"Cost        {duration(found['seconds']['total'])}",
             f"Page        {folder / 'explore.html'}",

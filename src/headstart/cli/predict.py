@@ -13,6 +13,7 @@ import typer
 from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device, print_line
 from headstart.cli.data_options import ImageColumn
 from headstart.errors import BundleError, InputError
+from headstart.files import nearest_path
 from headstart.inference.place import located
 from headstart.terminal import visible
 
@@ -85,7 +86,9 @@ def predict(
         raise InputError("--image-column is for tables, and no table is given. Leave it out.")
     folder = located(model)
     if not os.path.isdir(folder):  # noqa: PTH112 - pathlib raises for a path that is too long
-        raise BundleError(f"There is no model folder at {model}. Training writes one to OUT/model.")
+        raise BundleError(
+            f"There is no model folder at {model}.{nearest_path(folder)} Training writes one to OUT/model."
+        )
     if out is not None:
         return _to_file(out, folder, inputs, top=top, device=device, threads=threads, column=image_column)
     found = _find_images(inputs, image_column)

@@ -149,9 +149,9 @@ def count_near(pairs: NDArray[np.int64], plain: NDArray[np.str_]) -> dict[str, A
 def told(copies: Mapping[str, Any]) -> list[str]:
     """Return what is worth knowing of copies and of what training does with them, as sentences for people."""
     drawn = copies.get("drawn", ["test", "val"])
-    kept = "they stay in one split"
+    kept = "all copies of an image stay in one split"
     if own := [split for split in ("test", "val") if split not in drawn]:
-        kept = f"the data set's own {' and '.join(own)} images stay where they are, others in one split"
+        kept = f"the data set's own {' and '.join(own)} images stay where they are, other copies in one split"
     notes = []
     if count := copies["exact"]:
         notes.append(f"Found {counted(count, 'exact copy', 'exact copies')}: {kept}.")
@@ -166,15 +166,20 @@ def told(copies: Mapping[str, Any]) -> list[str]:
         otherwise = f" Otherwise {spared:,} of {tested:,} test images would have had a copy in train."
         notes.append(
             f"Found near copies (resized, cropped, mirrored, ...) among {counted(count, 'image')}"
-            f"{'' if 'test' in drawn else ' outside of the test split'}: they stay in one split."
+            f"{'' if 'test' in drawn else ' outside of the test split'}: these stay in one split."
             f"{otherwise if 'test' in drawn else ''}"
         )
     elif "near" in copies and count is None:
         notes.append(f"Near copies were not looked for among more than {MOST:,} images.")
-    if count := copies["contradictory"]:
-        shown = [*(" = ".join(paths) for paths in copies["contradictory_files"]), *["..."] * (count > _SHOWN)]
-        notes.append(
-            f"Contradictory labels of {counted(count, 'image')} in several files: {'; '.join(shown)}. "
-            "Correct or remove them: no classifier can be right about both."
-        )
-    return notes
+    return [*notes, *contradicted(copies)]
+
+
+def contradicted(copies: Mapping[str, Any]) -> list[str]:
+    """Return how many equal images have contradictory labels, with the files of the first, as a sentence."""
+    if not (count := copies["contradictory"]):
+        return []
+    shown = [*(" = ".join(paths) for paths in copies["contradictory_files"]), *["..."] * (count > _SHOWN)]
+    return [
+        f"Contradictory labels of {counted(count, 'image')} in several files: {'; '.join(shown)}. "
+        "Correct or remove them: no classifier can be right about both."
+    ]

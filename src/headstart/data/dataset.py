@@ -28,6 +28,10 @@ from headstart.terminal import Terminal, visible
 
 KNOWN = ("cifar10",)
 """Data sets that headstart gets by itself."""
+_ALLOWED = (
+    f"Give a folder of images, a table of them ({', '.join(TABLES)}), hf://owner/name, or a known data set "
+    f"({', '.join(KNOWN)})."
+)
 
 
 class SealedTest:
@@ -123,6 +127,7 @@ def load_dataset(
     if limit is not None and limit < 1:
         raise DataError(f"The limit on training images must be 1 or more, but is {limit}.")
     options = options or FileOptions()
+    check_there(name)
     if in_files(name):
         _check_no_copy(data_dir, expanded(name))
         return _from_files(name, options, limit, Terminal(enabled=progress))
@@ -140,6 +145,15 @@ def load_dataset(
     return Dataset(stored.name, train, sealed_test, stored.class_names, sha256, stored.source)
 
 
+def check_there(name: str) -> None:
+    """Raise DataError where a name is that of no data set and no path that leads anywhere; the nearest is offered."""
+    path = expanded(name)
+    # pathlib raises for a path that is too long.
+    if name not in KNOWN and not name.startswith(HUB) and not os.path.exists(path):  # noqa: PTH110
+        hint = nearest_path(path, KNOWN)
+        raise DataError(f"There is no data set '{visible(name)[:200]}': no such folder or table.{hint} {_ALLOWED}")
+
+
 def in_files(name: str) -> bool:
     """Return whether the images of a data set lie in files, not in arrays."""
     path = expanded(name)
@@ -150,8 +164,6 @@ def _from_files(name: str, options: FileOptions, limit: int | None, terminal: Te
     columns = Columns(options.image_column, options.label_column, options.group_column)
     fetched = fetch_dataset(name, terminal) if name.startswith(HUB) else None
     path = fetched.folder if fetched else expanded(name).absolute()
-    if not path.exists():
-        raise _nowhere(name)
     # What is wrong with these must not be told after a million files were listed.
     group = group_pattern(options.group_from) if options.group_from else None
     if options.labels_from:
@@ -217,21 +229,9 @@ def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
         return obtain(folder, identity=CIFAR10, sources=remote_sources(terminal), terminal=terminal)
     path = expanded(name)
     if not is_store(path):
-        raise _nowhere(name)
+        raise DataError(f"{visible(name)} is neither a folder nor a table. {_ALLOWED}")
     _check_no_copy(data_dir, path)
     return open_store(path)
-
-
-def _nowhere(name: str) -> DataError:
-    path = expanded(name)
-    if os.path.exists(path):  # noqa: PTH110 - pathlib raises for a path that is too long
-        what, hint = f"{visible(name)} is neither a folder nor a table", ""
-    else:
-        what, hint = f"There is no data set '{visible(name)}': no such folder or table", nearest_path(path, KNOWN)
-    return DataError(
-        f"{what}.{hint} Give a folder of images, a table of them ({', '.join(TABLES)}), hf://owner/name, or a known "
-        f"data set ({', '.join(KNOWN)})."
-    )
 
 
 def _training_split(stored: Stored, limit: int | None, *, complete: bool) -> Subset:

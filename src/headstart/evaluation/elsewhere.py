@@ -118,19 +118,18 @@ def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest | None) 
             if wanted.any():
                 parts.append(Subset(part.source, part.rows[wanted], part.name))
         labels.append(mapped[fresh & (mapped >= 0)])
-    if not known and not unknown and left_out.total():
-        raise DataError(
-            f"{dataset.name} has no image to measure on: the run has seen all {left_out.total():,} images, to train, "
-            "validate or test on. Give images that it has not seen. How right it is on its own test images is measured "
-            "without --on."
-        )
     if not known:
         own = dict.fromkeys(part.class_names[int(label)] for part in unknown for label in part.labels)
-        raise DataError(
-            f"{dataset.name} has no image to measure on: its images are of {listed(own) or 'no class'}, and the "
-            f"classifier knows {listed(classes)}. {left_out.total():,} images that the run has seen do not count. "
+        why = (
+            f"none is of a class that the classifier knows. They are of {listed(own)}, and it knows {listed(classes)}. "
             "Rename the folders or labels, or give other images."
         )
+        if not own:
+            why = (
+                f"the run has seen all {left_out.total():,} of them, to train, validate or test on. Give others. How "
+                "right it is on its own test images is measured without --on."
+            )
+        raise DataError(f"{dataset.name} has no image to measure on: {why}")
     return Chosen(known, unknown, np.concatenate(labels), {why: n for why, n in left_out.items() if n})
 
 

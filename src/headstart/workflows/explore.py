@@ -18,8 +18,8 @@ from headstart.compute.device import describe_hardware
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import Session
 from headstart.contracts import keys_of, number_of_keys, value_of
-from headstart.data.copies import brightness_squares, find_near_copies, joined
-from headstart.data.dataset import load_dataset
+from headstart.data.copies import brightness_squares, contradicted, find_near_copies, joined
+from headstart.data.dataset import Dataset, load_dataset
 from headstart.data.ledger import Ledger
 from headstart.data.near_copies import luma_squares
 from headstart.data.screening import screen
@@ -147,7 +147,7 @@ def explore(
     found = Exploration(
         made_by=MADE_BY,
         data={"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source, "limit": limit},
-        splits=list(dataset.notes) or [_SPLIT_OF_ARRAYS],
+        splits=_splits(dataset),
         files=_files(dataset.ledger),
         class_names=list(dataset.class_names),
         train=statistics["train"].as_dict(),
@@ -177,6 +177,13 @@ def _compared(
         return np.concatenate([luma_squares(bounded_blocks(images)) for images in squares]), None
     rows = np.arange(len(source))
     return brightness_squares(source, rows.tolist(), terminal), find_near_copies(source, rows, terminal)
+
+
+def _splits(dataset: Dataset) -> list[str]:
+    """Return how training splits a data set, as sentences; contradictory labels are told beside near copies."""
+    if dataset.copies is None:
+        return [_SPLIT_OF_ARRAYS]
+    return [note for note in dataset.notes if note not in contradicted(dataset.copies)]
 
 
 def _purpose(search: LabelSearch) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.data.dataset import KNOWN
+from headstart.data.dataset import KNOWN, check_there
 from headstart.errors import InputError
 from headstart.files import expanded
 from headstart.recipe.schema import Recipe, load_recipe, parse_recipe
@@ -61,7 +61,7 @@ def data_section(data: str | Path | Mapping[str, Any], *, unused: Collection[str
         unused: Keys that would change nothing.
 
     Raises:
-        InputError: A key would change nothing.
+        InputError: A key would change nothing, or there is no such data set.
         RecipeError: A key is unknown, or a value is wrong.
     """
     given = dict(data) if isinstance(data, Mapping) else {"name": data}
@@ -69,7 +69,9 @@ def data_section(data: str | Path | Mapping[str, Any], *, unused: Collection[str
         raise InputError(f"data.{', data.'.join(ignored)} would change nothing here. Leave it out.")
     if isinstance(given.get("name"), Path):
         given["name"] = str(given["name"])
-    return absolute_paths(parse_recipe({"data": given}, "given as options")).data
+    section = absolute_paths(parse_recipe({"data": given}, "given as options")).data
+    check_there(section.name)
+    return section
 
 
 def absolute_paths(recipe: Recipe) -> Recipe:
