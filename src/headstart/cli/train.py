@@ -87,22 +87,24 @@ def train(
             " a table of images, hf://owner/name or a known data set (headstart train cifar10). A stopped run is "
             "resumed with headstart train --resume RUN."
         )
-    from headstart import api
-    from headstart.recipe.read import read_overrides
-    from headstart.workflows.resolve import default_recipe
-
     where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "device": device}
     where |= {"command": context.obj, "progress": not quiet, "started": STARTED}
-    folder = resume or out or Path("runs") / Path(recipe or default_recipe(data or "", budget=budget is not None)).stem
+    folder = resume or out
     try:
+        from headstart import api
+        from headstart.recipe.read import read_overrides
+        from headstart.workflows.resolve import default_recipe
+
         if resume is not None:
-            metrics = api.resume(folder, **where)
+            metrics = api.resume(resume, **where)
         else:
             assert data is not None
+            folder = out or Path("runs") / Path(recipe or default_recipe(data, budget=budget is not None)).stem
             overrides = _with_options(read_overrides(set_ or []), given(about))
             metrics = api.train(data, recipe, out=folder, overrides=overrides, **settings, **where)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(str(stop) or _stopped(folder)) from None
+    assert folder is not None
     found = metrics.to_dict()
     next_lines = [f"Next        {typed('predict', folder / 'model', 'IMAGE...')}"]
     if data is not None and (needed := found.get("needed_budget")):
@@ -120,11 +122,12 @@ def _with_budget(command: str, budget: str, folder: Path) -> str:
     return typed(*words, "--budget", budget, "--out", f"{folder}-{budget}")
 
 
-def _stopped(folder: Path) -> str:
+def _stopped(folder: Path | None) -> str:
     """Return how to go on after Ctrl-C outside of training, which says so itself."""
-    if (folder / "recipe.yaml").exists():
+    if folder and (folder / "recipe.yaml").exists():
         return f"Stopped. Resume it: {typed('train', '--resume', folder)}"
-    return f"Stopped before training began, so nothing was written to {folder}. The same command starts again."
+    place = f" to {folder}" if folder else ""
+    return f"Stopped before training began, so nothing was written{place}. The same command starts again."
 
 
 def _with_options(overrides: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
