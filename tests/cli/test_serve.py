@@ -194,7 +194,6 @@ def test_the_token_of_a_file(make_model, tmp_path):
         (["x", "--token-file", "/dev/zero"], ["/dev/zero", "openssl"]),
         (["x", "--token-file", "nowhere"], ["nowhere", "can't be read"]),
         (["x", "--token-file", "short"], ["short", "openssl"]),
-        (["x", "--token-file", "/dev/zero"], ["/dev/zero", "openssl"]),
         (["x", "--allow-host", "http://x"], ["--allow-host", "scheme"]),
         (["x", "--device", "quantum"], ["--device"]),
     ],

@@ -267,6 +267,13 @@ def test_other_methods_are_told_what_is_allowed(rig):
     assert rig.client.delete("/models").json()["error"] == "/models takes GET, not DELETE."
 
 
+@pytest.mark.parametrize("query", ["", "?top=1"])
+def test_what_nobody_foresaw_is_an_error_as_json_too(rig, monkeypatch, query):
+    monkeypatch.setattr(Meters, "prediction", lambda *_: 1 / 0)
+    answer = rig.client.post(f"/predict{query}", content=image(), headers=JPEG)
+    assert (answer.status_code, set(answer.json())) == (500, {"error"})
+
+
 def test_every_response_has_headers_that_protect_it(rig):
     for answer in (
         rig.client.get("/models"),

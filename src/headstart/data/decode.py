@@ -243,7 +243,7 @@ def _strip_to_rgb(strip: Image.Image, profile: Profile, *, deep: bool) -> Image.
         coloured = strip.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
         return Image.alpha_composite(white, coloured).convert("RGB")
-    return strip.convert("RGB")
+    return strip if strip.mode == "RGB" else strip.convert("RGB")
 
 
 def orientation(image: Image.Image) -> Any:

@@ -10,10 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from headstart.server.bodies import HOW
-from headstart.server.guard import Guard
+from headstart.server.guard import App, Guard
 from headstart.server.meters import CONTENT_TYPE
 from headstart.server.models import Served
-from headstart.server.predictions import PATH, Asked, Shortcut, predictions, told
+from headstart.server.predictions import PATH, Asked, Shortcut, predictions, told, unexpected
 from headstart.server.schema import Error, Health, ModelsOut, PredictionsOut
 from headstart.server.service import Service
 from headstart.server.settings import Access
@@ -37,7 +37,7 @@ _FORM = {"type": "object", "properties": {"file": {"type": "array", "items": {"t
 _BODY = {"requestBody": {"required": True, "content": {"image/*": _BINARY, "multipart/form-data": {"schema": _FORM}}}}
 
 
-def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = ()) -> FastAPI:
+def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = ()) -> App:
     """Return the application with everything that guards it."""
 
     @asynccontextmanager
@@ -61,12 +61,16 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
     app.add_exception_handler(405, _wrong_method)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
-    app.add_exception_handler(Exception, _unexpected)
-    app.add_middleware(Shortcut, service=service, route=own.routes[0])
-    app.add_middleware(
-        Guard, access=access, limits=service.limits, line=service.line, meters=service.meters, state=service.state
+    app.add_exception_handler(Exception, lambda *_: unexpected())
+    shortcut = Shortcut(app, service=service, route=own.routes[0])
+    return Guard(
+        shortcut,
+        access=access,
+        limits=service.limits,
+        line=service.line,
+        meters=service.meters,
+        state=service.state,
     )
-    return app
 
 
 def _own_paths(service: Service) -> APIRouter:
@@ -139,7 +143,3 @@ def _wrong_parameter(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     told = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
     return JSONResponse({"error": "; ".join(told)[:500]}, 422)
-
-
-def _unexpected(_: Request, __: Exception) -> JSONResponse:
-    return JSONResponse({"error": "Something went wrong in the server. Its log has the details."}, 500)

@@ -3,8 +3,8 @@
 import hmac
 import json
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ class _Visit:
         self.started = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self.headers.get(b"x-request-id", b"").decode("latin-1")
-        self.id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
         self.size = 0
         self._received = False
         self.status = 499

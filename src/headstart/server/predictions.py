@@ -1,6 +1,7 @@
 """POST /predict: images in, predictions out."""
 
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from headstart.server.bodies import read_images
 from headstart.server.guard import App, Receive, Scope, Send
 from headstart.server.service import Service
 
+_log = logging.getLogger("headstart.server")
 PATH = "/predict"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -72,6 +74,9 @@ class Shortcut:
             response = await predictions(self._service, Request(scope, receive), Asked())
         except HTTPException as error:
             response = told(error)
+        except Exception:
+            _log.exception("answering failed")
+            response = unexpected()
         return await response(scope, receive, send)
 
 
@@ -79,6 +84,11 @@ def told(error: HTTPException) -> Response:
     """Return an error as a response."""
     content = _ENCODER.encode({"error": error.detail})
     return Response(content, error.status_code, error.headers, media_type="application/json")
+
+
+def unexpected() -> Response:
+    """Return the response to a request that no rule foresaw."""
+    return told(HTTPException(500, "Something went wrong in the server. Its log has the details."))
 
 
 def _row(file: str, found: FilePrediction | str, asked: Asked) -> dict[str, Any]:
