@@ -285,6 +285,7 @@ def test_a_folder_of_photographs_is_explored_and_files_that_can_not_be_read_are_
     assert [len(paths) for paths in found["files"]["refused"].values()] == [1]
     assert "160" in " ".join(found["train"]["sizes"])
     assert found["duplicates"]["test_images"]["copied_in_train"] == 0, "training keeps copies in one split"
+    assert len(found["duplicates"]["near"]["list"]) >= 18
     assert "Drew" in found["splits"][0]
     text = _text(found, out)
     assert f"Splits      {found['splits'][0]}" in text

@@ -1,6 +1,7 @@
 """Copies in a folder of images: they stay in one split, and contradictory labels are told."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,19 @@ def test_near_copies_stay_in_one_split_unless_they_are_ignored(photos):
     assert any("near copies" in note and "Otherwise" in note for note in together.notes)
     assert "near" not in ignored.copies
     assert not any("near copies" in note for note in ignored.notes)
+
+
+def test_the_middle_of_a_photograph_is_a_copy_of_it(tmp_path, own_home):
+    for path in sorted((Path(__file__).parents[1] / "data" / "trashnet-sample").glob("[mp]*/*.jpg"))[::2]:
+        image = Image.open(path)
+        place = tmp_path / "photos" / path.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        image.save(place / f"{path.stem}.png")
+        image.crop((14, 0, 98, 84)).save(place / f"{path.stem}-web.jpg")
+    found = load(tmp_path / "photos")
+    assert len(pairs(splits(found))) == 30
+    assert sum(one != other for one, other in pairs(splits(found))) <= 1
+    assert 56 <= found.copies["near"] <= 60
 
 
 def test_what_was_found_is_remembered_for_the_same_images(photos, monkeypatch):

@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,28 @@ _LOST = 2000
 """Images that are decoded again, at most, after a process was killed."""
 _KEPT_BYTES = 10**9
 """Pairs of the data sets that were looked at last, which may take so much of the cache."""
+_VIEWS = 2
+"""Views of an image that are compared, for keys in the cache: all of it, and its middle."""
+_ASPECT = 0.1
+"""Difference of aspect ratios, as a logarithm, from which images count as having different shapes."""
 _SHOWN = 3
 """Images with contradictory labels that are named, and files of each."""
 
 
-def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Terminal) -> NDArray[np.int64] | None:
-    """Return the pairs of rows that show nearly the same, shape (m, 2); None for more images than can be compared.
+class NearCopies(NamedTuple):
+    """Images that show nearly the same.
+
+    Attributes:
+        pairs: Rows, shape (m, 2), the smaller first.
+        correlations: Correlation of each pair's pixels where they fit best, shape (m,).
+    """
+
+    pairs: NDArray[np.int64]
+    correlations: NDArray[np.float64]
+
+
+def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Terminal) -> NearCopies | None:
+    """Return which rows show nearly the same; None for more images than can be compared.
 
     Of exact copies only one is compared. What was found is remembered for the same images.
 
@@ -46,25 +62,76 @@ def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Term
         terminal: Where progress is shown.
     """
     # Needs torch, which takes seconds to import; usage errors must not wait for it.
-    from headstart.data.near_copies import CODE_VERSION, near_copies
+    from headstart.data.near_copies import CODE_VERSION
 
     places = {source.identity(row): row for row in rows.tolist()[::-1]}
     different = sorted(places)
     if len(different) > MOST:
         return None
-    decided_by = {"code": CODE_VERSION, "Pillow": pillow_version, "images": "\n".join(different)}
+    compared = np.array([places[identity] for identity in different], np.int64)
+    decided_by = {"code": [CODE_VERSION, _VIEWS], "Pillow": pillow_version, "images": "\n".join(different)}
     key = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()
     kept = KeptArray(cache_home() / "copies" / f"{key[:32]}.npy", {"sha256": key}, _KEPT_BYTES)
-    if stored := kept.read(lambda stored: stored.values.shape[1:] == (2,)):
-        pairs = np.asarray(stored.values, np.int64)
+    if stored := kept.read(lambda stored: stored.values.shape[1:] == (3,)):
+        found = np.asarray(stored.values, np.float64)
     else:
-        found, _ = near_copies(
-            brightness_squares(source, [places[identity] for identity in different], terminal), bar=terminal.bar
-        )
         # With one pair more, since no empty array can be stored: an image is a copy of itself.
-        pairs = np.concatenate([np.zeros((1, 2), np.int64), found])
-        kept.keep(pairs)
-    return np.array([places[identity] for identity in different], np.int64)[pairs[1:]].reshape(-1, 2)
+        found = np.concatenate([np.zeros((1, 3)), _compare(source, compared, terminal)])
+        kept.keep(found)
+    pairs = compared[found[1:, :2].astype(np.int64)].reshape(-1, 2)
+    return NearCopies(np.sort(pairs, axis=1), found[1:, 2])
+
+
+def _compare(source: FileSource, rows: NDArray[np.int64], terminal: Terminal) -> NDArray[np.float64]:
+    """Return pairs of places in ``rows``, the smaller first, with their correlation, shape (m, 3).
+
+    Where images have different shapes, the middle of each is compared as well: a square may be cut from a photograph.
+    """
+    from headstart.data.near_copies import near_copies
+
+    views = _views(source, rows.tolist(), terminal)
+    shapes = np.log(np.maximum(source.sizes[rows], 1))
+    aspects = shapes[:, 0] - shapes[:, 1]
+    cut = np.flatnonzero(abs(aspects) > _ASPECT) if len(rows) and np.ptp(aspects) > _ASPECT else np.empty(0, np.int64)
+    if len(rows) + len(cut) > MOST:
+        cut = cut[:0]
+    owners = np.concatenate([np.arange(len(rows)), cut])
+    squares = np.concatenate([views[..., 0], views[cut, ..., 1]])
+    found, correlations = near_copies(np.ascontiguousarray(squares), bar=terminal.bar)
+    best: dict[tuple[int, int], float] = {}
+    for pair, correlation in zip(np.sort(owners[found], axis=1).tolist(), correlations.tolist(), strict=True):
+        if pair[0] != pair[1]:
+            best[pair[0], pair[1]] = max(correlation, best.get((pair[0], pair[1]), 0.0))
+    return np.array([(*pair, correlation) for pair, correlation in sorted(best.items())], np.float64).reshape(-1, 3)
+
+
+def _views(source: FileSource, rows: list[int], terminal: Terminal) -> NDArray[np.uint8]:
+    """Return what is compared of each image, whole and its middle, shape (n, 32, 32, 2); black if it can't be read.
+
+    Each file is decoded for this once. That shows which can't be read as well, so that it is remembered for screening.
+    """
+    # Needs torch, which takes seconds to import; usage errors must not wait for it.
+    from headstart.data.near_copies import CODE_VERSION, SIDE, luma_square
+
+    def square(position: int) -> UInt8Image:
+        image = decode_file(source.root / source.files[rows[position]].path, at_least=SIDE)
+        height, width = image.shape[:2]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return np.stack([luma_square(image), luma_square(image[top : top + side, left : left + side])], axis=2)
+
+    made_by = f"brightness {SIDE} {CODE_VERSION} {_VIEWS} decoder {decode.CODE_VERSION} Pillow {pillow_version}"
+    cache = SquareCache(made_by, channels=2, held=2 * _LOST * SIDE * SIDE)
+    subset = Subset(source, np.array(rows, np.int64), "train")
+    reasons = decode_missing(cache, subset, square, title="Checking images", terminal=terminal)
+    decoded = {source.identity(row): reasons.get(row, "") for row in rows}
+    remember_damage(source.root, source.files, source.facts, decoded)
+    views = np.zeros((len(rows), SIDE, SIDE, 2), np.uint8)
+    good = [place for place, row in enumerate(rows) if row not in reasons]
+    if good:
+        (stack,), _, places = cache.stacks([source.identity(rows[place]) for place in good])
+        views[good] = stack[places]
+    return views
 
 
 def joined(parts: Sequence[Subset]) -> FileSource | None:
@@ -80,32 +147,6 @@ def joined(parts: Sequence[Subset]) -> FileSource | None:
         targets=np.concatenate([part.labels for part in parts]),
         groups=None,
     )
-
-
-def brightness_squares(source: FileSource, rows: list[int], terminal: Terminal) -> NDArray[np.uint8]:
-    """Return what is compared of each image, shape (n, 32, 32); nothing but black of one that can't be read.
-
-    Each file is decoded for this once. That shows which can't be read as well, so that it is remembered for screening.
-    """
-    # Needs torch, which takes seconds to import; usage errors must not wait for it.
-    from headstart.data.near_copies import CODE_VERSION, SIDE, luma_square
-
-    def square(position: int) -> UInt8Image:
-        path = source.root / source.files[rows[position]].path
-        return luma_square(decode_file(path, at_least=SIDE))[:, :, None]
-
-    made_by = f"brightness {SIDE} {CODE_VERSION} decoder {decode.CODE_VERSION} Pillow {pillow_version}"
-    cache = SquareCache(made_by, channels=1, held=_LOST * SIDE * SIDE)
-    subset = Subset(source, np.array(rows, np.int64), "train")
-    reasons = decode_missing(cache, subset, square, title="Checking images", terminal=terminal)
-    decoded = {source.identity(row): reasons.get(row, "") for row in rows}
-    remember_damage(source.root, source.files, source.facts, decoded)
-    squares = np.zeros((len(rows), SIDE, SIDE), np.uint8)
-    good = [place for place, row in enumerate(rows) if row not in reasons]
-    if good:
-        (stack,), _, places = cache.stacks([source.identity(rows[place]) for place in good])
-        squares[good] = stack[places][..., 0]
-    return squares
 
 
 def count_copies(images: Candidates, paths: Sequence[str], assignment: Assignment) -> dict[str, Any]:

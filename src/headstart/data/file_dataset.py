@@ -246,10 +246,10 @@ def _assigned(
     # A folder for testing stays what it is, whatever it has copies of.
     rows = np.array([row for row, split in enumerate(given) if split in (None, "train")], np.int64)
     near = find_near_copies(source, rows, terminal)
-    if near is None or not len(near):
+    if near is None or not len(near.pairs):
         return plain, copies | {"near": None if near is None else 0}
-    together = drawn(replace(candidates, copies=near))
-    return together, copies | count_near(near, plain.splits)
+    together = drawn(replace(candidates, copies=near.pairs))
+    return together, copies | count_near(near.pairs, plain.splits)
 
 
 def _ignored(source: FileSource, split: Literal["val", "test"], fraction: float) -> DataError:

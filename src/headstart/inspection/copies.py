@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data.copies import NearCopies
 from headstart.data.near_copies import PIXEL_THRESHOLD, Bar
 from headstart.data.subset import Subset
 from headstart.inspection import duplicates
@@ -24,7 +25,7 @@ def find_copies(
     squares: NDArray[np.uint8],
     bar: Bar,
     *,
-    pairs: NDArray[np.int64] | None = None,
+    known: NearCopies | None = None,
 ) -> dict[str, Any]:
     """Return what occurs more than once, within and across splits; each image by its split, row, label and file.
 
@@ -33,7 +34,7 @@ def find_copies(
         directions: Of all their images, from ``feature_directions``.
         squares: Of all their images, from ``luma_squares``.
         bar: From a title and a total to a progress bar.
-        pairs: Near copies, where training has found them already: rows of all the images together, shape (m, 2).
+        known: Near copies that training has found, by rows of all the images together; then no others are looked for.
     """
     places = [
         {"split": split.name, "row": int(row), "label": split.class_names[int(label)]}
@@ -43,7 +44,10 @@ def find_copies(
     ]
     hashes = [sha256 for split in splits for sha256 in split.identities]
     exact = duplicates.exact_duplicates(hashes)
-    near = duplicates.near_duplicates(directions, squares, pairs=pairs, bar=bar)
+    if known is None:
+        near = duplicates.near_duplicates(directions, squares, bar=bar)
+    else:
+        near = duplicates.described(directions, known.pairs, known.correlations)
     near = [pair for pair in near if hashes[pair.first] != hashes[pair.second]]
     kinds = Counter(f"{places[pair.first]['split']}+{places[pair.second]['split']}" for pair in near)
     names = [split.name for split in splits]
@@ -59,7 +63,7 @@ def find_copies(
         },
         "near": {
             "pairs": {kind: kinds[kind] for kind in map("+".join, combinations_with_replacement(names, 2))},
-            "feature_threshold": duplicates.FEATURE_THRESHOLD if pairs is None else None,
+            "feature_threshold": duplicates.FEATURE_THRESHOLD if known is None else None,
             "pixel_threshold": PIXEL_THRESHOLD,
             "list": [
                 {

@@ -11,6 +11,7 @@ Near-Duplicates", where people took the second step.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,6 @@ def near_duplicates(
     *,
     feature_threshold: float = FEATURE_THRESHOLD,
     pixel_threshold: float = PIXEL_THRESHOLD,
-    pairs: NDArray[np.int64] | None = None,
     bar: Bar = no_bar,
 ) -> list[Pair]:
     """Return the pairs of images that show the same photograph, most similar pixels first.
@@ -71,23 +71,25 @@ def near_duplicates(
         squares: Shape (n, 32, 32), from ``luma_squares``.
         feature_threshold: Least cosine at which the pixels are compared; images with alike outlines always are.
         pixel_threshold: Least correlation of the pixels.
-        pairs: Rows to compare, shape (m, 2), where they are known; then neither features nor outlines propose any.
         bar: Called with a title and a total for each of the two steps.
     """
-    least = -1.0
-    if pairs is None:
-        least = pixel_threshold
-        with bar("Comparing features", 2 * len(directions)) as advance:
-            alike, _ = similar_pairs(directions, threshold=feature_threshold, advance=advance)
-            pairs = np.concatenate([alike, similar_outlines(squares, advance=advance)])
-    rows = np.unique(np.sort(pairs, axis=1), axis=0)
+    with bar("Comparing features", 2 * len(directions)) as advance:
+        alike, _ = similar_pairs(directions, threshold=feature_threshold, advance=advance)
+        rows = np.unique(np.concatenate([alike, similar_outlines(squares, advance=advance)]), axis=0)
     with bar("Comparing pixels", len(rows)) as advance:
         correlations = pixel_correlation(squares, rows, advance=advance)
+    same = correlations >= pixel_threshold
+    return described(directions, rows[same], correlations[same])
+
+
+def described(
+    directions: NDArray[np.float32], rows: NDArray[np.int64], correlations: NDArray[np.floating[Any]]
+) -> list[Pair]:
+    """Return pairs of rows, shape (m, 2), with the likeness of their features and pixels, most similar pixels first."""
     cosines = (directions[rows[:, 0]] * directions[rows[:, 1]]).sum(axis=1)
     found = [
         Pair(int(first), int(second), float(cosine), float(correlation))
         for (first, second), cosine, correlation in zip(rows, cosines, correlations, strict=True)
-        if correlation >= least
     ]
     return sorted(found, key=lambda pair: (-pair.pixel_similarity, pair.first, pair.second))
 

@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.compute.device import describe_hardware
 from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import Session
 from headstart.contracts import keys_of, number_of_keys, value_of
-from headstart.data.copies import brightness_squares, contradicted, find_near_copies, joined
+from headstart.data.copies import contradicted, find_near_copies, joined
 from headstart.data.dataset import Dataset, load_dataset
 from headstart.data.ledger import Ledger
 from headstart.data.near_copies import luma_squares
 from headstart.data.screening import screen
-from headstart.data.subset import Subset
 from headstart.data.working_copy import Squares
 from headstart.evaluation.look import look_at_test
 from headstart.features.shipped import ShippedBackbone, bounded_blocks, shipped_backbone
@@ -35,7 +33,6 @@ from headstart.inspection.quality import find_quality_issues
 from headstart.inspection.statistics import Statistics, describe
 from headstart.recipe.sections import DataRecipe
 from headstart.report.explore_page import MADE_BY
-from headstart.terminal import Terminal
 from headstart.workflows.explore_files import write_exploration
 from headstart.workflows.load import options_to_look
 
@@ -138,8 +135,12 @@ def explore(
     clock.lap("statistics")
     directions = duplicates.feature_directions(backbone.features(squares, FEATURE_SIZE))
     clock.lap("features")
-    lumas, pairs = _compared(splits, squares, terminal)
-    copies = find_copies(splits, directions, lumas, terminal.bar, pairs=pairs)
+    source = joined(splits)
+    # Both must tell the same: what training finds in files counts here.
+    known = None if source is None else find_near_copies(source, np.arange(len(source)), terminal)
+    compared = [] if known else squares
+    lumas = luma_squares(block for images in compared for block in bounded_blocks(images))
+    copies = find_copies(splits, directions, lumas, terminal.bar, known=known)
     outliers = find_outliers(dataset.train, directions[: len(dataset.train)])
     clock.lap("duplicates")
     suspects = _label_errors(backbone, squares if search.all_splits else squares[:1]) if search.wanted else None
@@ -166,17 +167,6 @@ def explore(
     )
     write_exploration(folder, found.to_dict(), statistics["train"].mean_images, splits, dataset.ledger)
     return found
-
-
-def _compared(
-    splits: Sequence[Subset], squares: Sequence[Squares], terminal: Terminal
-) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """Return what copies are confirmed by, and the pairs that training finds in files: both must tell the same."""
-    source = joined(splits)
-    if source is None:
-        return np.concatenate([luma_squares(bounded_blocks(images)) for images in squares]), None
-    rows = np.arange(len(source))
-    return brightness_squares(source, rows.tolist(), terminal), find_near_copies(source, rows, terminal)
 
 
 def _splits(dataset: Dataset) -> list[str]:
