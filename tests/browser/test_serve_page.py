@@ -85,7 +85,7 @@ def test_doubts_are_told_in_words(visit):
     grey = cards(page).filter(has_text="grey.png")
     expect(grey.locator(".doubt")).to_have_text("Not sure")
     expect(page.locator("#doubts")).to_have_text(
-        "Not sure: its probability is below 60%; from there on 95.0% were right on validation "
+        "Not sure: its probability is below 60%; at or above that, 95.0% were right on validation "
         "(95% interval 88.8% to 97.8%)."
     )
     expect(cards(page).filter(has_text="dark.png")).to_contain_text("Unlike what the model was trained on")

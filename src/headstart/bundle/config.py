@@ -49,8 +49,8 @@ class Abstention:
         """What makes a prediction unsure, and what was measured of the sure ones, as a clause.
 
         Example:
-            >>> Abstention(0.95, 0.8, 147, 140).meaning
-            'its probability is below 80%; from there on 95.2% were right on validation (95% interval 90.5% to 97.7%)'
+            >>> Abstention(0.95, 0.8, 147, 140).meaning.split("; ")[1]
+            'at or above that, 95.2% were right on validation (95% interval 90.5% to 97.7%)'
             >>> Abstention(0.95, None).meaning
             'at no probability were 95% of the predictions right on validation'
         """
@@ -62,7 +62,7 @@ class Abstention:
             return below
         interval = percent_range(wilson_interval(self.right, self.answered), 1)
         share = percent(self.right / self.answered, 1)
-        return f"{below}; from there on {share} were right on validation (95% interval {interval})"
+        return f"{below}; at or above that, {share} were right on validation (95% interval {interval})"
 
 
 _CROP_MODES: dict[Fit, str] = {"crop": "center", "pad": "border", "stretch": "squash"}
