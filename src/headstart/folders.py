@@ -45,7 +45,7 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise WriteError(folder, error) from error
+        raise WriteError(beside, error) from error
     try:
         if catches:
             signal.signal(signal.SIGTERM, stop)

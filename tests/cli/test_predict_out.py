@@ -153,7 +153,9 @@ def test_a_complete_file_is_not_overwritten(place, capsys):
     assert (place / "p.csv").read_bytes() == before
     assert predict(place, "p.txt") == 2
     assert predict(place, "nowhere/p.csv") == 2
-    assert "Make the folder" in capsys.readouterr().err
+    assert (
+        f"{place}/nowhere/p.csv can't be written: No such file or directory. Make the folder" in capsys.readouterr().err
+    )
 
 
 def test_top_leaves_the_best_classes(place):

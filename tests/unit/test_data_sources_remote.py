@@ -238,7 +238,7 @@ def test_a_cache_folder_that_cant_be_made_is_named(find, own_home):
     own_home.write_text("a file where the folder should be")
     with pytest.raises(WriteError, match=r"can't be written.*HEADSTART_HOME") as caught:
         find(local_source(own_home))
-    assert caught.value.exit_status == 1
+    assert caught.value.exit_status == 2
 
 
 def test_a_full_disk_is_no_reason_to_ask_the_next_source(find, published, monkeypatch):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import headstart
-from headstart.bundle.exported import read_export
+from headstart.bundle.exported import description, read_export
 from headstart.bundle.folder import load_bundle, save_bundle
 from headstart.cli import main
 from headstart.cli.export import _text as told
@@ -25,8 +25,10 @@ from headstart.deployment.graph import WholeClassifier, to_onnx
 from headstart.deployment.localize import first_difference
 from headstart.errors import BundleError, HeadstartError, RunError
 from headstart.evaluation import certify
+from headstart.files import file_sha256
 from headstart.inference.images import square_of
 from headstart.inference.predictor import load
+from headstart.inference.program_session import plain_archive, with_description
 from headstart.workflows import export as room
 from made_run import PREPROCESS, random_bundle
 
@@ -311,6 +313,16 @@ def test_a_program_is_certified_like_a_graph(measured, sample, tmp_path, capsys)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"label_names": config["label_names"][::-1]}))
     with pytest.raises(BundleError, match=r"config\.json and model\.pt2 differ in label_names"):
+        load(folder)
+    # Now all of it says that there is a class more than the program computes.
+    (folder / "config.json").write_text(json.dumps(config | {"label_names": [*config["label_names"], "more"]}))
+    content = plain_archive((folder / "model.pt2").read_bytes())
+    content = with_description(content, description(read_export(folder)))
+    (folder / "model.pt2").write_bytes(content)
+    changed = json.loads((folder / "config.json").read_text())
+    changed["files"]["model.pt2"] = file_sha256(folder / "model.pt2")
+    (folder / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(BundleError, match=r"of shape \(1, 10\) for 1 squares and 11 classes"):
         load(folder)
     (folder / "model.pt2").write_bytes(b"x")
     with pytest.raises(BundleError, match="is not the file that"):

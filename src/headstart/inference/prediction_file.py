@@ -113,7 +113,7 @@ class PredictionFile:
                 self._to_parquet()
             self.mark.unlink(missing_ok=True)
         except OSError as error:
-            raise error if isinstance(error, WriteError) else WriteError(self.path, error) from error
+            raise WriteError(self.path, error) from error
         return Written(rows, before, errors)
 
     def _check(self) -> None:
