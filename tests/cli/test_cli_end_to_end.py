@@ -145,7 +145,7 @@ def test_the_model_works_away_from_its_run(trained, place, tmp_path, capsys):
     Image.fromarray(np.load(SAMPLE / "test_images.npy")[0]).save(tmp_path / "one.png")
     assert main(["predict", str(tmp_path / "elsewhere"), str(tmp_path / "one.png")]) == 0
     line = capsys.readouterr().out
-    file, label, probability = line.rstrip("\n").split("\t")
+    file, label, probability, *_ = line.rstrip("\n").split("\t")
     assert file == str(tmp_path / "one.png")
     assert label in json.loads((tmp_path / "elsewhere" / "config.json").read_text())["label_names"]
     assert 0 < float(probability) <= 1

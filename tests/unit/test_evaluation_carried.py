@@ -184,7 +184,7 @@ def test_images_that_its_run_has_seen_do_not_count_for_an_export(exported, sampl
     found = headstart.evaluate_on(exported, tmp_path / "mixed", out=tmp_path / "out", progress=False)
     assert found.left_out == {"images of the run itself": 20}
     assert main(["evaluate", str(exported), "--on", str(sample_dir), "--out", str(tmp_path / "x"), "-q"]) == 2
-    assert "images that the run has seen do not count" in capsys.readouterr().err
+    assert "the run has seen all 600 of them" in capsys.readouterr().err
 
 
 def test_of_a_classifier_without_its_run_nothing_is_said_to_have_moved(small_classifier, sample, tmp_path, capsys):

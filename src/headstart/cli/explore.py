@@ -23,7 +23,10 @@ from headstart.wording import counted, duration, number, percent
 def explore(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
-    limit: Annotated[int | None, typer.Option(metavar="N", help="Keep the first N training images.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Keep N training images: the first of cifar10, of others a stratified draw."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the page and its files; explore-DATA by default.")
     ] = None,

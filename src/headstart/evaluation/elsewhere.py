@@ -126,8 +126,8 @@ def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest | None) 
         )
         if not own:
             why = (
-                f"the run has seen all {left_out.total():,} of them, to train, validate or test on. Give others. How "
-                "right it is on its own test images is measured without --on."
+                f"the run has seen all {left_out.total():,} of them, to train, validate or test on. Give others; what "
+                "it reaches on its own test images was measured when it was trained."
             )
         raise DataError(f"{dataset.name} has no image to measure on: {why}")
     return Chosen(known, unknown, np.concatenate(labels), {why: n for why, n in left_out.items() if n})

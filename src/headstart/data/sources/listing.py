@@ -132,7 +132,10 @@ def _class_layout(walk: "Walk", folders: list[str], loose: list[str]) -> Iterato
     _check_empty(walk.root, empty)
     below = [{path[1] for file in files if (path := file.path.split("/", 2))[2:]} for files in by_class.values()]
     if len(shared := sorted(set.intersection(*below))) > 1:
-        logger.warning("Taken for classes: %s, though each has the folders %s.", named(folders), named(shared))
+        told = (
+            "Taken for classes: %s, though each has the folders %s. If those are the classes, give one of the former."
+        )
+        logger.warning(told, named(folders), named(shared))
     for files in by_class.values():
         yield from files
 
