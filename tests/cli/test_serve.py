@@ -140,6 +140,19 @@ def test_a_second_signal_ends_it_at_once(make_model, first, second, status):
         assert time.monotonic() - began < 2
 
 
+def test_it_can_be_stopped_while_it_loads(monkeypatch):
+    class Ended(BaseException):
+        pass
+
+    def leave(status):
+        raise Ended(status)
+
+    monkeypatch.setattr("headstart.server.run.Models", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(Ended, match="143"):
+        main(["serve", "x", "--port", "0"])
+
+
 def test_a_hangup_while_it_loads_is_remembered(monkeypatch):
     """The process's own handler, which pytest would end with, must not see it."""
     loaded, missed = [], []

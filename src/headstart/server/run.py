@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -88,7 +89,7 @@ def serve(models: Sequence[str], options: Options, ready: Callable[[str], None],
 
     # Before the models, which take seconds to load: an address that is taken is told at once.
     log = logging_lines(requests=options.log_requests)
-    with hangups.awaited(), _listening(options.host, options.port) as door, log:
+    with hangups.awaited(), handled({"SIGTERM": _leave}), _listening(options.host, options.port) as door, log:
         limits = _within_open_files(options.limits)
         batches, threads = _shared_out(options)
         loaded = Models(wanted, device=options.device, threads=threads)
@@ -98,6 +99,11 @@ def serve(models: Sequence[str], options: Options, ready: Callable[[str], None],
         with handled({"SIGTERM": server.stop, "SIGINT": server.stop}), _switching_fast():
             server.run(sockets=[door])
         return server.stopped_by
+
+
+def _leave(number: int, _: FrameType | None = None) -> NoReturn:
+    """End the process at once; the first process of a container would not even notice the signal by itself."""
+    os._exit(128 + number)
 
 
 def _shared_out(options: Options) -> tuple[int, int]:
@@ -152,7 +158,7 @@ class Server(uvicorn.Server):
     def stop(self, number: int, _: FrameType | None = None) -> None:
         """Stop in good order, because of a signal; a second one ends the process at once, whatever hangs."""
         if self.should_exit:
-            os._exit(128 + number)
+            _leave(number)
         self.should_exit, self.stopped_by = True, int(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
