@@ -93,6 +93,9 @@ def test_what_lies_in_the_place_of_the_checkpoints_is_named(tmp_path, kind):
 
 
 def test_a_folder_that_holds_no_run_can_not_be_resumed(tmp_path):
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(RunError, match=r"holds no run.*Did you mean 'photos'"), reopen_run(tmp_path / "phtos"):
+        pass
     with pytest.raises(RunError, match="holds no run"), reopen_run(tmp_path):
         pass
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from headstart.errors import RecipeError
+from headstart.files import nearest_path
 
 MAX_BYTES = 1_000_000
 """Largest size of a file: a thousand class names with their weights take 30 KB."""
@@ -49,7 +50,7 @@ def read_yaml_file(path: Path, what: str, *, absent: str) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
         size = max(path.stat().st_size, len(content))
     except (FileNotFoundError, NotADirectoryError):
-        raise RecipeError(f"{what} can't be read: there is no such file. {absent}") from None
+        raise RecipeError(f"{what} can't be read: there is no such file.{nearest_path(path)} {absent}") from None
     except PermissionError:
         raise RecipeError(f"{what} can't be read: you have no permission. Ask its owner for that.") from None
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headstart.data.ledger import LEDGER_HEAD, Ledger
 from headstart.errors import RunError
-from headstart.files import alone, parse_json, read_bounded
+from headstart.files import alone, nearest_path, parse_json, read_bounded
 from headstart.folders import sweep_leftovers
 from headstart.recipe.schema import Recipe
 from headstart.runs.records import Environment
@@ -48,7 +48,10 @@ def check_started(run: Run) -> None:
     """Raise RunError where the folder holds no run."""
     _check_path(run.path)
     if not run.is_started:
-        raise RunError(f"{run.path} holds no run: there is no recipe.yaml in it. Give the --out folder of a training.")
+        hint = "" if run.path.exists() else nearest_path(run.path)
+        raise RunError(
+            f"{run.path} holds no run: there is no recipe.yaml in it.{hint} Give the --out folder of a training."
+        )
 
 
 @contextmanager
