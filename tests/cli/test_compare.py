@@ -265,7 +265,8 @@ def test_the_page_does_without_pictures_and_says_why(runs, capsys):
     compare(capsys, *folders, "--out", runs.place / "page.html")
     page = (runs.place / "page.html").read_text()
     assert "data:image/png" not in page
-    assert "data set is not available here: nowhere/at/all does not exist" in page
+    assert "data set is not available here: There is no data set" in page
+    assert "nowhere/at/all" in page
 
 
 def test_a_picture_that_is_another_is_not_shown(runs, capsys):
