@@ -222,6 +222,14 @@ def test_what_is_no_graph_is_refused(copy, content):
     refused(copy, "model.onnx")
 
 
+@pytest.mark.parametrize("name", ["headstart.flip", "Softmax", "probabilities"])
+def test_names_that_are_no_text_are_refused_without_noise(copy, name, capfd):
+    content = (copy / "model.onnx").read_bytes()
+    put_graph(copy, content.replace(name.encode(), b"\xff" + name.encode()[1:]))
+    refused(copy, "model.onnx")
+    assert capfd.readouterr().out == ""
+
+
 def test_descriptions_without_end_are_refused(copy):
     model = graph(copy)
     model.graph.node[0].doc_string = "x" * (2**24 + 1)

@@ -202,7 +202,8 @@ def open_session(
     # costs nothing on a quiet machine (benchmarks/results/spin.json).
     options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
     try:
-        return onnxruntime.InferenceSession(content, options, providers=_providers(device))
+        # Otherwise it would print its errors among the results, and use the CPU where another device was asked for.
+        return onnxruntime.InferenceSession(content, options, providers=_providers(device), enable_fallback=0)
     except InputError:
         raise
     except Exception as error:  # its errors have no common class but this

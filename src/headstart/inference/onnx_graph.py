@@ -41,7 +41,8 @@ def check_graph(content: bytes, config: ExportConfig, path: Path) -> int:
     if (beyond := next(_beyond(model, len(content)), None)) is not None:
         raise BundleError(f"{path} {beyond}, which no export of headstart does. Export the classifier again.")
     width = _check_signature(model.graph, config, path)
-    check_description({entry.key: entry.value for entry in model.metadata_props}, config, path)
+    # What is no UTF-8 comes as bytes.
+    check_description({str(entry.key): str(entry.value) for entry in model.metadata_props}, config, path)
     return width
 
 
