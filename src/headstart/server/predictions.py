@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
-from starlette.routing import BaseRoute
 
 from headstart.inference.judge import FilePrediction, why_no_evidence
 from headstart.server.bodies import read_images
@@ -61,7 +60,7 @@ class Shortcut:
     the network.
     """
 
-    def __init__(self, app: App, *, service: Service, route: BaseRoute) -> None:
+    def __init__(self, app: App, *, service: Service, route: object) -> None:
         """Lead such requests past an application in which a route answers them."""
         self._app, self._service, self._route = app, service, route
 
