@@ -97,6 +97,16 @@ def read_bounded(path: Path, *, at_most: int) -> bytes:
         return file.read(at_most)
 
 
+def is_page_of(path: Path, generator: str) -> bool:
+    """Return whether a file is a page whose head names this generator, so that a later page may replace it."""
+    return f'content="{generator}"'.encode() in first_bytes(path, 4000)
+
+
+def shown_path(path: str) -> str:
+    r"""Return a path that can be written as UTF-8; bytes that are no text stand there as escapes like ``\xe9``."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def first_bytes(path: Path, count: int) -> bytes:
     """Return the first bytes of a file; none where it can't be read."""
     with suppress(OSError), open_regular(path) as file:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +208,25 @@ def test_a_table_without_the_column_names_those_it_has(place, capsys):
     assert not (place / "p.csv").exists()
     assert predict(place, "p.csv", "--image-column", "picture", inputs=["photos/t.csv"]) == 0
     assert [Path(row["file"]).name for row in rows_of(place / "p.csv")] == ["a.png"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_names_that_are_no_text_are_written_as_text(place, kind):
+    (place / "photos" / "a.png").rename(place / "photos" / os.fsdecode(b"\xe9.png"))
+    assert predict(place, f"p.{kind}") == 1
+    whole = (place / f"p.{kind}").read_bytes()
+    if kind == "parquet":
+        files = pq.read_table(place / "p.parquet")["file"].to_pylist()
+    elif kind == "csv":
+        files = [row["file"] for row in csv.DictReader(io.StringIO(whole.decode()))]
+    else:
+        files = [json.loads(line)["file"] for line in whole.decode().splitlines()]
+    assert str(place / "photos" / r"\xe9.png") in files
+
+
+def test_an_empty_name_is_no_folder(place, capsys):
+    assert main(["predict", str(place / "model"), ""]) == 2
+    assert "Argument 3 is empty" in capsys.readouterr().err
 
 
 def test_nothing_to_predict_leaves_no_file(place):

@@ -177,6 +177,14 @@ def test_a_certificate_that_names_other_files_is_told(copy):
     assert headstart.verify(copy).ok, "what an export needs to predict is complete without it"
 
 
+def test_another_script_is_told_and_none_is_needed(copy):
+    (copy / "predict.py").write_text("print('mine')")
+    with pytest.raises(BundleError, match=r"predict\.py is not the file that certificate\.json names"):
+        headstart.verify(copy)
+    (copy / "predict.py").unlink()
+    assert headstart.verify(copy).ok
+
+
 def test_an_image_elsewhere_is_not_read(copy):
     content = json.loads((copy / "golden" / "golden.json").read_text())
     content["images"][0]["file"] = "../../../etc/passwd"

@@ -1,6 +1,8 @@
 """An export answers like its run, says so in its certificate, and is there whole or not at all."""
 
 import json
+import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -278,6 +280,8 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, m
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(RunError, match="link is a link that leads nowhere"):
         headstart.export(measured.path, out=tmp_path / "link")
+    with pytest.raises(RunError, match=r"/proc is where a disk is mounted.*--out /proc/export"):
+        headstart.export(measured.path, out="/proc")
     with pytest.raises(BundleError, match="no saved classifier"):
         headstart.export(tmp_path / "nowhere", out=tmp_path / "x")
     sealed = shutil.copytree(measured.path, tmp_path / "sealed")
@@ -337,6 +341,29 @@ def test_a_page_refuses_options_that_would_mean_nothing(ignored, exported, tmp_p
     assert main(["export", str(exported), "--format", "html", "--out", str(place), *ignored.split()]) == 2
     assert ignored.split()[0] in capsys.readouterr().err
     assert not place.exists()
+
+
+def test_a_page_replaces_no_other_file(exported, tmp_path, capsys):
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    model = (copy / "model.onnx").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    for place in (copy / "model.onnx", tmp_path / "pipe"):
+        assert main(["export", str(copy), "--format", "html", "--out", str(place)]) == 2
+        assert "exists and is no page of an export" in capsys.readouterr().err
+    assert (copy / "model.onnx").read_bytes() == model
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_script_ends_in_words_when_nobody_takes_its_lines(exported, gone):
+    image = next((exported / "golden").glob("*.png"))
+    reading, writing = os.pipe() if gone else (None, os.open("/dev/full", os.O_WRONLY))
+    if reading is not None:
+        os.close(reading)
+    command = [sys.executable, exported / "predict.py", image]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=300)
+    os.close(writing)
+    assert done.returncode == 1
+    assert re.fullmatch(r"predict\.py: .*(Broken pipe|No space left on device)\n", done.stderr)
 
 
 def test_an_export_that_was_moved_aside_when_a_later_one_was_killed_is_put_back(exported, tmp_path):

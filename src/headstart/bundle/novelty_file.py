@@ -84,12 +84,12 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
     Args:
         folder: Of the classifier.
         num_classes: Its classes.
-        content: Of the file, where it was read already.
+        content: Of the file, where it was read already, as that of an export is.
 
     Raises:
         BundleError: The file is missing, damaged, of a later format, or does not fit the classifier.
     """
-    path = folder / NOVELTY_FILE
+    path, of_export = folder / NOVELTY_FILE, content is not None
     try:
         content = read_bounded(path, at_most=_LARGEST) if content is None else content
         tensors = load(content)
@@ -104,10 +104,8 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
         problem = "can't be read: it does not fit into memory"
     except (SafetensorError, KeyError, ValueError) as error:
         problem = f"is damaged or of another version ({str(error)[:80]})"
-    raise BundleError(
-        f"{path} {problem}. Restore it, or set headstart.novelty in config.json to false to go without the flag "
-        "'unfamiliar'."
-    )
+    without = "set headstart.novelty in config.json to false to go without the flag 'unfamiliar'"
+    raise BundleError(f"{path} {problem}. Restore it, or {'export the classifier again' if of_export else without}.")
 
 
 def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_classes: int) -> NoveltyArrays:

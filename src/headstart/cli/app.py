@@ -97,6 +97,11 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
     """Run one verb; return exit status, payload and text, with every error already told on stderr."""
     command = typer.main.get_command(app)
     try:
+        if "" in words:
+            raise InputError(
+                f"Argument {words.index('') + 1} is empty, as an unset variable of the shell would be. Give it, or "
+                "leave it out."
+            )
         with command.make_context("headstart", list(words)) as context:
             context.obj = typed(*words)
             answer: Answer = command.invoke(context)

@@ -15,6 +15,15 @@ from headstart.deployment.graph import OPSET
 from headstart.files import file_sha256, write_atomically, write_json
 from headstart.inference.program_session import with_description
 
+_SCRIPT = Path(__file__).with_name("predict_alone.py")
+
+
+def write_scripts(folder: Path) -> dict[str, str]:
+    """Put what classifies without headstart into the folder of an export; return the SHA-256 of each file."""
+    place = folder / "predict.py"
+    write_atomically(place, _SCRIPT.read_bytes())
+    return {place.name: file_sha256(place)}
+
 
 def write_package(
     folder: Path,

@@ -12,6 +12,7 @@ very large images that are not JPEGs in one step, which may differ by a step of 
 """
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -95,6 +96,10 @@ def main(files: list[str]) -> int:
     config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
     probabilities_of, doubt, status = classifier(config), config["abstention"], 0
     Image.init()
+    with suppress(ImportError):  # what reads the photographs of an iPhone, where it is installed
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     formats = [name for name in FORMATS if name in Image.OPEN]
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # more pixels than any photograph
     for file in files:
@@ -116,4 +121,10 @@ def main(files: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        exit_status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except OSError as problem:  # the disk is full, or who read the lines has left
+        print(f"predict.py: {problem}", file=sys.stderr)
+        os._exit(1)  # Python would try to write the rest once more
+    sys.exit(exit_status)

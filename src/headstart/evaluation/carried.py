@@ -3,7 +3,9 @@
 With these an export can be compared, and measured on other data, where its run is not at hand.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from headstart.bundle.exported import AGAIN, ExportConfig, check_files, read_described, read_export
 from headstart.errors import BundleError
@@ -52,14 +54,25 @@ def check_certified(export: Path, config: ExportConfig) -> None:
     told = {key: certificate.get(key) for key in _STATED}
     if told != {key: value for key, value in config.model_dump().items() if key in _STATED}:
         raise BundleError(f"{export / CERTIFICATE} is the certificate of another model. {AGAIN}")
-    if not carries_figures(export):
-        return
-    named = certificate.get("measured")
-    for name in FILES:
-        path = export / MEASURED / name
+    scripts = _hashes(certificate, "scripts", export)
+    # Who only serves an export may have taken them away.
+    named = {name: expected for name, expected in scripts.items() if (export / name).exists()}
+    if carries_figures(export):
+        measured = _hashes(certificate, "measured", export)
+        named |= {f"{MEASURED}/{name}": measured.get(name) for name in FILES}
+    for name, expected in named.items():
+        path = export / name
         try:
             found = file_sha256(path)
         except OSError as error:
             raise BundleError(f"{path} can't be read: {error.strerror or error}. {AGAIN}") from None
-        if not isinstance(named, dict) or named.get(name) != found:
+        if found != expected:
             raise BundleError(f"{path} is not the file that {CERTIFICATE} names. {AGAIN}")
+
+
+def _hashes(certificate: Mapping[str, Any], key: str, export: Path) -> dict[str, Any]:
+    """Return the files that a certificate names under a key, by name; none in those of early versions."""
+    named = certificate.get(key) or {}
+    if not isinstance(named, dict) or any(Path(name).name != name for name in named):
+        raise BundleError(f"{export / CERTIFICATE} is damaged: {key} must name files. {AGAIN}")
+    return named

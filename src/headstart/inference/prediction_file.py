@@ -19,7 +19,7 @@ from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE
 from headstart.bundle.novelty_file import NOVELTY_FILE
 from headstart.contracts import ClassNames, guarded, unguarded
 from headstart.errors import InputError, RunError, WriteError
-from headstart.files import write_json
+from headstart.files import shown_path, write_json
 from headstart.inference.inputs import Named
 from headstart.inference.judge import FilePrediction
 from headstart.inference.predictor import Predictor
@@ -104,7 +104,7 @@ class PredictionFile:
             with self.rows_at.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 put = self._writer(file, empty=not before)
                 for path, found in _predicted(predictor, chain([] if first is None else [first], remaining)):
-                    put(str(path), found)
+                    put(shown_path(str(path)), found)
                     rows, errors = rows + 1, errors + isinstance(found, str)
                     if rows % _FLUSHED == 0:
                         file.flush()
@@ -137,7 +137,7 @@ class PredictionFile:
         whole, rows, errors = 0, 0, 0
         for name, failed, end in self._present():
             named = next(files, None)
-            if named is None or str(named.path) != name:
+            if named is None or shown_path(str(named.path)) != name:
                 other = "no further file is given" if named is None else f"it is {named.path} now"
                 raise RunError(
                     f"{self.path} was begun for other files: row {rows + 1} is {name}, but {other}. Give the same "

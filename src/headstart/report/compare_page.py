@@ -7,7 +7,7 @@ from typing import Any
 
 from headstart.contracts import UInt8Images
 from headstart.errors import InputError
-from headstart.files import first_bytes
+from headstart.files import is_page_of
 from headstart.report.change_chart import ChangeChart, change_chart
 from headstart.report.mistakes import data_uri
 from headstart.report.page import render, write_page
@@ -30,7 +30,7 @@ def check_place(out: Path) -> None:
         raise InputError(f"--out {out}: the page is an HTML file, so its name must end in .html.")
     if out.is_dir():
         raise InputError(f"--out {out} is a folder. Give a file in it, e.g. {out / 'comparison.html'}.")
-    if out.exists() and f'content="{GENERATOR}"'.encode() not in first_bytes(out, 4000):
+    if out.exists() and not is_page_of(out, GENERATOR):
         raise InputError(f"{out} exists and is not a comparison's page. Give another name with --out.")
 
 

@@ -8,6 +8,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import tarfile
 import zlib
 from pathlib import Path
@@ -21,13 +22,15 @@ from headstart.deployment.golden import Golden, read_golden
 from headstart.errors import DownloadError, InputError, RunError
 from headstart.fetch.archive import tar_files
 from headstart.fetch.npm import Package, fetch_package, npm_client
-from headstart.files import alone, write_atomically
+from headstart.files import alone, is_page_of, write_atomically
 from headstart.folders import put_folder, scratch_folder
 from headstart.home import ADVICE, cache_home
 from headstart.inference.onnx_graph import check_graph
 from headstart.terminal import Terminal
 
 RUNTIME = Package("onnxruntime-web@1.30.0", size=33_106_585)
+_GENERATOR = "headstart export"
+"""Stands in the page's head, so that a later export may replace the page and nothing else."""
 _MAX_UNPACKED = 400_000_000
 RUNTIME_FILES = {
     "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
@@ -44,7 +47,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
     Args:
         export: Folder that ``headstart export`` wrote; the file takes about a third more than its ``model.onnx``, and
             5 MB for the runtime; the novelty score of a classifier with many features takes a few more.
-        out: The file; one that is there is replaced.
+        out: The file; an earlier page that is there is replaced.
         progress: Show on stderr how the runtime is fetched, once.
 
     Returns:
@@ -53,12 +56,14 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
     Raises:
         BundleError: The export is missing or damaged.
         InputError: The export is for another runtime, or that of the page can't be fetched.
-        RunError: ``out`` is a folder.
+        RunError: ``out`` is a folder, or something else than an earlier page.
         WriteError: The file can't be written.
     """
     folder, place = Path(export), Path(out)
     if place.is_dir():
         raise RunError(f"{place} is a folder. Give a file, as in --out {place / 'classifier.html'}.")
+    if os.path.lexists(place) and not is_page_of(place, _GENERATOR):
+        raise RunError(f"{place} exists and is no page of an export. Give another file with --out.")
     config = read_export(folder)
     if config.runtime != "onnxruntime":
         raise InputError(
@@ -108,8 +113,9 @@ def _page(config: ExportConfig, name: str, golden: Golden, parts: dict[str, byte
     )
     scripts = "".join(f'<script type="module">{code}</script>' for code in (offline, page))
     charset = '<meta charset="utf-8">'
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{allowed}">'
     changes = {
-        charset: f'{charset}<meta http-equiv="Content-Security-Policy" content="{allowed}">',
+        charset: f'{charset}<meta name="generator" content="{_GENERATOR}">{policy}',
         "/static/icon.svg": icon,
         '<link rel="stylesheet" href="/static/page.css">': f"<style>{style}</style>",
         '<script type="module" src="/static/page.js"></script>': "",

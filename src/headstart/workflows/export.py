@@ -19,13 +19,13 @@ from headstart.data.subset import Subset
 from headstart.deployment.golden import made_up_images, read_golden, validation_images, write_golden
 from headstart.deployment.graph import Graph, WholeClassifier, to_onnx, to_program
 from headstart.deployment.localize import first_difference
-from headstart.deployment.package import write_package
+from headstart.deployment.package import write_package, write_scripts
 from headstart.deployment.quantize import CALIBRATION_IMAGES, Quantized, divergence_from, quantize
 from headstart.errors import BundleError, HeadstartError, InputError, RunError
 from headstart.evaluation.carried import CERTIFICATE
 from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
 from headstart.evaluation.evaluate import checked_manifest
-from headstart.files import write_atomically, write_json
+from headstart.files import write_json
 from headstart.folders import put_folder, scratch_folder, sweep_leftovers
 from headstart.inference.openvino_session import check_openvino
 from headstart.inference.origin import origin_of
@@ -179,6 +179,7 @@ class _Export:
             "classes": len(bundle.class_names),
             "surroundings": session.surroundings((*PACKAGES, *_LIBRARIES[config.runtime], "pillow")),
             "files": config.files,
+            "scripts": write_scripts(scratch),
             "measured": carried,
             "bundle_sha256": config.bundle_sha256,
             "manifest_sha256": config.manifest_sha256,
@@ -193,8 +194,6 @@ class _Export:
         }
         write_json(scratch / CERTIFICATE, certificate)
         write_certificate(scratch, certificate)
-        script = Path(__file__).parents[1] / "deployment" / "predict_alone.py"
-        write_atomically(scratch / "predict.py", script.read_bytes())
         return certificate
 
     def _splits(self, predictor: Predictor) -> tuple[Subset, Subset] | None:
@@ -273,6 +272,11 @@ def _place(out: Path) -> Path:
         if out.is_symlink() and not out.exists():
             raise RunError(f"{out} is a link that leads nowhere. Remove it, or give another folder with --out.")
         place = out.resolve()
+        if place.is_mount():
+            raise RunError(
+                f"{out} is where a disk is mounted, and such a folder can't be replaced as a whole. Give a folder in "
+                f"it: --out {out / 'export'}"
+            )
         sweep_leftovers(place.parent, of=place.name)
         taken = place.exists() and not (place.is_dir() and (is_export(place) or not any(place.iterdir())))
     except (OSError, RuntimeError) as error:  # a loop of links is the latter

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 from headstart.contracts import SplitName, listed
 from headstart.data.decode import readable_suffixes
 from headstart.errors import DataError
+from headstart.files import shown_path
 from headstart.terminal import visible
 from headstart.wording import counted
 
@@ -63,8 +64,8 @@ class FoundFile(NamedTuple):
 
     @property
     def shown(self) -> str:
-        r"""Path that can be written as UTF-8; other bytes stand there as escapes like ``\xe9``."""
-        return self.path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        """Path that can be written as UTF-8."""
+        return shown_path(self.path)
 
 
 @dataclass(frozen=True)
