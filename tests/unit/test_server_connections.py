@@ -3,7 +3,9 @@
 import contextlib
 import json
 import resource
+import shutil
 import socket
+import subprocess
 import time
 
 import pytest
@@ -146,6 +148,38 @@ def test_requests_one_after_another_on_one_connection(rig, connect):
     got = rest(door)
     assert got.count(b"HTTP/1.1 200 OK") == 5
     assert got.count(b'"label":"red"') == 5
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket", "h2c\r\nExpect: 100-continue"])
+@pytest.mark.parametrize("cut", [30, -len(PNG), None])
+def test_a_wish_for_another_protocol_is_ignored(rig, connect, caplog, upgrade, cut):
+    wish = f"\r\nConnection: close, Upgrade\r\nUpgrade: {upgrade}\r\n\r\n".encode()
+    sent = (HEAD % len(PNG)).replace(b"\r\n\r\n", wish) + PNG
+    door = connect(sent[:cut])
+    if cut is not None:
+        time.sleep(0.02)
+        door.sendall(sent[cut:])
+    got = rest(door)
+    assert got.count(b"HTTP/1.1 ") == got.count(b"HTTP/1.1 200 OK") + got.count(b"HTTP/1.1 100 ")
+    assert (got.count(b"HTTP/1.1 200 OK"), got.count(b'"label":"red"')) == (1, 1)
+    assert not caplog.records
+
+
+def test_a_body_after_a_wish_for_another_protocol_is_no_request(rig, connect):
+    body = b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    wish = (HEAD % len(body)).replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    door = connect(wish)
+    time.sleep(0.02)
+    door.sendall(body + wish + body + body.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    statuses = [part[:3] for part in rest(door).split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"422", b"422", b"200"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_that_asks_for_http2_gets_its_prediction(rig):
+    command = ["curl", "-s", "--http2", "-H", "Content-Type: image/png", "--data-binary", "@-", f"{rig.url}/predict"]
+    got = subprocess.run(command, input=PNG, capture_output=True, timeout=20, check=True).stdout
+    assert json.loads(got)["predictions"][0]["label"] == "red"
 
 
 def test_a_client_that_leaves_early_is_forgotten(rig, connect):

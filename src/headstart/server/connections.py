@@ -20,6 +20,8 @@ _AGAIN = 0.1
 _UNWANTED = 64
 """How many times the largest body is read and thrown away after a response, at most. Many clients look for the response
 only when they have sent everything, and would see nothing but a connection that was reset."""
+_LINGER = 1.0
+"""Seconds in which a client that was refused a connection can send its request, and see the response."""
 _WITHOUT_DELAY = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """SO_LINGER: what was not taken yet is thrown away when the socket is closed."""
 
@@ -62,10 +64,12 @@ class Connection(HttpToolsProtocol):
             if self._head > _LARGEST_HEAD + self._limits.body:
                 self._refuse(431, "The headers of the request are too large.")
                 return
+        self._unset_keepalive_if_required()
         try:
-            super().data_received(data)
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            self._refuse(400, "The path of the request can't be read.")
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse(400, "Invalid HTTP request received.")
             return
         if not self._in_body and self._head > _LARGEST_HEAD:
             self._refuse(431, "The headers of the request are too large.")
@@ -77,6 +81,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
+        if self.parser.should_upgrade():  # this request comes again, see _parse
+            return
         self._in_body, self._head = True, 0
         super().on_headers_complete()
         self.cycle.transport = self  # type: ignore[assignment]  # of which it uses the three methods below
@@ -113,6 +119,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the request is complete."""
+        if self.parser.should_upgrade():
+            return
         self._stop_clock("read")
         self._in_body, self._unwanted = False, 0
         super().on_message_complete()
@@ -143,9 +151,24 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
         self._stop_clock("write")
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP."""
-        self._refuse(400, msg)
+    def _parse(self, data: bytes) -> None:
+        """Read on, and ignore the wish of a request to go on with another protocol, such as HTTP/2 or WebSocket.
+
+        httptools takes what follows the headers of such a request for the other protocol, and would then read its body
+        as the next request. So another parser reads the request again, with the headers but for that wish.
+        """
+        while True:
+            try:
+                return self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                method, number = self.parser.get_method(), self.parser.get_http_version().encode()
+                if method == b"CONNECT":
+                    return self._refuse(400, "This server is no proxy.")
+                kept = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+                head = b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, number), *kept, b"", b""])
+                data = head + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _flush(self) -> None:
         if self._out:
