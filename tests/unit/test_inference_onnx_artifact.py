@@ -70,6 +70,7 @@ def test_every_file_must_be_there_whole(copy):
         ({"image": {"size": 40}}, ["image.side"]),
         ({"flip": None}, ["flip"]),
         ({"files": {}}, ["is not the file that config.json describes"]),
+        ({"files": {"../../etc/passwd": "0" * 64}}, ["files"]),
         ({"files": {"model.onnx": "x"}}, ["files.model.onnx"]),
     ],
 )

@@ -29,6 +29,8 @@ AGAIN = "Restore the folder, or export the classifier again."
 Runtime = Literal["onnxruntime", "openvino", "torch"]
 Precision = Literal["fp32", "bf16", "int8"]
 Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+FileName = Annotated[str, Field(pattern=r"^\w[\w.]*$")]
+"""Of a file in the folder itself."""
 
 
 class ImageRule(BaseModel):
@@ -102,7 +104,7 @@ class ExportConfig(BaseModel):
     licences: Plain
     manifest_sha256: Sha256
     bundle_sha256: dict[str, Sha256]
-    files: dict[str, Sha256]
+    files: dict[FileName, Sha256]
 
     @property
     def model_file(self) -> str:
