@@ -244,6 +244,21 @@ def test_too_many_files_are_refused(rig):
     assert "8 fields" in answer.json()["error"]
 
 
+def test_a_parameter_that_does_not_exist_is_told(rig):
+    answer = send(rig, image(), params={"modle": "other"})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == (
+        "There is no parameter 'modle'. Did you mean 'model'? Parameters: model, top, evidence."
+    )
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v2/health/live", "/v2/health/ready", "/static/page.js", "/nope"])
+def test_head_is_answered_like_get_without_the_body(rig, path):
+    head, answer = rig.client.head(path), rig.client.get(path)
+    assert (head.status_code, head.headers["content-length"]) == (answer.status_code, str(len(answer.content)))
+    assert head.content == b""
+
+
 @pytest.mark.parametrize("top", ["0", "-1", "x", "1001", "1e3"])
 def test_a_wrong_parameter_is_told(rig, top):
     answer = send(rig, image(), params={"top": top})
@@ -314,19 +329,25 @@ def test_pages_of_other_origins_are_refused(rig):
         answer = rig.client.post("/predict", content=image(), headers=JPEG | {"Origin": origin})
         assert answer.status_code == 403
         assert "access-control-allow-origin" not in answer.headers
-    answer = rig.client.post("/predict", content=image(), headers=JPEG | {"Origin": rig.url})
-    assert answer.status_code == 200
+    for origins, status in (([rig.url], 200), (["http://evil.org", rig.url], 403)):
+        headers = [*JPEG.items(), *[("Origin", origin) for origin in origins]]
+        assert rig.client.post("/predict", content=image(), headers=headers).status_code == status
 
 
 def test_the_token_is_asked_for():
     with serving(access=Access(token=TOKEN)) as rig:
         assert send(rig, image()).status_code == 401
-        for given in ("", "Bearer", "Bearer wrong", TOKEN, f"Bearer {TOKEN}x", f"bearer {TOKEN}", "Bearer é"):
+        for given in ("", "Bearer", "Bearer wrong", TOKEN, f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer é"):
             answer = rig.client.get("/models", headers={"Authorization": given.encode("latin-1")})
             assert answer.status_code == 401, given
             assert answer.headers["www-authenticate"] == "Bearer"
-        assert rig.client.get("/models", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+        for scheme in ("Bearer", "bearer"):
+            assert rig.client.get("/models", headers={"Authorization": f"{scheme} {TOKEN}"}).status_code == 200
         assert rig.client.get("/metrics").status_code == 401
+        assert rig.client.get("/v2/models/secret/ready").status_code == 401
+        figures = rig.client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text
+        for route in ("/predict", "/metrics", "/v2/models/{name}/ready"):
+            assert f'requests_total{{route="{route}",status="401"}} 1.0' in figures
         assert rig.client.get("/healthz").status_code == 200
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from headstart.errors import nearest
 from headstart.server.bodies import HOW
 from headstart.server.guard import App, Guard
 from headstart.server.meters import CONTENT_TYPE
@@ -55,7 +57,8 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
         redirect_slashes=False,
     )
     own = _own_paths(service)
-    for router in (own, *routers):
+    routers = [own, *routers]
+    for router in routers:
         app.include_router(router)
     app.add_exception_handler(404, _nothing_there)
     app.add_exception_handler(405, _wrong_method)
@@ -65,6 +68,7 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
     shortcut = Shortcut(app, service=service, route=own.routes[0])
     return Guard(
         shortcut,
+        [route for router in routers for route in router.routes],
         access=access,
         limits=service.limits,
         line=service.line,
@@ -84,6 +88,11 @@ def _own_paths(service: Service) -> APIRouter:
         evidence: Annotated[bool, Query(description="Tell where the evidence for each label lies.")] = False,
     ) -> Response:
         """Classify one image, sent as the body, or several, sent as the files of a form."""
+        known = [field.name for field in fields(Asked)]
+        for name in request.query_params:
+            if name not in known:
+                hint = f"{nearest(name[:64], known)} Parameters: {', '.join(known)}."
+                raise HTTPException(422, f"There is no parameter '{name[:64]}'.{hint}")
         return await predictions(service, request, Asked(model, top, evidence))
 
     @router.get("/models", responses={200: {"model": ModelsOut}})

@@ -6,11 +6,12 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from headstart.server.line import Line
 from headstart.server.meters import Meters
@@ -58,9 +59,22 @@ class State:
 class Guard:
     """ASGI middleware around the application."""
 
-    def __init__(self, app: App, *, access: Access, limits: Limits, line: Line, meters: Meters, state: State) -> None:
-        """Guard an application, which need not see a request whose images would find no room in the line."""
-        self._app, self._access, self._limits = app, access, limits
+    def __init__(
+        self,
+        app: App,
+        routes: Sequence[BaseRoute],
+        *,
+        access: Access,
+        limits: Limits,
+        line: Line,
+        meters: Meters,
+        state: State,
+    ) -> None:
+        """Guard an application, which need not see a request whose images would find no room in the line.
+
+        Its routes name what refused requests asked for in the figures.
+        """
+        self._app, self._routes, self._access, self._limits = app, routes, access, limits
         self._line, self._meters, self._state = line, meters, state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,8 +86,10 @@ class Guard:
         try:
             refusal = self._refusal(scope, visit.headers)
             if refusal is None:
-                await self._app(scope, visit.receive, visit.send)
+                await self._app(visit.scope, visit.receive, visit.send)
             else:
+                asked = (route for route in self._routes if route.matches(scope)[0] != Match.NONE)
+                visit.scope["route"] = next(asked, None)
                 await visit.refuse(*refusal)
         finally:
             self._state.held -= visit.size
@@ -85,13 +101,12 @@ class Guard:
         host = named[0] if len(named) == 1 else ""
         if not self._access.knows(host):
             return 421, "This server is not known by that name. Start it with --allow-host NAME to allow it."
-        origin = headers.get(b"origin")
-        if origin is not None and not _is_same(origin.decode("latin-1"), host):
+        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        if not all(_is_same(origin, host) for origin in origins):
             return 403, "Pages of other origins may not ask this server."
         if self._access.token is not None and not _is_public(scope["path"]):
-            given = headers.get(b"authorization", b"")
-            wanted = f"Bearer {self._access.token}".encode("ascii")
-            if not hmac.compare_digest(given, wanted):
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given, self._access.token.encode("ascii")):
                 return 401, "Send the token as Authorization: Bearer TOKEN."
         if scope["method"] == "POST" and self._line.is_full:
             return 503, BUSY
@@ -107,7 +122,7 @@ class Guard:
         facts = {
             "id": visit.id,
             "client": client[0] if client else None,
-            "method": visit.scope["method"],
+            "method": visit.method,
             "path": visit.scope["path"][:200],
             "status": visit.status,
             "ms": round(seconds * 1000, 1),
@@ -120,7 +135,10 @@ class _Visit:
     """One request on its way in and out."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits, state: State) -> None:
-        self.scope, self._receive, self._send = scope, receive, send
+        self.method = scope["method"]
+        # uvicorn leaves the body out of the response to a HEAD request, which is that to a GET request otherwise.
+        self.scope = {**scope, "method": "GET"} if self.method == "HEAD" else scope
+        self._receive, self._send = receive, send
         self._limits, self._state = limits, state
         self.started = time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -156,7 +174,8 @@ class _Visit:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], *_HEADERS, (b"x-request-id", self.id.encode())]
-            if self._state.draining or self.status == 408:
+            # After an error that nobody foresaw, uvicorn closes the connection; the client must not send more there.
+            if self._state.draining or self.status in {408, 500}:
                 message["headers"].append((b"connection", b"close"))
         await self._send(message)
 

@@ -28,7 +28,6 @@ LENGTH_HEADER = "Inference-Header-Content-Length"
 IMAGES, FILES = "images", "files"
 """Names of the two inputs, of which a request gives one."""
 _LARGEST_JSON = 8 * 2**20
-_DEEPEST = 6
 
 
 class ProtocolError(ValueError):
@@ -149,7 +148,7 @@ def _pixels(given: _Input, tail: _Tail, limits: Limits) -> Sequence[Image]:
         raise ProtocolError(f"the shape of {IMAGES} must be [n, height, width, 3], RGB, but is {shape}")
     if shape[1] * shape[2] > limits.pixels:
         raise ProtocolError(f"more than {limits.pixels:,} pixels in one image; make it smaller first")
-    content = tail.take(given.parameters["binary_data_size"]) if _is_binary(given) else _bytes_of(given.data)
+    content = tail.take(given.parameters["binary_data_size"]) if _is_binary(given) else _bytes_of(given)
     if len(content) != math.prod(shape):
         raise ProtocolError(f"{IMAGES} of shape {shape} has {math.prod(shape):,} values, but {len(content):,} came")
     return list(np.frombuffer(content, np.uint8).reshape(shape)[: limits.files + 1])
@@ -160,7 +159,7 @@ def _files(given: _Input, tail: _Tail, limits: Limits) -> Sequence[Image]:
     if _is_binary(given):
         contents = _split(tail.take(given.parameters["binary_data_size"]), limits)
     else:
-        texts = _flat(given.data)
+        texts = _flat(given)
         if not all(isinstance(text, str) for text in texts):
             raise ProtocolError(f"{FILES} in JSON must be a list of texts, each an encoded image in base64")
         try:
@@ -193,26 +192,25 @@ def _is_binary(given: _Input) -> bool:
     return "binary_data_size" in given.parameters
 
 
-def _flat(data: Any) -> list[Any]:
-    """Return the values of nested lists, row by row."""
-    for _ in range(_DEEPEST):
-        if not isinstance(data, list):
-            break
-        if not data or not isinstance(data[0], list):
-            return data
-        try:
-            data = list(chain.from_iterable(data))
-        except TypeError:
-            break
-    raise ProtocolError("data must be a list of values, or of lists of one depth")
+def _flat(given: _Input) -> list[Any]:
+    """Return the values of a list, or of lists that are nested as the shape says, row by row."""
+    values = [given.data]
+    lengths = given.shape if isinstance(given.data, list) and list in map(type, given.data) else [None]
+    for length in lengths:
+        if not all(isinstance(row, list) and length in {None, len(row)} for row in values):
+            raise ProtocolError(f"data must be a list of values, or of lists nested as the shape {given.shape} says")
+        values = list(chain.from_iterable(values))
+    return values
 
 
-def _bytes_of(data: Any) -> bytes:
-    values = _flat(data)
+def _bytes_of(given: _Input) -> bytes:
+    values = _flat(given)
     try:
-        return bytes(values)
+        if bool not in map(type, values):
+            return bytes(values)
     except (TypeError, ValueError):
-        raise ProtocolError(f"the values of {IMAGES} must be whole numbers from 0 to 255") from None
+        pass
+    raise ProtocolError(f"the values of {IMAGES} must be whole numbers from 0 to 255")
 
 
 def _outputs(request: _Request, known: Sequence[str]) -> dict[str, bool]:
