@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import headstart
-from headstart.errors import BundleError
+from headstart.errors import BundleError, InputError
 from headstart.server.models import Models, places
 
 
@@ -42,6 +43,27 @@ def test_an_export_is_served_like_it_predicts(copy):
     np.testing.assert_array_equal(decode_bytes(file.read_bytes()), decode_file(file))
     (found,) = served.predictor.classify([square(decode_file(file))])
     assert found.probability == pytest.approx(headstart.load(copy).predict(file).probabilities.max(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("exports/müll fotos", "mull-fotos"),
+        ("exports/_Fotos (2)/model", "fotos-2"),
+        ("hf://me/Pets_1.0@v2", "Pets_1.0"),
+        (f"exports/{'é' * 70}", "e" * 64),
+    ],
+)
+def test_any_folder_lends_its_model_a_name(word, name):
+    assert [place.name for place in places([word])] == [name]
+
+
+@pytest.mark.parametrize("words", [["a b/猫", "dogs"], ["a/pets", "a b/pets"], ["a b/x y", "c/x-y"], ["é=a b/pets"]])
+def test_a_model_that_lacks_a_name_of_its_own_is_asked_for_one_in_a_command_that_can_be_typed(words):
+    with pytest.raises(InputError, match=r": headstart serve .*NAME=") as refused:
+        places(words)
+    again = shlex.split(str(refused.value).partition(": headstart serve ")[2])
+    assert len(places([word.replace("NAME=", "mine=") for word in again])) == len(words)
 
 
 def test_an_export_that_drifted_is_refused_and_the_old_one_stays(copy):

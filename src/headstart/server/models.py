@@ -1,6 +1,7 @@
 """The classifiers that a server answers with, by name, and how they are loaded and replaced."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -65,23 +66,30 @@ def places(words: Sequence[str]) -> list[Place]:
         named = bool(equals) and not Path(word).exists()
         model = rest if named else word
         name = given if named else _name_of(model)
+        again = typed("serve", *(f"NAME={model}" if other == word else other for other in words))
         if not _NAME.fullmatch(name):
             raise InputError(
                 f"{word}: '{name}' can't name a model. Give it a name of up to 64 letters, digits, dots, hyphens and "
-                f"underscores: NAME={model}"
+                f"underscores: {again}"
             )
         if name in found:
-            raise InputError(f"Two models are called '{name}'. Give one another name: NAME={model}")
+            raise InputError(f"Two models are called '{name}'. Give one another name: {again}")
         found[name] = Place(name, model)
     return list(found.values())
 
 
 def _name_of(model: str) -> str:
+    """Return the name of a model's folder or repository, in letters, digits and hyphens where it has others."""
     if model.startswith(HUB):
         repository = model.removeprefix(HUB).partition("@")[0].split("/")
-        return repository[min(1, len(repository) - 1)]
-    whole = Path(model).absolute()
-    return whole.parent.name if whole.name == "model" else whole.name
+        name = repository[min(1, len(repository) - 1)]
+    else:
+        whole = Path(model).absolute()
+        name = whole.parent.name if whole.name == "model" else whole.name
+    if _NAME.fullmatch(name):
+        return name
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", plain).strip("-._")[:64]
 
 
 class Models:
