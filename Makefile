@@ -37,7 +37,7 @@ help:  ## show this list
 quickstart: $(INSTALLED)  ## install, train on 10,000 CIFAR-10 images, print the result and where the report is
 	@if [ -e $(RUN)/metrics.json ] && [ -e $(RUN)/report.html ]; then \
 	    echo "$(RUN) holds a finished run; this is its result. For a fresh one: rm -r $(RUN)"; \
-	    $(BIN)/python -m headstart.cli.results $(RUN); \
+	    $(BIN)/python -c 'import pathlib, sys; from headstart.cli import results; results.show(pathlib.Path(sys.argv[1]))' $(RUN); \
 	elif [ -e $(RUN)/recipe.yaml ]; then \
 	    echo "$(RUN) holds an unfinished run: going on with it."; \
 	    $(BIN)/headstart train --resume $(RUN); \

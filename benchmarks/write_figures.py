@@ -55,8 +55,7 @@ def of_seeds(found: dict) -> str:
 def printed(found: dict) -> str:
     """Return what the command printed at the end of the run with the median accuracy."""
     run = sorted(found["runs"], key=lambda run: run["accuracy"])[len(found["runs"]) // 2]
-    lines = result_lines({"test": run, **run}, Path("runs/quickstart"))
-    return f"{lines}\nNext        headstart predict runs/quickstart/model IMAGE..."
+    return result_lines({"test": run, **run}, Path("runs/quickstart"))
 
 
 def table_row(name: str, recipe: str, backbone: str, images: str) -> str:

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 from unittest import mock
@@ -11,7 +9,9 @@ from unittest import mock
 import pytest
 
 from headstart.cli import main
+from headstart.cli.results import show
 from headstart.errors import InputError, RunError, TrainingError
+from headstart.wording import typed
 
 METRICS = {
     "val": {"accuracy": 0.93, "n": 1000},
@@ -175,14 +175,14 @@ def test_an_unexpected_error_asks_for_debug(trained, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_finished_run_is_shown_again_from_its_files_alone(tmp_path):
+def test_a_finished_run_is_shown_again_from_its_files_alone(tmp_path, capsys):
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS | {"total_seconds": None}))
-    shown = subprocess.run(
-        [sys.executable, "-m", "headstart.cli.results", tmp_path], capture_output=True, text=True, check=True
-    ).stdout
+    show(tmp_path)
+    shown = capsys.readouterr().out
     assert "93.12% accuracy" in shown
     assert "Cost        3 min 7 s of training, peak memory 1.45 GB" in shown
     assert str(tmp_path / "report.html") in shown
+    assert shown.endswith(f"\nNext        {typed('predict', tmp_path / 'model', 'IMAGE...')}\n")
 
 
 def test_train_of_own_images_leaves_a_folder_named_auto(trained, tmp_path):
@@ -199,3 +199,10 @@ def test_the_time_that_was_predicted_stands_beside_the_time_it_took(trained, cap
     trained.return_value = mock.Mock(to_dict=lambda: METRICS | {"predicted_seconds": 250.0})
     assert main(["train", "cifar10", "--budget", "5min"]) == 0
     assert "Cost        3 min 51 s in all (4 min 10 s predicted), " in capsys.readouterr().out
+
+
+def test_help_names_no_value_where_a_flag_takes_none(capsys):
+    assert main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--quiet" in shown
+    assert "bool" not in shown

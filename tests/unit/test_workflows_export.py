@@ -181,6 +181,7 @@ def test_the_script_names_what_it_can_not_read_and_goes_on(exported, tmp_path, c
     assert [line.partition(": ")[0] for line in printed.err.splitlines()] == [
         str(tmp_path / name) for name in [*kinds, "gone.png", "."]
     ]
+    assert "name image files" in printed.err.splitlines()[-1]
     assert printed.out.startswith(f"{good}\t")
     assert "unsure" not in printed.out
     assert script["main"]([]) == 2

@@ -32,16 +32,16 @@ from headstart.cli.verify import verify
 __all__ = ["app", "main"]
 
 _EXAMPLES: dict[Callable[..., Answer], str] = {
-    explore: "headstart explore cifar10 --limit 10000",
-    train: "headstart train cifar10 --limit 10000 --recipe quickstart --out runs/quickstart",
-    evaluate: "headstart evaluate runs/quickstart",
-    compare: "headstart compare runs/quickstart runs/mine --out comparison.html",
+    explore: "headstart explore photos/ --labels --out explore-photos",
+    train: "headstart train photos/ --out runs/photos",
+    evaluate: "headstart evaluate runs/photos --on other-photos/",
+    compare: "headstart compare runs/photos runs/corrected --out comparison.html",
     study: "headstart study cifar10 --backbone tf_efficientnet_lite0.in1k --out study",
-    predict: "headstart predict runs/quickstart/model photos/ cat.jpg --json",
-    serve: "headstart serve runs/quickstart --port 8000",
-    push: "headstart push runs/quickstart me/cifar10-classifier",
-    export: "headstart export runs/quickstart --out exports/quickstart",
-    verify: "headstart verify exports/quickstart",
+    predict: "headstart predict runs/photos new-photos/ cat.jpg",
+    serve: "headstart serve exports/photos --port 8000",
+    push: "headstart push runs/photos me/photos",
+    export: "headstart export runs/photos --out exports/photos",
+    verify: "headstart verify exports/photos",
     backbones: "headstart backbones 'resnet50*'",
     cache: "headstart cache --clear squares",
 }

@@ -96,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str]:
     """Run one verb; return exit status, payload and text, with every error already told on stderr."""
     command = typer.main.get_command(app)
+    for verb in (command, *command.commands.values()):  # type: ignore[attr-defined]
+        for option in verb.get_params(typer.Context(verb)):
+            if getattr(option, "is_flag", False):
+                option.metavar = ""  # nothing follows a flag, but its help would show <bool>
     try:
         if "" in words:
             raise InputError(

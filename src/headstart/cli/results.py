@@ -1,7 +1,4 @@
-"""How results read in a terminal: plain lines, fit for a pipe as well.
-
-``python -m headstart.cli.results RUN`` shows a finished run's figures again without opening the test split again.
-"""
+"""How results read in a terminal: plain lines, fit for a pipe as well."""
 
 import json
 import sys
@@ -20,7 +17,13 @@ from headstart.wording import (
     percent_short,
     points_range,
     signed_points,
+    typed,
 )
+
+
+def show(run: Path) -> None:
+    """Print a finished run's figures again, from its files: the test split stays closed."""
+    sys.stdout.write(result_lines(json.loads((run / "metrics.json").read_text(encoding="utf-8")), run) + "\n")
 
 
 def result_lines(metrics: dict[str, Any], out: Path) -> str:
@@ -43,6 +46,7 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
             f"Cost        {_cost(metrics) or 'not recorded'}",
             f"Report      {out / 'report.html'}",
             f"Model       {out / 'model'}",
+            f"Next        {typed('predict', out / 'model', 'IMAGE...')}",
         ]
     )
 
@@ -138,8 +142,3 @@ def _cost(metrics: dict[str, Any]) -> str:
     if metrics.get("peak_rss_mb") is not None:
         told.append(f"peak memory {gigabytes(metrics['peak_rss_mb'])}")
     return ", ".join(told)
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    sys.stdout.write(result_lines(json.loads((folder / "metrics.json").read_text(encoding="utf-8")), folder) + "\n")

@@ -106,7 +106,7 @@ def train(
         raise KeyboardInterrupt(str(stop) or _stopped(folder)) from None
     assert folder is not None
     found = metrics.to_dict()
-    next_lines = [f"Next        {typed('predict', folder / 'model', 'IMAGE...')}"]
+    next_lines = []
     if data is not None and (needed := found.get("needed_budget")):
         next_lines.append(f"            {_with_budget(context.obj, f'{needed / 60:.0f}min', folder)}")
     return Answer(found, "\n".join([result_lines(found, folder), *next_lines]))

@@ -105,7 +105,8 @@ def main(files: list[str]) -> int:
     for file in files:
         try:
             if not Path(file).is_file():
-                raise FileNotFoundError("no such file, or not a regular one")
+                folder = Path(file).is_dir()
+                raise OSError("a folder; name image files" if folder else "no such file, or not a regular one")
             with Image.open(file, formats=formats) as image:
                 batch = square(image, config["image"])[None]
         except Exception as error:  # decoders raise whatever damage trips them into
