@@ -112,10 +112,17 @@ def test_nonsense_is_answered_and_the_connection_closed(rig, connect, sent, stat
 
 def test_more_connections_than_allowed_are_refused_at_once(rig, connect):
     kept = [connect() for _ in range(50)]
+    began = time.monotonic()
+    door = connect()
+    for part in (HEAD % len(PNG), PNG[:9], PNG[9:]):  # which were reset once the server had closed the connection
+        time.sleep(0.02)
+        door.sendall(part)
+    assert rest(door).startswith(b"HTTP/1.1 503 ")
     for _ in range(20):
         got = rest(connect())
         assert got.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in got
+    assert time.monotonic() - began < 1
     kept[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert rest(kept[0]).startswith(b"HTTP/1.1 200 ")
 

@@ -20,8 +20,9 @@ _AGAIN = 0.1
 _UNWANTED = 64
 """How many times the largest body is read and thrown away after a response, at most. Many clients look for the response
 only when they have sent everything, and would see nothing but a connection that was reset."""
-_LINGER = 1.0
-"""Seconds in which a client that was refused a connection can send its request, and see the response."""
+_LINGER, _LINGERING = 1.0, 1.25
+"""Seconds in which a client that was refused a connection can send its request, and see the response; and how many
+connections there are then at most, in shares of those allowed."""
 _WITHOUT_DELAY = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 """SO_LINGER: what was not taken yet is thrown away when the socket is closed."""
 
@@ -38,15 +39,19 @@ class Connection(HttpToolsProtocol):
         self._unwanted = 0
         self._in_body = False
         self._ends = False
+        self._is_refused = False
         self._out: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse one too many."""
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections:
-            self._refuse(503, "Too many connections. Try again in a second.")
-        else:
+        if not self._is_one_too_many():
             self._start_clock("read", self._limits.idle)
+            return
+        # Most clients look for a response only when they have sent their request, and a closed door would reset that.
+        # So the request is taken and dropped for a moment, unless such clients take up too many connections themselves.
+        self._is_refused = len(self.connections) <= _LINGERING * self._limits.connections + 1
+        self._refuse(503, "Too many connections. Try again in a second.", lingers=self._is_refused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -57,7 +62,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless the head of a request is too large."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_refused:
             return
         if not self._in_body:
             self._head += len(data)
@@ -175,15 +180,24 @@ class Connection(HttpToolsProtocol):
             self.transport.write(b"".join(self._out))
             self._out.clear()
 
-    def _refuse(self, status: int, reason: str) -> None:
+    def _is_one_too_many(self) -> bool:
+        most = self._limits.connections
+        if len(self.connections) <= most:
+            return False
+        return sum(not getattr(one, "_is_refused", False) for one in self.connections) > most
+
+    def _refuse(self, status: int, reason: str, *, lingers: bool = False) -> None:
         """Answer without the application, and close."""
         body = json.dumps({"error": reason}).encode()
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
         retry = "retry-after: 1\r\n" if status == 503 else ""
         self._flush()
         self.transport.write(STATUS_LINE[status] + f"{head}{retry}\r\n".encode() + body)
-        self.transport.close()
-        self._start_clock("write")
+        if lingers:
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+        self._start_clock("write", _LINGER if lingers else None)
 
     def _drop(self) -> None:
         """Close at once, whatever the client has not taken."""
