@@ -42,7 +42,7 @@ class Sent:
 
 def media_type(request: Request) -> str:
     """Return the type of a body, lower case, without its parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return _bare(request.headers.get("content-type", ""))
 
 
 def check_headers(request: Request, limits: Limits) -> None:
@@ -68,13 +68,23 @@ async def read_images(request: Request, limits: Limits) -> list[Sent]:
     kind = media_type(request)
     if kind == "multipart/form-data":
         sent = _files(await request.body(), request.headers["content-type"], limits)
-    elif kind.startswith("image/") or kind == "application/octet-stream":
+    elif _is_image(kind):
         sent = [Sent("image", await request.body())]
     else:
         raise HTTPException(415, f"A body of type '{kind[:100]}' holds no images. {HOW}")
     if not sent:
-        raise HTTPException(400, f"There is no file in the form. {HOW}")
+        raise HTTPException(
+            400, f"There is no file in the form: none of its parts has a filename or an image's Content-Type. {HOW}"
+        )
     return sent
+
+
+def _bare(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _is_image(kind: str) -> bool:
+    return kind.startswith("image/") or kind == "application/octet-stream"
 
 
 def _files(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
@@ -82,17 +92,24 @@ def _files(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
     fields, ended = [], []
 
     def skip(field: Any) -> None:
+        # A file whose name stands in filename* alone, or that has none, is a field for the parser.
+        if _is_image(_bare(getattr(field, "content_type", None) or "")):
+            keep(b"", field.value or b"")
+            return
         fields.append(field.field_name)
         if len(fields) > limits.files:
             raise HTTPException(413, f"A form may have {limits.files} fields besides its files.")
 
     def take(file: Any) -> None:
+        file.file_object.seek(0)
+        keep(file.file_name or b"", file.file_object.read())
+        file.close()
+
+    def keep(given: bytes, content: bytes) -> None:
         if len(sent) == limits.files:
             raise HTTPException(413, f"A request may have {limits.files} files. Send the others in another one.")
-        name = (file.file_name or b"").decode("utf-8", errors="replace")[-_LONGEST_NAME:]
-        file.file_object.seek(0)
-        sent.append(Sent(name or f"file {len(sent) + 1}", file.file_object.read()))
-        file.close()
+        name = given.decode("utf-8", errors="replace")[-_LONGEST_NAME:]
+        sent.append(Sent(name or f"file {len(sent) + 1}", content))
 
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     try:
