@@ -251,7 +251,7 @@ def explore(
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
         InputError: ``all_splits`` without ``labels``.
-        RunError: ``out`` holds something else under these names, or can't be written.
+        RunError: ``out`` holds something else than an exploration, lies in the data, or can't be written.
 
     Example:
         >>> explore("cifar10", limit=10_000).train["shape"]  # doctest: +SKIP
@@ -266,7 +266,7 @@ def explore(
     folder = Path(out) if out is not None else default_folder(section.name)
     if all_splits and not labels:
         raise InputError("all_splits says where label errors are looked for. Ask for them with labels (--labels).")
-    check_place(folder)
+    check_place(folder, section.name)
     search = LabelSearch(labels, all_splits)
     with open_session(command=command, device=device, threads=threads, progress=progress) as session:
         place = absolute_path(data_dir)

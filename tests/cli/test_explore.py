@@ -160,9 +160,8 @@ def test_the_page_shows_the_figures_and_a_table_behind_each_chart(found, place):
 
 def test_its_own_page_is_replaced_and_no_other(planted, place, found, capsys):
     own = place / "own"
-    own.mkdir()
-    (own / "notes.txt").write_text("kept")
     assert main(["explore", str(planted), "--out", str(own), "--quiet"]) == 0
+    (own / "notes.txt").write_text("kept")
     assert main(["explore", str(planted), "--out", str(own), "--quiet"]) == 0
     out = capsys.readouterr().out
     assert f"Page        {own / 'explore.html'}" in out
@@ -244,11 +243,15 @@ def test_labels_of_the_test_split_are_looked_at_on_request_and_that_is_recorded(
     assert "nothing was fitted" in found["test_opening"]["purpose"]
 
 
-def test_a_table_of_somebody_else_is_not_overwritten(planted, tmp_path, capsys):
+def test_a_folder_with_other_files_and_the_data_set_itself_are_left_alone(planted, tmp_path, capsys):
     (tmp_path / "copies.csv").write_text("mine")
     assert main(["explore", str(planted), "--out", str(tmp_path)]) == 2
-    assert "copies.csv" in capsys.readouterr().err
-    assert (tmp_path / "copies.csv").read_text() == "mine"
+    assert "something else than an exploration" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["copies.csv"]
+    for inside in (planted, planted / "cat" / "page"):
+        assert main(["explore", str(planted), "--out", str(inside)]) == 2
+        assert "whose folders are read as classes" in capsys.readouterr().err
+    assert not (planted / "cat").exists()
 
 
 @pytest.fixture

@@ -282,6 +282,14 @@ def test_corrections_that_fit_nothing_are_refused(place, line, words):
         load(place / "t.csv", labels_from=str(place / "labels.csv"))
 
 
+@pytest.mark.parametrize(("head", "name"), [("photo,label", "file_name"), ("file_name,kind", "label")])
+def test_corrections_without_the_usual_columns_name_no_option(place, head, name):
+    (place / "labels.csv").write_text(f"{head}\n0.png,cat\n")
+    with pytest.raises(DataError, match=f"Call it '{name}'") as refused:
+        load(place / "t.csv", labels_from=str(place / "labels.csv"))
+    assert "-column" not in str(refused.value)
+
+
 def test_columns_are_refused_where_there_is_no_table(place):
     (place / "images" / "0.png").rename(place / "0.png")
     with pytest.raises(DataError, match="--label-column"):

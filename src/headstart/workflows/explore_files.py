@@ -34,16 +34,22 @@ def default_folder(data: str) -> Path:
     return Path(f"explore-{Path(absolute_data(data)).name}")
 
 
-def check_place(folder: Path) -> None:
-    """Raise RunError where ``folder`` can't take the page without overwriting what exploring has not written."""
+def check_place(folder: Path, data: str) -> None:
+    """Raise RunError where ``folder`` lies in the data's, or holds what exploring has not written."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, so it can't hold a page. Name a folder with --out.")
     check_writable(folder)
-    ours = (folder / FIGURES).exists()
-    for name in (FIGURES, PAGE, REVIEW, *LISTS):
+    place, images = folder.resolve(), Path(absolute_data(data))
+    if images.is_dir() and place.is_relative_to(images.resolve()):
+        raise RunError(
+            f"{folder} lies in {images}, whose folders are read as classes. Name a folder outside of it with --out."
+        )
+    ours = MADE_BY.encode() in first_bytes(folder / FIGURES, 1000)
+    if not ours and folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} holds something else than an exploration. Give another folder with --out.")
+    for name in (PAGE, REVIEW):
         path = folder / name
-        # A table bears no mark: it is ours where the figures beside it are.
-        if path.exists() and not (ours if name in LISTS else MADE_BY.encode() in first_bytes(path, 1000)):
+        if path.exists() and MADE_BY.encode() not in first_bytes(path, 1000):
             raise RunError(
                 f"{path} was not written by `headstart explore`, so it is not overwritten. Name another folder with "
                 "--out, or move it away."

@@ -7,7 +7,7 @@ from pathlib import Path
 from headstart.contracts import listed
 from headstart.data.sources.arrays import Stored
 from headstart.data.sources.listing import Listing, named
-from headstart.data.sources.tables import Columns, find_columns, read_table
+from headstart.data.sources.tables import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, read_table
 from headstart.errors import DataError, nearest
 
 DROP = "drop"
@@ -29,12 +29,13 @@ def read_corrections(path: Path, known: Collection[str], classes: Collection[str
             first are named.
     """
     table = read_table(path)
-    places = find_columns(path, table.names, Columns())
+    image = find_column(path, table.names, None, IMAGE_COLUMNS, ("", "the names of images"))
+    column = find_column(path, table.names, None, LABEL_COLUMNS, ("", "labels"))
     labels: dict[str, str] = {}
     strangers: list[str] = []
     unknown: list[str] = []
     for line, cells in table.rows:
-        name, label = str(cells[places.image]).strip(), str(cells[places.label]).strip()
+        name, label = str(cells[image]).strip(), str(cells[column]).strip()
         if labels.setdefault(name, label) != label:
             raise DataError(f"{path}, line {line}: '{name}' has two different labels. Keep one.")
         strangers += [name] if name not in known else []

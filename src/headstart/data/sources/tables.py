@@ -168,7 +168,7 @@ def find_column(
         names: Names of its columns.
         given: Name of the column; None where it has a usual name.
         usual: The usual names, in lower case.
-        told: Option by which the column is named, and what it holds, for errors.
+        told: Option by which the column is named, empty where there is none, and what it holds, for errors.
 
     Raises:
         DataError: It is missing; the nearest name is offered.
@@ -185,10 +185,8 @@ def find_column(
         if name in lower:
             return lower.index(name)
     option, what = told
-    raise DataError(
-        f"{path} has no column with {what}. {there} Name the column with {option}, or call it '{usual[0]}'."
-        f"{nearest(usual[0], names)}"
-    )
+    remedy = f"Name the column with {option}, or call it '{usual[0]}'." if option else f"Call it '{usual[0]}'."
+    raise DataError(f"{path} has no column with {what}. {there} {remedy}{nearest(usual[0], names)}")
 
 
 def _separated(path: Path, encoding: str) -> Table:
