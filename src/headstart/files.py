@@ -121,18 +121,21 @@ def expanded(path: Path | str) -> Path:
     return Path(path)
 
 
-def nearest_path(path: Path, also: Iterable[str] = ()) -> str:
+def nearest_path(path: Path, also: Iterable[str] = (), *, such: Callable[[Path], bool] | None = None) -> str:
     """Return `` Did you mean 'x'?`` where a path leads nowhere and something beside its end is called nearly the same.
 
     Args:
         path: The path.
         also: Other words that might be meant.
+        such: Whether what the path leads to with the other name is of the kind that is wanted; anything is when None.
     """
     lost = next((place for place in reversed((path, *path.parents)) if not os.path.lexists(place)), path)
     there: list[str] = []
     # What can't be listed offers nothing.
     with suppress(OSError, ValueError):
         there = os.listdir(lost.parent)  # noqa: PTH208 - pathlib makes objects of a million names
+    if such:
+        there = [name for name in there if such(lost.parent / name / path.relative_to(lost))]
     return nearest(lost.name, [*also, *(name for name in there if name != lost.name)])
 
 

@@ -83,6 +83,8 @@ def test_doubts_are_marked_in_the_last_column_and_explained(folder, capsys):
     ]
     assert "2 of 5 marked unsure: its probability is below 80%" in err
     assert "1 of 5 marked unfamiliar" in err
+    assert predict(folder, photos, folder / "bad.png") == 1
+    assert "2 of 5 marked unsure" in capsys.readouterr().err
     assert predict(folder, photos, "--top", 2) == 0
     assert capsys.readouterr().out.splitlines()[2].endswith("\tdog\t0.1250\tunsure")
     assert predict(folder, photos, "--json") == 0
@@ -183,7 +185,22 @@ def test_control_characters_of_names_are_escaped(folder, capsys):
 def test_an_empty_folder_among_others_is_said(folder, capsys):
     (folder / "empty").mkdir()
     assert predict(folder, folder / "empty", folder / "photos") == 0
-    assert f"{folder / 'empty'}: no new images in this folder" in capsys.readouterr().err
+    assert f"{folder / 'empty'}: no images in this folder" in capsys.readouterr().err
+    assert predict(folder, folder / "photos", folder / "photos" / "deep") == 0
+    assert "deep: no new images in this folder" in capsys.readouterr().err
+
+
+def test_what_is_no_model_is_answered_with_one(folder, capsys):
+    (folder / "model" / "config.json").touch()
+    (folder / "modem").mkdir()
+    for words, told in (
+        (["photos", "model"], f"Give the model first: headstart predict {folder / 'model'} {folder / 'photos'}"),
+        (["model/config.json", "photos"], f"is a file, not a folder. Did you mean '{folder / 'model'}'?"),
+        (["mode", "photos"], "does not exist. Did you mean 'model'?"),
+        (["modem/x", "photos"], "does not exist. Give the folder"),
+    ):
+        assert main(["predict", *(str(folder / word) for word in words)]) == 2
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,9 @@ NO_TORCH_NEEDED = [
     (["train", "cifar10", "--set", "finetune.learning_rate=1"], 2, "finetune.learning_rate: unknown key"),
     (["train", "cifar10", "--set", "finetune"], 2, "expected key=value"),
     (["evaluate"], 2, "RUN_OR_MODEL"),
-    (["evaluate", "runs/nowhere"], 2, "no run or model folder at runs/nowhere"),
+    (["evaluate", "runs/nowhere"], 2, "runs/nowhere does not exist. Give the folder of a run"),
     (["predict", "runs/nowhere"], 2, "FILES_OR_FOLDERS"),
-    (["predict", "runs/nowhere", "x.png"], 2, "no model folder at runs/nowhere"),
+    (["predict", "runs/nowhere", "x.png"], 2, "runs/nowhere does not exist. Give the folder of a run"),
 ]
 
 

@@ -306,7 +306,7 @@ def test_the_same_run_twice(runs, capsys):
 
 def test_what_is_no_run(runs, capsys):
     run, folder = runs.make("a", right=range(70)), runs.place / "photos"
-    assert f"There is no run folder at {folder}" in refused(capsys, run, folder)
+    assert f"{folder} does not exist" in refused(capsys, run, folder)
     folder.mkdir()
     assert f"{folder} holds no run" in refused(capsys, run, folder)
 

@@ -284,6 +284,7 @@ def test_corrections_that_fit_nothing_are_refused(place, line, words):
 
 @pytest.mark.parametrize(("head", "name"), [("photo,label", "file_name"), ("file_name,kind", "label")])
 def test_corrections_without_the_usual_columns_name_no_option(place, head, name):
+    (place / "t.csv").write_text(separated(rows()))
     (place / "labels.csv").write_text(f"{head}\n0.png,cat\n")
     with pytest.raises(DataError, match=f"Call it '{name}'") as refused:
         load(place / "t.csv", labels_from=str(place / "labels.csv"))

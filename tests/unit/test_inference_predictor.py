@@ -472,7 +472,7 @@ def test_weights_that_overflow_are_an_error(images):
 @pytest.mark.parametrize("place", ["x" * 300, "/".join(["deep"] * 2000), "loop"])
 def test_odd_places_to_load_from_are_told(tmp_path, place):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(BundleError, match=r"does not exist|too long"):
+    with pytest.raises(BundleError, match=r"does not exist|too long|Too many levels"):
         load(tmp_path / place)
 
 

@@ -93,8 +93,10 @@ def test_what_lies_in_the_place_of_the_checkpoints_is_named(tmp_path, kind):
 
 
 def test_a_folder_that_holds_no_run_can_not_be_resumed(tmp_path):
-    (tmp_path / "photos").mkdir()
-    with pytest.raises(RunError, match=r"holds no run.*Did you mean 'photos'"), reopen_run(tmp_path / "phtos"):
+    for name in ("photos", "photo"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "photos" / "recipe.yaml").touch()
+    with pytest.raises(RunError, match=r"does not exist. Did you mean 'photos'"), reopen_run(tmp_path / "phot"):
         pass
     with pytest.raises(RunError, match="holds no run"), reopen_run(tmp_path):
         pass

@@ -1,6 +1,5 @@
 """``headstart evaluate``: parsing, and one call."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +9,8 @@ from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threa
 from headstart.cli.data_options import DATA_HELP, ImageColumn, LabelColumn, LabelsFrom, SkipOnBad, as_typed, given
 from headstart.cli.results import drift_lines, result_lines
 from headstart.contracts import HUB
-from headstart.errors import DataError, InputError, RunError
-from headstart.files import nearest_path
+from headstart.errors import DataError, InputError
+from headstart.inference.place import located
 from headstart.wording import counted, percent, typed
 
 
@@ -69,11 +68,8 @@ def evaluate(
 ) -> Answer:
     """Measure a finished classifier on the sealed test set; the run's log records each such opening."""
     check_device(device)
-    if not run.startswith(HUB) and not os.path.isdir(run):  # noqa: PTH112 - pathlib raises for a path that is too long
-        raise RunError(
-            f"There is no run or model folder at {run}.{nearest_path(Path(run))} Give the --out folder of a finished "
-            "training."
-        )
+    if not run.startswith(HUB):
+        located(run)  # before torch is loaded
     about: dict[str, Any] = {"image_column": image_column, "label_column": label_column}
     about |= {"labels_from": labels_from, "on_bad": on_bad}
     where: dict[str, Any] = {"threads": threads, "device": device, "command": context.obj, "progress": not quiet}

@@ -12,10 +12,10 @@ import typer
 
 from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device, print_line
 from headstart.cli.data_options import ImageColumn
-from headstart.errors import BundleError, InputError
-from headstart.files import nearest_path
-from headstart.inference.place import located
+from headstart.errors import InputError
+from headstart.inference.place import located, looks_like_model
 from headstart.terminal import visible
+from headstart.wording import typed
 
 if TYPE_CHECKING:
     from headstart.bundle.config import Abstention
@@ -85,9 +85,9 @@ def predict(
     if image_column is not None and not any(path.suffix.lower() in TABLES for path in inputs):
         raise InputError("--image-column is for tables, and no table is given. Leave it out.")
     folder = located(model)
-    if not os.path.isdir(folder):  # noqa: PTH112 - pathlib raises for a path that is too long
-        raise BundleError(
-            f"There is no model folder at {model}.{nearest_path(folder)} Training writes one to OUT/model."
+    if not looks_like_model(folder) and (models := list(filter(looks_like_model, inputs))):
+        raise InputError(
+            f"{model} is no model, but {models[0]} is one. Give the model first: {typed('predict', models[0], model)}"
         )
     if out is not None:
         return _to_file(out, folder, inputs, top=top, device=device, threads=threads, column=image_column)
@@ -170,7 +170,8 @@ def _explain(rows: list[dict[str, Any]], abstention: "Abstention | None") -> Non
         if count := sum(row.get(mark) is True for row in rows):
             unlike = "it is unlike the images that the classifier was trained on, and may show none of its classes"
             why = abstention.meaning if mark == "unsure" and abstention else unlike
-            typer.echo(f"{count} of {len(rows)} marked {mark}: {why}.", err=True)
+            read = sum("error" not in row for row in rows)
+            typer.echo(f"{count} of {read} marked {mark}: {why}.", err=True)
 
 
 def _doubts(prediction: "FilePrediction") -> dict[str, Any]:
@@ -201,7 +202,7 @@ def _find_images(inputs: Iterable[Path], column: str | None) -> _Found:
         before = len(found.files)
         _search(path, readable_suffixes(), found)
         if len(found.files) == before and path not in found.unreadable:
-            typer.echo(visible(f"{path}: no new images in this folder."), err=True)
+            typer.echo(visible(f"{path}: no {'new ' * bool(before)}images in this folder."), err=True)
     if found.files and not any(os.path.lexists(file) for file in found.files) and not found.unreadable:
         raise InputError(f"{_some(found.files)}: no such file. Name image files, or folders that hold some.")
     if not found.files and not found.unreadable:

@@ -141,8 +141,6 @@ def _path(origin: Origin) -> Path:
     run = origin.run
     if origin.is_export:
         return origin.folder
-    if not origin.folder.exists() and run is None:
-        raise RunError(f"There is no run folder at {origin.named}. Give the --out folders of finished trainings.")
     if run is None:
         what = "a classifier without its run" if origin.is_classifier else "no run"
         raise RunError(

@@ -1,11 +1,13 @@
 """Where a classifier lies: in a folder, or on the Hugging Face Hub."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from headstart.contracts import HUB, HUB_EXPORT
 from headstart.errors import BundleError, DownloadError
+from headstart.files import nearest_path
 from headstart.folders import sweep_leftovers
 
 
@@ -17,7 +19,7 @@ def located(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
         progress: Show the bars of the Hub's client on stderr.
 
     Raises:
-        BundleError: The address is none, or the Hub does not give it.
+        BundleError: There is no such folder, the address is none, or the Hub does not give it.
         WriteError: The disk is full, or the cache of the Hub's client can't be written.
     """
     address = os.fspath(model)
@@ -27,6 +29,7 @@ def located(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
             if not folder.exists():
                 # An export that was killed while it replaced this one has moved it aside.
                 sweep_leftovers(folder.parent, of=folder.name)
+        _check_there(folder)
         return folder
     # The Hub's client takes half a second to load.
     from headstart.fetch.hub import fetch_snapshot, hub_address
@@ -46,3 +49,24 @@ def located(model: str | os.PathLike[str], *, progress: bool = True) -> Path:
         raise BundleError(
             f"{address} can't be had: {str(error).rstrip('.')}. Or download it and give its folder."
         ) from error
+
+
+def looks_like_model(folder: Path) -> bool:
+    """Return whether a folder has a file of a run, of a saved classifier or of an export; nothing is read."""
+    names = ("recipe.yaml", "config.json", "model.onnx", "model/config.json")
+    return any(os.path.isfile(folder / name) for name in names)  # noqa: PTH113 - pathlib raises for odd paths
+
+
+def _check_there(folder: Path) -> None:
+    if os.path.isdir(folder):  # noqa: PTH112 - like above
+        return
+    try:
+        folder.stat()
+        what = "is a file, not a folder."
+        if run := next(filter(looks_like_model, folder.parents), None):
+            what += f" Did you mean '{run}'?"
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise BundleError(f"{str(folder)[:200]} can't be read: {error.strerror}.") from None
+        what = f"does not exist.{nearest_path(folder, such=looks_like_model)}"
+    raise BundleError(f"{folder} {what} Give the folder of a run, the folder `model` in it, or an export.")

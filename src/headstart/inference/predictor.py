@@ -309,9 +309,6 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, threads: in
     """
     folder = located(path)
     try:
-        if not folder.is_dir():
-            what = "is a file, not a folder" if folder.exists() else "does not exist"
-            raise BundleError(f"{folder} {what}. Give the folder `model` that `headstart train` leaves in its output.")
         inner = folder / "model"
         if not (folder / CONFIG_FILE).is_file() and not is_export(folder) and inner.is_dir():
             folder = inner

@@ -48,10 +48,10 @@ def check_started(run: Run) -> None:
     """Raise RunError where the folder holds no run."""
     _check_path(run.path)
     if not run.is_started:
-        hint = "" if run.path.exists() else nearest_path(run.path)
-        raise RunError(
-            f"{run.path} holds no run: there is no recipe.yaml in it.{hint} Give the --out folder of a training."
-        )
+        what = "holds no run: there is no recipe.yaml in it."
+        if not run.path.exists():
+            what = f"does not exist.{nearest_path(run.path, such=lambda path: Run(path).is_started)}"
+        raise RunError(f"{run.path} {what} Give the --out folder of a training.")
 
 
 @contextmanager
