@@ -33,6 +33,7 @@ def measure(seed: int, arguments: list[str], out: Path) -> dict:
         "val_accuracy": metrics["val"]["accuracy"],
         **{name: metrics["test"][name] for name in (*FIGURES, "accuracy_ci95", "n")},
         **{name: metrics[name] for name in COSTS},
+        "abstention": metrics["abstention"],
     }
 
 

@@ -292,7 +292,9 @@ def test_a_folder_of_photographs_is_explored_and_files_that_can_not_be_read_are_
     assert "Drew" in found["splits"][0]
     text = _text(found, out)
     assert f"Splits      {found['splits'][0]}" in text
-    assert "Conflicts   1 group of copies has contradictory labels" in text
+    assert "Conflicts   1 group of exact copies has contradictory labels" in text
+    assert "NaN" not in text
+    assert "scaled" not in text
     assert "/same.jpg" in text
     assert len(found["quality"]["issues"]["odd_aspect"]) == 1
     with (out / "quality.csv").open() as file:

@@ -191,6 +191,6 @@ def test_equal_images_with_contradictory_labels_are_told_with_their_files(photos
         (photos / "car" / f"also {number}.png").write_bytes((photos / "plane" / f"{number}.png").read_bytes())
     found = load(photos)
     assert found.copies["contradictory"] == 2
-    note = next(note for note in found.notes if "Contradictory labels" in note)
+    note = next(note for note in found.notes if "2 groups of exact copies have contradictory labels: " in note)
     assert "car/also 2.png = plane/2.png" in note
     assert "Correct or remove" in note

@@ -116,7 +116,7 @@ def test_pages_can_be_made_without_a_test_split(found_and_pictures):
     }
     page = explore_page(alone, picture=picture, samples=samples(train), mean_images=None)
     assert "There is no test split." in page
-    assert "1 group of copies has contradictory labels, such as train 0 (cat) = train 1 (dog)" in page
+    assert "1 group of exact copies has contradictory labels, such as train 0 (cat) = train 1 (dog)" in page
 
 
 def test_a_thousand_classes_make_a_page_of_less_than_five_megabytes(page):

@@ -252,6 +252,25 @@ def test_the_confusion_matrix_has_counts_and_percentages(make_evaluated_run):
     np.testing.assert_allclose([float(text) for text in texts], expected, atol=0.051)
 
 
+def test_the_matrix_of_two_classes_and_its_letters_stay_small_and_few_test_images_are_doubted(make_evaluated_run):
+    page = report(make_evaluated_run(names=("cat", "dog"), n=40))
+    (matrix,) = [svg for svg in page.all("svg") if svg["aria-labelledby"].startswith("matrix-")]
+    largest = float(matrix["style"].removeprefix("max-width: ").removesuffix("px"))
+    assert largest <= 1.25 * float(matrix["viewbox"].split()[2])
+    assert "mostly chance, from 40 test images" in page.words
+    assert "test images" not in report(make_evaluated_run(name="more")).words.partition("mostly chance, from")[2][:20]
+
+
+def test_the_probabilities_on_the_coverage_curve_keep_off_the_axis_below_it(make_evaluated_run):
+    page = report(make_evaluated_run(n=100, strength=2))
+    source = page.source.partition('aria-labelledby="coverage-chart-title')[2].partition("</svg>")[0]
+    chart = Page(f"<svg>{source.partition('>')[2]}</svg>")
+    bottom = next(float(line["y1"]) for line in chart.all("line") if line["class"] == "axis")
+    places = [float(text["y"]) for text in chart.all("text")]
+    assert len(chart.all("circle")) > 2
+    assert all(y <= bottom + 4 or y >= bottom + 18 for y in places), places
+
+
 def test_every_class_has_its_bars_and_the_report_its_averages(make_evaluated_run):
     run = make_evaluated_run()
     page = report(run)

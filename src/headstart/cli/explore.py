@@ -79,6 +79,10 @@ def _text(found: dict[str, Any], folder: Path) -> str:
     least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     shape = "x".join(map(str, train["shape"])) if train["shape"] else "different sizes"
     pairs, copied, scaled = sum(copies["near"]["pairs"].values()), copies["test_images"], train["scaled"]
+    # Decoded files hold whole numbers from 0 to 255.
+    arrays = f"; scaled {number(scaled['mean'], 4)}, {number(scaled['std'], 4)}" if not found["files"] else ""
+    if scaled["nan"] or scaled["inf"]:
+        arrays += f"; {number(scaled['nan'])} NaN, {number(scaled['inf'])} infinite"
     issues = ", ".join(f"{len(images):,} {name.replace('_', ' ')}" for name, images in quality["issues"].items())
     return "\n".join(
         [
@@ -86,9 +90,7 @@ def _text(found: dict[str, Any], folder: Path) -> str:
             f"{shape}",
             f"Classes     {number(len(counts))}, with {number(counts[least])} ({least}) to "
             f"{counted(counts[most], 'training image')} ({most})",
-            f"Pixels      mean {number(train['mean'], 2)}, std {number(train['std'], 2)}; scaled "
-            f"{number(scaled['mean'], 4)}, {number(scaled['std'], 4)}; {number(scaled['nan'])} NaN, "
-            f"{number(scaled['inf'])} infinite",
+            f"Pixels      mean {number(train['mean'], 2)}, std {number(train['std'], 2)}{arrays}",
             f"Quality     {counted(train['constant']['n'], 'training image')} of a single color; "
             f"{counted(copies['exact']['images'], 'image')} with an exact copy",
             f"Issues      {counted(quality['images'], 'image')}: {issues}",

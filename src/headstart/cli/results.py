@@ -20,6 +20,8 @@ from headstart.wording import (
     typed,
 )
 
+_SPLITS = {"val": "validation", "test": "test"}
+
 
 def show(run: Path) -> None:
     """Print a finished run's figures again, from its files: the test split stays closed."""
@@ -33,8 +35,8 @@ def result_lines(metrics: dict[str, Any], out: Path) -> str:
 
     test = metrics["test"]
     told = {metric.name: metric.write(test[metric.name]) for metric in shown_in("terminal")}
-    val = metrics["val"]["n"] if "val" in metrics else FEW_TO_CHOOSE_BY
-    doubt = f"; mostly chance, from {counted(val, 'validation image')}" if val < FEW_TO_CHOOSE_BY else ""
+    few = [(metrics[split]["n"], f"{name} image") for split, name in _SPLITS.items() if split in metrics]
+    doubt = next((f"; mostly chance, from {counted(*found)}" for found in few if found[0] < FEW_TO_CHOOSE_BY), "")
     return "\n".join(
         [
             *_averages(test),

@@ -216,11 +216,12 @@ def told(copies: Mapping[str, Any]) -> list[str]:
 
 
 def contradicted(copies: Mapping[str, Any]) -> list[str]:
-    """Return how many equal images have contradictory labels, with the files of the first, as a sentence."""
+    """Return how many groups of equal images have contradictory labels, with the first files, as a sentence."""
     if not (count := copies["contradictory"]):
         return []
+    have = "group of exact copies has" if count == 1 else "groups of exact copies have"
     shown = [*(" = ".join(paths) for paths in copies["contradictory_files"]), *["..."] * (count > _SHOWN)]
     return [
-        f"Contradictory labels of {counted(count, 'image')} in several files: {'; '.join(shown)}. "
+        f"{count:,} {have} contradictory labels: {'; '.join(shown)}. "
         "Correct or remove them: no classifier can be right about both."
     ]

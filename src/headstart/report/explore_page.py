@@ -134,7 +134,7 @@ def _quality(splits: Sequence[dict[str, Any]]) -> str:
     bad = sum(split["scaled"][kind] for split in splits for kind in ("nan", "inf"))
     verb = "has" if constant == 1 else "have"
     blank = f"{counted(constant, 'image')} {verb} a single color" if constant else "No image has a single color"
-    return f"{blank}, and {number(bad) if bad else 'no'} values are NaN or infinite after scaling."
+    return f"{blank}, and {number(bad)} values are NaN or infinite after scaling." if bad else f"{blank}."
 
 
 def _copies(copies: dict[str, Any], tested: int) -> str:
@@ -163,14 +163,22 @@ def _unreadable(files: dict[str, Any] | None) -> list[str]:
 
 
 def contradictions(copies: dict[str, Any]) -> list[str]:
-    """Return how many groups of copies have contradictory labels and the images of the first of them, as a sentence."""
-    groups = [*copies["exact"]["list"], *(pair["images"] for pair in copies["near"]["list"])]
-    torn = [group for group in groups if len({image["label"] for image in group}) > 1]
-    if not torn:
+    """Return how many exact and near copies have contradictory labels and the images of the first, as a sentence."""
+    kinds = {
+        ("group of exact copies", "groups of exact copies"): copies["exact"]["list"],
+        ("pair of near copies", "pairs of near copies"): [pair["images"] for pair in copies["near"]["list"]],
+    }
+    torn = {
+        kind: [group for group in groups if len({image["label"] for image in group}) > 1]
+        for kind, groups in kinds.items()
+    }
+    told = [counted(len(groups), *kind) for kind, groups in torn.items() if groups]
+    found = [group for groups in torn.values() for group in groups]
+    if not found:
         return []
-    names = [image.get("file", f"{image['split']} {image['row']}") + f" ({image['label']})" for image in torn[0]]
+    names = [image.get("file", f"{image['split']} {image['row']}") + f" ({image['label']})" for image in found[0]]
     return [
-        f"{counted(len(torn), 'group')} of copies {'has' if len(torn) == 1 else 'have'} contradictory labels, such as "
+        f"{' and '.join(told)} {'has' if len(found) == 1 else 'have'} contradictory labels, such as "
         f"{' = '.join(names[:_NAMED])}. copies.csv lists all copies; review.html lets you correct them."
     ]
 
