@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import HTTPException
-from starlette.routing import BaseRoute, Match
 
 from headstart.server.line import Line
 from headstart.server.meters import Meters
@@ -62,7 +61,7 @@ class Guard:
     def __init__(
         self,
         app: App,
-        routes: Sequence[BaseRoute],
+        routes: Sequence[Any],
         *,
         access: Access,
         limits: Limits,
@@ -72,7 +71,7 @@ class Guard:
     ) -> None:
         """Guard an application, which need not see a request whose images would find no room in the line.
 
-        Its routes name what refused requests asked for in the figures.
+        Its routes, as Starlette has them, name in the figures what refused requests asked for.
         """
         self._app, self._routes, self._access, self._limits = app, routes, access, limits
         self._line, self._meters, self._state = line, meters, state
@@ -88,7 +87,7 @@ class Guard:
             if refusal is None:
                 await self._app(visit.scope, visit.receive, visit.send)
             else:
-                asked = (route for route in self._routes if route.matches(scope)[0] != Match.NONE)
+                asked = (route for route in self._routes if route.matches(scope)[0].value)
                 visit.scope["route"] = next(asked, None)
                 await visit.refuse(*refusal)
         finally:
