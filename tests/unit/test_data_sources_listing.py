@@ -61,7 +61,7 @@ def test_hidden_and_system_files_are_passed_over(tmp_path):
     [
         ([], "no images"),
         (["a.jpg", "b.jpg"], "2 images but no folders"),
-        (["cat/a.jpg", "dog/b.jpg", "c.jpg"], "Beside the class folders .* 1 image: 'c.jpg'"),
+        (["cat/a.jpg", "dog/b.jpg", "c.jpg"], "Beside the class folders .* there is 1 image: 'c.jpg'"),
         (["cat/a.jpg", "dog/notes.txt"], "'dog'.*suffix"),
         (["photos/cat/a.jpg", "photos/dog/b.jpg"], "did you mean .*photos"),
         (
@@ -131,3 +131,12 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 
 def test_names_are_sorted_as_people_do():
     assert sorted(["10", "9", "b", "A", "a2", "a10"], key=natural) == ["9", "10", "A", "a2", "a10", "b"]
+
+
+def test_a_class_folder_in_place_of_its_parent_is_answered_with_that(tmp_path):
+    put(tmp_path, "photos/cat/a.jpg", "photos/dog/b.jpg", "alone/c.jpg")
+    with pytest.raises(DataError, match=rf"no folders\. Did you mean {tmp_path / 'photos'}\?"):
+        list_folder(tmp_path / "photos" / "cat")
+    (tmp_path / "photos" / "e.jpg").touch()
+    with pytest.raises(DataError, match=r"no folders\. Give a folder"):
+        list_folder(tmp_path / "photos" / "cat")

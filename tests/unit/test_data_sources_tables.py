@@ -119,10 +119,10 @@ def test_columns_can_be_named(place):
     [
         (
             lambda t: t + "".join(f"images/x{i}.png,cat\n" for i in range(5)),
-            "5 files that do not exist.*x0.*x1.*x2",
+            "5 files that can't be found.*x0.*x1.*x2",
         ),
-        (lambda t: t + "images/1.png,dog\n", "1 files that occur twice"),
-        (lambda t: t + "images/1.png,\n", "1 rows without a file name or without a label.*line 42"),
+        (lambda t: t + "images/1.png,dog\n", "1 file with different labels"),
+        (lambda t: t + "images/1.png,\n", "1 row without a file name or without a label.*line 42"),
         (lambda t: t + "images/1.png\n", "line 42: 1 cells"),
         (lambda _: "file_name,label\n", "no rows"),
         (lambda _: "", "is empty"),
@@ -165,7 +165,7 @@ def test_damaged_json_lines_and_parquet_are_named(place):
     with pytest.raises(DataError, match="parquet"):
         find(place / "t.parquet")
     (place / "t.jsonl").write_text('{"file_name": "images/1.png", "label": ["cat"]}')
-    with pytest.raises(DataError, match="1 rows whose label is a list"):
+    with pytest.raises(DataError, match="1 row whose label is a list"):
         find(place / "t.jsonl")
     with pytest.raises(DataError, match=r"gone\.csv can't be read: no such file"):
         find(place / "gone.csv")
@@ -194,7 +194,7 @@ def test_an_image_folder_has_its_labels_in_metadata(place):
 def test_a_label_that_pandas_left_empty_is_no_class(place):
     content = {"file_name": ["images/1.png", "images/2.png"], "label": [1.0, float("nan")]}
     pyarrow.parquet.write_table(pa.table(content), place / "t.parquet")
-    with pytest.raises(DataError, match="1 rows without a file name or without a label"):
+    with pytest.raises(DataError, match="1 row without a file name or without a label"):
         find(place / "t.parquet")
 
 
@@ -270,7 +270,7 @@ def test_corrected_labels_replace_the_others_and_drop_leaves_out(place):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("images/x.png,cat", "1 files that are not in the data set: 'images/x.png'"),
+        ("images/x.png,cat", "1 file that is not in the data set: 'images/x.png'"),
         ("images/1.png,catt", "Did you mean 'cat'"),
         ("images/1.png,cat\nimages/1.png,dog", "two different labels"),
     ],

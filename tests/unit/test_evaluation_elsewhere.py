@@ -184,7 +184,7 @@ def test_a_table_with_columns_of_its_own_is_measured_on(place, tmp_path, own_hom
     ]
     words += ["--image-column", "picture", "--label-column", "kind"]
     assert main([*words, "--on-bad", "fail"]) == 2
-    assert "1 files that do not exist" in json.loads(capsys.readouterr().out)["error"]
+    assert "1 file that can't be found" in json.loads(capsys.readouterr().out)["error"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["figures"]["n"] == 4
 

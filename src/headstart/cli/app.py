@@ -97,7 +97,7 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
     """Run one verb; return exit status, payload and text, with every error already told on stderr."""
     command = typer.main.get_command(app)
     for verb in (command, *command.commands.values()):  # type: ignore[attr-defined]
-        for option in verb.get_params(typer.Context(verb)):
+        for option in verb.get_params(typer.Context(verb, help_option_names=["-h", "--help"])):
             if getattr(option, "is_flag", False):
                 option.metavar = ""  # nothing follows a flag, but its help would show <bool>
     try:
@@ -123,10 +123,21 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
             return _tell(_NOT_INSTALLED.format(error.name), 2, debug)
         if hasattr(error, "format_message"):  # the parser's usage errors; typer has moved their class between versions
             where = found.command_path if (found := getattr(error, "ctx", None)) else "headstart"
-            message = error.format_message()
+            message = error.format_message() + _known_otherwise(error)
             return _tell(f"{message}{'' if message.endswith(('.', '?')) else '.'} See {where} --help.", 2, debug)
         hint = "" if debug else " Run it again with --debug to see where."
         return _tell(f"Unexpected {type(error).__name__}: {error}.{hint} This is a bug in headstart.", 1, debug)
+
+
+def _known_otherwise(error: Exception) -> str:
+    """Return how an option of another tool is given here, for a command that takes settings of training."""
+    name, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    if context is None or not any(parameter.name == "set_" for parameter in context.command.params):
+        return ""
+    from headstart.recipe.explain import ELSEWHERE
+
+    here = ELSEWHERE.get(name.lstrip("-").replace("-", "_"))
+    return f". It is given like this: {here}" if here else ""
 
 
 def _tell(message: str, status: int, debug: bool) -> tuple[int, dict[str, Any], str]:

@@ -17,6 +17,16 @@ _SHAPES = dict.fromkeys(("tuple_type", "list_type"), "input should be a list, e.
 )
 """By pydantic's kind of error, what replaces words of Python's."""
 
+_SIZES = '--set "finetune.schedule=[{epochs: 3, size: 96}]"'
+ELSEWHERE = {
+    **dict.fromkeys(("epochs", "imgsz", "image_size", "img_size", "size"), _SIZES),
+    **dict.fromkeys(("batch_size", "batch"), "--set finetune.batch_size=32"),
+    **dict.fromkeys(("lr", "lr0", "learning_rate"), "--set finetune.lr=1e-4"),
+    **dict.fromkeys(("model", "arch", "architecture", "network"), "--backbone tf_efficientnet_lite0.in1k"),
+    "weight_decay": "--set finetune.weight_decay=0.05",
+}
+"""What other tools call settings of training, and how they are given here, as an example."""
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the problems that pydantic found in ``model``, one line each."""
@@ -32,11 +42,18 @@ def _line(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         section, known = _section(problem["loc"], model)
         key = cut(str(problem["loc"][-1]), 60)
-        return f"{where}: unknown key.{nearest(key, known)} Allowed in {section}: {', '.join(known)}."
+        hint = nearest(key, known)
+        if section in ("a recipe", "finetune") and key in ELSEWHERE and not hint:
+            hint = f" It is given like this: {ELSEWHERE[key]}."
+        return f"{where}: unknown key.{hint} Allowed in {section}: {', '.join(known)}."
     message = _SHAPES.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
     if not where:
         return message
-    return f"{where}: {message[0].lower()}{message[1:]} (got {short(problem['input'])})."
+    # A percentage where a share is wanted.
+    value, limit = problem["input"], problem.get("ctx", {}).get("lt")
+    meant = limit == 1 and isinstance(value, int | float) and 1 < value < 100
+    hint = f" Did you mean {value / 100:g}?" if meant else ""
+    return f"{where}: {message[0].lower()}{message[1:]} (got {short(value)}).{hint}"
 
 
 def _section(location: Iterable[Any], model: type[BaseModel]) -> tuple[str, list[str]]:

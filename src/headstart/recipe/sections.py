@@ -35,6 +35,8 @@ def _seconds(value: Any) -> Any:
     found = _TIME.fullmatch(value.strip().lower())
     if found is None:
         raise ValueError("input should be a time, e.g. 90s, 5min or 2h")
+    if not found["unit"] and float(found["number"]) < _LEAST:
+        raise ValueError(f"a number alone is seconds, of which {_LEAST:g} are needed; did you mean {value.strip()}min?")
     return float(found["number"]) * _UNITS[found["unit"] or "s"]
 
 

@@ -9,6 +9,7 @@ from headstart.data.sources.arrays import Stored
 from headstart.data.sources.listing import Listing, named
 from headstart.data.sources.tables import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, read_table
 from headstart.errors import DataError, nearest
+from headstart.wording import counted
 
 DROP = "drop"
 """Label of an image that is to be left out."""
@@ -40,8 +41,9 @@ def read_corrections(path: Path, known: Collection[str], classes: Collection[str
             raise DataError(f"{path}, line {line}: '{name}' has two different labels. Keep one.")
         strangers += [name] if name not in known else []
         unknown += [label] if label not in classes and label != DROP else []
-    _check(path, "files that are not in the data set", strangers, known)
-    _check(path, f"labels that no image has (known are {listed(sorted(classes))}, and {DROP})", unknown, classes)
+    _check(path, ("file that is", "files that are"), "not in the data set", strangers, known)
+    allowed = f"(known are {listed(sorted(classes))}, and {DROP})"
+    _check(path, ("label", "labels"), f"that no image has {allowed}", unknown, classes)
     return labels
 
 
@@ -75,7 +77,7 @@ def corrected_arrays(stored: Stored, path: Path) -> Stored:
     return replace(stored, arrays=replace(arrays, train_labels=by_part["train"], test_labels=by_part["test"]))
 
 
-def _check(path: Path, what: str, wrong: Sequence[str], allowed: Collection[str]) -> None:
+def _check(path: Path, nouns: tuple[str, str], what: str, wrong: Sequence[str], allowed: Collection[str]) -> None:
     if wrong:
         hint = nearest(wrong[0], list(allowed)[:10_000])
-        raise DataError(f"{path} has {len(wrong):,} {what}: {named(wrong)}.{hint} Correct the table.")
+        raise DataError(f"{path} has {counted(len(wrong), *nouns)} {what}: {named(wrong)}.{hint} Correct the table.")

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -113,7 +114,8 @@ def list_folder(root: Path) -> Listing:
 def _class_layout(walk: "Walk", folders: list[str], loose: list[str]) -> Iterator[FoundFile]:
     if not folders:
         there = f"{counted(len(loose), 'image')} but no folders" if loose else "no images"
-        raise DataError(f"{walk.root} has {there}. {_WANTED}")
+        hint = f" Did you mean {visible(str(walk.root.parent))}?" if loose and _is_class(walk.root) else ""
+        raise DataError(f"{walk.root} has {there}.{hint} {_WANTED}")
     by_class = {folder: list(walk.below(folder, label=folder)) for folder in folders}
     walk.check()
     empty = [folder for folder, files in by_class.items() if not files]
@@ -127,7 +129,8 @@ def _class_layout(walk: "Walk", folders: list[str], loose: list[str]) -> Iterato
         )
     if loose:
         raise DataError(
-            f"Beside the class folders of {walk.root} there are {counted(len(loose), 'image')}: {named(loose)}. "
+            f"Beside the class folders of {walk.root} there {'is' if len(loose) == 1 else 'are'} "
+            f"{counted(len(loose), 'image')}: {named(loose)}. "
             "Move each into the folder of its class, or elsewhere."
         )
     _check_empty(walk.root, empty)
@@ -139,6 +142,16 @@ def _class_layout(walk: "Walk", folders: list[str], loose: list[str]) -> Iterato
         logger.warning(told, named(folders), named(shared))
     for files in by_class.values():
         yield from files
+
+
+def _is_class(folder: Path) -> bool:
+    """Return whether a folder of images seems to be that of one class: another such folder lies beside it."""
+    walk = Walk(folder.parent)
+    # What may not be read proposes nothing, and a home folder may hold many folders.
+    with suppress(DataError):
+        beside, loose = walk.look(walk.root)
+        return not loose and any(walk.look(walk.root / name)[1] for name in beside[:50] if name != folder.name)
+    return False
 
 
 def _homes(walk: "Walk", folders: Iterable[str], depth: int = 3) -> Iterator[str]:

@@ -22,6 +22,7 @@ from headstart.data.sources.listing import SPLITS, FoundFile, Listing, named, se
 from headstart.data.sources.parquet import Table, parquet_table
 from headstart.errors import DataError, nearest
 from headstart.files import nearest_path, open_regular
+from headstart.wording import counted
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 """Suffixes of tables."""
@@ -29,7 +30,7 @@ IMAGE_COLUMNS = ("file_name", "filename", "file", "path", "image", "img", "image
 PATHS = ("--image-column", "the paths of images")
 """Option for the first of these columns, and what it holds."""
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
-_MISSING = "files that do not exist"
+_MISSING = ("file", "that can't be found")
 _SHOWN = 3
 _CHUNK = 2**20
 _LONGEST_CELL = 2**24
@@ -75,10 +76,10 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
     table = read_table(path)
     places = find_columns(path, table.names, columns)
     found: dict[str, FoundFile] = {}
-    problems: dict[str, list[str]] = defaultdict(list)
-    counts: Counter[str] = Counter()
+    problems: dict[tuple[str, str], list[str]] = defaultdict(list)
+    counts: Counter[tuple[str, str]] = Counter()
 
-    def note(problem: str, where: str) -> None:
+    def note(problem: tuple[str, str], where: str) -> None:
         counts[problem] += 1
         if len(problems[problem]) < _SHOWN:
             problems[problem].append(where)
@@ -88,15 +89,15 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
         name, label = cell_text(cells[places.image]), cell_text(cells[places.label])
         split = "" if places.split is None else cell_text(cells[places.split])
         if not name or not label:
-            note("rows without a file name or without a label", f"line {line}")
+            note(("row", "without a file name or without a label"), f"line {line}")
         elif isinstance(cells[places.label], (list, dict)):
-            note("rows whose label is a list or an object, where one word is needed", f"line {line}")
+            note(("row", "whose label is a list or an object, where one word is needed"), f"line {line}")
         elif split and split.lower() not in SPLITS:
-            note("rows with an unknown split (train, val or test)", f"line {line}: {split[:40]}")
+            note(("row", "with an unknown split (train, val or test)"), f"line {line}: {split[:40]}")
         elif (known := found.get(f"{below}{name}")) is not None:
             repeated += 1
             if known.label != label or known.split != SPLITS.get(split.lower(), ""):
-                note("files that occur twice with different labels or splits", f"line {line}: {name}")
+                note(("file", "with different labels or splits in two rows"), f"line {line}: {name}")
         else:
             size, modified = seen(os.path.join(path.parent, name))  # noqa: PTH118 (a million times)
             if size < 0 and on_bad == "fail":
@@ -106,7 +107,9 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
                 group = "" if places.group is None else cell_text(cells[places.group])
                 found[f"{below}{name}"] = FoundFile(f"{below}{name}", size, modified, label, home, group)
     if problems:
-        told = "; ".join(f"{counts[what]:,} {what} ({named(where)})" for what, where in problems.items())
+        told = "; ".join(
+            f"{counted(counts[noun, what], noun)} {what} ({named(where)})" for (noun, what), where in problems.items()
+        )
         remedy = "Correct the table."
         if _MISSING in problems:
             remedy += (
