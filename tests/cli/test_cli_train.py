@@ -106,6 +106,13 @@ def test_train_says_what_a_short_budget_costs_and_which_command_has_more(trained
     assert shlex.split(lines[-1]) == again
 
 
+def test_train_ends_with_the_command_that_has_room_for_something_better(trained, capsys):
+    trained.return_value = mock.Mock(to_dict=lambda: METRICS | {"more_budget": 540})
+    assert main(["train", "my photos/", "--out", "runs/a"]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == "More time   headstart train 'my photos/' --budget 9min --out runs/a-9min"
+
+
 def test_json_keeps_stdout_free_of_what_libraries_print(trained, capsys):
     trained.side_effect = lambda *_, **__: print("noise of a library") or FOUND
     assert main(["train", "cifar10", "--json"]) == 0

@@ -66,6 +66,22 @@ def test_little_time_takes_smaller_images_then_the_head_alone():
     assert choose(PHOTOS, CPU, 15, whole=False, tuned=False).needed_budget(20) is None
 
 
+@pytest.mark.parametrize("seconds", [110, 240, 400])
+def test_the_budget_that_is_named_has_room_for_what_it_promises(seconds):
+    choice, recipe = chosen(seconds=seconds, whole=False)
+    more = choice.more_budget(seconds + 5)
+    assert (
+        f"{choice.more_time} --budget {more // 60}min has"
+        in told(choice, budget=seconds + 5, seconds=1, megabytes=1)[-1]
+    )
+    better, richer = chosen(seconds=more - 5, whole=False)
+    promised = better.size if "px" in choice.more_time else richer.finetune.schedule[0].epochs
+    before = choice.size if "px" in choice.more_time else recipe.finetune.schedule[0].epochs
+    assert f"{promised} " in choice.more_time
+    assert promised > before
+    assert choice.without({"finetune": {"schedule": []}}).more_budget(seconds) is None
+
+
 @pytest.mark.parametrize(
     ("change", "key", "value"),
     [

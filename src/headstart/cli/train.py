@@ -109,6 +109,8 @@ def train(
     next_lines = []
     if data is not None and (needed := found.get("needed_budget")):
         next_lines.append(f"            {_with_budget(context.obj, f'{needed / 60:.0f}min', folder)}")
+    elif data is not None and (more := found.get("more_budget")):
+        next_lines.append(f"More time   {_with_budget(context.obj, f'{more / 60:.0f}min', folder)}")
     return Answer(found, "\n".join([result_lines(found, folder), *next_lines]))
 
 

@@ -146,6 +146,7 @@ class TrainingFacts:
         predicted_seconds: Seconds that the whole command was predicted to take; None without a plan, as is the next.
         predicted_mb: Peak of the resident memory that was predicted, in MB (1e6 bytes).
         needed_budget: Budget in seconds that has room for fine-tuning; None where the run's own had, or it had none.
+        more_budget: Budget in seconds that has room for larger images or more epochs; None where none would gain.
     """
 
     train_seconds: float
@@ -161,6 +162,7 @@ class TrainingFacts:
     predicted_seconds: float | None = None
     predicted_mb: float | None = None
     needed_budget: float | None = None
+    more_budget: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``training.json``."""

@@ -114,6 +114,7 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
             predicted_seconds=plan.get("predicted_seconds"),
             predicted_mb=plan.get("predicted_mb"),
             needed_budget=plan.get("needed_budget"),
+            more_budget=plan.get("more_budget"),
         )
     )
 

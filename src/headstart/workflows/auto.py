@@ -74,6 +74,7 @@ class Choice:
         more_time: What would be better with more time, or that nothing would.
         ample: Whether there is time for the largest images that pay and as many epochs as are enough.
         lacking: Seconds that fine-tuning would need beyond the time given; 0 where it fits or is not asked for.
+        more: Seconds that what ``more_time`` names would need beyond the time given; 0 where that is not known.
     """
 
     tree: dict[str, Any]
@@ -81,6 +82,7 @@ class Choice:
     more_time: str
     ample: bool = False
     lacking: float = 0.0
+    more: float = 0.0
 
     @property
     def size(self) -> int | None:
@@ -90,7 +92,11 @@ class Choice:
 
     def needed_budget(self, budget: float) -> int | None:
         """Return the budget in seconds, in whole minutes, that has room for fine-tuning; None where none is missing."""
-        return 60 * math.ceil((budget + self.lacking) / 60) if self.lacking else None
+        return _minutes(budget, self.lacking)
+
+    def more_budget(self, budget: float) -> int | None:
+        """Return the budget in seconds, in whole minutes, that has room for what is better; None where unknown."""
+        return _minutes(budget, self.more)
 
     def without(self, asked: Mapping[str, Any]) -> "Choice":
         """Return the choice with reasons only for keys that a recipe, as nested dicts, leaves out."""
@@ -98,8 +104,12 @@ class Choice:
         if not given:
             return self
         reasons = {key: reason for key, reason in self.reasons.items() if key not in given}
-        more_time = "" if "finetune.schedule" in given else self.more_time
-        return replace(self, reasons=reasons | {"": f"As asked: {', '.join(sorted(given))}."}, more_time=more_time)
+        kept: dict[str, Any] = {"more_time": "", "more": 0.0} if "finetune.schedule" in given else {}
+        return replace(self, reasons=reasons | {"": f"As asked: {', '.join(sorted(given))}."}, **kept)
+
+
+def _minutes(budget: float, missing: float) -> int | None:
+    return 60 * math.ceil((budget + missing) / 60) if missing > 0 else None
 
 
 def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
@@ -139,28 +149,31 @@ def choose(
     worth = 3 if facts.train < _FEW else 1
     largest = largest_size(facts)
     sizes = [size] if size else [s for s in SIZES if _SMALLEST_TUNED <= s <= largest]
+
+    def missing(size: int, epochs: int) -> float:
+        wanted = completed(Recipe(), _tree(facts, speed, size, epochs, whole))
+        return predicted_seconds(wanted, facts, speed) / _MARGIN - seconds
+
     planned = {s: _epochs(facts, speed, seconds * _MARGIN, s, whole) for s in sizes}
     fitting = [s for s in sizes if planned[s] >= least] or [s for s in sizes[:1] if planned[s] >= worth]
     if not fitting:
-        wanted = completed(Recipe(), _tree(facts, speed, sizes[0], least, whole))
-        lacking = predicted_seconds(wanted, facts, speed) / _MARGIN - seconds
-        return replace(_head_alone(facts, speed, seconds * _MARGIN), lacking=lacking)
+        return replace(_head_alone(facts, speed, seconds * _MARGIN), lacking=missing(sizes[0], least))
     chosen = fitting[-1]
     epochs = min(planned[chosen], most)
     reasons = {
         "finetune.schedule": f"{_about_size(facts, chosen, largest)} {_about_epochs(facts, epochs, most)}",
         **_about_part(facts, whole),
     }
-    ample = chosen >= largest and epochs == most
+    ample, more = chosen >= largest and epochs == most, 0.0
     if chosen < largest:
-        better = f"images of {largest} px instead of {chosen}"
+        better, more = f"images of {largest} px instead of {chosen}", missing(largest, least)
     elif epochs < most:
-        better = f"up to {most} epochs instead of {epochs}"
+        better, more = f"up to {most} epochs instead of {epochs}", missing(chosen, most)
     elif not whole and facts.train >= VERY_FEW:
         better = "training all of the network"
     else:
         better = ""
-    return Choice(_tree(facts, speed, chosen, epochs, whole), reasons, _more_time(better), ample)
+    return Choice(_tree(facts, speed, chosen, epochs, whole), reasons, _more_time(better), ample, more=more)
 
 
 def epoch_range(facts: Facts) -> tuple[int, int]:
@@ -301,6 +314,8 @@ def told(choice: Choice, *, budget: float, seconds: float, megabytes: float) -> 
     """Return the lines that say before training what was chosen, why, and what it will take."""
     needed = choice.needed_budget(budget)
     more = f"--budget {needed // 60}min has room for fine-tuning; {FINE_TUNING_GAIN}." if needed else choice.more_time
+    if not needed and (better := choice.more_budget(budget)):
+        more += f" --budget {better // 60}min has room for that."
     over = " That is more than the time given, and the least that there is to do."
     return [
         *choice.reasons.values(),

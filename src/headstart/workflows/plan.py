@@ -104,6 +104,7 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     record = _record(asked, choice, facts, speed)
     record |= {"predicted_seconds": round(seconds, 1), "predicted_mb": round(megabytes)}
     record["needed_budget"] = choice.needed_budget(asked.budget)
+    record["more_budget"] = choice.more_budget(asked.budget)
     return Planned(recipe, material, record)
 
 
