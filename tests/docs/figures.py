@@ -11,7 +11,7 @@ from pathlib import Path
 # A number with its unit, as headers and README write it: "93.1%", "187 s", "41 min", "1.4 GB".
 FIGURE = re.compile(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?) ?(%|s|min|GB|images/s)(?!\w)")
 KINDS = {
-    "%": [(re.compile(r"accuracy|ece|f1|share|recall|marked|alarms|flipped|agreement"), 100)],
+    "%": [(re.compile(r"accuracy|coverage|ece|f1|share|recall|marked|alarms|flipped|agreement"), 100)],
     "s": [(re.compile("seconds"), 1)],
     "min": [(re.compile("seconds"), 1 / 60)],
     "GB": [(re.compile(r"_mb$"), 1e-3), (re.compile(r"_gb$"), 1)],
