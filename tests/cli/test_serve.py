@@ -191,7 +191,7 @@ def test_the_token_of_a_file(make_model, tmp_path):
     [
         (["none"], ["none", "does not exist"]),
         (["a/model", "b/a/model"], ["Two models", "'a'", "NAME="]),
-        (["a b"], ["'a b'", "NAME="]),
+        (["写真"], ["can't name a model", "serve 'NAME=写真'"]),
         (["x", "--port", "70000"], ["65535"]),
         (["x", "--host", "no.such.host.invalid"], ["--host"]),
         (["x", "--host", "192.0.2.1"], ["192.0.2.1", "--host"]),
