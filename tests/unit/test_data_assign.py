@@ -171,7 +171,7 @@ def test_a_class_of_two_images_trains_and_tests_and_the_missing_validation_is_to
         ({"labels": [0] * 40 + [1] * 3, "groups": [None] * 40 + ["one"] * 3}, "one group"),
         ({"labels": [0] * 40 + [1] * 3, "copies": [[40, 41], [41, 42]]}, "copies"),
         ({"labels": [0] * 42}, "no images"),
-        ({"labels": [0] * 40 + [1] * 2, "given": ["train"] * 38 + ["test"] * 4}, "a split of their own"),
+        ({"labels": [0] * 40 + [1] * 2, "given": ["train"] * 38 + ["test"] * 4}, "all of them in test"),
     ],
 )
 def test_a_class_that_is_too_small_is_named_with_the_remedy(more: dict[str, Any], reason: str) -> None:

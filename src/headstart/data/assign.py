@@ -224,7 +224,8 @@ def _require(draw: _Draw, split: SplitName) -> None:
         count, free = int(own.sum()), int((draw.given[own] == "").sum())
         name = listed([images.classes[label]])
         if count < 2 or not free:
-            there = f"{count} images, all of them with a split of their own" if count > 1 else f"{count or 'no'} image"
+            homes = " and ".join(sorted(set(draw.given[own])))
+            there = f"{count} images, all of them in {homes}" if count > 1 else f"{count or 'no'} image"
             problems.append(f"class {name} has {there}{'' if count else 's'}")
         else:
             problems.append(f"the {count:,} images of class {name} must stay on one side (copies, or one group)")
