@@ -283,7 +283,7 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, m
         headstart.export(measured.path, out=tmp_path / "link")
     with pytest.raises(RunError, match=r"/proc is where a disk is mounted.*--out /proc/export"):
         headstart.export(measured.path, out="/proc")
-    with pytest.raises(BundleError, match="no saved classifier"):
+    with pytest.raises(BundleError, match="nowhere does not exist"):
         headstart.export(tmp_path / "nowhere", out=tmp_path / "x")
     sealed = shutil.copytree(measured.path, tmp_path / "sealed")
     (sealed / "metrics.json").unlink()

@@ -145,7 +145,7 @@ def test_an_export_of_another_classifier_is_not_pushed(run, exported, allowed, c
     assert allowed.commits == []
 
 
-@pytest.mark.parametrize("name", ["pets", "me/pets/more", "me/..", "me/pe ts", ""])
+@pytest.mark.parametrize("name", ["pets", "me/pets/more", "me/..", "me/pe ts", " "])
 def test_what_is_no_repository_is_refused_before_anything_is_read(name, tmp_path, capsys):
     assert push(tmp_path / "nowhere", name) == 2
     assert "Write owner/name" in capsys.readouterr().err
