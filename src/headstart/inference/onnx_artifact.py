@@ -198,8 +198,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 4
-    # As it comes, its threads spin while they wait, which halves the speed beside one busy process. So short a spin
-    # costs nothing on a quiet machine (benchmarks/results/spin.json).
+    # As it comes, its threads spin while they wait, which beside a busy process costs them a fifth of their speed; a
+    # spin this short costs next to nothing on a quiet machine (benchmarks/results/spin.json).
     options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
     try:
         # Otherwise it would print its errors among the results, and use the CPU where another device was asked for.
