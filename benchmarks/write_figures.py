@@ -121,6 +121,12 @@ def guide_with_figures(guide: str) -> str:
     return replace_once(guide, r"^\| data \| images \| no option .*?(?=\n\n)", auto_table())
 
 
+def form_of(certificate: dict) -> str:
+    """Return what an export is, by its precision and by what runs it."""
+    runtimes = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "a program of PyTorch"}
+    return f"export, {certificate['precision']}, {runtimes[certificate['runtime']]}"
+
+
 def sizing_table() -> str:
     """Return what a classifier weighs and does in each form, alone and served."""
     found = result("export")
@@ -131,7 +137,7 @@ def sizing_table() -> str:
     certificates, commands = found["certificates"], found["predict_command_seconds"]
     for name, speed in found["images_per_second"].items():
         certificate = certificates.get(name)
-        form = f"export, {certificate['precision']}" if certificate else "model folder, PyTorch"
+        form = form_of(certificate) if certificate else "model folder, PyTorch"
         taken = (
             certificate["bytes"]["export"] if certificate else next(iter(certificates.values()))["bytes"]["original"]
         )
