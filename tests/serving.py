@@ -15,12 +15,11 @@ from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.inference.artifact import Outputs
 from headstart.inference.predictor import Predictor
-from headstart.server.guard import State
 from headstart.server.line import Line
 from headstart.server.meters import Meters
 from headstart.server.models import Models, Place, Served
 from headstart.server.run import _listening, make_server
-from headstart.server.service import Service
+from headstart.server.service import Service, State
 from headstart.server.settings import Access, Limits
 from headstart.tasks.confidence import Confidence
 

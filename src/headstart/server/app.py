@@ -66,15 +66,7 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
     app.add_exception_handler(Exception, lambda *_: unexpected())
     shortcut = Shortcut(app, service=service, route=own.routes[0])
-    return Guard(
-        shortcut,
-        [route for router in routers for route in router.routes],
-        access=access,
-        limits=service.limits,
-        line=service.line,
-        meters=service.meters,
-        state=service.state,
-    )
+    return Guard(shortcut, [route for router in routers for route in router.routes], service=service, access=access)
 
 
 def _own_paths(service: Service) -> APIRouter:

@@ -157,7 +157,7 @@ class Connection(HttpToolsProtocol):
         self._stop_clock("write")
 
     def _parse(self, data: bytes) -> None:
-        """Read on, and ignore the wish of a request to go on with another protocol, such as HTTP/2 or WebSocket.
+        """Parse the next bytes; a request to switch to another protocol, such as HTTP/2 or WebSocket, is not followed.
 
         httptools takes what follows the headers of such a request for the other protocol, and would then read its body
         as the next request. So another parser reads the request again, with the headers but for that wish.

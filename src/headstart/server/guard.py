@@ -7,13 +7,11 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import HTTPException
 
-from headstart.server.line import Line
-from headstart.server.meters import Meters
+from headstart.server.service import BUSY, Service, State
 from headstart.server.settings import Access, Limits
 
 _log = logging.getLogger("headstart.server.requests")
@@ -23,7 +21,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-BUSY = "Too many images are waiting. Try again in a second."
 PUBLIC = ("/", "/healthz", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
 """What is answered without the token: nothing of it tells about images or models."""
 _PUBLIC_FOLDER = "/static/"
@@ -42,46 +39,22 @@ _HEADERS = [
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-@dataclass
-class State:
-    """What is true of the whole server at the moment.
-
-    Attributes:
-        draining: It was told to stop, and answers what still comes.
-        held: Bytes of the bodies of all requests that are being read or answered.
-    """
-
-    draining: bool = False
-    held: int = 0
-
-
 class Guard:
     """ASGI middleware around the application."""
 
-    def __init__(
-        self,
-        app: App,
-        routes: Sequence[Any],
-        *,
-        access: Access,
-        limits: Limits,
-        line: Line,
-        meters: Meters,
-        state: State,
-    ) -> None:
+    def __init__(self, app: App, routes: Sequence[Any], *, service: Service, access: Access) -> None:
         """Guard an application, which need not see a request whose images would find no room in the line.
 
         Its routes, as Starlette has them, name in the figures what refused requests asked for.
         """
-        self._app, self._routes, self._access, self._limits = app, routes, access, limits
-        self._line, self._meters, self._state = line, meters, state
+        self._app, self._routes, self._service, self._access = app, routes, service, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit = _Visit(scope, receive, send, self._limits, self._state)
+        visit = _Visit(scope, receive, send, self._service.limits, self._service.state)
         try:
             refusal = self._refusal(scope, visit.headers)
             if refusal is None:
@@ -91,7 +64,7 @@ class Guard:
                 visit.scope["route"] = next(asked, None)
                 await visit.refuse(*refusal)
         finally:
-            self._state.held -= visit.size
+            self._service.state.held -= visit.size
             self._note(visit)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
@@ -107,14 +80,14 @@ class Guard:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not hmac.compare_digest(given, self._access.token.encode("ascii")):
                 return 401, "Send the token as Authorization: Bearer TOKEN."
-        if scope["method"] == "POST" and self._line.is_full:
+        if scope["method"] == "POST" and self._service.line.is_full:
             return 503, BUSY
         return None
 
     def _note(self, visit: "_Visit") -> None:
         seconds = time.monotonic() - visit.started
         route = getattr(visit.scope.get("route"), "path", "(none)")
-        self._meters.request(route, visit.status, seconds)
+        self._service.meters.request(route, visit.status, seconds)
         if route in {"/metrics", "/healthz"} or route.startswith("/v2/health"):
             return
         client = visit.scope.get("client")

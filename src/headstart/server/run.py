@@ -21,7 +21,6 @@ from headstart.compute.cores import available_cores, check_threads
 from headstart.errors import InputError
 from headstart.server.app import build_app
 from headstart.server.connections import Connection
-from headstart.server.guard import State
 from headstart.server.line import Line
 from headstart.server.logs import logging_lines
 from headstart.server.meters import Meters
@@ -29,7 +28,7 @@ from headstart.server.models import Models, places
 from headstart.server.pages import page_paths
 from headstart.server.protocol import protocol_paths
 from headstart.server.reloads import Reloads
-from headstart.server.service import Service
+from headstart.server.service import Service, State
 from headstart.server.settings import Access, Limits
 from headstart.server.signals import Hangups, handled
 

@@ -7,11 +7,25 @@ from dataclasses import dataclass
 from fastapi import HTTPException
 
 from headstart.inference.judge import FilePrediction
-from headstart.server.guard import BUSY, State
 from headstart.server.line import BusyError, Line, Source
 from headstart.server.meters import Meters
 from headstart.server.models import Models, Served
 from headstart.server.settings import Limits
+
+BUSY = "Too many images are waiting. Try again in a second."
+
+
+@dataclass
+class State:
+    """What is true of the whole server at the moment.
+
+    Attributes:
+        draining: It was told to stop, and answers what still comes.
+        held: Bytes of the bodies of all requests that are being read or answered.
+    """
+
+    draining: bool = False
+    held: int = 0
 
 
 @dataclass(frozen=True)
