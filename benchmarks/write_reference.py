@@ -9,10 +9,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import typer
 from pydantic import BaseModel
 
-from headstart.cli import app as application
+from headstart.cli.app import command_line
 from headstart.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -21,9 +20,9 @@ PAGE = ROOT / "docs" / "reference.md"
 
 def commands() -> str:
     """Return every command with its arguments and options, in the order of ``headstart --help``."""
-    group, parts = typer.main.get_command(application), []
+    group, parts = command_line(), []
     with group.make_context("headstart", [], resilient_parsing=True) as top:
-        for name, command in group.commands.items():  # type: ignore[attr-defined]
+        for name, command in group.commands.items():
             with command.make_context(name, [], parent=top, resilient_parsing=True) as context:
                 records = [record for option in command.params if (record := option.get_help_record(context))]
                 usage = " ".join(["headstart", name, *command.collect_usage_pieces(context)])

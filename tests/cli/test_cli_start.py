@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,17 @@ def test_answers_without_loading_torch(arguments, status, said, tmp_path):
     assert list(tmp_path.iterdir()) == [], "wrong usage left something behind"
     if status == 2 and arguments:
         assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"), [("serve", ["--port", "PORT", "--token-file", "FILE"]), ("predict", ["--top", "TOP"])]
+)
+def test_help_names_values_and_not_their_types(capsys, verb, words):
+    assert main([verb, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"\s+".join(words[:2]), told)
+    assert all(word in told for word in words)
+    assert not re.search(r"<[a-zA-Z]", told)
 
 
 def test_help_answers_in_half_a_second(tmp_path):

@@ -141,13 +141,23 @@ def test_unknown_splits_are_counted(place):
         find(place / "t.csv")
 
 
+@pytest.mark.parametrize(
+    ("heading", "options", "named"),
+    [("label,Path,path", {}, "path"), ("label,file,label", {}, "label"), ("kind,path,kind", {"label": "kind"}, "kind")],
+)
+def test_a_column_that_is_there_twice_is_named(place, heading, options, named):
+    (place / "t.csv").write_text(f"{heading}\ncat,images/1.png,images/2.png\n")
+    with pytest.raises(DataError, match=f"2 columns '{named}'.*Remove or rename"):
+        find(place / "t.csv", **options)
+
+
 def test_repeated_rows_and_another_encoding_are_told(place, caplog):
     text = separated(rows()) + "images/1.png,cat\n"
     (place / "t.csv").write_bytes(text.replace("dog", "çhien").encode("latin-1"))
     files = find(place / "t.csv").files
     assert len(files) == 40
     assert files[0].label == "çhien"
-    assert "1 rows are repetitions" in caplog.text
+    assert "1 row is a repetition and is left out" in caplog.text
     assert "not UTF-8" in caplog.text
 
 

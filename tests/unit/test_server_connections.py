@@ -110,7 +110,21 @@ def test_nonsense_is_answered_and_the_connection_closed(rig, connect, sent, stat
     assert is_well(rig)
 
 
+def refused(rig, status):
+    counted = f'headstart_requests_total{{route="(none)",status="{status}"}} '
+    found = rig.service.meters.text().decode().partition(counted)[2].partition("\n")[0]
+    return float(found or 0)
+
+
+@pytest.mark.parametrize(("sent", "status"), [(b"nonsense\r\n\r\n", 400), (b"GET /" + b"a" * 70_000, 431)])
+def test_what_is_refused_before_the_application_is_counted(rig, connect, sent, status):
+    before = refused(rig, status)
+    rest(connect(sent))
+    assert refused(rig, status) == before + 1
+
+
 def test_more_connections_than_allowed_are_refused_at_once(rig, connect):
+    before = refused(rig, 503)
     kept = [connect() for _ in range(50)]
     began = time.monotonic()
     door = connect()
@@ -123,6 +137,7 @@ def test_more_connections_than_allowed_are_refused_at_once(rig, connect):
         assert got.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in got
     assert time.monotonic() - began < 1
+    assert refused(rig, 503) >= before + 21  # and one of those kept, where another test's client is still connected
     kept[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert rest(kept[0]).startswith(b"HTTP/1.1 200 ")
 

@@ -236,10 +236,11 @@ def test_damaged_forms_are_told(rig, kind, content, word):
 
 
 def test_a_file_without_a_plain_name_is_taken(rig):
-    part = b"--x\r\nContent-Disposition: form-data; name=f%b\r\nContent-Type: image/png\r\n\r\n" + image() + b"\r\n"
-    content = part % b"; filename*=UTF-8''%C3%BC.png" + part % b"" + b"--x--\r\n"
+    part = b"--x\r\nContent-Disposition: form-data; name=f%b\r\n\r\n" + image() + b"\r\n"
+    content = part % b"; filename*=UTF-8''%C3%BC.png" + part % b"\r\nContent-Type: image/png" + b"--x--\r\n"
     answer = rig.client.post("/predict", content=content, headers={"Content-Type": "multipart/form-data; boundary=x"})
-    assert [found["label"] for found in answer.json()["predictions"]] == ["red", "red"]
+    found = answer.json()["predictions"]
+    assert [(one["file"], one["label"]) for one in found] == [("\u00fc.png", "red"), ("file 2", "red")]
 
 
 def test_too_many_files_are_refused(rig):

@@ -93,13 +93,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str]:
-    """Run one verb; return exit status, payload and text, with every error already told on stderr."""
+def command_line() -> Any:
+    """Return the commands as typer makes them, except that help names values and not their types."""
     command = typer.main.get_command(app)
     for verb in (command, *command.commands.values()):  # type: ignore[attr-defined]
         for option in verb.get_params(typer.Context(verb, help_option_names=["-h", "--help"])):
             if getattr(option, "is_flag", False):
                 option.metavar = ""  # nothing follows a flag, but its help would show <bool>
+            elif option.param_type_name == "argument":
+                option.display_type_rich = lambda **_: ""  # and not <list[Path]> behind its name
+            elif option.metavar is None:
+                option.metavar = option.name.rpartition("_")[2].upper()  # and not <int range>
+    return command
+
+
+def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str]:
+    """Run one verb; return exit status, payload and text, with every error already told on stderr."""
+    command = command_line()
     try:
         if "" in words:
             raise InputError(

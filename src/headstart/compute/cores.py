@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from headstart.errors import InputError
+from headstart.wording import counted
 
 _T = TypeVar("_T")
 
@@ -26,7 +27,8 @@ def check_threads(threads: int | None) -> None:
     """
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise InputError(
-            f"--threads {threads}: expected a number from 1 to {MOST_THREADS}; this machine has {os.cpu_count()} cores."
+            f"--threads {threads}: expected a number from 1 to {MOST_THREADS}; this machine has "
+            f"{counted(os.cpu_count() or 1, 'core')}."
         )
 
 

@@ -145,7 +145,5 @@ def _own_number() -> Processes:
         raise InputError(f"Expected whole numbers in {told}. Start several processes with torchrun, which sets these.")
     rank, world = int(told["RANK"]), int(told["WORLD_SIZE"])
     if rank >= world:
-        raise InputError(
-            f"RANK is {rank}, but there are only {world} processes (WORLD_SIZE). Start them with torchrun."
-        )
+        raise InputError(f"RANK is {rank}, but WORLD_SIZE is {world}. Start the processes with torchrun.")
     return Processes(rank, world)

@@ -9,6 +9,7 @@ from torch import nn
 
 from headstart.errors import RecipeError
 from headstart.models.heads import head_of
+from headstart.wording import counted
 
 SUGGESTED_RATES = {"depthwise": 3e-4, "dense": 1e-4}
 """Peak learning rates of AdamW that did well on validation. Filters of depthwise networks are few and large; those of
@@ -30,7 +31,7 @@ def count_stages(module: nn.Module, stages: float) -> int:
     available = len(stage_parameters(module)) - 2
     if stages >= 1 and stages > available:
         raise RecipeError(
-            f"finetune.freeze.stages is {stages}, but this backbone has {available} stages. "
+            f"finetune.freeze.stages is {stages}, but this backbone has {counted(available, 'stage')}. "
             f"Allowed: 0 to {available}, or a share between 0 and 1."
         )
     return int(stages * available) if 0 < stages < 1 else int(stages)

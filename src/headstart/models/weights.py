@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
+from headstart.wording import counted
 
 Source = Literal["package", "npm", "hub", "file", "none"]
 StateDict = Mapping[str, Tensor]
@@ -79,11 +80,11 @@ def load_tensors(module: nn.Module, state: StateDict, *, origin: str) -> tuple[s
             "Give the backbone that these weights were trained with."
         )
     if wrong:
-        raise WeightsError(f"{origin}: {len(wrong)} tensors have another shape.{_sample('They are', wrong)}")
+        raise WeightsError(f"{origin}: {counted(len(wrong), 'tensor')} of another shape.{_sample('Wrong', wrong)}")
     infinite = [name for name in sorted(shared) if not torch.isfinite(state[name]).all()]
     if infinite:
         raise WeightsError(
-            f"{origin}: {len(infinite)} tensors hold infinite values or NaN.{_sample('They are', infinite)} "
+            f"{origin}: {counted(len(infinite), 'tensor')} with infinite values or NaN.{_sample('Damaged', infinite)} "
             "The file is damaged, or its training failed."
         )
     module.load_state_dict({name: state[name] for name in shared}, strict=False)

@@ -1,8 +1,10 @@
 """The images in the body of a request: one by itself, or the files of a form."""
 
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from fastapi import HTTPException, Request
 from python_multipart import FormParser
@@ -14,12 +16,14 @@ from headstart.data.preprocess import Preprocess
 from headstart.server.guard import too_large
 from headstart.server.line import Source
 from headstart.server.settings import Limits
+from headstart.wording import counted
 
 HOW = (
     "Send one image as the body, with Content-Type: image/jpeg or the like (curl --data-binary @cat.jpg "
     "-H 'Content-Type: image/jpeg'), or several as a form (curl -F file=@cat.jpg -F file=@dog.jpg)."
 )
 _LONGEST_NAME = 255
+_EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=\s*\"?[\w-]*'[^']*'([^;\"\s]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -90,24 +94,33 @@ def _is_image(kind: str) -> bool:
 def _files(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
     sent: list[Sent] = []
     fields, ended = [], []
+    names: list[bytes] = []
+
+    def note_name(data: bytes, start: int, end: int) -> None:
+        names.extend(unquote_to_bytes(found[1]) for found in _EXTENDED_NAME.finditer(data, start, end))
+        note_header(data, start, end)
 
     def skip(field: Any) -> None:
         # A file whose name stands in filename* alone, or that has none, is a field for the parser.
-        if _is_image(_bare(getattr(field, "content_type", None) or "")):
-            keep(b"", field.value or b"")
+        if names or _is_image(_bare(getattr(field, "content_type", None) or "")):
+            keep(names[0] if names else b"", field.value or b"")
+            names.clear()
             return
         fields.append(field.field_name)
         if len(fields) > limits.files:
-            raise HTTPException(413, f"A form may have {limits.files} fields besides its files.")
+            raise HTTPException(413, f"A form may have {counted(limits.files, 'field')} besides its files.")
 
     def take(file: Any) -> None:
         file.file_object.seek(0)
         keep(file.file_name or b"", file.file_object.read())
+        names.clear()
         file.close()
 
     def keep(given: bytes, content: bytes) -> None:
         if len(sent) == limits.files:
-            raise HTTPException(413, f"A request may have {limits.files} files. Send the others in another one.")
+            raise HTTPException(
+                413, f"A request may have {counted(limits.files, 'file')}. Send the others in another one."
+            )
         name = given.decode("utf-8", errors="replace")[-_LONGEST_NAME:]
         sent.append(Sent(name or f"file {len(sent) + 1}", content))
 
@@ -121,6 +134,9 @@ def _files(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
             boundary=boundary,
             config={"MAX_MEMORY_FILE_SIZE": limits.body + 1},
         )
+        of_parts: Any = parser.parser
+        note_header = of_parts.callbacks["on_header_value"]
+        of_parts.set_callback("header_value", note_name)
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:

@@ -187,7 +187,8 @@ class Connection(HttpToolsProtocol):
         return sum(not getattr(one, "_is_refused", False) for one in self.connections) > most
 
     def _refuse(self, status: int, reason: str, *, lingers: bool = False) -> None:
-        """Answer without the application, and close."""
+        """Answer without the application, which only counts it, and close."""
+        self.config.app.count_refused(status)  # type: ignore[union-attr]  # it is a Guard
         body = json.dumps({"error": reason}).encode()
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
         retry = "retry-after: 1\r\n" if status == 503 else ""

@@ -24,6 +24,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PUBLIC = ("/", "/healthz", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
 """What is answered without the token: nothing of it tells about images or models."""
 _PUBLIC_FOLDER = "/static/"
+_NO_ROUTE = "(none)"
+"""What figures call the route of a request for which there is none, or that could not be read."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -67,6 +69,10 @@ class Guard:
             self._service.state.held -= visit.size
             self._note(visit)
 
+    def count_refused(self, status: int) -> None:
+        """Count a request that its connection refused before it came here."""
+        self._service.meters.request(_NO_ROUTE, status, 0.0)
+
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """Return status and reason where a request is refused whatever it asks for."""
         named = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
@@ -86,7 +92,7 @@ class Guard:
 
     def _note(self, visit: "_Visit") -> None:
         seconds = time.monotonic() - visit.started
-        route = getattr(visit.scope.get("route"), "path", "(none)")
+        route = getattr(visit.scope.get("route"), "path", _NO_ROUTE)
         self._service.meters.request(route, visit.status, seconds)
         if route in {"/metrics", "/healthz"} or route.startswith("/v2/health"):
             return

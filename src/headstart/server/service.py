@@ -11,6 +11,7 @@ from headstart.server.line import BusyError, Line, Source
 from headstart.server.meters import Meters
 from headstart.server.models import Models, Served
 from headstart.server.settings import Limits
+from headstart.wording import counted
 
 BUSY = "Too many images are waiting. Try again in a second."
 
@@ -60,7 +61,7 @@ class Service:
         """
         if len(sources) > min(self.limits.files, self.limits.queue):
             most = min(self.limits.files, self.limits.queue)
-            raise HTTPException(413, f"A request may have {most} images. Send the others in another one.")
+            raise HTTPException(413, f"A request may have {counted(most, 'image')}. Send the others in another one.")
         try:
             deadline = time.monotonic() + self.limits.seconds
             found = await self.line.predict(model, sources, deadline=deadline, evidence=evidence)

@@ -23,6 +23,7 @@ from headstart.studies.rows import (
     weakest_classes,
 )
 from headstart.studies.settings import Settings, stage_recipe
+from headstart.wording import counted
 
 FROM_PYTHON = "headstart.study"
 """Recorded as the command of a study that Python called."""
@@ -149,7 +150,7 @@ def _train_variant(name: str, recipe: Recipe, own: Path, place: Path, settings: 
             progress=settings.session.terminal.enabled,
         )
         if metrics.val.n < FEW_TO_CHOOSE_BY:
-            say(f"Validation has only {metrics.val.n} images, so what it chooses is mostly chance.")
+            say(f"Validation has only {counted(metrics.val.n, 'image')}, so what it chooses is mostly chance.")
     # A study makes many runs, and nothing goes on from the checkpoints of a finished one.
     run.drop_checkpoints()
     return read_variant(name, own, reused=False)

@@ -22,7 +22,7 @@ from headstart.data.augment import to_device
 from headstart.data.batches import TrainingBatches
 from headstart.errors import RunError
 from headstart.models.split import split_frozen
-from headstart.wording import typed
+from headstart.wording import counted, typed
 
 SPARE_BYTES = 2**30
 """Space that stays free on the disk, for checkpoints and for others."""
@@ -134,7 +134,8 @@ def reuse_frozen(
         return None
     views = batches.views_that_return
     if not views:
-        say(f"Frozen stages are not reused: no view of an image comes back within {len(batches.sizes)} epochs.")
+        epochs = counted(len(batches.sizes), "epoch")
+        say(f"Frozen stages are not reused: no view of an image comes back within {epochs}.")
         return None
     if batches.processes.world > 1:
         say("Frozen stages are not reused: that needs a single process. They run in every epoch.")

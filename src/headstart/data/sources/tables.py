@@ -120,7 +120,8 @@ def read_files(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"],
     if not found:
         raise DataError(f"{path} has no rows below its heading. Give a table with a row for each image.")
     if repeated:
-        logger.warning("%s names files more than once: %d rows are repetitions and are left out.", path, repeated)
+        left_out = "1 row is a repetition and is" if repeated == 1 else f"{repeated:,} rows are repetitions and are"
+        logger.warning("%s names files more than once: %s left out.", path, left_out)
     return list(found.values())
 
 
@@ -174,19 +175,19 @@ def find_column(
         told: Option by which the column is named, empty where there is none, and what it holds, for errors.
 
     Raises:
-        DataError: It is missing; the nearest name is offered.
+        DataError: It is missing, and the nearest name is offered, or there more than once.
     """
     if not names:
         raise DataError(f"{path} is empty. Give a table with a heading and a row for each image.")
     there = f"It has: {', '.join(names)[:500]}."
-    if given is not None:
-        if given in names:
-            return names.index(given)
+    if given is not None and given not in names:
         raise DataError(f"{path} has no column '{given}'. {there}{nearest(given, names)}")
-    lower = [name.strip().lower() for name in names]
-    for name in usual:
-        if name in lower:
-            return lower.index(name)
+    known = [name.strip().lower() for name in names] if given is None else list(names)
+    for name in usual if given is None else [given]:
+        if (times := known.count(name)) > 1:
+            raise DataError(f"{path} has {times} columns '{name}'. Remove or rename all but one. {there}")
+        if times:
+            return known.index(name)
     option, what = told
     remedy = f"Name the column with {option}, or call it '{usual[0]}'." if option else f"Call it '{usual[0]}'."
     raise DataError(f"{path} has no column with {what}. {there} {remedy}{nearest(usual[0], names)}")
@@ -214,7 +215,9 @@ def _separated(path: Path, encoding: str) -> Table:
     def rows() -> Iterator[tuple[int, Sequence[Any]]]:
         for number, cells in islice(lines(), 1, None):
             if len(cells) != len(names):
-                raise DataError(f"{path}, line {number}: {len(cells)} cells, but there are {len(names)} columns.")
+                raise DataError(
+                    f"{path}, line {number}: {counted(len(cells), 'cell')} for {counted(len(names), 'column')}."
+                )
             yield number, cells
 
     return Table(names, rows())

@@ -260,7 +260,7 @@ function show() {
   at("doubts").hidden = !meant.size;
   const failed = rows.filter((row) => row.error).length;
   const [only] = rows;
-  const classified = `${rows.length - waiting - failed} of ${rows.length} images classified${failed ? `; ${failed} failed` : ""}.`;
+  const classified = `${rows.length - waiting - failed} of ${rows.length} image${rows.length === 1 ? "" : "s"} classified${failed ? `; ${failed} failed` : ""}.`;
   const words = rows.length === 1 && only.found ? `${only.name}: ${said(only)}` : classified;
   if (!waiting && rows.length) at("told").textContent = words;
 }
