@@ -123,7 +123,7 @@ def test_columns_can_be_named(place):
         ),
         (lambda t: t + "images/1.png,dog\n", "1 file with different labels"),
         (lambda t: t + "images/1.png,\n", "1 row without a file name or without a label.*line 42"),
-        (lambda t: t + "images/1.png\n", "line 42: 1 cells"),
+        (lambda t: t + "images/1.png\n", "line 42: 1 cell for"),
         (lambda _: "file_name,label\n", "no rows"),
         (lambda _: "", "is empty"),
         (lambda t: t.replace("label", "lable"), "Did you mean 'lable'"),
