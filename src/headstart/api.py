@@ -14,7 +14,7 @@ from headstart.runs.folder import check_free, check_started, reopen_run
 from headstart.runs.records import Metrics
 from headstart.runs.run import Run
 from headstart.wording import typed
-from headstart.workflows.resolve import absolute_data, absolute_path, data_section, resolve_recipe
+from headstart.workflows.resolve import absolute_data, absolute_path, check_outside, data_section, resolve_recipe
 
 if TYPE_CHECKING:
     from headstart.models.catalogue import BackboneInfo
@@ -99,6 +99,7 @@ def train(
         return _go_on(Run(folder), where, data_dir=copy, sealed=sealed, recipe=resolved)
     check_free(folder)
     check_there(resolved.data.name)
+    check_outside(folder, resolved.data.name)
     from headstart.compute.session import open_session
     from headstart.workflows.train import train_new
 
@@ -135,9 +136,7 @@ def resume(
     run = Run(Path(out))
     check_started(run)
     if run.is_complete:
-        raise RunError(
-            f"{out} is complete, so there is nothing to resume. Measure it again with: {typed('evaluate', out)}"
-        )
+        raise RunError(f"{out} is complete: there is nothing to resume. Measure it again: {typed('evaluate', out)}")
     where: dict[str, Any] = {"command": command, "progress": progress, "started": started}
     where |= {"device": device, "threads": threads}
     return _go_on(run, where, data_dir=absolute_path(data_dir))
@@ -217,6 +216,7 @@ def explore(
     data: str | Path | Mapping[str, Any],
     *,
     limit: int | None = None,
+    seed: int | None = None,
     out: Path | str | None = None,
     labels: bool = False,
     all_splits: bool = False,
@@ -236,6 +236,7 @@ def explore(
             other keys of a recipe's section ``data``, which decide the splits as they do for ``train``. Images that
             can't be read are left out unless ``on_bad`` is ``fail``.
         limit: Number of training images to keep, from the first; the test split stays whole.
+        seed: As for ``train``, for images in files: it decides which of them validate.
         out: Folder for the files; ``explore-NAME`` when None.
         labels: Look for label errors among the training images.
         all_splits: With ``labels``: look for them in the test split as well, which is recorded.
@@ -262,15 +263,14 @@ def explore(
     from headstart.workflows.explore import explore as describe
     from headstart.workflows.explore_files import check_place, default_folder
 
-    section = data_section(data, unused=("limit", "val_fraction"))
+    section = data_section(data, unused=("limit",))
     folder = Path(out) if out is not None else default_folder(section.name)
     if all_splits and not labels:
         raise InputError("all_splits says where label errors are looked for. Ask for them with labels (--labels).")
     check_place(folder, section.name)
-    search = LabelSearch(labels, all_splits)
+    search, place = LabelSearch(labels, all_splits), absolute_path(data_dir)
     with open_session(command=command, device=device, threads=threads, progress=progress) as session:
-        place = absolute_path(data_dir)
-        return describe(section, session, limit=limit, folder=folder, data_dir=place, search=search)
+        return describe(section, session, limit=limit, seed=seed, folder=folder, data_dir=place, search=search)
 
 
 def compare(

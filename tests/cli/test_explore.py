@@ -194,7 +194,10 @@ def test_wrong_usage_is_answered(words, told, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_limit_that_does_not_fit_is_refused(planted, tmp_path, capsys):
+def test_a_limit_that_does_not_fit_and_what_would_change_nothing_are_refused(planted, tmp_path, capsys):
+    for words in (["--seed", "1"], ["--val-fraction", "0.2"]):
+        assert main(["explore", str(planted), *words, "--out", str(tmp_path / "out")]) == 2
+        assert "would change nothing" in capsys.readouterr().err
     for limit in ("0", "201"):
         assert main(["explore", str(planted), "--limit", limit, "--out", str(tmp_path / "out")]) == 2
         assert "limit" in capsys.readouterr().err
@@ -327,6 +330,10 @@ def test_a_test_folder_is_explored_as_training_takes_it(place, tmp_path, sample_
         headstart.explore(data, out=tmp_path / "out", progress=False)
     found = headstart.explore({**data, "group_from": "([^/]+)$"}, out=tmp_path / "out", progress=False)
     assert found.duplicates["test_images"]["copied_in_train"] == 1
+    half = {**data, "group_from": "([^/]+)$", "val_fraction": 0.5}
+    drawn = {headstart.explore(half, seed=seed, out=tmp_path / "out", progress=False).splits[0] for seed in (0, 2)}
+    assert len(drawn) == 2
+    assert all("50% asked" in told for told in drawn)
     (pair,) = found.duplicates["near"]["list"]
     assert [image["file"] for image in pair["images"]] == ["train/odd/1.png", "test/odd/mirrored.png"]
     assert any("its own 7 images to test on, which stay there" in note for note in found.splits)

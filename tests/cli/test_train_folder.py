@@ -52,6 +52,14 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+def test_results_among_the_images_are_refused(place, run, capsys):
+    inside = place / "photos" / "results"
+    for words in (arguments(place / "photos", "--out", inside), ["export", str(run), "--out", str(inside), "--json"]):
+        assert main(words) == 2
+        assert "Name a folder outside of it with --out" in json.loads(capsys.readouterr().out)["error"]
+        assert not inside.exists()
+
+
 def test_bad_files_stop_everything_before_anything_is_written(place, capsys):
     assert main(arguments(place / "photos", "--out", place / "none")) == 2
     assert "red/broken.jpg" in json.loads(capsys.readouterr().out)["error"]

@@ -1,5 +1,6 @@
 """int8: what is quantized, what validation chooses, and what an export that costs too much is answered with."""
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -14,7 +15,7 @@ from headstart.contracts import ClassNames
 from headstart.deployment import quantize as room
 from headstart.deployment.graph import WholeClassifier, to_onnx
 from headstart.deployment.quantize import divergence_from, quantize
-from headstart.errors import HeadstartError, InputError
+from headstart.errors import HeadstartError, InputError, WriteError
 from headstart.evaluation import certify
 from headstart.workflows.export import ExportOptions
 from made_run import random_bundle
@@ -123,6 +124,15 @@ def test_an_int8_export_is_certified_by_what_it_costs(measured, tmp_path, monkey
     assert main(["export", str(run), "--out", str(tmp_path / "y"), "--int8", "--force"]) == 0
     assert "-2.00 points" in capsys.readouterr().out
     assert "the export was forced" in (tmp_path / "y" / "certificate.html").read_text()
+
+
+def test_a_full_disk_for_temporary_files_is_told(graph, squares, monkeypatch):
+    def save(_, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(room.onnx, "save", save)
+    with pytest.raises(WriteError, match=r"model\.onnx can't be written: No space left.*Free some space.*TMPDIR"):
+        quantize(graph, squares, lambda _: 0.0)
 
 
 def test_options_that_would_be_ignored_are_refused(tmp_path):

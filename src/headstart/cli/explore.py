@@ -13,8 +13,10 @@ from headstart.cli.data_options import (
     ImageColumn,
     LabelColumn,
     LabelsFrom,
+    Seed,
     SkipOnBad,
     TestFraction,
+    ValFraction,
     given,
 )
 from headstart.wording import counted, duration, number, percent
@@ -40,6 +42,8 @@ def explore(
     group_from: GroupFrom = None,
     labels_from: LabelsFrom = None,
     on_bad: SkipOnBad = None,
+    seed: Seed = None,
+    val_fraction: ValFraction = None,
     test_fraction: TestFraction = None,
     data_dir: DataDir = None,
     threads: Threads = None,
@@ -55,10 +59,12 @@ def explore(
 
     folder = out or default_folder(data)
     about: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "group_column": group_column}
-    about |= {"group_from": group_from, "labels_from": labels_from, "on_bad": on_bad, "test_fraction": test_fraction}
+    about |= {"group_from": group_from, "labels_from": labels_from, "on_bad": on_bad}
+    about |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
     found = api.explore(
         {"name": data} | given(about),
         limit=limit,
+        seed=seed,
         out=folder,
         labels=labels,
         all_splits=all_splits,

@@ -15,7 +15,7 @@ from headstart.cli.data_options import ImageColumn
 from headstart.errors import InputError
 from headstart.inference.place import located, looks_like_model
 from headstart.terminal import visible
-from headstart.wording import typed
+from headstart.wording import counted, typed
 
 if TYPE_CHECKING:
     from headstart.bundle.config import Abstention
@@ -157,7 +157,7 @@ def _to_file(
         typer.echo(visible(_skipped_in_words(skipped.first, skipped.kinds)), err=True)
     if written.errors:
         typer.echo(f"{written.errors} of {written.rows} files could not be read; {out} has the reasons.", err=True)
-    text = f"{written.rows} rows in {out}" + (
+    text = f"{counted(written.rows, 'row')} in {out}" + (
         f", {written.found_before} of them from before." if written.found_before else "."
     )
     payload = {"out": str(out), "rows": written.rows, "errors": written.errors, "skipped": skipped.kinds.total()}

@@ -15,6 +15,7 @@ from headstart.cli.data_options import (
     ImageColumn,
     LabelColumn,
     LabelsFrom,
+    Seed,
     TestFraction,
     ValFraction,
     as_typed,
@@ -45,7 +46,7 @@ def train(
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="A name that `headstart backbones` lists.")] = None,
     weights: Annotated[str | None, typer.Option(help="auto, none (from scratch) or a weights file.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides split, order, augmentation and new weights.")] = None,
+    seed: Seed = None,
     abstain: Annotated[
         float | None,
         typer.Option(

@@ -47,7 +47,7 @@ def verify(
     for image in found.images:
         if image.drifted:
             became = f"{image.expected} became {image.found}" if image.expected != image.found else image.expected
-            square = f", its square by {image.square_steps} steps of 255" if image.square_steps else ""
+            square = f", its square by {counted(image.square_steps, 'step')} of 255" if image.square_steps else ""
             lines.append(f"{image.file}: {became}, probabilities by {significant(image.difference)}{square}")
     drifted, of = len(lines), counted(len(found.images), "golden image")
     verdict = f"{drifted} of {of} drifted" if drifted else f"{of} as certified"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, SplitName, listed
 from headstart.errors import DataError
-from headstart.wording import percent
+from headstart.wording import counted, percent
 
 TEST_FRACTION = 0.2
 """Share of the images to test on. It is the same for every size: if it shrank while a data set grows, images would move
@@ -245,7 +245,7 @@ def _drawn(draw: _Draw, splits: NDArray[np.str_], shares: Mapping[SplitName, flo
     for (split, share), purpose in zip(shares.items(), ("test", "validate"), strict=True):
         count = int((splits == split).sum())
         if share is None:
-            own.append(f"{count:,} images to {purpose} on")
+            own.append(f"{counted(count, 'image')} to {purpose} on")
             continue
         of = max(1, int((free & ((splits != "test") | (split == "test"))).sum()))
         what = "others" if drew else "images"
@@ -261,7 +261,9 @@ def _small(draw: _Draw, splits: NDArray[np.str_]) -> list[str]:
     tested = int((splits == "test").sum())
     if 0 < tested < _FEW:
         points = 100 * min(1.0, 0.98 / tested**0.5)
-        notes.append(f"With {tested} test images, the measured accuracy is uncertain by up to {points:.0f} points.")
+        notes.append(
+            f"With {counted(tested, 'test image')}, the measured accuracy is uncertain by up to {points:.0f} points."
+        )
     for split, purpose in (("val", "validate"), ("test", "test")):
         if lacking := draw.lacking(cast(SplitName, split)):
             names = listed(draw.images.classes[label] for label in lacking)

@@ -22,6 +22,7 @@ from headstart.data.sources.listing import FoundFile, Listing, named, natural
 from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.terminal import Terminal
+from headstart.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,9 @@ def grouped(files: Sequence[FoundFile], pattern: re.Pattern[str]) -> tuple[Found
     """
     matches = [pattern.search(file.path) for file in files]
     if lost := [file.path for file, match in zip(files, matches, strict=True) if match is None or not match[1]]:
-        raise DataError(f"group_from {pattern.pattern!r} finds no group in {len(lost):,} paths: {named(lost)}.")
+        raise DataError(
+            f"group_from {pattern.pattern!r} finds no group in {counted(len(lost), 'path')}: {named(lost)}."
+        )
     return tuple(file._replace(group=match[1]) for file, match in zip(files, matches, strict=True) if match)
 
 
@@ -138,8 +141,8 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     if listing.files and not good and former is None:
         first = next(f"{file.shown}: {found.reason}" for file, found in zip(listing.files, facts, strict=True))
         raise DataError(
-            f"None of the {len(listing.files):,} images in {listing.root} can be read ({first}). Repair them, or give "
-            "others."
+            f"Of {counted(len(listing.files), 'image')} in {listing.root} none can be read ({first}). Repair them, or "
+            "give others."
         )
     named_in = listing.files if former is None else [listing.files[i] for i in good]
     classes = _classes(named_in, options.classifier or ())

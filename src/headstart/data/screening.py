@@ -14,6 +14,7 @@ from headstart.data.sources.facts import find_damage
 from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.terminal import Terminal
+from headstart.wording import counted
 
 _ENOUGH = 32
 """Pixels to which an image is decoded in order to learn whether it can be; damage shows at any size."""
@@ -67,8 +68,8 @@ def without(dataset: Dataset, damaged: Mapping[str, str]) -> Dataset:
     if empty or not len(left.sealed_test) or (left.val is not None and not len(left.val)):
         where = f"to train on of {listed(empty)}" if empty else "to validate or to test on"
         raise DataError(
-            f"{len(damaged):,} images in {dataset.ledger.root} can't be read, and without them there is none left "
-            f"{where}. Repair them, or add images."
+            f"{counted(len(damaged), 'image')} in {dataset.ledger.root} can't be read, and without them there is none "
+            f"left {where}. Repair them, or add images."
         )
     return left
 

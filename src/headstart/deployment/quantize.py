@@ -6,8 +6,8 @@ hundred images is too coarse to tell methods apart.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from itertools import groupby
@@ -24,6 +24,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from headstart.bundle.exported import MODEL_FILE, Runtime
 from headstart.contracts import UInt8Image
+from headstart.errors import WriteError
 from headstart.inference.onnx_artifact import open_session
 from headstart.inference.onnx_graph import INPUT
 
@@ -140,9 +141,19 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self.batches, None)
 
 
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    try:
+        with TemporaryDirectory(prefix="headstart-") as folder:
+            yield folder
+    except OSError as error:
+        place = error.filename or "The folder for temporary files"
+        raise WriteError(place, error, "TMPDIR can name another folder for temporary files.") from None
+
+
 def _ranges(model: onnx.ModelProto, squares: Sequence[UInt8Image], method: str) -> TensorsData:
     # It prints what it does, where results belong.
-    with TemporaryDirectory(prefix="headstart-") as folder, redirect_stdout(StringIO()):
+    with _temporary_folder() as folder, redirect_stdout(StringIO()):
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
         calibrator = create_calibrator(

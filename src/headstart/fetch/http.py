@@ -12,6 +12,7 @@ import httpx
 
 from headstart.errors import DownloadError, WriteError
 from headstart.terminal import Terminal
+from headstart.wording import counted
 
 CONNECT_SECONDS = 5.0
 """Longest wait for a connection; a site out of reach must not hold up the next source."""
@@ -88,7 +89,7 @@ def fetch_url(
             except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
                 reason, last = f"{url}: {error}", True
             except (_TransientError, httpx.TransportError) as error:
-                reason, last = f"{error or type(error).__name__} ({attempt} attempts)", False
+                reason, last = f"{error or type(error).__name__} ({counted(attempt, 'attempt')})", False
             except OSError as error:
                 raise WriteError(partial, error) from error
             pause = patience.backoff * 2 ** (attempt - 1)

@@ -24,7 +24,7 @@ from headstart.runs.folder import check_started, check_writable
 from headstart.runs.run import Run
 from headstart.wording import typed
 from headstart.workflows.load import options_to_look
-from headstart.workflows.resolve import data_section
+from headstart.workflows.resolve import check_outside, data_section
 
 _UNUSED = ("limit", "val_fraction", "test_fraction", "group_column", "group_from", "near_copies")
 """What a recipe says of splits, where every image is measured on."""
@@ -103,6 +103,7 @@ def _measure(
     dataset = screen(dataset, on_bad=options.on_bad, terminal=session.terminal)
     chosen = choose_images(dataset, predictor.class_names, known.manifest() if known else None)
     folder = out or _default_folder(origin, Path(dataset.name).name)
+    check_outside(folder, data.name)
     _check_place(folder)
     with session.terminal.share("Measuring") as show:
         found, predictions = measure_elsewhere(predictor, dataset, chosen, val, show)

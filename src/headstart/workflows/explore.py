@@ -18,11 +18,12 @@ from headstart.compute.memory import peak_memory_mb
 from headstart.compute.session import Session
 from headstart.contracts import keys_of, number_of_keys, value_of
 from headstart.data.copies import contradicted, find_near_copies, joined
-from headstart.data.dataset import Dataset, load_dataset
+from headstart.data.dataset import Dataset, in_files, load_dataset
 from headstart.data.ledger import Ledger
 from headstart.data.near_copies import luma_squares
 from headstart.data.screening import screen
 from headstart.data.working_copy import Squares
+from headstart.errors import InputError
 from headstart.evaluation.look import look_at_test
 from headstart.features.shipped import ShippedBackbone, bounded_blocks, shipped_backbone
 from headstart.inspection import duplicates
@@ -113,16 +114,29 @@ class Exploration(Mapping[str, Any]):
 
 
 def explore(
-    data: DataRecipe, session: Session, *, limit: int | None, folder: Path, data_dir: Path | None, search: LabelSearch
+    data: DataRecipe,
+    session: Session,
+    *,
+    limit: int | None,
+    seed: int | None,
+    folder: Path,
+    data_dir: Path | None,
+    search: LabelSearch,
 ) -> Exploration:
     """Describe a data set and write what was found into ``folder``.
 
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
+        InputError: A seed or a share of validation images that would change nothing.
         RunError: The folder can't be written.
     """
+    if not in_files(data.name) and (seed is not None or "val_fraction" in data.model_fields_set):
+        raise InputError(
+            f"{data.name} holds arrays, of which exploring draws no validation images, so --seed and --val-fraction "
+            "would change nothing. Leave them out."
+        )
     clock, terminal = _Clock(), session.terminal
-    options = options_to_look(data)
+    options = options_to_look(data, seed=seed or 0)
     loaded = load_dataset(data.name, limit=limit, data_dir=data_dir, progress=terminal.enabled, options=options)
     dataset = screen(loaded, on_bad=options.on_bad, terminal=terminal)
     opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": session.command}

@@ -18,7 +18,7 @@ from headstart.inspection.copies import relation
 from headstart.report.explore_page import MADE_BY, explore_page
 from headstart.report.review_page import review_page
 from headstart.runs.folder import check_writable
-from headstart.workflows.resolve import absolute_data
+from headstart.workflows.resolve import absolute_data, check_outside
 
 PAGE, REVIEW, FIGURES = "explore.html", "review.html", "explore.json"
 Name = Callable[[dict[str, Any]], str]
@@ -39,11 +39,7 @@ def check_place(folder: Path, data: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, so it can't hold a page. Name a folder with --out.")
     check_writable(folder)
-    place, images = folder.resolve(), Path(absolute_data(data))
-    if images.is_dir() and place.is_relative_to(images.resolve()):
-        raise RunError(
-            f"{folder} lies in {images}, whose folders are read as classes. Name a folder outside of it with --out."
-        )
+    check_outside(folder, absolute_data(data))
     ours = MADE_BY.encode() in first_bytes(folder / FIGURES, 1000)
     if not ours and folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} holds something else than an exploration. Give another folder with --out.")

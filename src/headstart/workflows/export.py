@@ -39,6 +39,7 @@ from headstart.wording import typed
 from headstart.workflows.carry import write_carried
 from headstart.workflows.export_options import ExportOptions as ExportOptions
 from headstart.workflows.load import load_data
+from headstart.workflows.resolve import check_outside
 
 _GOLDEN_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 2e-2, "int8": 2e-2}
 """Difference of a probability that counts as drift; processors round short numbers differently."""
@@ -118,6 +119,8 @@ def export(
             "run's folder."
         )
     place = _place(Path(out))
+    if run:
+        check_outside(place, run.recipe().data.name)
     with (
         open_session(command=command, device="cpu", threads=threads, progress=progress) as session,
         reopen_run(run.path) if run else nullcontext() as opened,

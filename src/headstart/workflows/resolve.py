@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.dataset import KNOWN, check_there
-from headstart.errors import InputError
+from headstart.errors import InputError, RunError
 from headstart.files import expanded
 from headstart.recipe.schema import Recipe, load_recipe, parse_recipe
 from headstart.recipe.sections import DataRecipe
@@ -95,6 +95,20 @@ def absolute_data(data: str | Path) -> str:
     path = expanded(data)
     # What can't be a path is refused where the data are loaded.
     return str(path.resolve()) if str(data) not in KNOWN and os.path.exists(path) else str(data)  # noqa: PTH110
+
+
+def check_outside(out: Path, data: str) -> None:
+    """Raise RunError where results would lie in a folder of images, and would be taken for images later.
+
+    Args:
+        out: Folder for the results.
+        data: Name or absolute path of a data set.
+    """
+    images = Path(data)
+    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
+        raise RunError(
+            f"{out} lies in {images}, whose folders are read as classes. Name a folder outside of it with --out."
+        )
 
 
 def absolute_path(path: Path | str | None) -> Path | None:
