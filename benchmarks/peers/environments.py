@@ -37,7 +37,8 @@ def python_of(rival: Rival, name: str, folder: Path) -> Path:
     )
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise InstallError((errors or done.stderr.splitlines() or ["pip failed"])[-1])
+        last = (errors or done.stderr.splitlines() or ["pip failed"])[-1]
+        raise InstallError(f"pip can't install it: {last}")
     stamp.write_text(wanted, encoding="utf-8")
     return python
 

@@ -1,10 +1,11 @@
 """Write docs/benchmarks.md and its chart from benchmarks/results/peers.json.
 
-python benchmarks/peers/page.py
+python benchmarks/peers/page.py [RESULT] [FOLDER OF THE PAGE]
 """
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,19 @@ from jinja2 import Environment, StrictUndefined
 from headstart.report.charts import scale
 from headstart.wording import duration, gigabytes, percent
 from rivals import RIVALS
+from summary import LEVELS
 
 ROOT = Path(__file__).parents[2]
-RESULT = ROOT / "benchmarks" / "results" / "peers.json"
-PAGE, CHART = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
+RESULT = ROOT / "benchmarks" / "results" / "peers-cpu.json"
 TEMPLATE = Path(__file__).with_name("page.md.j2")
+RATIOS = {
+    "time_to_8882": "time to 88.82%",
+    "time_to_91": "time to 91%",
+    "frozen_baseline": "frozen baseline, 10 epochs: time",
+    "train_images_per_second": "training images/s, all layers",
+    "inference_from_files": "classified files/s (the lower of PNG and JPEG)",
+    "peak_memory": "peak memory of training",
+}
 NOTHING = "\u2013"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 420, 60, 190, 20, 50
 COLOURS = ("#0b6e4f", "#7a7a7a", "#c1440e", "#3d5a98", "#8a5a9e", "#b8860b", "#4a4a4a")
@@ -27,10 +36,9 @@ MINUTES = (0.5, 1, 2, 5, 10, 20, 40)
 
 def curves(found: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Yield (rival, setting, points in the order of time) of what has an accuracy."""
-    for key, row in found["summary"].items():
-        name, setting = key.split("/")
+    for name, setting, row in of_settings(found, "expert", "defaults"):
         points = [point for point in row["points"] if "accuracy" in point]
-        if setting != "frozen" and points:
+        if points:
             yield name, setting, sorted(points, key=lambda point: point["seconds"])
 
 
@@ -42,21 +50,16 @@ def table(rows: list[list[str]]) -> str:
 
 def time_rows(found: dict[str, Any]) -> list[list[str]]:
     """Return the header and the rows of the table of times and costs."""
-    levels = list(next(row["seconds_to"] for row in found["summary"].values() if "seconds_to" in row))
-    rows = [["tool", "setting", *levels, "best seen", "images/s", "memory", "lines of code"]]
-    for key, row in found["summary"].items():
-        name, setting = key.split("/")
-        if setting == "frozen":
-            continue
+    rows = [["tool", "setting", *(f"{level:.2%}" for level in LEVELS), "best seen", "memory", "lines of code"]]
+    for name, setting, row in of_settings(found, "expert", "defaults"):
         accuracies = [point["accuracy"] for point in row["points"] if "accuracy" in point]
-        times = [row.get("seconds_to", {}).get(level) for level in levels]
+        times = row.get("seconds_to", {}).values() or [None] * len(LEVELS)
         rows.append(
             [
                 RIVALS[name].title,
                 setting,
                 *(NOTHING if seconds is None else duration(seconds) for seconds in times),
                 percent(max(accuracies), 1) if accuracies else NOTHING,
-                f"{row['images_per_second']:.0f}" if "images_per_second" in row else NOTHING,
                 gigabytes(max(point["peak_mb"] for point in row["points"])),
                 str(row["lines"]),
             ]
@@ -64,15 +67,55 @@ def time_rows(found: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def frozen_rows(found: dict[str, Any]) -> list[list[str]]:
-    """Return the header and the rows of the table of the frozen baseline."""
-    rows = [["tool", "time", "accuracy"]]
-    for key, row in found["summary"].items():
-        name, setting = key.split("/")
-        if setting == "frozen":
-            (point,) = row["points"]
-            rows.append([RIVALS[name].title, duration(point["seconds"]), percent(point["accuracy"], 1)])
+def rate_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Return the header and the rows of the table of training images per second."""
+    rows = [["tool", "setting", "images/s"]]
+    for name, setting, row in of_settings(found, "steady", "expert", "defaults"):
+        if "images_per_second" in row:
+            rows.append([RIVALS[name].title, setting, f"{row['images_per_second']:.0f}"])
     return rows
+
+
+def training_rows(found: dict[str, Any], setting: str) -> list[list[str]]:
+    """Return the header and the rows of the table of a setting that has one length."""
+    rows = [["tool", "time", "accuracy", "memory"]]
+    for name, _, row in of_settings(found, setting):
+        (point,) = row["points"]
+        figures = duration(point["seconds"]), percent(point["accuracy"], 1), gigabytes(point["peak_mb"])
+        rows.append([RIVALS[name].title, *figures])
+    return rows
+
+
+def file_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Return the header and the rows of the table of finished classifiers that read files."""
+    rows = [["tool", "one image", "PNG files/s", "JPEG files/s", "memory", "lines of code"]]
+    for name, setting, row in of_settings(found, "files", "files-onnx"):
+        points = {point["length"]: point for point in row["points"]}
+        rates = [points[kind]["images_per_second"] if kind in points else None for kind in ("png", "jpeg")]
+        rows.append(
+            [
+                RIVALS[name].title + (", ONNX" if setting == "files-onnx" else ""),
+                duration(points["one"]["seconds"]) if "one" in points else NOTHING,
+                *(NOTHING if rate is None else f"{rate:.0f}" for rate in rates),
+                gigabytes(max(point["peak_mb"] for point in row["points"])),
+                str(row["lines"]),
+            ]
+        )
+    return rows
+
+
+def ratio_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Return the header and the rows of the table of ratios to the best rival."""
+    ratios = found["ratios"]
+    return [["", "ratio"], *([RATIOS[key], NOTHING if ratios[key] is None else f"{ratios[key]:.2f}"] for key in RATIOS)]
+
+
+def of_settings(found: dict[str, Any], *settings: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (rival, setting, row of the summary) of some settings."""
+    for setting in settings:
+        for key, row in found["summary"].items():
+            if key.endswith(f"/{setting}"):
+                yield key.split("/")[0], setting, row
 
 
 def chart(found: dict[str, Any]) -> str:
@@ -119,7 +162,7 @@ def missing(found: dict[str, Any]) -> list[str]:
     titles = {name: rival.title for name, rival in RIVALS.items()}
     failed = {key: cell["failed"][0] for key, cell in found["cells"].items() if "failed" in cell}
     return [
-        *(f"{titles[name]} can't be installed: {reason}" for name, reason in found["unavailable"].items()),
+        *(f"{titles[name]}: {reason}" for name, reason in found["unavailable"].items()),
         *(f"{titles[key.split('/')[0]]} failed ({key}): {reason}" for key, reason in failed.items()),
     ]
 
@@ -131,8 +174,13 @@ def page(found: dict[str, Any]) -> str:
         TEMPLATE.read_text(encoding="utf-8")
     )
     return template.render(
+        ratios=table(ratio_rows(found)),
         times=table(time_rows(found)),
-        frozen=table(frozen_rows(found)),
+        rates=table(rate_rows(found)),
+        frozen=table(training_rows(found, "frozen")),
+        files=table(file_rows(found)),
+        photographs=table(training_rows(found, "photographs")),
+        images=found["images"],
         threads=found["hardware"]["threads"],
         cpu=found["hardware"]["cpu"],
         versions=", ".join(f"{package} {number}" for package, number in versions.items()),
@@ -141,9 +189,10 @@ def page(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    found = json.loads(RESULT.read_text(encoding="utf-8"))
-    PAGE.write_text(page(found), encoding="utf-8")
-    CHART.write_text(chart(found), encoding="utf-8")
+    result, folder = (*sys.argv[1:], *(RESULT, ROOT / "docs")[len(sys.argv) - 1 :])
+    found = json.loads(Path(result).read_text(encoding="utf-8"))
+    Path(folder, "benchmarks.md").write_text(page(found), encoding="utf-8")
+    Path(folder, "benchmarks.svg").write_text(chart(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ class Task:
 
     Attributes:
         data: Folder with ``train/CLASS/*`` and ``test/CLASS/*``.
-        weights: ImageNet weights as a safetensors file with timm's names.
+        weights: ImageNet weights as a safetensors file with timm's names; for ``files`` the folder of the classifier.
         architecture: timm's name of the network.
         size: Side of the squares that the network sees, in pixels.
-        setting: ``defaults`` as the rival documents them, or ``expert``.
-        length: How long to train: a number of epochs, or what the rival uses in place of it.
-        frozen: Train the head only.
+        setting: ``defaults`` as the rival documents them; ``expert``; ``steady`` to train all layers at one size;
+            ``frozen``; ``photographs``; or ``files`` to classify the test images with a finished classifier.
+        length: How long to train: a number of epochs, or what the rival uses in place of it; for ``files`` which ones.
         seed: Seed for everything random.
         threads: CPU threads to compute with.
         out: Folder for whatever the run leaves.
@@ -31,7 +31,6 @@ class Task:
     size: int
     setting: str
     length: str
-    frozen: bool
     seed: int
     threads: int
     out: Path
@@ -43,8 +42,13 @@ class Task:
 
     @property
     def expert(self) -> bool:
-        """Whether the setting is the one that an expert of the rival would choose."""
-        return self.setting == "expert"
+        """Whether the settings are those that an expert of the rival would choose."""
+        return self.setting != "defaults"
+
+    @property
+    def frozen(self) -> bool:
+        """Whether only the head is trained."""
+        return self.setting == "frozen"
 
     @property
     def test_files(self) -> list[Path]:

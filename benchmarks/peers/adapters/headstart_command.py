@@ -11,9 +11,11 @@ task = read_task()
 run = task.out / "run"
 words = [sys.executable, "-m", "headstart", "train", str(task.data), "--out", str(run), "--quiet"]
 words += ["--seed", str(task.seed), "--threads", str(task.threads)]
-if task.frozen:
+if task.setting in ("frozen", "steady"):
     probe = {"solver": "adam", "size": task.size, "epochs": task.epochs}
-    recipe = {"finetune": None, "probe": probe, "evaluation": {"size": task.size, "flip": False}}
+    finetune = {"schedule": [{"epochs": task.epochs, "size": task.size}], "augment": {"min_scale": 0.5}}
+    trained = {"probe": probe, "finetune": None} if task.frozen else {"probe": None, "finetune": finetune}
+    recipe = trained | {"evaluation": {"size": task.size, "flip": False}}
     (task.out / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
     words += ["--recipe", str(task.out / "recipe.yaml")]
 elif task.expert:

@@ -30,7 +30,7 @@ if task.frozen:
     network.requires_grad_(False)
     network.get_classifier().requires_grad_(True)
 if task.expert:
-    optimizer = create_optimizer_v2(network, opt="adamw", lr=5e-4, weight_decay=0.05)
+    optimizer = create_optimizer_v2(network, opt="adamw", lr=2e-3 if task.frozen else 5e-4, weight_decay=0.05)
     warmup = 0
 else:
     optimizer = create_optimizer_v2(network, opt="sgd", lr=0.1 * 128 / 256, momentum=0.9, weight_decay=2e-5)
