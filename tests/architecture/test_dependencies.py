@@ -22,7 +22,6 @@ from headstart.models.heads import build_classifier
 ROOT = Path(__file__).parents[2]
 SOURCES = [*sorted((ROOT / "src" / "headstart").rglob("*.py")), *sorted((ROOT / "docs").rglob("*.py"))]
 """The package, and the examples that its extras are for."""
-TREES = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
 
 
 def names(requirements):
@@ -38,11 +37,12 @@ def declared():
     return names(project.dependencies), extras
 
 
+@cache
 def imported_modules():
     """Top-level names of every third-party import, the lazy ones too."""
     found = set()
-    for tree in TREES:
-        for node in ast.walk(tree):
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

@@ -3,14 +3,20 @@
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "headstart").rglob("*.py"))
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 350, 60, 7
+
+
+@cache
+def trees():
+    """The parsed source by path."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 
 
 def room(path):
@@ -24,7 +30,7 @@ def where(path, node):
 
 def calls(name):
     """Every call of ``name`` (``print``, or ``.load`` for a method), as (path, call)."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(name):
                 yield path, node
@@ -39,7 +45,7 @@ def test_files_are_short_enough_to_read_in_one_sitting():
 
 def test_functions_are_short():
     too_long = {}
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 # The parameters and the docstring are documentation; what counts is the body.
@@ -53,7 +59,7 @@ def test_functions_are_short():
 def test_what_travels_together_is_one_object():
     """Only the functions that users call, from Python or as a command, take a long list of arguments."""
     too_many = {}
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         if room(path) == "cli" or path.name == "api.py":
             continue
         for node in ast.walk(tree):
@@ -71,11 +77,11 @@ def test_rooms_are_named_for_what_they_hold():
 
 def test_our_classes_do_not_inherit_from_each_other():
     ours = {
-        node.name: path for path, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+        node.name: path for path, tree in trees().items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
     }
     heirs = [
         where(path, node)
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
         # The error tree is a tree on purpose, and recipes share one strict pydantic configuration.
@@ -97,7 +103,7 @@ def test_nothing_is_unpickled():
     # Naming the error that a refused pickle raises is fine; reading one is not.
     readers = {"cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
     found = []
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Import) and {alias.name for alias in node.names} & readers:
                 found.append(where(path, node))
@@ -123,7 +129,7 @@ def test_only_the_stories_unpack_a_recipe():
     allowed = {"recipe", "cli", "api", "workflows", "runs", "studies"}
     users = {
         str(path.relative_to(ROOT / "src" / "headstart"))
-        for path, tree in TREES.items()
+        for path, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         and node.module in {"headstart.recipe.schema", "headstart.recipe.sections"}

@@ -55,7 +55,7 @@ def first_of_two(image):
 
 
 def in_palette(alpha):
-    image = smooth().quantize(64)
+    image = smooth().quantize(64, method=Image.Quantize.FASTOCTREE)
     return (image, {"transparency": bytes([255] * 32 + [0] * 32)}) if alpha else (image, {})
 
 
