@@ -52,6 +52,49 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def kept_page(chromium):
+    """A page that all tests of a file share: opening one takes five times as long as going somewhere else with it."""
+    context = chromium.new_context()
+    yield _watched(context)
+    context.close()
+
+
+@pytest.fixture
+def browse(chromium, kept_page):
+    """Open an address in a page that remembers nothing; ``page.problems`` collects what the console complains about."""
+    contexts = []
+
+    def browse(url, *, width=1100, scheme="light", **options):
+        page = kept_page
+        if options:
+            contexts.append(chromium.new_context(**options))
+            page = _watched(contexts[-1])
+        page.goto("about:blank")
+        if not options.get("is_mobile"):
+            page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(media="screen", color_scheme=scheme)
+        page.requested.clear()
+        page.problems.clear()
+        page.goto(url)
+        return page
+
+    yield browse
+    kept_page.evaluate("location.href == 'about:blank' || (localStorage.clear(), sessionStorage.clear())")
+    for context in contexts:
+        context.close()
+
+
+def _watched(context):
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.requested, page.problems = [], []
+    page.on("request", lambda request: page.requested.append(request.url))
+    page.on("console", lambda message: page.problems.append(message.text))
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    return page
+
+
 @pytest.fixture
 def contrast():
     """Script that returns the least contrast of a text with its ground, and where."""

@@ -1,5 +1,6 @@
 """A classifier as one HTML file in a real Chromium: opened from the disk, it answers as the export it was made of."""
 
+import base64
 import json
 import shutil
 from dataclasses import replace
@@ -21,7 +22,12 @@ from headstart.server.offline import write_page
 from made_run import random_bundle, restate
 
 pytestmark = [pytest.mark.browser, pytest.mark.npm]
-PREDICT = """async bytes => (await headstart.ask('/predict?top=9', {body: new Uint8Array(bytes)})).predictions[0]"""
+PREDICT = """async text => (await headstart.ask('/predict?top=9', {
+  body: Uint8Array.from(atob(text), byte => byte.charCodeAt())})).predictions[0]"""
+
+
+def as_text(file):
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +48,10 @@ def export(exported, tmp_path):
 
 
 @pytest.fixture
-def visit(chromium, export, tmp_path):
-    """Write the page, open it from the disk and return it; ``page.problems`` collects what the console says."""
+def visit(browse, export, tmp_path):
+    """Write the page, open it from the disk and return it."""
     assert main(["export", str(export), "--format", "html", "--out", str(tmp_path / "pets.html")]) == 0
-    page = chromium.new_page()
-    page.set_default_timeout(30_000)
-    page.requested, page.problems = [], []
-    page.on("request", lambda request: page.requested.append(request.url))
-    page.on("console", lambda message: page.problems.append(message.text))
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.goto((tmp_path / "pets.html").as_uri())
-    yield page
-    page.close()
+    return browse((tmp_path / "pets.html").as_uri())
 
 
 def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path):
@@ -69,18 +67,18 @@ def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path
     expect(visit.locator(".card .verdict")).to_have_text(f"{label} {100 * probability:.1f}%")
     # Decoded by the browser: transparency, palettes, 16 bits and EXIF's orientation among them.
     for file, expected in zip(golden.files, golden.probabilities, strict=True):
-        found = visit.evaluate(PREDICT, list(file.read_bytes()))
+        found = visit.evaluate(PREDICT, as_text(file))
         told = dict(found["top"])
         own = [told[name] for name in headstart.load(export).class_names]
         assert np.abs(np.array(own) - expected).max() < 0.01, file.name
     # Of images whose pixels the browser does not change; the page keeps the score's reference in 8 bits.
     for file in (golden.files[0], golden.files[2]):
         wanted = headstart.load(export).predict(file)
-        found = visit.evaluate(PREDICT, list(file.read_bytes()))
+        found = visit.evaluate(PREDICT, as_text(file))
         assert found["novelty"] == pytest.approx(wanted.novelty[0], rel=0.02)
         assert found["unfamiliar"] == wanted.unfamiliar[0]
     wanted = headstart.load(export).predict(golden.files[0], evidence=True).evidence[0]
-    found = visit.evaluate(PREDICT.replace("top=9", "top=9&evidence=true"), list(golden.files[0].read_bytes()))
+    found = visit.evaluate(PREDICT.replace("top=9", "top=9&evidence=true"), as_text(golden.files[0]))
     np.testing.assert_allclose(found["evidence"]["grid"], wanted, atol=0.02)
     visit.get_by_role("button", name="Evidence").click()
     expect(visit.locator(".why")).to_contain_text(f"evidence for {label}")

@@ -16,26 +16,16 @@ def address(make_evaluated_run):
 
 
 @pytest.fixture
-def visit(chromium, address):
-    """Open the page and return it; ``page.problems`` collects what the console complains about."""
-    contexts = []
+def visit(browse, address):
+    """Open the page and return it."""
 
-    def open_page(*, width=1100, scheme="light", unfold=False, **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.requested, page.problems = [], []
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.goto(address)
+    def open_page(*, unfold=False, **options):
+        page = browse(address, **options)
         if unfold:
             page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    return open_page
 
 
 def test_it_asks_for_nothing_but_itself_and_reports_no_problem(visit, address):

@@ -37,9 +37,9 @@ def found_with(classes):
 
 
 @pytest.fixture
-def review(chromium, tmp_path):
+def review(browse, tmp_path):
     """Open the page for some classes; it asks for nothing but itself and reports no problem."""
-    contexts, problems = [], []
+    pages = []
 
     def open_review(classes=TEN, *, width=1100, scheme="light"):
         page_file = tmp_path / "review.html"
@@ -52,21 +52,13 @@ def review(chromium, tmp_path):
             ),
             encoding="utf-8",
         )
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: problems.append(message.text))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(("data:", "blob:")) or asked.append(request.url))
-        asked = []
-        page.goto(page_file.as_uri())
-        assert asked == [page_file.as_uri()]
+        page = browse(page_file.as_uri(), width=width, scheme=scheme)
+        pages.append(page)
+        assert [url for url in page.requested if not url.startswith(("data:", "blob:"))] == [page_file.as_uri()]
         return page
 
     yield open_review
-    for context in contexts:
-        context.close()
-    assert problems == []
+    assert [page.problems for page in pages] == [[]] * len(pages)
 
 
 def saved(page):

@@ -29,25 +29,9 @@ def rig():
 
 
 @pytest.fixture
-def visit(chromium, rig):
-    """Open the page and return it; ``page.problems`` collects what the console complains about."""
-    contexts = []
-
-    def open_page(url=None, *, width=1100, **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.requested, page.problems = [], []
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.on("console", lambda message: page.problems.append(message.text))
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.goto(url or rig.url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
+def visit(browse, rig):
+    """Open the page and return it."""
+    return lambda url=None, **options: browse(url or rig.url, **options)
 
 
 def files(*names):
@@ -269,7 +253,7 @@ def test_it_never_scrolls_sideways(visit, rig, path, width):
 
 
 def test_a_phone_can_take_a_photo(visit):
-    phone = visit(width=390, has_touch=True, is_mobile=True)
+    phone = visit(viewport={"width": 390, "height": 900}, has_touch=True, is_mobile=True)
     assert phone.locator(".button.camera").is_visible()
     expect(phone.locator("#how")).to_have_text("Choose images, or take a photo")
     assert phone.locator("#photo").get_attribute("capture") == "environment"
@@ -277,7 +261,7 @@ def test_a_phone_can_take_a_photo(visit):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_the_contrast_that_wcag_aa_asks_for(visit, scheme, contrast):
-    page = visit(color_scheme=scheme)
+    page = visit(scheme=scheme)
     wrong = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"some words"}
     grey = {"name": "grey.png", "mimeType": "image/png", "buffer": image((120, 121, 120))}
     page.locator("#choose").set_input_files([*files("red"), wrong, grey])
@@ -302,7 +286,7 @@ def axe(tmp_path_factory):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_axe_finds_nothing_that_keeps_people_out(visit, rig, axe, path, scheme):
-    page = visit(rig.url + path, color_scheme=scheme)
+    page = visit(rig.url + path, scheme=scheme)
     page.evaluate(axe)
     found = page.evaluate("axe.run()")["violations"]
     if path == "/":
