@@ -1,11 +1,15 @@
 """The process of the ``headstart`` command, also ``python -m headstart``."""
 
 import gc
+import signal
 import sys
 
 
 def run() -> None:
     """Run the command line on the words of this process, and exit with its status."""
+    if sys.argv[1:2] == ["serve"] and hasattr(signal, "SIGHUP"):
+        # Until the server listens to it: to load models again means nothing before they are, but would end the process.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Importing torch and timm makes very many objects that stay; looking for garbage among them again and again took a
     # fifth of a short command's time.
     gc.set_threshold(20_000)

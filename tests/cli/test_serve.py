@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import warm
+from headstart.__main__ import run
 from headstart.bundle.config import Bundle
 from headstart.bundle.folder import save_bundle
 from headstart.cli import main
@@ -174,6 +176,36 @@ def test_a_hangup_while_it_loads_is_remembered(monkeypatch):
     finally:
         signal.signal(signal.SIGHUP, before)
     assert (loaded, missed) == (["colours"], [])
+
+
+def test_a_hangup_before_the_commands_are_loaded_changes_nothing(monkeypatch):
+    missed = []
+    monkeypatch.setattr(sys, "argv", ["headstart", "serve", "x"])
+    monkeypatch.setattr("headstart.compute.startup.prepare_command", lambda: None)
+    monkeypatch.setattr("headstart.cli.main", lambda: os.kill(os.getpid(), signal.SIGHUP) or 7)
+    monkeypatch.setattr("gc.set_threshold", lambda *_: None)
+    before = signal.signal(signal.SIGHUP, lambda *_: missed.append(True))
+    try:
+        with pytest.raises(SystemExit, match="7"):
+            run()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert missed == []
+
+
+def test_systemd_is_told_once_requests_are_answered(monkeypatch, tmp_path):
+    def serve(models, options, ready, hangups):
+        ready("http://127.0.0.1:1")
+        return signal.SIGTERM
+
+    monkeypatch.setattr("headstart.server.run.serve", serve)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+        door.bind(str(tmp_path / "notify"))
+        door.settimeout(5)
+        assert main(["serve", "x"]) == 0
+        assert door.recv(100) == b"READY=1"
+    assert main(["serve", "x"]) == 0, "nobody listens any more"
 
 
 def test_the_token_of_a_file(make_model, tmp_path):

@@ -1,8 +1,11 @@
 """``headstart serve``: answers HTTP requests with the predictions of one or more models."""
 
+import contextlib
 import math
+import os
 import re
 import signal
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -90,11 +93,19 @@ def serve(
             open_to_all = access.token is None and not at.startswith(("http://127.", "http://[::1]"))
             warning = " Whoever reaches this address may ask, as there is no token." if open_to_all else ""
             typer.echo(visible(f"Serving on {at}. Stop with Ctrl-C.{warning}"), err=True)
+            _tell_systemd()
 
         stopped_by = serve(models, options, ready, hangups)
     if stopped_by == signal.SIGINT:
         raise KeyboardInterrupt("Stopped.")
     return Answer({"url": address, "stopped_by": signal.Signals(stopped_by).name}, "")
+
+
+def _tell_systemd() -> None:
+    """Say that requests are answered, where whoever started the server waits to hear it (sd_notify(3))."""
+    if place := os.environ.get("NOTIFY_SOCKET"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+            door.sendto(b"READY=1", re.sub("^@", "\0", place))
 
 
 def _bytes(size: str) -> int:
