@@ -12,7 +12,7 @@ from headstart.data.dataset import Dataset, SealedTest, load_dataset
 from headstart.data.sources.memory import ArraySource
 from headstart.data.splits import Manifest, ManifestRow, build_manifest, read_manifest, split_train
 from headstart.data.subset import Subset
-from headstart.errors import DataError
+from headstart.errors import DataError, WriteError
 
 NAMES = ClassNames(("a", "b", "c"))
 
@@ -171,7 +171,7 @@ def test_no_class_name_in_the_file_is_a_formula_and_the_hash_is_that_of_the_name
 
 
 def test_a_manifest_that_cant_be_written_is_an_error(manifest, tmp_path):
-    with pytest.raises(DataError, match="can't be written"):
+    with pytest.raises(WriteError, match="can't be written"):
         manifest.write(tmp_path / "gone" / "m.csv")
 
 

@@ -1,6 +1,7 @@
 """A classifier on other data: which images count, what has moved, and what the command leaves behind."""
 
 import csv
+import errno
 import json
 import re
 
@@ -114,6 +115,19 @@ def test_what_makes_no_sense_is_refused(place, capsys, monkeypatch):
     monkeypatch.setattr("headstart.workflows.elsewhere.load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(RunError, match="something else"):
         headstart.evaluate_on(run, place / "strange", out=place)
+
+
+def test_after_a_full_disk_the_same_command_begins_again(place, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store(place / "later", NAMES, seed=6, n=12)
+    words = ["evaluate", str(place / "run"), "--on", str(place / "later"), "-q"]
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.runs.run.Run.write_predictions", full)
+        assert main(words) == 1
+    assert "No space left on device. Free some space" in capsys.readouterr().err
+    assert main(words) == 0
 
 
 def test_the_lines_name_drift_and_calibration(place, capsys):

@@ -1,6 +1,7 @@
 """The application that the verbs register with, the options they share, and what turns their answers into output."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -129,6 +130,8 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
     except KeyboardInterrupt as stop:
         return _tell(str(stop) or "Stopped.", 130, debug=False)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _tell(str(WriteError(error.filename or "A file", error)), 1, debug)
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("headstart"):
             return _tell(_NOT_INSTALLED.format(error.name), 2, debug)
         if hasattr(error, "format_message"):  # the parser's usage errors; typer has moved their class between versions

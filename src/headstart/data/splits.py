@@ -132,12 +132,9 @@ class Manifest:
         """Write the manifest as CSV, in which no class name is a formula; the file appears whole or not at all.
 
         Raises:
-            DataError: The file can't be written.
+            WriteError: The file can't be written.
         """
-        try:
-            write_atomically(path, _as_csv([row._replace(label=guarded(row.label)) for row in self.rows]))
-        except OSError as error:
-            raise DataError(f"The split manifest can't be written to {path}: {error.strerror or error}.") from None
+        write_atomically(path, _as_csv([row._replace(label=guarded(row.label)) for row in self.rows]))
 
     def select(self, train: Subset, split: Literal["train", "val"]) -> Subset:
         """Return the images of a data set's training part that are in ``split``.

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from headstart import wording
-from headstart.errors import RunError
+from headstart.errors import WriteError
 from headstart.files import write_atomically
 from headstart.report.private import without_folders
 
@@ -24,13 +24,13 @@ def write_page(place: Path, page: str) -> None:
     """Write a page, whole or not at all; folders above it are made.
 
     Raises:
-        RunError: It can't be written.
+        WriteError: It can't be written.
     """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, page)
     except OSError as error:
-        raise RunError(f"{place} can't be written: {error.strerror}. Check space and permissions.") from None
+        raise WriteError(place, error) from None
+    write_atomically(place, page)
 
 
 @cache

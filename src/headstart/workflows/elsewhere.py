@@ -107,11 +107,6 @@ def _measure(
     _check_place(folder)
     with session.terminal.share("Measuring") as show:
         found, predictions = measure_elsewhere(predictor, dataset, chosen, val, show)
-    folder.mkdir(parents=True, exist_ok=True)
-    chosen.manifest().write(folder / "split_manifest.csv")
-    Run(folder).write_predictions(predictions)
-    if dataset.ledger is not None:
-        Run(folder).write_ledger(dataset.ledger)
     record = {
         "run": str(origin.run.path.resolve()) if origin.run else None,
         "model": origin.name,
@@ -120,7 +115,12 @@ def _measure(
         "weights_sha256": file_sha256(origin.weights),
     }
     content = found.to_dict() | record
-    write_json(folder / "evaluation.json", content)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "evaluation.json", content)  # by which the same command knows the folder again
+    chosen.manifest().write(folder / "split_manifest.csv")
+    Run(folder).write_predictions(predictions)
+    if dataset.ledger is not None:
+        Run(folder).write_ledger(dataset.ledger)
     files = None if dataset.ledger is None else dataset.ledger.counts()
     write_elsewhere_page(
         Run(folder), content, partial(chosen.pixels, at_least=LARGEST_SIDE), data=data.name, files=files

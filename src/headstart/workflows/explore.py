@@ -128,7 +128,7 @@ def explore(
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
         InputError: A seed or a share of validation images that would change nothing.
-        RunError: The folder can't be written.
+        WriteError: The folder can't be written.
     """
     if not in_files(data.name) and (seed is not None or "val_fraction" in data.model_fields_set):
         raise InputError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headstart.contracts import UInt8Image
 from headstart.data.ledger import Ledger
 from headstart.data.subset import ImageSource, Subset
-from headstart.errors import RunError
+from headstart.errors import RunError, WriteError
 from headstart.files import first_bytes, write_atomically, write_json
 from headstart.inspection.copies import relation
 from headstart.report.explore_page import MADE_BY, explore_page
@@ -62,7 +62,7 @@ def write_exploration(
     """Write figures, pages and lists.
 
     Raises:
-        RunError: The folder can't be written.
+        WriteError: The folder can't be written.
     """
     sources: dict[str, ImageSource] = {split.name: split.source for split in splits}
 
@@ -79,15 +79,15 @@ def write_exploration(
         tables["label_errors.csv"] = _label_errors(found["label_errors"], name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FIGURES, found)
-        for table, rows in tables.items():
-            write_atomically(folder / table, _csv(rows))
-        if ledger:
-            ledger.write(folder / "files.csv")
-        write_atomically(folder / REVIEW, review)
-        write_atomically(folder / PAGE, page)
     except OSError as error:
-        raise RunError(f"{folder} can't be written: {error.strerror}. Check space and permissions.") from None
+        raise WriteError(folder, error) from None
+    write_json(folder / FIGURES, found)
+    for table, rows in tables.items():
+        write_atomically(folder / table, _csv(rows))
+    if ledger:
+        ledger.write(folder / "files.csv")
+    write_atomically(folder / REVIEW, review)
+    write_atomically(folder / PAGE, page)
 
 
 def file_name(source: ImageSource, image: dict[str, Any]) -> str:
