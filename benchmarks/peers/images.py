@@ -14,7 +14,7 @@ from headstart.models.package_weights import PACKAGES, read_package
 
 ARCHITECTURE = "tf_efficientnet_lite0"
 PHOTOGRAPH = (640, 480)
-_GRAIN, _QUALITY = 12, 85
+_GRAIN, _QUALITY = 18, 85
 """Noise, in grey levels, and quality that make a JPEG file of about 100 kB, as a camera's of that size has."""
 
 

@@ -88,6 +88,22 @@ RIVALS = {
         lengths={"defaults": ("1", "3"), "expert": EPOCHS},
         files="transformers_files",
     ),
+    "torchvision": Rival(
+        "torchvision reference", "torchvision_reference", lengths={"defaults": ("1", "4"), "expert": EPOCHS}
+    ),
+    "autogluon": Rival(
+        "AutoGluon MultiModal",
+        "autogluon_multimodal",
+        # Its newest torch may come from an index of CPU builds, which PyPI's torchvision can't be loaded into.
+        ("autogluon.multimodal==1.6.3", "torch===2.13.0", "torchvision==0.28.0"),
+        lengths={"defaults": ("1", "4"), "expert": EPOCHS, "frozen": ()},
+    ),
+    "getitune": Rival(
+        "getitune (Geti)",
+        "getitune_engine",
+        ("getitune==0.4.0",),
+        lengths={"defaults": ("1", "4"), "expert": EPOCHS},
+    ),
     "keras": Rival("Keras 3", "keras_fit", ("keras", "tensorflow-cpu"), {"defaults": ("1", "2")}, pretrained=False),
     "ultralytics": Rival(
         "Ultralytics classify", "ultralytics_classify", ("ultralytics",), {"defaults": ("1", "2")}, pretrained=False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-_EVERY = 0.5
+_EVERY = 1.0
 """Seconds between two looks at the memory."""
 
 
