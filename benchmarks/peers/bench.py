@@ -163,7 +163,7 @@ def bench(names: list[str], given: argparse.Namespace) -> None:
     only = given.only or (TRIAL if given.trial else [])
     due = [cell for cell in plan(list(pythons), given.seeds, only) if "seconds" not in cells.get(cell.key, {})]
     expected = sum(expected_seconds(cell, cells, counts.train) for cell in due)
-    print(f"{len(due)} measurements, about {duration(expected)}. Ctrl-C stops; the next start continues.", flush=True)
+    print(f"Measurements: {len(due)}, about {duration(expected)}. Ctrl-C stops; the next start continues.", flush=True)
     if given.plan:
         print(*(cell.key for cell in due), sep="\n")
         return

@@ -35,10 +35,11 @@ def plan(names: list[str], seeds: list[int], only: list[str]) -> list[Cell]:
     """Return the cells to measure in order: rivals take turns, and each seed begins with what tells most.
 
     Args:
-        only: Patterns of keys, such as ``*/files/*/0``, of which a cell must match one; all cells when empty.
+        only: Patterns of keys, such as ``*/files/*/0``: cells that match the first come first, and those that match
+            none are left out; all cells when empty.
     """
     cells = [cell for seed in seeds for cell in _of_seed(names, seed)]
-    return [cell for cell in cells if not only or any(fnmatch(cell.key, pattern) for pattern in only)]
+    return list(dict.fromkeys(cell for pattern in only or ["*"] for cell in cells if fnmatch(cell.key, pattern)))
 
 
 def _of_seed(names: list[str], seed: int) -> Iterator[Cell]:

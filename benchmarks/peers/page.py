@@ -167,9 +167,19 @@ def missing(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def versions(found: dict[str, Any]) -> list[str]:
+    """Return the versions of what was used, in words; what a rival shares with headstart is not repeated."""
+    shared = found["versions"]["headstart"]
+    words = [f"{package} {number}" for package, number in shared.items()]
+    for name, row in found["versions"].items():
+        for package, number in row.items():
+            if shared.get(package) != number:
+                words.append(f"{package} {number}" + (f" for {RIVALS[name].title}" if package in shared else ""))
+    return words
+
+
 def page(found: dict[str, Any]) -> str:
     """Return docs/benchmarks.md."""
-    versions = {package: number for row in found["versions"].values() for package, number in row.items()}
     template = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
@@ -183,7 +193,7 @@ def page(found: dict[str, Any]) -> str:
         images=found["images"],
         threads=found["hardware"]["threads"],
         cpu=found["hardware"]["cpu"],
-        versions=", ".join(f"{package} {number}" for package, number in versions.items()),
+        versions=", ".join(versions(found)),
         missing=missing(found),
     )
 

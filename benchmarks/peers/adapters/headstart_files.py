@@ -19,13 +19,11 @@ if task.setting == "prepare":
     subprocess.run([*headstart, *train], check=True)
     subprocess.run([*headstart, "export", str(run), "--out", str(onnx), *threads], check=True)
 else:
-    # begin: what a user writes
     model = onnx if task.setting == "files-onnx" else run / "model"
     rows = task.out / "rows.csv"
     subprocess.run(
         [*headstart, "predict", str(model), str(task.data / "test"), "--out", str(rows), *threads], check=True
     )
-    # end
     with rows.open(newline="", encoding="utf-8") as file:
         found = {row["file"]: row["predicted"] for row in csv.DictReader(file)}
     write_predictions(task, (found[str(path)] for path in task.test_files))
