@@ -1,5 +1,6 @@
 """Clients that send or take too slowly, without end, or nonsense: none is waited for, and others are served."""
 
+import asyncio
 import contextlib
 import json
 import resource
@@ -213,3 +214,24 @@ def test_a_client_that_leaves_early_is_forgotten(rig, connect):
     while rig.service.state.held or rig.service.line.images:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_request_that_waits_at_the_door_when_it_closes_is_answered():
+    made = []
+
+    with serving() as rig:
+        shutdown = rig.server.shutdown
+
+        def come():
+            made.append(door := socket.create_connection(("127.0.0.1", rig.port), timeout=10))
+            door.sendall(HEAD % len(PNG) + PNG)
+
+        async def shutdown_while_somebody_comes(sockets):
+            # In the turn of the event loop in which the door closes, after it has looked for new connections.
+            asyncio.get_running_loop().call_soon(come)
+            await shutdown(sockets)
+
+        rig.server.shutdown = shutdown_while_somebody_comes
+        rig.stop()
+        with made[0] as door:
+            assert rest(door).startswith(b"HTTP/1.1 200 OK")
