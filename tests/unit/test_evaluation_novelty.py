@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from headstart.bundle.novelty import read_novelty, write_novelty
 from headstart.contracts import ClassNames
@@ -83,6 +84,26 @@ def test_the_score_comes_back_from_its_file(fitted, tmp_path):
     features = clusters(20, seed=3)[0]
     np.testing.assert_array_equal(scores(back, features), scores(fitted, features))
     assert (back.threshold, back.false_alarms, back.neighbours) == (fitted.threshold, fitted.false_alarms, 5)
+
+
+def test_a_file_of_the_first_format_whose_reference_has_all_axes_gives_its_score(fitted, tmp_path):
+    whole = fitted.tensors["reference"] @ fitted.tensors["axes"].T
+    parts = {name: part.numpy() for name, part in fitted.tensors.items() if name != "axes"}
+    facts = {"format": "1", "neighbours": "5", "threshold": "1.5", "false_alarms": "0.05"}
+    (tmp_path / "novelty.safetensors").write_bytes(save({**parts, "reference": whole.half().numpy()}, metadata=facts))
+    back = read_novelty(tmp_path, num_classes=3).to(torch.device("cpu"))
+    features = clusters(20, seed=3)[0]
+    np.testing.assert_allclose(scores(back, features), scores(fitted, features), atol=0.05)
+    assert back.threshold == 1.5
+
+
+def test_neighbours_are_found_along_few_axes(monkeypatch):
+    monkeypatch.setattr(room, "_AXES", 4)
+    features, labels = clusters(300)
+    novelty = fit_novelty(features, labels, clusters(100, seed=1)[0])
+    assert novelty.tensors["axes"].shape == (WIDTH, 4)
+    assert (scores(novelty, clusters(1000, seed=2)[0]) > novelty.threshold).mean() < 0.1
+    assert (scores(novelty, np.eye(WIDTH)[10:15] * 5) > novelty.threshold).all()
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "classes"])

@@ -3,7 +3,7 @@
 ``novelty.safetensors`` lies beside the weights and is complete in itself. The score is a few matrix operations, which
 ``novelty_file`` has in numpy as well. With ``direction = features / |features|``:
 
-    alone      1 - the k-th largest entry of direction @ reference.T
+    alone      1 - the k-th largest entry of (direction @ axes) @ reference.T
     place      direction @ projection - middle
     misplaced  the smallest |place - mean|^2 over the rows of means, minus the sum of weights * place^2
     score      (alone - scale[0, 0]) / scale[0, 1] + (misplaced - scale[1, 0]) / scale[1, 1]
@@ -27,8 +27,9 @@ class Novelty:
     """A novelty score with its threshold.
 
     Attributes:
-        tensors: ``reference`` (m, d), the directions of training images; ``projection`` (d, r), ``middle`` (1, r),
-            ``means`` (classes, r) and ``weights`` (1, r), the relative Mahalanobis distance; ``scale`` (2, 2).
+        tensors: ``axes`` (d, a), the axes along which directions of training images vary most, and ``reference``
+            (m, a), such directions along them; ``projection`` (d, r), ``middle`` (1, r), ``means`` (classes, r) and
+            ``weights`` (1, r), the relative Mahalanobis distance; ``scale`` (2, 2).
         neighbours: The k of the k-th nearest neighbour.
         threshold: Score above which an image counts as unfamiliar.
         false_alarms: Share of the validation images whose score exceeds the threshold.
@@ -46,7 +47,8 @@ class Novelty:
     def parts(self, features: Tensor) -> Tensor:
         """Return distance to the neighbours and distance to the classes, shape (n, 2), for features (n, d)."""
         directions = F.normalize(features, dim=1)
-        alone = 1 - (directions @ self.tensors["reference"].T).topk(self.neighbours, dim=1).values[:, -1]
+        likeness = directions @ self.tensors["axes"] @ self.tensors["reference"].T
+        alone = 1 - likeness.topk(self.neighbours, dim=1).values[:, -1]
         place = directions @ self.tensors["projection"] - self.tensors["middle"]
         nearest = torch.cdist(place, self.tensors["means"]).amin(dim=1).square()
         return torch.stack([alone, nearest - (self.tensors["weights"] * place.square()).sum(dim=1)], dim=1)

@@ -17,7 +17,7 @@ from headstart.errors import BundleError
 from headstart.files import read_bounded, write_atomically
 
 NOVELTY_FILE = "novelty.safetensors"
-_FORMAT = "1"
+_FORMAT, _WITHOUT_AXES = "2", "1"
 _LARGEST = 2**31
 
 
@@ -51,7 +51,7 @@ class NoveltyArrays:
         whole = self._whole
         directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-12))
         # In this order the product of a large matrix and a small one takes little more than half as long.
-        likeness = np.ascontiguousarray((whole["reference"] @ directions.T).T)
+        likeness = np.ascontiguousarray((whole["reference"] @ (directions @ whole["axes"]).T).T)
         alone = 1 - np.partition(likeness, -self.neighbours, axis=1)[:, -self.neighbours]
         place = directions @ whole["projection"] - whole["middle"]
         nearest = ((place[:, None] - whole["means"]) ** 2).sum(axis=2).min(axis=1)
@@ -110,12 +110,15 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
 
 def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_classes: int) -> NoveltyArrays:
     """Return the score that a file describes; raise KeyError or ValueError for what does not fit together."""
-    if facts["format"] != _FORMAT:
-        raise ValueError(f"format {facts['format']!r}, but this version reads {_FORMAT}")
+    if facts["format"] == _WITHOUT_AXES:
+        tensors = {**tensors, "axes": np.eye(tensors["reference"].shape[1], dtype=np.float32)}
+    elif facts["format"] != _FORMAT:
+        raise ValueError(f"format {facts['format']!r}, but this version reads {_WITHOUT_AXES} and {_FORMAT}")
     neighbours, threshold, share = int(facts["neighbours"]), float(facts["threshold"]), float(facts["false_alarms"])
     shapes = {name: tuple(part.shape) for name, part in tensors.items()}
-    (rows, features), (_, width) = shapes["reference"], shapes["projection"]
-    wanted = {"reference": (rows, features), "projection": (features, width), "means": (num_classes, width)}
+    (rows, depth), (features, width) = shapes["reference"], shapes["projection"]
+    wanted = {"axes": (features, depth), "reference": (rows, depth)}
+    wanted |= {"projection": (features, width), "means": (num_classes, width)}
     wanted |= {"middle": (1, width), "weights": (1, width), "scale": (2, 2)}
     if shapes != wanted or not all(np.isfinite(part).all() for part in tensors.values()):
         raise ValueError("its tensors do not fit together, or not the classifier's classes")

@@ -74,7 +74,7 @@ class OnnxArtifact:
         if config.novelty:
             content = checked_content(folder, NOVELTY_FILE, config)
             self._novelty = read_arrays(folder, num_classes=len(self.class_names), content=content)
-            if self._novelty.parts["reference"].shape[1] != self._width:
+            if self._novelty.parts["axes"].shape[0] != self._width:
                 raise BundleError(
                     f"{folder / NOVELTY_FILE} does not fit {config.model_file}: they have different features."
                 )

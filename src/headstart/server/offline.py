@@ -14,8 +14,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headstart.bundle.exported import MODEL_FILE, ExportConfig, checked_content, read_export
 from headstart.bundle.novelty_file import NoveltyArrays, read_arrays
 from headstart.deployment.golden import Golden, read_golden
@@ -46,7 +44,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
 
     Args:
         export: Folder that ``headstart export`` wrote; the file takes about a third more than its ``model.onnx``, and
-            5 MB for the runtime; the novelty score of a classifier with many features takes a few more.
+            5 MB for the runtime; the novelty score takes one or two more.
         out: The file; an earlier page that is there is replaced.
         progress: Show on stderr how the runtime is fetched, once.
 
@@ -76,18 +74,14 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
     code, wasm = (runtime_file(name, Terminal(enabled=progress)) for name in RUNTIME_FILES)
     parts = {"model": model, "runtime": code, "runtime-wasm": wasm}
     if config.novelty:
-        parts["novelty"] = _compact(read_arrays(folder, num_classes=len(config.label_names)))
+        parts["novelty"] = _as_json(read_arrays(folder, num_classes=len(config.label_names)))
     write_atomically(place, _page(config, place.stem, golden, parts))
     return place
 
 
-def _compact(novelty: NoveltyArrays) -> bytes:
-    """Return a novelty score for the page, as JSON; its reference has 8 bits, each row with a step of its own."""
-    reference = novelty.parts["reference"].astype(np.float32)
-    steps = np.maximum(np.abs(reference).max(axis=1), np.float32(1e-12)) / np.float32(127)
-    parts = {**novelty.parts, "steps": steps}
-    told = {name: _base64(part.astype("<f4").tobytes()) for name, part in parts.items()}
-    told["reference"] = _base64(np.round(reference / steps[:, None]).astype(np.int8).tobytes())
+def _as_json(novelty: NoveltyArrays) -> bytes:
+    """Return a novelty score for the page, as JSON."""
+    told = {name: _base64(part.astype("<f4").tobytes()) for name, part in novelty.parts.items()}
     return json.dumps({**told, "neighbours": novelty.neighbours, "threshold": novelty.threshold}).encode()
 
 

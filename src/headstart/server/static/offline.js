@@ -60,8 +60,8 @@ function prediction(found) {
 async function scorer() {
   const { neighbours, threshold, ...parts } = JSON.parse(new TextDecoder().decode(await unpacked("novelty")));
   const floats = (name) => new Float32Array(bytesOf(parts[name]).buffer);
-  const [steps, projection, middle, means, weights, scale] = ["steps", "projection", "middle", "means", "weights", "scale"].map(floats);
-  const reference = new Int8Array(bytesOf(parts.reference).buffer);
+  const [axes, reference, projection] = ["axes", "reference", "projection"].map(floats);
+  const [middle, means, weights, scale] = ["middle", "means", "weights", "scale"].map(floats);
   const width = middle.length;
   const sum = (count, value) => {
     let total = 0;
@@ -72,7 +72,10 @@ async function scorer() {
     const size = features.length;
     const length = Math.max(Math.hypot(...features), 1e-12);
     const direction = features.map((value) => value / length);
-    const likeness = steps.map((step, row) => step * sum(size, (i) => direction[i] * reference[row * size + i])).sort();
+    const depth = axes.length / size;
+    const seen = Float32Array.from({ length: depth }, (_, axis) => sum(size, (i) => direction[i] * axes[i * depth + axis]));
+    const row = (number) => sum(depth, (axis) => seen[axis] * reference[number * depth + axis]);
+    const likeness = Float32Array.from({ length: reference.length / depth }, (_, number) => row(number)).sort();
     const alone = 1 - likeness[likeness.length - neighbours];
     const place = middle.map((value, axis) => sum(size, (i) => direction[i] * projection[i * width + axis]) - value);
     const distance = (row) => sum(width, (axis) => (place[axis] - means[row * width + axis]) ** 2);
