@@ -87,7 +87,7 @@ def fill(outline: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
 
 def head_of(module: nn.Module) -> nn.Module:
     """Return the classifier as the network holds it: the layers between pooled features and logits."""
-    return next(iter(_named_heads(module).values()))
+    return _heads(module)[0]
 
 
 def pooled_features(module: nn.Module, images: Tensor) -> Tensor:
@@ -169,8 +169,8 @@ def _graft(
     # New layers draw from the global state when they are made, before the generator overwrites them.
     with torch.random.fork_rng(devices=[]):
         module.reset_classifier(num_classes)
-        heads = _named_heads(module)
-        head = next(iter(heads.values()))
+        heads = _heads(module)
+        paths, head = _paths(module, heads), heads[0]
         if not isinstance(head, nn.Linear | nn.Conv2d) or head.bias is None:
             raise WeightsError(
                 f"The classifier of {architecture} is a {type(head).__name__} that can't be replaced by a new one. "
@@ -180,8 +180,8 @@ def _graft(
         if hidden:
             features = head.weight.shape[1]
             head = _mlp((features, *hidden, num_classes), dropout, flatten=isinstance(head, nn.Conv2d))
-        for name in heads:
-            module.set_submodule(name, head)
+        for path in paths:
+            module.set_submodule(path, head)
     for layer in head.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             _initialise(layer, generator)
@@ -209,22 +209,30 @@ def _initialise(layer: nn.Linear | nn.Conv2d, generator: torch.Generator) -> Non
             layer.bias.zero_()
 
 
-def _named_heads(module: Network) -> dict[str, nn.Module]:
-    """Return a network's classifiers by their paths.
+def _heads(module: Network) -> list[nn.Module]:
+    """Return a network's classifiers.
 
     Networks that were trained by distillation have two and average their logits; ``_graft`` puts one module into both
     places, which changes nothing in the average.
     """
     found = module.get_classifier()
     heads = [_inner(head) for head in (found if isinstance(found, tuple | list) else [found]) if head is not None]
-    named = {
-        name: part for name, part in module.named_modules(remove_duplicate=False) if any(part is head for head in heads)
-    }
-    if not named or len({type(head) for head in heads}) > 1:
-        raise WeightsError(
-            f"{type(module).__name__} has no classifier that could be replaced. Choose another backbone."
-        )
-    return named
+    if len({type(head) for head in heads}) != 1:
+        raise _irreplaceable(module)
+    return heads
+
+
+def _paths(module: Network, heads: list[nn.Module]) -> list[str]:
+    """Return where a network holds its classifiers."""
+    every = module.named_modules(remove_duplicate=False)
+    paths = [path for path, part in every if any(part is head for head in heads)]
+    if not paths:
+        raise _irreplaceable(module)
+    return paths
+
+
+def _irreplaceable(module: Network) -> WeightsError:
+    return WeightsError(f"{type(module).__name__} has no classifier that could be replaced. Choose another backbone.")
 
 
 def _inner(head: nn.Module) -> nn.Module:
