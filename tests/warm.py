@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 HEAVY = ("headstart.workflows.train", "headstart.workflows.evaluate", "headstart.models.fits")
-LIGHT = ("headstart.cli", "headstart.recipe.schema")
+LIGHT = ("headstart.cli", "headstart.recipe.schema", "headstart.api")
 
 
 class Warm:

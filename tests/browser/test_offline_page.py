@@ -55,7 +55,8 @@ def visit(browse, export, tmp_path):
 
 
 def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path):
-    golden = read_golden(export, headstart.load(export).class_names)
+    classifier = headstart.load(export)
+    golden = read_golden(export, classifier.class_names)
     expect(visit.get_by_role("heading", level=1)).to_have_text("Classify images with pets")
     visit.get_by_role("button", name="Check").click()
     expect(visit.locator("#checked")).to_contain_text("This browser answers as measured")
@@ -63,21 +64,21 @@ def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path
     assert checked["images"] == len(golden.files)
     assert checked["largest"] < 1e-4
     visit.get_by_label("Choose images").set_input_files(golden.files[0])
-    label, probability = headstart.load(export).predict(golden.files[0]).top(1)[0][0]
+    label, probability = classifier.predict(golden.files[0]).top(1)[0][0]
     expect(visit.locator(".card .verdict")).to_have_text(f"{label} {100 * probability:.1f}%")
     # Decoded by the browser: transparency, palettes, 16 bits and EXIF's orientation among them.
     for file, expected in zip(golden.files, golden.probabilities, strict=True):
         found = visit.evaluate(PREDICT, as_text(file))
         told = dict(found["top"])
-        own = [told[name] for name in headstart.load(export).class_names]
+        own = [told[name] for name in classifier.class_names]
         assert np.abs(np.array(own) - expected).max() < 0.01, file.name
     # Of images whose pixels the browser does not change.
     for file in (golden.files[0], golden.files[2]):
-        wanted = headstart.load(export).predict(file)
+        wanted = classifier.predict(file)
         found = visit.evaluate(PREDICT, as_text(file))
         assert found["novelty"] == pytest.approx(wanted.novelty[0], rel=1e-3)
         assert found["unfamiliar"] == wanted.unfamiliar[0]
-    wanted = headstart.load(export).predict(golden.files[0], evidence=True).evidence[0]
+    wanted = classifier.predict(golden.files[0], evidence=True).evidence[0]
     found = visit.evaluate(PREDICT.replace("top=9", "top=9&evidence=true"), as_text(golden.files[0]))
     np.testing.assert_allclose(found["evidence"]["grid"], wanted, atol=0.02)
     visit.get_by_role("button", name="Evidence").click()

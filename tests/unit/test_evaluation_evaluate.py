@@ -56,7 +56,7 @@ def trained(tmp_path_factory):
     train, val = split_train(dataset.train, val_fraction=0.3, seed=0)
     manifest = build_manifest(train, val, dataset.sealed_test)
     manifest.write(run / "split_manifest.csv")
-    backbone = load_backbone("tf_efficientnet_lite0", weights="none", progress=False)
+    backbone = load_backbone("test_efficientnet", weights="none", progress=False)
     bundle = Bundle(
         module=build_classifier(backbone, num_classes=3, seed=0).eval(),
         class_names=NAMES,

@@ -49,8 +49,8 @@ def made_bundle(module, flip=False):
         module=module.eval(),
         class_names=NAMES,
         preprocess=preprocess,
-        architecture="tf_efficientnet_lite0",
-        backbone="tf_efficientnet_lite0.in1k",
+        architecture="test_efficientnet",
+        backbone="test_efficientnet.r160_in1k",
         hidden=(),
         dropout=0.0,
         dataset="colours",
@@ -83,7 +83,7 @@ def test_nothing_speaks_for_a_colour_that_is_not_there():
 
 
 def test_a_real_network_is_explained_and_the_file_says_how(tmp_path):
-    backbone = load_backbone("tf_efficientnet_lite0", weights="none", progress=False)
+    backbone = load_backbone("test_efficientnet", weights="none", progress=False)
     bundle = made_bundle(build_classifier(backbone, num_classes=2, seed=0))
     save_bundle(bundle, tmp_path / "model")
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), dtype=np.uint8)
@@ -113,9 +113,7 @@ def test_images_of_different_sizes_are_explained(tmp_path):
 
     save_bundle(
         made_bundle(
-            build_classifier(
-                load_backbone("tf_efficientnet_lite0", weights="none", progress=False), num_classes=2, seed=0
-            )
+            build_classifier(load_backbone("test_efficientnet", weights="none", progress=False), num_classes=2, seed=0)
         ),
         tmp_path / "model",
     )

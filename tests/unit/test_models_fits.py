@@ -131,7 +131,8 @@ class Odd(nn.Module):
         return {"more": logits + 0.1, "pair": (logits, logits), "shape": logits[:, :1]}.get(self.way, logits)
 
 
-def test_two_classifiers_of_two_tokens_take_a_linear_head_only():
+def test_two_classifiers_of_two_tokens_take_a_linear_head_only(monkeypatch):
+    monkeypatch.setattr(fits, "_SECONDS", 0.2)
     backbone = load_backbone("deit_tiny_distilled_patch16_224", weights="none", progress=False)
     require_fit(build_classifier(backbone, num_classes=3, seed=0).eval(), "deit", [64], usual=224)
     module = build_classifier(backbone, num_classes=3, hidden=(64,), seed=0).eval()

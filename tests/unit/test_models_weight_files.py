@@ -16,8 +16,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from headstart.errors import WeightsError
-from headstart.models import keras_files
-from headstart.models.architectures import create_network
+from headstart.models import backbones, keras_files
+from headstart.models.architectures import create_network, outline
 from headstart.models.backbones import load_backbone
 from headstart.models.weight_files import read_weights_file
 from headstart.models.weights import load_tensors
@@ -40,6 +40,12 @@ def assert_loaded(backbone, expected):
     assert own.keys() == expected.keys()
     assert all(torch.equal(own[name], expected[name]) for name in own)
     assert backbone.weights.source == "file"
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Networks without weights: of a file that is refused, nothing gets as far as that."""
+    monkeypatch.setattr(backbones, "create_network", outline)
 
 
 @pytest.mark.parametrize("wrap", ["bare", "state_dict", "model", "module.", "model.", "module.model.", "_orig_mod."])
@@ -137,6 +143,7 @@ def _original_convnext(name):
     return name.replace("head.norm", "norm")
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -185,6 +192,7 @@ def test_a_keras_file_for_another_backbone_is_refused(tmp_path):
         load_backbone("test_resnet", weights=str(tmp_path / "w.h5"))
 
 
+@pytest.mark.usefixtures("no_weights")
 def test_a_keras_file_of_another_network_is_refused(tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["block1_conv1/block1_conv1/kernel:0"] = np.zeros((3, 3, 3, 64), np.float32)
@@ -237,6 +245,7 @@ def many_datasets(file, _secret):
         file.create_dataset(f"conv{number}/kernel", data=np.ones(10, np.float32))
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize(
     ("craft", "told"),
     [
@@ -261,6 +270,7 @@ def test_a_keras_file_that_reaches_outside_itself_is_refused(tmp_path, secret, c
         load_backbone("resnet50v1.keras_in1k", weights=str(tmp_path / "w.h5"))
 
 
+@pytest.mark.usefixtures("no_weights")
 def test_a_keras_file_with_a_loop_of_groups_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(keras_files, "_MAX_OBJECTS", 250)
     with h5py.File(tmp_path / "w.h5", "w") as file:
@@ -284,6 +294,7 @@ def test_keras_files_as_they_are_written_are_read(tmp_path):
     assert not any("name" in name for name in arrays)
 
 
+@pytest.mark.usefixtures("no_weights")
 def test_keras_arrays_of_other_shapes_are_refused(tmp_path):
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["conv1/kernel"] = np.ones((7, 7, 3), np.float32)
@@ -348,6 +359,7 @@ def test_damage_ends_in_a_named_error(tmp_path, trained, suffix):
                 load_tensors(network, read_weights_file(path, network, "test_resnet")[0], origin=str(path))
 
 
+@pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors", "w.h5"])
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, name, monkeypatch):
     def closed(*_args, **_options):
@@ -366,6 +378,7 @@ def test_paths_that_are_no_files_are_named(tmp_path, name):
         load_backbone("test_resnet", weights=str(tmp_path / name))
 
 
+@pytest.mark.usefixtures("no_weights")
 def test_without_h5py_the_install_command_is_given(tmp_path, monkeypatch):
     (tmp_path / "w.h5").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "h5py", None)
