@@ -102,7 +102,7 @@ RIVALS = {
         "getitune (Geti)",
         "getitune_engine",
         ("getitune==0.4.0",),
-        lengths={"defaults": ("1", "4"), "expert": EPOCHS},
+        lengths={"expert": EPOCHS},  # its recipe for timm's networks has no default rate
     ),
     "keras": Rival("Keras 3", "keras_fit", ("keras", "tensorflow-cpu"), {"defaults": ("1", "2")}, pretrained=False),
     "ultralytics": Rival(

@@ -41,35 +41,42 @@ def row(path, subset):
 
 
 names = sorted(place.name for place in (task.data / "train").iterdir())
-files = sorted((task.data / "train").rglob("*.*"))
-rows = Dataset(Row, categories={"label": LabelCategories(labels=tuple(names))})
-rows.append_batch(
-    [
-        *(row(path, Subset.VALIDATION if place % 10 == 0 else Subset.TRAINING) for place, path in enumerate(files)),
-        *(row(path, Subset.TESTING) for path in task.test_files),
-    ]
-)
-export_dataset(rows, task.out / "data", export_media=ExportMode.REFERENCE)
-settings = {
-    "model.model_name": task.architecture,
-    "model.pretrained_weights": str(task.weights),
-    "model.freeze_backbone": task.frozen,
-    "model.optimizer.init_args.lr": 0.01,
-    "model.optimizer.init_args.weight_decay": 1e-4,
-    "data.input_size": f"[{task.size}, {task.size}]",
-    **{f"data.{part}_subset.num_workers": 1 for part in ("train", "val", "test")},
-}
-engine = LightningEngine.from_model_name(
-    "timm_generic",
-    TaskType.MULTI_CLASS_CLS,
-    data=task.out / "data",
-    work_dir=task.out / "work",
-    device="cpu",
-    **settings,
-)
-engine.train(max_epochs=task.epochs, seed=task.seed, precision="32")
-batches = engine.predict()
-found = [names[int(label)] for batch in batches for label in batch.labels]
-# end
 
-write_predictions(task, found)
+
+def main():
+    """Train and predict; a function, since loading processes import this file."""
+    files = sorted((task.data / "train").rglob("*.*"))
+    rows = Dataset(Row, categories={"label": LabelCategories(labels=tuple(names))})
+    rows.append_batch(
+        [
+            *(row(path, Subset.VALIDATION if place % 10 == 0 else Subset.TRAINING) for place, path in enumerate(files)),
+            *(row(path, Subset.TESTING) for path in task.test_files),
+        ]
+    )
+    export_dataset(rows, task.out / "data", export_media=ExportMode.REFERENCE)
+    settings = {
+        "model.model_name": task.architecture,
+        "model.pretrained_weights": str(task.weights),
+        "model.freeze_backbone": task.frozen,
+        "model.optimizer.init_args.lr": 0.01,
+        "model.optimizer.init_args.weight_decay": 1e-4,
+        "data.input_size": f"[{task.size}, {task.size}]",
+        **{f"data.{part}_subset.num_workers": 1 for part in ("train", "val", "test")},
+    }
+    engine = LightningEngine.from_model_name(
+        "timm_generic",
+        TaskType.MULTI_CLASS_CLS,
+        data=task.out / "data",
+        work_dir=task.out / "work",
+        device="cpu",
+        **settings,
+    )
+    engine.train(max_epochs=task.epochs, seed=task.seed, precision="32")
+    batches = engine.predict()
+    found = [names[int(label)] for batch in batches for label in batch.labels]
+    # end
+    write_predictions(task, found)
+
+
+if __name__ == "__main__":
+    main()
