@@ -1,6 +1,7 @@
 """A classifier as one HTML file in a real Chromium: opened from the disk, it answers as the export it was made of."""
 
 import base64
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
 
 import headstart
@@ -85,6 +87,21 @@ def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path
     expect(visit.locator(".why")).to_contain_text(f"evidence for {label}")
     assert {url.partition(":")[0] for url in visit.requested} <= {"file", "blob", "data"}
     assert visit.problems == []
+
+
+def test_a_webp_file_is_turned_as_its_exif_says(visit, export):
+    """Lossless, so that the browser decodes it to the pixels that headstart sees."""
+    ramp = np.linspace(0, 255, 200 * 280 * 3).reshape(200, 280, 3).astype(np.uint8)
+    ramp[20:80, 40:100] = (250, 20, 60)
+    classifier = headstart.load(export)
+    for turn in range(1, 9):
+        file, exif = io.BytesIO(), Image.Exif()
+        exif[0x0112] = turn
+        Image.fromarray(ramp).save(file, "WEBP", lossless=True, method=0, exif=exif)
+        wanted = classifier.predict(Image.open(file)).probabilities[0]
+        told = dict(visit.evaluate(PREDICT, base64.b64encode(file.getvalue()).decode())["top"])
+        own = [told[name] for name in classifier.class_names]
+        np.testing.assert_allclose(own, wanted, atol=5e-4, err_msg=f"orientation {turn}")
 
 
 def test_what_is_no_image_is_said(visit, tmp_path):

@@ -1,5 +1,6 @@
 """``headstart serve`` as a process of its own: starting, answering like ``predict``, reloading and stopping."""
 
+import errno
 import json
 import os
 import shutil
@@ -205,7 +206,12 @@ def test_systemd_is_told_once_requests_are_answered(monkeypatch, tmp_path):
         door.settimeout(5)
         assert main(["serve", "x"]) == 0
         assert door.recv(100) == b"READY=1"
-    assert main(["serve", "x"]) == 0, "nobody listens any more"
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("typer.echo", full)
+    assert main(["serve", "x"]) == 0, "nobody listens any more, and the log is full"
 
 
 def test_the_token_of_a_file(make_model, tmp_path):

@@ -92,7 +92,8 @@ def serve(
             address = at
             open_to_all = access.token is None and not at.startswith(("http://127.", "http://[::1]"))
             warning = " Whoever reaches this address may ask, as there is no token." if open_to_all else ""
-            typer.echo(visible(f"Serving on {at}. Stop with Ctrl-C.{warning}"), err=True)
+            with contextlib.suppress(OSError):  # a log on a full disk keeps nobody from asking
+                typer.echo(visible(f"Serving on {at}. Stop with Ctrl-C.{warning}"), err=True)
             _tell_systemd()
 
         stopped_by = serve(models, options, ready, hangups)

@@ -27,15 +27,43 @@ function computed(image, ...outputs) {
 }
 const probabilities = async (image) => [...(await computed(image, "probabilities")).probabilities.data];
 
+// The orientation that EXIF notes in a WebP file. Not every browser heeds it, so in the bytes it becomes upright for all of them.
+function takeOrientation(bytes) {
+  const view = new DataView(bytes.buffer);
+  const word = (at) => String.fromCharCode(...bytes.subarray(at, at + 4));
+  if (word(0) !== "RIFF" || word(8) !== "WEBP") return 1;
+  try {
+    let at = 12;
+    while (word(at) !== "EXIF") at += 8 + 2 * Math.ceil(view.getUint32(at + 4, true) / 2);
+    const start = at + (word(at + 8) === "Exif" ? 14 : 8);
+    const little = word(start).startsWith("II");
+    let entry = start + view.getUint32(start + 4, little) + 2;
+    const end = entry + 12 * view.getUint16(entry - 2, little);
+    while (entry < end && view.getUint16(entry, little) !== 0x0112) entry += 12;
+    const found = entry < end ? view.getUint16(entry + 8, little) : 1;
+    if (entry < end) view.setUint16(entry + 8, 1, little);
+    return found;
+  } catch {
+    return 1; // there is no EXIF, or it is damaged
+  }
+}
+
 // An image file as upright RGB; transparency is laid on white.
 async function decoded(content) {
-  const bitmap = await createImageBitmap(new Blob([content])).catch(() => {
+  const bytes = new Uint8Array(await new Response(content).arrayBuffer());
+  const turn = takeOrientation(bytes);
+  const bitmap = await createImageBitmap(new Blob([bytes])).catch(() => {
     throw new Error("it is no image that this browser can read");
   });
-  const { width, height } = bitmap;
+  const { width: w, height: h } = bitmap;
+  const [width, height] = turn >= 5 && turn <= 8 ? [h, w] : [w, h];
+  const turns = { 2: [-1, 0, 0, 1, w, 0], 3: [-1, 0, 0, -1, w, h], 4: [1, 0, 0, -1, 0, h], 5: [0, 1, 1, 0, 0, 0] };
+  Object.assign(turns, { 6: [0, 1, -1, 0, h, 0], 7: [0, -1, -1, 0, h, w], 8: [0, -1, 1, 0, 0, w] });
   const drawing = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   drawing.fillStyle = "white";
   drawing.fillRect(0, 0, width, height);
+  drawing.imageSmoothingEnabled = false;
+  drawing.setTransform(...(turns[turn] ?? [1, 0, 0, 1, 0, 0]));
   drawing.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = drawing.getImageData(0, 0, width, height);
