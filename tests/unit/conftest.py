@@ -14,11 +14,12 @@ from headstart.data.dataset import SealedTest
 from headstart.data.sources.memory import ArraySource
 from headstart.data.splits import build_manifest
 from headstart.data.subset import Subset
+from headstart.deployment.graph import WholeClassifier, to_onnx
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.run import Run
 from headstart.tasks.metrics import SplitMetrics
 from headstart.tasks.single_label import SINGLE_LABEL
-from made_run import measured_run
+from made_run import measured_run, random_bundle
 
 ANIMALS = ("cat", "dog", "bird", "frog")
 
@@ -120,6 +121,18 @@ HISTORY = (
 def measured(sample, sample_dir, tmp_path_factory):
     """A run on the bundled sample; tests leave it as it is, but for openings of the test split."""
     return measured_run(tmp_path_factory.mktemp("runs") / "tiny", sample, sample_dir)
+
+
+@pytest.fixture(scope="session")
+def plain_classifier():
+    """A classifier with random weights that sees no mirror images."""
+    return WholeClassifier(random_bundle(ClassNames(("cat", "dog", "bird")), flip=False))
+
+
+@pytest.fixture(scope="session")
+def graph(plain_classifier):
+    """Its graph; tests change copies."""
+    return to_onnx(plain_classifier)
 
 
 @pytest.fixture(scope="session")

@@ -12,26 +12,16 @@ import pytest
 
 import headstart
 from headstart.cli import main
-from headstart.contracts import ClassNames
 from headstart.deployment import quantize as room
-from headstart.deployment.graph import WholeClassifier, to_onnx
 from headstart.deployment.quantize import divergence_from, quantize
 from headstart.errors import HeadstartError, InputError, WriteError
 from headstart.evaluation import certify
 from headstart.workflows.export import ExportOptions
-from made_run import random_bundle
-
-NAMES = ClassNames(("cat", "dog", "bird"))
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(certify, "_SECONDS", 0.01)
-
-
-@pytest.fixture(scope="module")
-def graph():
-    return to_onnx(WholeClassifier(random_bundle(NAMES, flip=False)))
 
 
 @pytest.fixture(scope="module")
