@@ -40,7 +40,9 @@ def exported(tmp_path_factory):
     features = np.random.default_rng(0).random((90, bundle.module.num_features), np.float32)
     novelty = fit_novelty(features[:60], np.arange(60) % 3, features[60:])
     save_bundle(replace(bundle, novelty=novelty), folder / "model")
-    headstart.export(folder / "model", out=folder / "export", progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
+        headstart.export(folder / "model", out=folder / "export", progress=False)
     return folder / "export"
 
 
