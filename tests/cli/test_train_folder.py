@@ -16,7 +16,8 @@ from headstart import api
 from headstart.cli import main
 from headstart.recipe.schema import load_recipe
 
-TINY = ["--recipe", "quickstart", "--backbone", "test_resnet", "--weights", "none", "--threads", "1", "--json", "--quiet"]
+TINY = ["--recipe", "quickstart", "--backbone", "test_resnet", "--weights", "none", "--threads", "1"]
+TINY += ["--json", "--quiet"]
 SETTINGS = ["probe=null", "finetune.schedule=[{epochs: 1, size: 32}]", "evaluation.size=32", "finetune.batch_size=8"]
 SETTINGS += ["hardware.precision=fp32", "hardware.memory_format=contiguous"]
 
