@@ -110,6 +110,8 @@ def test_a_bad_file_is_named_and_the_others_are_predicted(folder, capsys):
     assert len(out.splitlines()) == 3
     assert f"{bad}: not an image" in err
     assert "2 of 5 files and folders could not be read" in err
+    assert predict(folder, bad) == 1
+    assert "1 of 1 file or folder could not be read" in capsys.readouterr().err
     assert predict(folder, folder / "photos", missing, "--json") == 1
     rows = json.loads(capsys.readouterr().out)["predictions"]
     assert [set(row) == {"file", "error"} for row in rows] == [False, False, True, False, True]

@@ -122,7 +122,8 @@ def predict(
         _explain(rows, predictor.artifact.abstention)
     failed = sum("error" in row for row in rows)
     if failed:
-        typer.echo(f"{failed} of {len(rows)} files and folders could not be read.", err=True)
+        of = counted(len(rows), "file or folder", "files and folders")
+        typer.echo(f"{failed} of {of} could not be read.", err=True)
     payload: dict[str, Any] = {"predictions": rows, "skipped": [str(path) for path in found.skipped]}
     return Answer(payload, "", status=1 if failed else 0)
 
@@ -156,7 +157,9 @@ def _to_file(
     if skipped.kinds:
         typer.echo(visible(_skipped_in_words(skipped.first, skipped.kinds)), err=True)
     if written.errors:
-        typer.echo(f"{written.errors} of {written.rows} files could not be read; {out} has the reasons.", err=True)
+        typer.echo(
+            f"{written.errors} of {counted(written.rows, 'file')} could not be read; {out} has the reasons.", err=True
+        )
     text = f"{counted(written.rows, 'row')} in {out}" + (
         f", {written.found_before} of them from before." if written.found_before else "."
     )
