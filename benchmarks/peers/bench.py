@@ -129,13 +129,14 @@ class Bench:
         script = RIVALS[name].script(task.setting)
         done = watch([self.pythons[name], script, task.out / "task.json"], environment, task.out / "log.txt")
         if done.status:
-            return {"failed": done.last_words.splitlines()[-1:] or [f"exit status {done.status}"]}
+            words = done.last_words.replace(str(self.work), "runs/bench").splitlines()
+            return {"failed": words[-1:] or [f"exit status {done.status}"]}
         found: dict[str, Any] = {"seconds": done.seconds, "peak_mb": done.peak_mb, "load_before": round(load, 2)}
         if task.setting != "prepare":
             try:
                 reached = accuracy(task)
             except (OSError, ValueError) as error:
-                return {"failed": [str(error)]}
+                return {"failed": [str(error).replace(str(self.work), "runs/bench")]}
             found |= {"accuracy": reached} if RIVALS[name].pretrained else {}
         return found
 
@@ -159,7 +160,7 @@ def bench(names: list[str], given: argparse.Namespace) -> None:
     cells = result.get("cells", {})
     work = given.work.resolve()
     pythons, unavailable = environments(names, work / "environments")
-    counts = Counts(300, 100, 50) if given.trial else Counts()
+    counts = Counts(300, 100, 100) if given.trial else Counts()
     only = given.only or (TRIAL if given.trial else [])
     due = [cell for cell in plan(list(pythons), given.seeds, only) if "seconds" not in cells.get(cell.key, {})]
     expected = sum(expected_seconds(cell, cells, counts.train) for cell in due)

@@ -25,7 +25,8 @@ elif task.expert:
     words += ["--recipe", "quickstart", "--set", f"finetune.schedule={json.dumps(schedule)}"]
 else:
     words += ["--budget", task.length]
-subprocess.run(words, check=True)
+if status := subprocess.run(words).returncode:
+    sys.exit(status)  # its last line says why
 
 with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
     found = {row["file"]: row["predicted"] for row in csv.DictReader(file)}
