@@ -158,19 +158,20 @@ def environments(names: list[str], folder: Path) -> tuple[dict[str, Path], dict[
 def bench(names: list[str], given: argparse.Namespace) -> None:
     result = json.loads(given.out.read_text(encoding="utf-8")) if given.out.is_file() else {}
     cells = result.get("cells", {})
-    work = given.work.resolve()
-    pythons, unavailable = environments(names, work / "environments")
     counts = Counts(300, 100, 100) if given.trial else Counts()
     only = given.only or (TRIAL if given.trial else [])
-    due = [cell for cell in plan(list(pythons), given.seeds, only) if "seconds" not in cells.get(cell.key, {})]
+    able = [name for name in names if not RIVALS[name].reason]
+    due = [cell for cell in plan(able, given.seeds, only) if "seconds" not in cells.get(cell.key, {})]
     expected = sum(expected_seconds(cell, cells, counts.train) for cell in due)
     print(f"Measurements: {len(due)}, about {duration(expected)}. Ctrl-C stops; the next start continues.", flush=True)
     if given.plan:
         print(*(cell.key for cell in due), sep="\n")
         return
+    work = given.work.resolve()
+    pythons, unavailable = environments(names, work / "environments")
     place = Bench(work, given.threads, counts, pythons)
     versions = result.get("versions", {})
-    for cell in due:
+    for cell in (cell for cell in due if cell.rival in pythons):
         cells[cell.key] = found = place.measure(cell)
         print(cell.key, found, flush=True)
         versions[cell.rival] = versions_of(pythons[cell.rival], RIVALS[cell.rival].packages)
