@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -19,6 +20,8 @@ from headstart.contracts import ClassNames
 from headstart.deployment.golden import read_golden
 from headstart.errors import InputError
 from headstart.evaluation.novelty import fit_novelty
+from headstart.inference.artifact import Outputs
+from headstart.models.heads import feature_head
 from headstart.server import offline
 from headstart.server.offline import write_page
 from made_run import random_bundle, restate
@@ -38,7 +41,9 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     bundle = random_bundle(ClassNames(("cat", "dog", "bird")))
     features = np.random.default_rng(0).random((90, bundle.module.num_features), np.float32)
-    novelty = fit_novelty(features[:60], np.arange(60) % 3, features[60:])
+    with torch.no_grad():
+        logits = feature_head(bundle.module)(torch.from_numpy(features[60:])).numpy()
+    novelty = fit_novelty(features[:60], np.arange(60) % 3, Outputs(logits, features=features[60:]))
     save_bundle(replace(bundle, novelty=novelty), folder / "model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headstart.evaluation.certify._SECONDS", 0.01)

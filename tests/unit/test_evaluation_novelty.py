@@ -1,19 +1,23 @@
 """The novelty score: what it finds on made-up features, and how it travels in a bundle."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save
 
+from headstart.bundle.folder import load_bundle, save_bundle
 from headstart.bundle.novelty import read_novelty, write_novelty
+from headstart.bundle.novelty_file import EarlierScoreError
 from headstart.contracts import ClassNames
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
 from headstart.errors import BundleError
 from headstart.evaluation import novelty as room
 from headstart.evaluation.novelty import fit_novelty, reference_images
+from headstart.inference.artifact import Outputs
+from made_run import random_bundle
 
 WIDTH = 24
 
@@ -26,14 +30,25 @@ def clusters(n, classes=3, seed=0):
     return (centres[labels] + generator.normal(0, 0.5, (n, WIDTH))).astype(np.float32), labels.astype(np.int64)
 
 
+def outputs(features, classes=3):
+    """What a head gives that looks at the direction of each class."""
+    features = features.astype(np.float32)
+    return Outputs(features[:, :classes], features=features)
+
+
 @pytest.fixture
 def fitted():
     features, labels = clusters(300)
-    return fit_novelty(features, labels, clusters(100, seed=1)[0])
+    return fit_novelty(features, labels, outputs(clusters(100, seed=1)[0]))
+
+
+def seen(features):
+    found = outputs(features)
+    return torch.from_numpy(found.features), torch.from_numpy(found.logits)
 
 
 def scores(novelty, features):
-    return novelty.score(torch.from_numpy(features.astype(np.float32))).numpy()
+    return novelty.score(*seen(features)).numpy()
 
 
 def test_what_lies_far_off_and_what_lies_between_classes_is_unfamiliar(fitted):
@@ -46,20 +61,32 @@ def test_what_lies_far_off_and_what_lies_between_classes_is_unfamiliar(fitted):
     assert (scores(fitted, between) > fitted.threshold).all()
 
 
-def test_the_length_of_the_features_does_not_count(fitted):
-    features = clusters(20, seed=3)[0]
-    np.testing.assert_allclose(scores(fitted, features), scores(fitted, features * 7), rtol=1e-3, atol=1e-4)
+def test_each_part_finds_what_it_is_for(fitted):
+    known = fitted.parts(*seen(clusters(200, seed=3)[0])).numpy()
+    highest = known.max(axis=0)
+    far = fitted.parts(*seen(np.eye(WIDTH)[[20]] * 5)).numpy()[0]
+    between = fitted.parts(*seen(np.eye(WIDTH)[[0]] * 4 + np.eye(WIDTH)[[1]] * 4)).numpy()[0]
+    faint = fitted.parts(*seen(np.eye(WIDTH)[[0]])).numpy()[0]
+    assert far[0] > highest[0]
+    assert between[1] > highest[1]
+    assert faint[2] > highest[2]
+    assert faint[0] < highest[0]
+    # Only the last part knows how long the features are.
+    longer = fitted.parts(*seen(7 * clusters(200, seed=3)[0])).numpy()
+    np.testing.assert_allclose(longer[:, :2], known[:, :2], rtol=1e-3, atol=1e-4)
+    assert (longer[:, 2] < known[:, 2]).all()
 
 
 def test_the_score_in_numpy_is_that_in_torch(fitted):
     features = np.concatenate([clusters(200, seed=4)[0], np.eye(WIDTH, dtype=np.float32) * 3])
-    np.testing.assert_allclose(fitted.arrays().score(features), scores(fitted, features), atol=1e-5, rtol=1e-5)
+    in_numpy = fitted.arrays().score(*(part.numpy() for part in seen(features)))
+    np.testing.assert_allclose(in_numpy, scores(fitted, features), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "classes"), [(2, 2), (4, 2), (6, 3)])
 def test_few_images_and_copies_give_a_finite_score(n, classes):
     features, labels = clusters(n, classes)
-    novelty = fit_novelty(features, labels, features)
+    novelty = fit_novelty(features, labels, outputs(features))
     assert np.isfinite(scores(novelty, features)).all()
     assert np.isfinite(novelty.threshold)
 
@@ -83,27 +110,18 @@ def test_the_score_comes_back_from_its_file(fitted, tmp_path):
     back = read_novelty(tmp_path, num_classes=3).to(torch.device("cpu"))
     features = clusters(20, seed=3)[0]
     np.testing.assert_array_equal(scores(back, features), scores(fitted, features))
-    assert (back.threshold, back.false_alarms, back.neighbours) == (fitted.threshold, fitted.false_alarms, 5)
+    assert (back.threshold, back.false_alarms) == (fitted.threshold, fitted.false_alarms)
 
 
-def test_a_file_of_the_first_format_whose_reference_has_all_axes_gives_its_score(fitted, tmp_path):
-    whole = fitted.tensors["reference"] @ fitted.tensors["axes"].T
-    parts = {name: part.numpy() for name, part in fitted.tensors.items() if name != "axes"}
-    facts = {"format": "1", "neighbours": "5", "threshold": "1.5", "false_alarms": "0.05"}
-    (tmp_path / "novelty.safetensors").write_bytes(save({**parts, "reference": whole.half().numpy()}, metadata=facts))
-    back = read_novelty(tmp_path, num_classes=3).to(torch.device("cpu"))
-    features = clusters(20, seed=3)[0]
-    np.testing.assert_allclose(scores(back, features), scores(fitted, features), atol=0.05)
-    assert back.threshold == 1.5
-
-
-def test_neighbours_are_found_along_few_axes(monkeypatch):
-    monkeypatch.setattr(room, "_AXES", 4)
-    features, labels = clusters(300)
-    novelty = fit_novelty(features, labels, clusters(100, seed=1)[0])
-    assert novelty.tensors["axes"].shape == (WIDTH, 4)
-    assert (scores(novelty, clusters(1000, seed=2)[0]) > novelty.threshold).mean() < 0.1
-    assert (scores(novelty, np.eye(WIDTH)[10:15] * 5) > novelty.threshold).all()
+def test_a_bundle_with_the_score_of_an_earlier_version_is_read_without_it(fitted, tmp_path, caplog):
+    bundle = replace(random_bundle(ClassNames(("a", "b", "c"))), novelty=fitted)
+    save_bundle(bundle, tmp_path / "model")
+    file = tmp_path / "model" / "novelty.safetensors"
+    file.write_bytes(file.read_bytes().replace(b'"format":"2"', b'"format":"1"'))
+    assert load_bundle(tmp_path / "model").novelty is None
+    assert "headstart evaluate" in caplog.text
+    with pytest.raises(EarlierScoreError, match="format '1'"):
+        read_novelty(tmp_path / "model", num_classes=3)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "classes"])

@@ -1,6 +1,7 @@
 """A classifier on disk, written and read as a whole."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from headstart.bundle.config import (
     to_config,
 )
 from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
+from headstart.bundle.novelty_file import NOVELTY_FILE, EarlierScoreError
 from headstart.bundle.schema import cut
 from headstart.errors import BundleError, RunError, WeightsError
 from headstart.files import sync_folder, write_atomically
@@ -34,6 +36,7 @@ from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.models.heads import classifier_outline, empty_classifier, fill
 from headstart.tasks.confidence import Confidence
 
+logger = logging.getLogger(__name__)
 _TYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
     **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"},
@@ -104,7 +107,13 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
     novelty = None
     if config["headstart"].get("novelty"):
-        novelty = read_novelty(folder, num_classes=shape["num_classes"])
+        try:
+            novelty = read_novelty(folder, num_classes=shape["num_classes"])
+        except EarlierScoreError:
+            told = (
+                "%s is of an earlier version, so no image is marked unfamiliar; headstart evaluate RUN fits it again."
+            )
+            logger.warning(told, folder / NOVELTY_FILE)
     return Bundle(module=module.eval(), novelty=novelty, **facts)
 
 

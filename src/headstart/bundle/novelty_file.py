@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ from headstart.errors import BundleError
 from headstart.files import read_bounded, write_atomically
 
 NOVELTY_FILE = "novelty.safetensors"
-_FORMAT, _WITHOUT_AXES = "2", "1"
+_FORMAT, _EARLIER = "2", "1"
 _LARGEST = 2**31
+
+
+class EarlierScoreError(BundleError):
+    """A score that an earlier version fitted, of other parts."""
 
 
 @dataclass(frozen=True)
@@ -26,37 +30,32 @@ class NoveltyArrays:
     """A novelty score with its threshold, without torch.
 
     Attributes:
-        parts: As ``Novelty.tensors``; the reference as float16, the rest as float32.
-        neighbours: The k of the k-th nearest neighbour.
+        parts: As ``Novelty.tensors``, float32.
         threshold: Score above which an image counts as unfamiliar.
         false_alarms: Share of the validation images whose score exceeds the threshold.
     """
 
-    parts: Mapping[str, NDArray[Any]] = field(repr=False)
-    neighbours: int
+    parts: Mapping[str, NDArray[np.float32]] = field(repr=False)
     threshold: float
     false_alarms: float
 
-    @cached_property
-    def _whole(self) -> dict[str, NDArray[np.float32]]:
-        return {name: part.astype(np.float32) for name, part in self.parts.items()}
-
-    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the scores, shape (n,), of features of shape (n, d); the larger, the less familiar."""
+    def score(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the scores, shape (n,), for features (n, d) and logits (n, classes); the larger, the less familiar."""
         # Threads of two libraries that wait for work by spinning take the cores from each other.
         with _linear_algebra().limit(limits=1, user_api="blas"):
-            return self._score(features)
+            return self._score(features, logits)
 
-    def _score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        whole = self._whole
+    def _score(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = self.parts
         directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-12))
-        # In this order the product of a large matrix and a small one takes little more than half as long.
-        likeness = np.ascontiguousarray((whole["reference"] @ (directions @ whole["axes"]).T).T)
-        alone = 1 - np.partition(likeness, -self.neighbours, axis=1)[:, -self.neighbours]
-        place = directions @ whole["projection"] - whole["middle"]
-        nearest = ((place[:, None] - whole["means"]) ** 2).sum(axis=2).min(axis=1)
-        found = np.stack([alone, nearest - (whole["weights"] * place**2).sum(axis=1)], axis=1)
-        scale = whole["scale"]
+        aside = np.sqrt(np.maximum(1 - ((directions @ parts["axes"]) ** 2).sum(axis=1), 0))
+        place = directions @ parts["projection"] - parts["middle"]
+        nearest = ((place[:, None] - parts["means"]) ** 2).sum(axis=2).min(axis=1)
+        misplaced = nearest - (parts["weights"] * place**2).sum(axis=1)
+        largest = logits.max(axis=1)
+        unmoved = -largest - np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+        scale = parts["scale"]
+        found = np.stack([aside, misplaced, unmoved], axis=1)
         scores: NDArray[np.float32] = ((found - scale[:, 0]) / scale[:, 1]).sum(axis=1)
         return scores
 
@@ -73,9 +72,8 @@ def write_arrays(folder: Path, novelty: NoveltyArrays) -> None:
     Raises:
         OSError: It can't be written.
     """
-    facts = {"format": _FORMAT, "neighbours": str(novelty.neighbours)}
-    facts |= {"threshold": repr(novelty.threshold), "false_alarms": repr(novelty.false_alarms)}
-    write_atomically(folder / NOVELTY_FILE, save(dict(novelty.parts), metadata=facts))
+    told = {"threshold": repr(novelty.threshold), "false_alarms": repr(novelty.false_alarms)}
+    write_atomically(folder / NOVELTY_FILE, save(dict(novelty.parts), metadata={"format": _FORMAT, **told}))
 
 
 def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None) -> NoveltyArrays:
@@ -87,14 +85,18 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
         content: Of the file, where it was read already, as that of an export is.
 
     Raises:
+        EarlierScoreError: The file is of an earlier version.
         BundleError: The file is missing, damaged, of a later format, or does not fit the classifier.
     """
     path, of_export = folder / NOVELTY_FILE, content is not None
+    kind: type[BundleError] = BundleError
     try:
         content = read_bounded(path, at_most=_LARGEST) if content is None else content
         tensors = load(content)
         # What safetensors has checked begins with the length of its head, which is JSON.
         facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        if facts["format"] == _EARLIER:
+            kind = EarlierScoreError
         return _checked(facts, tensors, num_classes)
     except FileNotFoundError:
         problem = "is missing, although config.json says that the classifier has it"
@@ -105,24 +107,22 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
     except (SafetensorError, KeyError, ValueError) as error:
         problem = f"is damaged or of another version ({str(error)[:80]})"
     without = "set headstart.novelty in config.json to false to go without the flag 'unfamiliar'"
-    raise BundleError(f"{path} {problem}. Restore it, or {'export the classifier again' if of_export else without}.")
+    raise kind(f"{path} {problem}. Restore it, or {'export the classifier again' if of_export else without}.")
 
 
 def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_classes: int) -> NoveltyArrays:
     """Return the score that a file describes; raise KeyError or ValueError for what does not fit together."""
-    if facts["format"] == _WITHOUT_AXES:
-        tensors = {**tensors, "axes": np.eye(tensors["reference"].shape[1], dtype=np.float32)}
-    elif facts["format"] != _FORMAT:
-        raise ValueError(f"format {facts['format']!r}, but this version reads {_WITHOUT_AXES} and {_FORMAT}")
-    neighbours, threshold, share = int(facts["neighbours"]), float(facts["threshold"]), float(facts["false_alarms"])
+    if facts["format"] != _FORMAT:
+        raise ValueError(f"format {facts['format']!r}, but this version reads {_FORMAT}")
+    threshold, share = float(facts["threshold"]), float(facts["false_alarms"])
     shapes = {name: tuple(part.shape) for name, part in tensors.items()}
-    (rows, depth), (features, width) = shapes["reference"], shapes["projection"]
-    wanted = {"axes": (features, depth), "reference": (rows, depth)}
-    wanted |= {"projection": (features, width), "means": (num_classes, width)}
-    wanted |= {"middle": (1, width), "weights": (1, width), "scale": (2, 2)}
+    (features, depth), (_, width) = shapes["axes"], shapes["projection"]
+    wanted = {"axes": (features, depth), "projection": (features, width), "means": (num_classes, width)}
+    wanted |= {"middle": (1, width), "weights": (1, width), "scale": (3, 2)}
     if shapes != wanted or not all(np.isfinite(part).all() for part in tensors.values()):
         raise ValueError("its tensors do not fit together, or not the classifier's classes")
-    in_range = abs(threshold) < float("inf") and 0 <= share <= 1 and 1 <= neighbours <= rows
+    in_range = abs(threshold) < float("inf") and 0 <= share <= 1
     if not (in_range and (tensors["scale"][:, 1] > 0).all()):
         raise ValueError("a number is out of range")
-    return NoveltyArrays(tensors, neighbours, threshold, share)
+    whole = {name: part.astype(np.float32) for name, part in tensors.items()}
+    return NoveltyArrays(whole, threshold, share)

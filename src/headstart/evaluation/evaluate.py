@@ -82,7 +82,7 @@ def evaluate_run(
         # Measured by another command, of the same classifier.
         corruptions=earlier.corruptions if earlier else None,
         abstention=abstention,
-        novelty=measure_novelty(novelty, outputs),
+        novelty=measure_novelty(novelty, len(reference), outputs),
     )
     shipped = row_of(abstention["target"], abstention)
     scores = {"val": val_metrics.headline(), "test": test_metrics.headline()}

@@ -106,7 +106,7 @@ class OnnxArtifact:
         found = self._computed(names, squares)
         seen = found.get("features")
         with np.errstate(all="ignore"):
-            novelty = self._novelty.score(seen) if self._novelty and seen is not None else None
+            novelty = self._novelty.score(seen, found["logits"]) if self._novelty and seen is not None else None
         _check_values(found if novelty is None else {**found, "novelty": novelty}, self._path)
         asked = seen if features else None
         return Outputs(found["logits"], novelty, asked, found["probabilities"], found.get("evidence"))

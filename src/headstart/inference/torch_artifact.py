@@ -85,7 +85,7 @@ class TorchArtifact:
             else:
                 logits = self._network(inputs)
                 logits = (logits + self._network(inputs.flip(3))) / 2 if self.flip else logits
-            novelty = self._novelty.score(seen.float()) if self._novelty and seen is not None else None
+            novelty = self._novelty.score(seen.float(), logits.float()) if self._novelty and seen is not None else None
             optional = (novelty, seen if features else None, None, places)
             return Outputs(_array(logits), *(None if part is None else _array(part) for part in optional))
 

@@ -82,7 +82,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
 def _as_json(novelty: NoveltyArrays) -> bytes:
     """Return a novelty score for the page, as JSON."""
     told = {name: _base64(part.astype("<f4").tobytes()) for name, part in novelty.parts.items()}
-    return json.dumps({**told, "neighbours": novelty.neighbours, "threshold": novelty.threshold}).encode()
+    return json.dumps({**told, "threshold": novelty.threshold}).encode()
 
 
 def _page(config: ExportConfig, name: str, golden: Golden, parts: dict[str, bytes]) -> str:

@@ -86,35 +86,35 @@ function prediction(found) {
 
 // How unlike the training images an image is, from what the head sees of it; bundle/novelty.py of headstart has the formula.
 async function scorer() {
-  const { neighbours, threshold, ...parts } = JSON.parse(new TextDecoder().decode(await unpacked("novelty")));
+  const { threshold, ...parts } = JSON.parse(new TextDecoder().decode(await unpacked("novelty")));
   const floats = (name) => new Float32Array(bytesOf(parts[name]).buffer);
-  const [axes, reference, projection] = ["axes", "reference", "projection"].map(floats);
-  const [middle, means, weights, scale] = ["middle", "means", "weights", "scale"].map(floats);
+  const [axes, projection, middle, means, weights, scale] = ["axes", "projection", "middle", "means", "weights", "scale"].map(floats);
   const width = middle.length;
   const sum = (count, value) => {
     let total = 0;
     for (let place = 0; place < count; place += 1) total += value(place);
     return total;
   };
-  return (features) => {
+  return (features, logits) => {
     const size = features.length;
     const length = Math.max(Math.hypot(...features), 1e-12);
     const direction = features.map((value) => value / length);
     const depth = axes.length / size;
-    const seen = Float32Array.from({ length: depth }, (_, axis) => sum(size, (i) => direction[i] * axes[i * depth + axis]));
-    const row = (number) => sum(depth, (axis) => seen[axis] * reference[number * depth + axis]);
-    const likeness = Float32Array.from({ length: reference.length / depth }, (_, number) => row(number)).sort();
-    const alone = 1 - likeness[likeness.length - neighbours];
+    const along = (axis) => sum(size, (i) => direction[i] * axes[i * depth + axis]);
+    const aside = Math.sqrt(Math.max(0, 1 - sum(depth, (axis) => along(axis) ** 2)));
     const place = middle.map((value, axis) => sum(size, (i) => direction[i] * projection[i * width + axis]) - value);
     const distance = (row) => sum(width, (axis) => (place[axis] - means[row * width + axis]) ** 2);
     const nearest = Math.min(...config.label_names.map((_, row) => distance(row)));
     const misplaced = nearest - sum(width, (axis) => weights[axis] * place[axis] ** 2);
-    const novelty = (alone - scale[0]) / scale[1] + (misplaced - scale[2]) / scale[3];
+    const largest = Math.max(...logits);
+    const unmoved = -largest - Math.log(logits.reduce((total, logit) => total + Math.exp(logit - largest), 0));
+    const found = [aside, misplaced, unmoved];
+    const novelty = sum(3, (part) => (found[part] - scale[2 * part]) / scale[2 * part + 1]);
     return { novelty, unfamiliar: novelty > threshold };
   };
 }
 let scoring = null;
-const scored = async (features) => (await (scoring ??= scorer()))(features);
+const scored = async (features, logits) => (await (scoring ??= scorer()))(features, logits);
 
 // What the server says of evidence: shares of the largest value, and the part of the image that they cover.
 function evidence({ data, dims }, { width, height }, { fit, crop_pct }) {
@@ -133,10 +133,10 @@ async function ask(path, { body } = {}) {
   }
   const query = new URLSearchParams(path.split("?")[1]);
   const image = await decoded(body);
-  const outputs = ["probabilities", ...(query.get("evidence") ? ["evidence"] : []), ...(config.novelty ? ["features"] : [])];
+  const outputs = ["probabilities", ...(query.get("evidence") ? ["evidence"] : []), ...(config.novelty ? ["features", "logits"] : [])];
   const found = await computed(square(image, config.image), ...outputs);
   const told = prediction([...found.probabilities.data]);
-  if (found.features) Object.assign(told, await scored(found.features.data));
+  if (found.features) Object.assign(told, await scored(found.features.data, [...found.logits.data]));
   if (found.evidence) told.evidence = evidence(found.evidence, image, config.image);
   return { predictions: [{ ...told, top: told.top.slice(0, Number(query.get("top"))) }] };
 }
