@@ -115,6 +115,10 @@ class BundleError(InputError):
     """A saved classifier is damaged, incomplete or of a kind this version does not know."""
 
 
+class EarlierScoreError(BundleError):
+    """The novelty score of a saved classifier is one that an earlier version fitted, of other parts."""
+
+
 class RunError(InputError):
     """A run folder is taken, missing or can't be written."""
 

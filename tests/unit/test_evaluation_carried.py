@@ -18,7 +18,8 @@ from headstart.files import file_sha256
 from headstart.runs.run import Run
 from made_run import restate
 
-GATE = ("--gate", "not worse than 2 points at 95 %")
+GATE = ("--gate", "not worse than 4 points at 95 %")
+"""A hundred images of which none is lost show no less than 3.6 points."""
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ import torch
 
 from headstart.bundle.folder import load_bundle, save_bundle
 from headstart.bundle.novelty import read_novelty, write_novelty
-from headstart.bundle.novelty_file import EarlierScoreError
 from headstart.contracts import ClassNames
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
-from headstart.errors import BundleError
+from headstart.errors import BundleError, EarlierScoreError
 from headstart.evaluation import novelty as room
 from headstart.evaluation.novelty import fit_novelty, reference_images
 from headstart.inference.artifact import Outputs

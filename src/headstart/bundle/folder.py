@@ -27,9 +27,9 @@ from headstart.bundle.config import (
     to_config,
 )
 from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
-from headstart.bundle.novelty_file import NOVELTY_FILE, EarlierScoreError
+from headstart.bundle.novelty_file import NOVELTY_FILE
 from headstart.bundle.schema import cut
-from headstart.errors import BundleError, RunError, WeightsError
+from headstart.errors import BundleError, EarlierScoreError, RunError, WeightsError
 from headstart.files import sync_folder, write_atomically
 from headstart.folders import put_folder, scratch_folder, sweep_leftovers
 from headstart.models.architectures import OWN_ARCHITECTURES

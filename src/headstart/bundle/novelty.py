@@ -3,7 +3,8 @@
 ``novelty.safetensors`` lies beside the weights and is complete in itself. The score is a few matrix operations, which
 ``novelty_file`` has in numpy as well. With ``direction = features / |features|``:
 
-    aside      sqrt(1 - |direction @ axes|^2)
+    centred    direction - centre
+    aside      sqrt(|centred|^2 - |centred @ axes|^2)
     place      direction @ projection - middle
     misplaced  the smallest |place - mean|^2 over the rows of means, minus the sum of weights * place^2
     unmoved    -log(sum(exp(logits)))
@@ -28,8 +29,8 @@ class Novelty:
     """A novelty score with its threshold.
 
     Attributes:
-        tensors: ``axes`` (d, a), along which the directions of training images have most of their length;
-            ``projection`` (d, r), ``middle`` (1, r), ``means`` (classes, r) and ``weights`` (1, r), the relative
+        tensors: ``centre`` (1, d), the mean direction of training images, and ``axes`` (d, a), along which they differ
+            most; ``projection`` (d, r), ``middle`` (1, r), ``means`` (classes, r) and ``weights`` (1, r), the relative
             Mahalanobis distance; ``scale`` (3, 2).
         threshold: Score above which an image counts as unfamiliar.
         false_alarms: Share of the validation images whose score exceeds the threshold.
@@ -46,7 +47,9 @@ class Novelty:
     def parts(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the three parts of the score, shape (n, 3), for features (n, d) and logits (n, classes), float32."""
         directions = F.normalize(features, dim=1)
-        aside = (1 - (directions @ self.tensors["axes"]).square().sum(dim=1)).clamp(min=0).sqrt()
+        centred = directions - self.tensors["centre"]
+        along = (centred @ self.tensors["axes"]).square().sum(dim=1)
+        aside = (centred.square().sum(dim=1) - along).clamp(min=0).sqrt()
         place = directions @ self.tensors["projection"] - self.tensors["middle"]
         nearest = torch.cdist(place, self.tensors["means"]).amin(dim=1).square()
         misplaced = nearest - (self.tensors["weights"] * place.square()).sum(dim=1)

@@ -13,16 +13,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from threadpoolctl import ThreadpoolController
 
-from headstart.errors import BundleError
+from headstart.errors import BundleError, EarlierScoreError
 from headstart.files import read_bounded, write_atomically
 
 NOVELTY_FILE = "novelty.safetensors"
 _FORMAT, _EARLIER = "2", "1"
 _LARGEST = 2**31
-
-
-class EarlierScoreError(BundleError):
-    """A score that an earlier version fitted, of other parts."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,9 @@ class NoveltyArrays:
     def _score(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
         parts = self.parts
         directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-12))
-        aside = np.sqrt(np.maximum(1 - ((directions @ parts["axes"]) ** 2).sum(axis=1), 0))
+        centred = directions - parts["centre"]
+        along = ((centred @ parts["axes"]) ** 2).sum(axis=1)
+        aside = np.sqrt(np.maximum((centred**2).sum(axis=1) - along, 0))
         place = directions @ parts["projection"] - parts["middle"]
         nearest = ((place[:, None] - parts["means"]) ** 2).sum(axis=2).min(axis=1)
         misplaced = nearest - (parts["weights"] * place**2).sum(axis=1)
@@ -117,8 +115,8 @@ def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_
     threshold, share = float(facts["threshold"]), float(facts["false_alarms"])
     shapes = {name: tuple(part.shape) for name, part in tensors.items()}
     (features, depth), (_, width) = shapes["axes"], shapes["projection"]
-    wanted = {"axes": (features, depth), "projection": (features, width), "means": (num_classes, width)}
-    wanted |= {"middle": (1, width), "weights": (1, width), "scale": (3, 2)}
+    wanted = {"centre": (1, features), "axes": (features, depth), "projection": (features, width)}
+    wanted |= {"means": (num_classes, width), "middle": (1, width), "weights": (1, width), "scale": (3, 2)}
     if shapes != wanted or not all(np.isfinite(part).all() for part in tensors.values()):
         raise ValueError("its tensors do not fit together, or not the classifier's classes")
     in_range = abs(threshold) < float("inf") and 0 <= share <= 1

@@ -8,7 +8,7 @@ all comparisons of a dozen runs take to compute; the tests hold both against tho
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -117,7 +117,7 @@ def compare_predictions(
     by_class = np.stack([np.bincount(labels[mask], minlength=num_classes) for mask in chosen], axis=1).tolist()
     return PairedComparison(
         n=n,
-        accuracy=_change(np.diff(scores.accuracy, axis=0)[0], resampled.accuracy),
+        accuracy=_with_the_unseen(_change(np.diff(scores.accuracy, axis=0)[0], resampled.accuracy), lost, gained, n),
         macro_f1=_change(np.diff(scores.macro_f1, axis=0)[0], resampled.macro_f1),
         both_right=int((right & other_right).sum()),
         first_only=lost,
@@ -272,6 +272,16 @@ def _change(actual: Floats, resampled: Floats) -> Change:
     """Return a difference with the percentile interval of its resampled values; arrays of shape (1,) and (r,)."""
     low, high = np.percentile(resampled, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)])
     return Change(float(actual[0]), float(low), float(high))
+
+
+def _with_the_unseen(change: Change, lost: int, gained: int, n: int) -> Change:
+    """Widen the interval of an accuracy on the sides where no image was lost, or gained.
+
+    Resampling can't draw what did not occur: ten images of which none was lost would show that none ever is. Of what
+    did not occur in n images the share is less than ``unseen`` with a confidence of 97.5%.
+    """
+    unseen = 1 - float((ALPHA / 2) ** (1 / n))
+    return replace(change, low=change.low - (0 if lost else unseen), high=change.high + (0 if gained else unseen))
 
 
 def _class_change(

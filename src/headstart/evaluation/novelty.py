@@ -1,9 +1,9 @@
 """A novelty score for a trained classifier: fitted on training features, with its threshold from validation.
 
 It adds three parts, each in units of its spread on validation: how much of what the head sees lies aside of the axes
-that training images use, which finds what is unlike all of them; the distance to the nearest class compared with that
-to all images together, which finds what lies between the classes; and how little the head is moved to any class. Which
-parts were taken was chosen on training images of classes that a classifier was trained without
+along which training images differ, which finds what is unlike all of them; the distance to the nearest class compared
+with that to all images together, which finds what lies between the classes; and how little the head is moved to any
+class. Which parts were taken was chosen on training images of classes that a classifier was trained without
 (``benchmarks/measure_novelty.py``); on its own classes no classifier can tell.
 
 Sources: Wang et al., 2022, "ViM: Out-Of-Distribution with Virtual-logit Matching" (aside); Ren et al., 2021, "A Simple
@@ -79,7 +79,7 @@ def fit_novelty(features: NDArray[np.float32], labels: NDArray[np.int64], val: O
     """
     assert val.features is not None
     directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    tensors = {"axes": _principal_axes(directions), **_discriminants(directions.astype(np.float64), labels)}
+    tensors = {**_principal_axes(directions), **_discriminants(directions.astype(np.float64), labels)}
     seen = torch.from_numpy(val.features), torch.from_numpy(val.logits)
     parts = Novelty(tensors).parts(*seen)
     scale = torch.stack([parts.mean(dim=0), parts.std(dim=0, correction=0).clamp(min=1e-6)], dim=1)
@@ -109,13 +109,15 @@ def measure_novelty(novelty: Novelty, reference_images: int, test: Outputs) -> d
     }
 
 
-def _principal_axes(directions: NDArray[np.float32]) -> torch.Tensor:
-    """Return the axes, shape (d, a), along which directions, shape (n, d), have most of their length."""
+def _principal_axes(directions: NDArray[np.float32]) -> dict[str, torch.Tensor]:
+    """Return the mean of directions, shape (n, d), and the axes along which they differ most."""
     images, features = directions.shape
     # As many axes as images, or as features, would leave nothing aside of them.
     count = max(1, min(_MOST_AXES, images // 4, features // 2))
-    axes = np.linalg.eigh(directions.T @ directions)[1][:, -count:]
-    return torch.from_numpy(np.ascontiguousarray(axes, np.float32))
+    centre = directions.mean(axis=0, keepdims=True)
+    centred = directions - centre
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, -count:]
+    return {"centre": torch.from_numpy(centre), "axes": torch.from_numpy(np.ascontiguousarray(axes))}
 
 
 def _discriminants(directions: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, torch.Tensor]:

@@ -88,7 +88,7 @@ function prediction(found) {
 async function scorer() {
   const { threshold, ...parts } = JSON.parse(new TextDecoder().decode(await unpacked("novelty")));
   const floats = (name) => new Float32Array(bytesOf(parts[name]).buffer);
-  const [axes, projection, middle, means, weights, scale] = ["axes", "projection", "middle", "means", "weights", "scale"].map(floats);
+  const [centre, axes, projection, middle, means, weights, scale] = ["centre", "axes", "projection", "middle", "means", "weights", "scale"].map(floats);
   const width = middle.length;
   const sum = (count, value) => {
     let total = 0;
@@ -100,8 +100,9 @@ async function scorer() {
     const length = Math.max(Math.hypot(...features), 1e-12);
     const direction = features.map((value) => value / length);
     const depth = axes.length / size;
-    const along = (axis) => sum(size, (i) => direction[i] * axes[i * depth + axis]);
-    const aside = Math.sqrt(Math.max(0, 1 - sum(depth, (axis) => along(axis) ** 2)));
+    const centred = direction.map((value, i) => value - centre[i]);
+    const along = (axis) => sum(size, (i) => centred[i] * axes[i * depth + axis]);
+    const aside = Math.sqrt(Math.max(0, sum(size, (i) => centred[i] ** 2) - sum(depth, (axis) => along(axis) ** 2)));
     const place = middle.map((value, axis) => sum(size, (i) => direction[i] * projection[i * width + axis]) - value);
     const distance = (row) => sum(width, (axis) => (place[axis] - means[row * width + axis]) ** 2);
     const nearest = Math.min(...config.label_names.map((_, row) => distance(row)));
