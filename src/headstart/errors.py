@@ -11,6 +11,7 @@
         ├── WeightsError         an unknown backbone, weights that do not fit or can't be reached
         ├── DownloadError        a file that can't be fetched; who asked for it says what it was for
         ├── BundleError          a saved classifier that is damaged, incomplete or of an unknown kind
+        │   └── EarlierScoreError  a novelty score of an earlier version, without which the rest can be used
         └── RunError             a run folder that is taken, missing or can't be written
 
 A message says what is wrong, where, what is allowed, and what to do next.
