@@ -4,8 +4,8 @@
     make bench RIVALS=fastai,timm               # headstart and these
     python benchmarks/peers/bench.py --help
 
-What was measured stays in benchmarks/results/peers-cpu.json; a stopped bench goes on where it stopped. See README.md
-beside this file for the protocol.
+What was measured stays in benchmarks/results/peers-cpu.json; a stopped bench continues. See README.md beside this
+file for the protocol.
 """
 
 import argparse
@@ -168,7 +168,10 @@ def bench(names: list[str], given: argparse.Namespace) -> None:
         print(*(cell.key for cell in due), sep="\n")
         return
     work = given.work.resolve()
-    pythons, unavailable = environments(names, work / "environments")
+    needed = {"headstart", *(cell.rival for cell in due)}
+    asked = [name for name in names if name in needed or RIVALS[name].reason]
+    pythons, unavailable = environments(asked, work / "environments")
+    earlier = {name: why for name, why in result.get("unavailable", {}).items() if name not in pythons}
     place = Bench(work, given.threads, counts, pythons)
     versions = result.get("versions", {})
     for cell in (cell for cell in due if cell.rival in pythons):
@@ -182,7 +185,7 @@ def bench(names: list[str], given: argparse.Namespace) -> None:
             "hardware": describe_hardware(torch.device("cpu")) | {"threads": given.threads},
             "images": asdict(counts),
             "versions": versions,
-            "unavailable": result.get("unavailable", {}) | unavailable,
+            "unavailable": earlier | unavailable,
             "ratios": ratios(summarized),
             "summary": summarized,
             "cells": cells,

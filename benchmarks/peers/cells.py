@@ -1,4 +1,4 @@
-"""What the bench measures: one cell for each rival, setting, length and seed, the most telling cells first."""
+"""What the bench measures: one cell for each rival, setting, length and seed, the most informative ones first."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Cell:
 
 
 def plan(names: list[str], seeds: list[int], only: list[str]) -> list[Cell]:
-    """Return the cells to measure in order: rivals take turns, and each seed begins with what tells most.
+    """Return the cells to measure in order: rivals take turns, and the most informative cells of a seed come first.
 
     Args:
         only: Patterns of keys, such as ``*/files/*/0``: cells that match the first come first, and those that match

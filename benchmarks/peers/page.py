@@ -1,11 +1,11 @@
-"""Write docs/benchmarks.md and its chart from benchmarks/results/peers.json.
+"""Write docs/benchmarks.md and its chart from benchmarks/results/peers-cpu.json.
 
-python benchmarks/peers/page.py [RESULT] [FOLDER OF THE PAGE]
+python benchmarks/peers/page.py [RESULT] [FOLDER]
 """
 
+import argparse
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ RATIOS = {
 }
 NOTHING = "\u2013"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 420, 60, 190, 20, 50
-COLOURS = ("#0b6e4f", "#7a7a7a", "#c1440e", "#3d5a98", "#8a5a9e", "#b8860b", "#4a4a4a")
+COLOURS = ("#0b6e4f", "#7a7a7a", "#c1440e", "#3d5a98", "#8a5a9e", "#b8860b", "#4a4a4a", "#1f9bb5")
 MINUTES = (0.5, 1, 2, 5, 10, 20, 40)
 
 
@@ -71,7 +71,7 @@ def rate_rows(found: dict[str, Any]) -> list[list[str]]:
     """Return the header and the rows of the table of training images per second."""
     rows = [["tool", "setting", "images/s"]]
     for name, setting, row in of_settings(found, "steady", "expert", "defaults"):
-        if "images_per_second" in row:
+        if row.get("images_per_second") is not None:
             rows.append([RIVALS[name].title, setting, f"{row['images_per_second']:.0f}"])
     return rows
 
@@ -139,8 +139,9 @@ def chart(found: dict[str, Any]) -> str:
         parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e4e4e4"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick}%</text>')
     names = list(dict.fromkeys(name for name, _, _ in lines))
+    assert len(names) <= len(COLOURS), "two rivals would share a colour"
     for place, (name, setting, points) in enumerate(lines):
-        colour = COLOURS[names.index(name) % len(COLOURS)]
+        colour = COLOURS[names.index(name)]
         dash = "" if setting == "expert" else ' stroke-dasharray="5 4"'
         corners = [(across(math.log(point["seconds"] / 60)), up(max(low, point["accuracy"]))) for point in points]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
@@ -199,10 +200,13 @@ def page(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    result, folder = (*sys.argv[1:], *(RESULT, ROOT / "docs")[len(sys.argv) - 1 :])
-    found = json.loads(Path(result).read_text(encoding="utf-8"))
-    Path(folder, "benchmarks.md").write_text(page(found), encoding="utf-8")
-    Path(folder, "benchmarks.svg").write_text(chart(found), encoding="utf-8")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path, nargs="?", default=RESULT, help="what the bench measured")
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs", help="where the page is put")
+    given = parser.parse_args()
+    found = json.loads(given.result.read_text(encoding="utf-8"))
+    (given.folder / "benchmarks.md").write_text(page(found), encoding="utf-8")
+    (given.folder / "benchmarks.svg").write_text(chart(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

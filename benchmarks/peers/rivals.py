@@ -16,6 +16,7 @@ class Rival:
         packages: What pip installs for it; torch, torchvision and timm are shared by all.
         lengths: Values of ``Task.length`` for each setting, in rising order; see ``lengths_of`` for further settings.
         pretrained: Whether it can start from the same weights; otherwise only its speed counts.
+        held_out: Share of the images that it holds out for validation, with these settings and 10,000 images.
         files: Script that classifies files with the bench's classifier; none where empty.
         prepares: Whether that script must run once before, to make its own form of the classifier.
         reason: Why it can't be measured; empty where it can.
@@ -26,6 +27,7 @@ class Rival:
     packages: tuple[str, ...] = ()
     lengths: dict[str, tuple[str, ...]] = field(default_factory=dict)
     pretrained: bool = True
+    held_out: float = 0.0
     files: str = ""
     prepares: bool = False
     reason: str = ""
@@ -70,6 +72,7 @@ RIVALS = {
         },
         files="headstart_files",
         prepares=True,
+        held_out=0.1,
     ),
     "plain": Rival("plain PyTorch", "plain", lengths={"defaults": EPOCHS, "expert": EPOCHS}, files="plain_files"),
     "fastai": Rival(
@@ -79,6 +82,7 @@ RIVALS = {
         lengths={"defaults": EPOCHS, "expert": EPOCHS},
         files="fastai_files",
         prepares=True,
+        held_out=0.1,
     ),
     "timm": Rival("timm", "timm_loop", lengths={"defaults": EPOCHS, "expert": EPOCHS}, files="timm_files"),
     "transformers": Rival(
@@ -97,12 +101,14 @@ RIVALS = {
         # Its newest torch may come from an index of CPU builds, which PyPI's torchvision can't be loaded into.
         ("autogluon.multimodal==1.6.3", "torch===2.13.0", "torchvision==0.28.0"),
         lengths={"defaults": ("1", "4"), "expert": EPOCHS, "frozen": ()},
+        held_out=0.1,
     ),
     "getitune": Rival(
         "getitune (Geti)",
         "getitune_engine",
         ("getitune==0.4.0",),
         lengths={"expert": EPOCHS},  # its recipe for timm's networks has no default rate
+        held_out=0.1,
     ),
     "keras": Rival("Keras 3", "keras_fit", ("keras", "tensorflow-cpu"), {"defaults": ("1", "2")}, pretrained=False),
     "ultralytics": Rival(

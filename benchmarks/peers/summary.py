@@ -43,7 +43,9 @@ def _of_setting(name: str, setting: str, by_length: dict[str, list[dict[str, Any
     if setting in _RATED and (name != "headstart" or setting == "steady") and len(epochs) > 1:
         first, last = min(epochs), max(epochs)
         seconds = epochs[last]["seconds"] - epochs[first]["seconds"]
-        row["images_per_second"] = round(by_length[str(last)][0]["images"] * (last - first) / seconds, 1)
+        images = by_length[str(last)][0]["images"] * (1 - RIVALS[name].held_out) * (last - first)
+        # On a busy machine a short training can take longer than a long one, which tells nothing of the speed.
+        row["images_per_second"] = round(images / seconds, 1) if seconds > 0 else None
     return row
 
 

@@ -3,7 +3,8 @@
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +45,9 @@ def watch(words: Sequence[str | Path], environment: Mapping[str, str], log: Path
             while not over.wait(_EVERY):
                 # Counting shared pages once takes the kernel 30 ms for each gigabyte, which would slow down what is
                 # measured: it is done only when memory has grown.
-                if (resident := _memory(process.pid, "memory_info", "rss")) > 1.01 * highest:
+                if (resident := _memory(process.pid, _resident)) > 1.01 * highest:
                     highest = resident
-                    peak = max(peak, _memory(process.pid, "memory_full_info", "pss"))
+                    peak = max(peak, _memory(process.pid, _proportional))
 
         looking = threading.Thread(target=look)
         looking.start()
@@ -63,19 +64,30 @@ def watch(words: Sequence[str | Path], environment: Mapping[str, str], log: Path
     return Watched(round(seconds, 1), round(peak / 1e6), status, words_at_end)
 
 
-def _memory(pid: int, look: str, figure: str) -> int:
-    """Return the bytes in memory of a process and its children, by one of psutil's figures."""
+def _resident(process: psutil.Process) -> int:
+    return int(process.memory_info().rss)
+
+
+def _proportional(process: psutil.Process) -> int:
+    return int(process.memory_full_info().pss)
+
+
+def _memory(pid: int, figure: Callable[[psutil.Process], int]) -> int:
+    """Return the bytes in memory of a process and its children, each counted by ``figure``."""
     total = 0
     try:
         for process in (parent := psutil.Process(pid), *parent.children(recursive=True)):
-            total += getattr(getattr(process, look)(), figure)
+            total += figure(process)
     except psutil.Error:  # one of them has just ended
         pass
     return total
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    for child in psutil.Process(process.pid).children(recursive=True):
-        child.kill()
+    # Ctrl-C reaches it and its children as well, so that any of them may be gone.
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
     process.kill()
     process.wait()

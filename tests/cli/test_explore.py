@@ -246,15 +246,17 @@ def test_labels_of_the_test_split_are_looked_at_on_request_and_that_is_recorded(
     assert "nothing was fitted" in found["test_opening"]["purpose"]
 
 
-def test_a_folder_with_other_files_and_the_data_set_itself_are_left_alone(planted, tmp_path, capsys):
+def test_a_folder_with_other_files_and_a_folder_of_images_are_left_alone(planted, tmp_path, capsys):
     (tmp_path / "copies.csv").write_text("mine")
     assert main(["explore", str(planted), "--out", str(tmp_path)]) == 2
     assert "something else than an exploration" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["copies.csv"]
-    for inside in (planted, planted / "cat" / "page"):
-        assert main(["explore", str(planted), "--out", str(inside)]) == 2
+    images = tmp_path / "images"
+    (images / "cat").mkdir(parents=True)
+    for inside in (images, images / "cat" / "page"):
+        assert main(["explore", str(images), "--out", str(inside)]) == 2
         assert "whose folders are read as classes" in capsys.readouterr().err
-    assert not (planted / "cat").exists()
+    assert not (images / "cat" / "page").exists()
 
 
 @pytest.fixture

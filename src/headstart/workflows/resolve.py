@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.data.dataset import KNOWN, check_there
+from headstart.data.sources.arrays import is_store
 from headstart.errors import InputError, RunError
 from headstart.files import expanded
 from headstart.recipe.schema import Recipe, load_recipe, parse_recipe
@@ -104,10 +105,11 @@ def check_outside(out: Path, data: str) -> None:
         out: Folder for the results.
         data: Name or absolute path of a data set.
     """
-    images = Path(data)
-    if images.is_dir() and out.resolve().is_relative_to(images.resolve()):
+    if data in KNOWN or not os.path.isdir(data) or is_store(Path(data)):  # noqa: PTH112 (a name may be no path at all)
+        return
+    if out.resolve().is_relative_to(Path(data).resolve()):
         raise RunError(
-            f"{out} lies in {images}, whose folders are read as classes. Name a folder outside of it with --out."
+            f"{out} lies in {data}, whose folders are read as classes. Name a folder outside of it with --out."
         )
 
 
