@@ -25,8 +25,8 @@ INSTALLED := $(if $(wildcard $(VENV)/.editable),$(VENV)/.editable,$(VENV)/.insta
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 NPM      ?= $(shell command -v npm)
 # One process a core, each with one thread: most of a test's time is Python's. Spinning threads of two processes would
-# take the cores from each other. Images for containers often tell Python to keep no compiled code: each process that a
-# test starts would compile all of the source anew.
+# take the cores from each other. Container images often tell Python not to keep compiled code; every process that a test
+# starts would then compile the whole source again.
 PYTEST   := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 LEFT_OUT := $(if $(CHROMIUM),, and not browser)$(if $(NPM),, and not npm)
 

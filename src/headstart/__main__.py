@@ -8,7 +8,7 @@ import sys
 def run() -> None:
     """Run the command line on the words of this process, and exit with its status."""
     if sys.argv[1:2] == ["serve"] and hasattr(signal, "SIGHUP"):
-        # Until the server listens to it: to load models again means nothing before they are, but would end the process.
+        # Ignored until the server handles it: by default SIGHUP ends a process, and there are no models to reload yet.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Importing torch and timm makes very many objects that stay; looking for garbage among them again and again took a
     # fifth of a short command's time.

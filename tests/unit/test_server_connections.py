@@ -111,17 +111,20 @@ def test_nonsense_is_answered_and_the_connection_closed(rig, connect, sent, stat
     assert is_well(rig)
 
 
+def figure(rig, name):
+    return float(rig.service.meters.text().decode().partition(f"{name} ")[2].partition("\n")[0] or 0)
+
+
 def refused(rig, status):
-    counted = f'headstart_requests_total{{route="(none)",status="{status}"}} '
-    found = rig.service.meters.text().decode().partition(counted)[2].partition("\n")[0]
-    return float(found or 0)
+    return figure(rig, f'headstart_requests_total{{route="(none)",status="{status}"}}')
 
 
 @pytest.mark.parametrize(("sent", "status"), [(b"nonsense\r\n\r\n", 400), (b"GET /" + b"a" * 70_000, 431)])
-def test_what_is_refused_before_the_application_is_counted(rig, connect, sent, status):
-    before = refused(rig, status)
+def test_what_is_refused_before_the_application_is_counted_but_not_timed(rig, connect, sent, status):
+    timed = 'headstart_request_seconds_count{route="(none)"}'
+    before, timed_before = refused(rig, status), figure(rig, timed)
     rest(connect(sent))
-    assert refused(rig, status) == before + 1
+    assert (refused(rig, status), figure(rig, timed)) == (before + 1, timed_before)
 
 
 def test_more_connections_than_allowed_are_refused_at_once(rig, connect):

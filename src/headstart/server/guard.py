@@ -71,7 +71,7 @@ class Guard:
 
     def count_refused(self, status: int) -> None:
         """Count a request that its connection refused before it came here."""
-        self._service.meters.request(_NO_ROUTE, status, 0.0)
+        self._service.meters.request(_NO_ROUTE, status, None)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """Return status and reason where a request is refused whatever it asks for."""

@@ -66,10 +66,11 @@ class Meters:
         """Read the length of the line from a function from now on."""
         self._queue.set_function(length)
 
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request."""
+    def request(self, route: str, status: int, seconds: float | None) -> None:
+        """Count a request, and the seconds it took where they are known."""
         self._requests(route, str(status)).inc()
-        self._seconds(route).observe(seconds)
+        if seconds is not None:
+            self._seconds(route).observe(seconds)
 
     def batch(self, images: int, seconds: float) -> None:
         """Count a batch."""

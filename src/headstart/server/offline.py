@@ -43,8 +43,8 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
     """Write an exported classifier as one HTML file.
 
     Args:
-        export: Folder that ``headstart export`` wrote; the file takes about a third more than its ``model.onnx``, and
-            5 MB for the runtime; the novelty score takes one or two more.
+        export: Folder that ``headstart export`` wrote; the file takes about a third more than its ``model.onnx`` and
+            ``novelty.safetensors`` together, and 5 MB for the runtime.
         out: The file; an earlier page that is there is replaced.
         progress: Show on stderr how the runtime is fetched, once.
 

@@ -57,8 +57,15 @@ async function decoded(content) {
   });
   const { width: w, height: h } = bitmap;
   const [width, height] = turn >= 5 && turn <= 8 ? [h, w] : [w, h];
-  const turns = { 2: [-1, 0, 0, 1, w, 0], 3: [-1, 0, 0, -1, w, h], 4: [1, 0, 0, -1, 0, h], 5: [0, 1, 1, 0, 0, 0] };
-  Object.assign(turns, { 6: [0, 1, -1, 0, h, 0], 7: [0, -1, -1, 0, h, w], 8: [0, -1, 1, 0, 0, w] });
+  const turns = {
+    2: [-1, 0, 0, 1, w, 0],
+    3: [-1, 0, 0, -1, w, h],
+    4: [1, 0, 0, -1, 0, h],
+    5: [0, 1, 1, 0, 0, 0],
+    6: [0, 1, -1, 0, h, 0],
+    7: [0, -1, -1, 0, h, w],
+    8: [0, -1, 1, 0, 0, w],
+  };
   const drawing = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   drawing.fillStyle = "white";
   drawing.fillRect(0, 0, width, height);
