@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -98,14 +98,24 @@ def command_line() -> Any:
     """Return the commands as typer makes them, except that help names values and not their types."""
     command = typer.main.get_command(app)
     for verb in (command, *command.commands.values()):  # type: ignore[attr-defined]
+        kinds = get_type_hints(verb.callback)
         for option in verb.get_params(typer.Context(verb, help_option_names=["-h", "--help"])):
             if getattr(option, "is_flag", False):
                 option.metavar = ""  # nothing follows a flag, but its help would show <bool>
             elif option.param_type_name == "argument":
                 option.display_type_rich = lambda **_: ""  # and not <list[Path]> behind its name
             elif option.metavar is None:
-                option.metavar = option.name.rpartition("_")[2].upper()  # and not <int range>
+                option.metavar = _value_name(option.name, kinds[option.name])  # and not <int range>
     return command
+
+
+def _value_name(name: str, kind: Any) -> str:
+    """Return what help calls an option's value: the words that are allowed, or what kind of value it is."""
+    parts = get_args(kind) or (kind,)
+    if all(isinstance(part, str) for part in parts):
+        return "|".join(parts)
+    number = any(part in (int, float, list[int]) for part in parts)
+    return "N" if number else "FOLDER" if Path in parts else name.rpartition("_")[2].upper()
 
 
 def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str]:

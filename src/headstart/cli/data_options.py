@@ -17,10 +17,6 @@ LabelsFrom = Annotated[
 ]
 ValFraction = Annotated[float | None, typer.Option(help="Share of the images held out for validation.")]
 TestFraction = Annotated[float | None, typer.Option(help="Share of the images held out for the test split.")]
-Seed = Annotated[
-    int | None,
-    typer.Option(min=0, help="Decides which images validate; in training also order, augmentation and new weights."),
-]
 _ON_BAD = "What to do about images that can't be read"
 FailOnBad = Annotated[str | None, typer.Option("--on-bad", metavar="fail|skip", help=f"{_ON_BAD}; fail by default.")]
 SkipOnBad = Annotated[str | None, typer.Option("--on-bad", metavar="fail|skip", help=f"{_ON_BAD}; skip by default.")]

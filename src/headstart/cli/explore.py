@@ -13,7 +13,6 @@ from headstart.cli.data_options import (
     ImageColumn,
     LabelColumn,
     LabelsFrom,
-    Seed,
     SkipOnBad,
     TestFraction,
     ValFraction,
@@ -42,7 +41,9 @@ def explore(
     group_from: GroupFrom = None,
     labels_from: LabelsFrom = None,
     on_bad: SkipOnBad = None,
-    seed: Seed = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed for the validation split; use the one of `train`.")
+    ] = None,
     val_fraction: ValFraction = None,
     test_fraction: TestFraction = None,
     data_dir: DataDir = None,

@@ -22,7 +22,10 @@ def export(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder for the export, or file for html; an earlier export there is replaced.")
+        Path,
+        typer.Option(
+            metavar="FOLDER|FILE", help="Folder for the export, or file for html; an earlier export there is replaced."
+        ),
     ],
     kind: Annotated[
         Kind,

@@ -14,7 +14,6 @@ def push(
     export: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
             help="Export of this classifier to put beside it, with its golden images and test predictions.",
             show_default=False,
         ),

@@ -27,7 +27,7 @@ def study(
         str | None, typer.Option(metavar="A,B,...", help="Only these stages, by name; all of them by default.")
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, help="Of all runs, 0 by default; several times for several.")
+        list[int] | None, typer.Option(min=0, help="Random seed for all runs (default 0). Repeat it for several seeds.")
     ] = None,
     plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Other stages, as YAML.")] = None,
     set_: Annotated[
@@ -35,7 +35,7 @@ def study(
         typer.Option("--set", metavar="KEY=VALUE", help="A recipe key for every stage that has its section."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the study.")] = Path("study"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in that folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the study in that folder.")] = False,
     data_dir: DataDir = None,
     threads: Threads = None,
     device: Device = None,

@@ -15,7 +15,6 @@ from headstart.cli.data_options import (
     ImageColumn,
     LabelColumn,
     LabelsFrom,
-    Seed,
     TestFraction,
     ValFraction,
     as_typed,
@@ -46,7 +45,12 @@ def train(
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="A name that `headstart backbones` lists.")] = None,
     weights: Annotated[str | None, typer.Option(help="auto, none (from scratch) or a weights file.")] = None,
-    seed: Seed = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Random seed for the validation split, the order of the images, augmentation and new weights."
+        ),
+    ] = None,
     abstain: Annotated[
         float | None,
         typer.Option(
