@@ -229,14 +229,14 @@ def explore(
     """Describe a data set: pixels, classes, quality, copies, outliers and, on request, suspected label errors.
 
     Writes ``OUT/explore.json`` and ``OUT/explore.html``, lists as CSV (``quality.csv``, ``copies.csv``,
-    ``label_errors.csv``), and ``OUT/review.html``, a page on which labels are corrected.
+    ``outliers.csv``, ``label_errors.csv``), and ``OUT/review.html``, a page on which labels are corrected.
 
     Args:
         data: A folder of images, a table of them, ``hf://owner/name`` or ``cifar10``; or a mapping with ``name`` and
             other keys of a recipe's section ``data``, which decide the splits as they do for ``train``. Images that
             can't be read are left out unless ``on_bad`` is ``fail``.
         limit: Number of training images to keep, from the first; the test split stays whole.
-        seed: As for ``train``, for images in files: it decides which of them validate.
+        seed: Random seed for the validation split of images in files, from 0 to 2**31 - 1; use the one of ``train``.
         out: Folder for the files; ``explore-NAME`` when None.
         labels: Look for label errors among the training images.
         all_splits: With ``labels``: look for them in the test split as well, which is recorded.
@@ -251,26 +251,26 @@ def explore(
 
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
-        InputError: ``all_splits`` without ``labels``.
-        RunError: ``out`` holds something else than an exploration, lies in the data, or can't be written.
+        InputError: ``all_splits`` without ``labels``; a seed out of range, or for images in arrays.
+        RunError: ``out`` holds something else than an exploration, or lies in the data.
+        WriteError: ``out`` can't be written.
 
     Example:
         >>> explore("cifar10", limit=10_000).train["shape"]  # doctest: +SKIP
         [32, 32, 3]
     """
     from headstart.compute.session import open_session
-    from headstart.workflows.explore import LabelSearch
+    from headstart.workflows.explore import LookOptions
     from headstart.workflows.explore import explore as describe
     from headstart.workflows.explore_files import check_place, default_folder
 
-    section = data_section(data, unused=("limit",))
+    section = data_section(data, unused=("limit",), seed=seed or 0)
     folder = Path(out) if out is not None else default_folder(section.name)
     if all_splits and not labels:
         raise InputError("all_splits says where label errors are looked for. Ask for them with labels (--labels).")
     check_place(folder, section.name)
-    search, place = LabelSearch(labels, all_splits), absolute_path(data_dir)
     with open_session(command=command, device=device, threads=threads, progress=progress) as session:
-        return describe(section, session, limit=limit, seed=seed, folder=folder, data_dir=place, search=search)
+        return describe(section, session, folder, LookOptions(limit, seed, absolute_path(data_dir), labels, all_splits))
 
 
 def compare(

@@ -69,7 +69,9 @@ def test_json_is_what_the_file_holds(planted, place, found, capsys):
         "review.html",
         "quality.csv",
         "copies.csv",
+        "outliers.csv",
     }
+    assert (printed["data"]["seed"], printed["data"]["val_fraction"]) == (None, None)
     for same in ("train", "test", "duplicates", "outliers", "class_names", "features"):
         assert printed[same] == found[same]
     assert printed["test_opening"]["command"].startswith("headstart explore")
@@ -138,7 +140,7 @@ def test_the_page_is_self_contained(found, place):
     loads.feed(page)
     assert len(loads.fetched) > 100
     beside = {value for value in loads.fetched if not value.startswith("data:")}
-    assert beside == {"review.html", "quality.csv", "copies.csv"}
+    assert beside == {"review.html", "quality.csv", "copies.csv", "outliers.csv"}
     assert all((place / "out" / name).is_file() for name in beside)
     assert {"script", "iframe", "object", "embed"} & set(loads.tags) == set()
     assert re.findall(r"@import|url\(|https?://", page) == []
@@ -219,6 +221,12 @@ def test_the_lists_are_tables_as_well(found, place):
         "blurred",
         "low_information",
     }
+    outliers = list(csv.DictReader((place / "out" / "outliers.csv").read_text().splitlines()))
+    assert [(row["label"], row["file_name"], float(row["likeness"]), row["split"]) for row in outliers] == [
+        (name, f"train/{image['row']}", image["likeness"], "train")
+        for name, images in found["outliers"].items()
+        for image in images
+    ]
 
 
 def test_wrong_labels_are_found_and_only_on_request(planted, place, found, capsys):
@@ -333,14 +341,17 @@ def test_a_test_folder_is_explored_as_training_takes_it(place, tmp_path, sample_
     found = headstart.explore({**data, "group_from": "([^/]+)$"}, out=tmp_path / "out", progress=False)
     assert found.duplicates["test_images"]["copied_in_train"] == 1
     half = {**data, "group_from": "([^/]+)$", "val_fraction": 0.5}
-    drawn = {headstart.explore(half, seed=seed, out=tmp_path / "out", progress=False).splits[0] for seed in (0, 2)}
-    assert len(drawn) == 2
-    assert all("50% asked" in told for told in drawn)
+    drawn = [headstart.explore(half, seed=seed, out=tmp_path / "out", progress=False) for seed in (None, 2)]
+    assert len({one.splits[0] for one in drawn}) == 2
+    assert all("50% asked" in one.splits[0] for one in drawn)
+    assert [(one.data["seed"], one.data["val_fraction"]) for one in drawn] == [(0, 0.5), (2, 0.5)]
     (pair,) = found.duplicates["near"]["list"]
     assert [image["file"] for image in pair["images"]] == ["train/odd/1.png", "test/odd/mirrored.png"]
     assert any("its own 7 images to test on, which stay there" in note for note in found.splits)
     with pytest.raises(RecipeError, match=r"on_bad.*'fail' or 'skip'"):
         headstart.explore({**data, "on_bad": "never"}, progress=False)
+    with pytest.raises(RecipeError, match="seed"):
+        headstart.explore(data, seed=2**31, progress=False)
     with pytest.raises(DataError, match="test_fraction"):
         headstart.explore({"name": data["name"], "test_fraction": 0.3}, out=tmp_path / "out", progress=False)
 

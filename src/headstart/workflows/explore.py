@@ -50,15 +50,21 @@ _SPLIT_OF_ARRAYS = (
 
 
 @dataclass(frozen=True)
-class LabelSearch:
-    """Whose labels are checked.
+class LookOptions:
+    """How much of a data set is looked at, and for what.
 
     Attributes:
-        wanted: Whether label errors are looked for at all.
-        all_splits: Also in the test split, whose labels are not looked at otherwise.
+        limit: Number of training images to keep; all of them when None.
+        seed: Random seed for the validation split of images in files; 0 when None.
+        data_dir: Local copy of the data set, instead of a download.
+        labels: Whether label errors are looked for.
+        all_splits: Whether they are looked for in the test split too, whose labels are not looked at otherwise.
     """
 
-    wanted: bool = False
+    limit: int | None = None
+    seed: int | None = None
+    data_dir: Path | None = None
+    labels: bool = False
     all_splits: bool = False
 
 
@@ -68,7 +74,7 @@ class Exploration(Mapping[str, Any]):
 
     Attributes:
         made_by: Mark by which headstart recognises its own file.
-        data: Name, SHA-256, source and limit.
+        data: Name, SHA-256, source and limit; seed and share of validation images, None where images lie in arrays.
         splits: How training splits these images and what it does with copies, as sentences.
         files: What became of the files, and which of them can't be read; None where the images lie in arrays.
         class_names: In index order.
@@ -113,16 +119,7 @@ class Exploration(Mapping[str, Any]):
     __getitem__, __iter__, __len__ = value_of, keys_of, number_of_keys
 
 
-def explore(
-    data: DataRecipe,
-    session: Session,
-    *,
-    limit: int | None,
-    seed: int | None,
-    folder: Path,
-    data_dir: Path | None,
-    search: LabelSearch,
-) -> Exploration:
+def explore(data: DataRecipe, session: Session, folder: Path, look: LookOptions) -> Exploration:
     """Describe a data set and write what was found into ``folder``.
 
     Raises:
@@ -130,14 +127,17 @@ def explore(
         InputError: A seed or a share of validation images that would change nothing.
         WriteError: The folder can't be written.
     """
-    if not in_files(data.name) and (seed is not None or "val_fraction" in data.model_fields_set):
+    drawn = in_files(data.name)
+    if not drawn and (look.seed is not None or "val_fraction" in data.model_fields_set):
         raise InputError(
-            f"{data.name} holds arrays, of which exploring draws no validation images, so --seed and --val-fraction "
-            "would change nothing. Leave them out."
+            f"{data.name} consists of arrays, and exploring them draws no validation images, so --seed and "
+            "--val-fraction would change nothing. Leave them out."
         )
     clock, terminal = _Clock(), session.terminal
-    options = options_to_look(data, seed=seed or 0)
-    loaded = load_dataset(data.name, limit=limit, data_dir=data_dir, progress=terminal.enabled, options=options)
+    options = options_to_look(data, seed=look.seed or 0)
+    loaded = load_dataset(
+        data.name, limit=look.limit, data_dir=look.data_dir, progress=terminal.enabled, options=options
+    )
     dataset = screen(loaded, on_bad=options.on_bad, terminal=terminal)
     opening = {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "command": session.command}
     splits = tuple(split for split in (dataset.train, look_at_test(dataset)) if len(split))
@@ -157,11 +157,18 @@ def explore(
     copies = find_copies(splits, directions, lumas, terminal.bar, known=known)
     outliers = find_outliers(dataset.train, directions[: len(dataset.train)])
     clock.lap("duplicates")
-    suspects = _label_errors(backbone, squares if search.all_splits else squares[:1]) if search.wanted else None
+    suspects = _label_errors(backbone, squares if look.all_splits else squares[:1]) if look.labels else None
     clock.lap("labels")
     found = Exploration(
         made_by=MADE_BY,
-        data={"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source, "limit": limit},
+        data={
+            "name": dataset.name,
+            "sha256": dataset.sha256,
+            "source": dataset.source,
+            "limit": look.limit,
+            "seed": options.seed if drawn else None,
+            "val_fraction": options.val_fraction if drawn else None,
+        },
         splits=_splits(dataset),
         files=_files(dataset.ledger),
         class_names=list(dataset.class_names),
@@ -171,7 +178,7 @@ def explore(
         quality=quality,
         label_errors=suspects,
         outliers=outliers,
-        test_opening=opening | {"purpose": _purpose(search)},
+        test_opening=opening | {"purpose": _purpose(look)},
         features=backbone.facts | {"size": FEATURE_SIZE},
         versions={name: version(name) for name in ("headstart", "numpy", "torch")},
         hardware=describe_hardware(session.device),
@@ -190,8 +197,8 @@ def _splits(dataset: Dataset) -> list[str]:
     return [note for note in dataset.notes if note not in contradicted(dataset.copies)]
 
 
-def _purpose(search: LabelSearch) -> str:
-    if search.wanted and search.all_splits:
+def _purpose(look: LookOptions) -> str:
+    if look.labels and look.all_splits:
         return "description, and label errors were looked for in it, by a classifier that was fitted to it as well"
     return "description only: nothing was fitted to it or chosen by it"
 

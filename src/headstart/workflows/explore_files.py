@@ -23,7 +23,6 @@ from headstart.workflows.resolve import absolute_data, check_outside
 PAGE, REVIEW, FIGURES = "explore.html", "review.html", "explore.json"
 Name = Callable[[dict[str, Any]], str]
 """From an image's split and row to its name in tables."""
-LISTS = ("quality.csv", "copies.csv", "label_errors.csv", "files.csv")
 SAMPLES_OF_A_CLASS = 10
 SHOWN_SIDE = 96
 """Side at which images are shown, in pixels; large ones may be decoded reduced to it."""
@@ -74,7 +73,11 @@ def write_exploration(
 
     page = explore_page(found, picture=picture, samples=samples(splits[0]), mean_images=mean_images)
     review = review_page(found, picture=picture, file_name=name)
-    tables = {"quality.csv": _quality(found["quality"], name), "copies.csv": _copies(found["duplicates"], name)}
+    tables = {
+        "quality.csv": _quality(found["quality"], name),
+        "copies.csv": _copies(found["duplicates"], name),
+        "outliers.csv": _outliers(found["outliers"], name),
+    }
     if found["label_errors"]:
         tables["label_errors.csv"] = _label_errors(found["label_errors"], name)
     try:
@@ -129,6 +132,15 @@ def _copies(copies: dict[str, Any], name: Name) -> list[Sequence[Any]]:
         for image in group
     ]
     return [("group", "kind", "relation", "similarity", "file_name", "label", "split"), *rows]
+
+
+def _outliers(outliers: dict[str, list[dict[str, Any]]], name: Name) -> list[Sequence[Any]]:
+    rows = [
+        (name(image), label, image["likeness"], image["split"])
+        for label, images in outliers.items()
+        for image in images
+    ]
+    return [("file_name", "label", "likeness", "split"), *rows]
 
 
 def _label_errors(errors: dict[str, Any], name: Name) -> list[Sequence[Any]]:

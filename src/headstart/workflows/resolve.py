@@ -54,12 +54,13 @@ def default_recipe(data: str | Path, *, budget: bool) -> str:
     return "quickstart" if str(data) in KNOWN and not budget else "auto"
 
 
-def data_section(data: str | Path | Mapping[str, Any], *, unused: Collection[str]) -> DataRecipe:
+def data_section(data: str | Path | Mapping[str, Any], *, unused: Collection[str], seed: int = 0) -> DataRecipe:
     """Return what a call says of its data as a recipe's section, with absolute paths.
 
     Args:
         data: Name or path of the data set; or ``name`` and other keys of the section with their values.
         unused: Keys that would change nothing.
+        seed: Random seed that comes with the data, to be checked with it.
 
     Raises:
         InputError: A key would change nothing, or there is no such data set.
@@ -70,7 +71,7 @@ def data_section(data: str | Path | Mapping[str, Any], *, unused: Collection[str
         raise InputError(f"data.{', data.'.join(ignored)} would change nothing here. Leave it out.")
     if isinstance(given.get("name"), Path):
         given["name"] = str(given["name"])
-    section = absolute_paths(parse_recipe({"data": given}, "given as options")).data
+    section = absolute_paths(parse_recipe({"data": given, "seed": seed}, "given as options")).data
     check_there(section.name)
     return section
 
