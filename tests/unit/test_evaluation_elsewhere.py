@@ -115,6 +115,9 @@ def test_what_makes_no_sense_is_refused(place, capsys, monkeypatch):
     monkeypatch.setattr("headstart.workflows.elsewhere.load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(RunError, match="something else"):
         headstart.evaluate_on(run, place / "strange", out=place)
+    (place / "images" / "red").mkdir(parents=True)
+    with pytest.raises(RunError, match="read as classes"):
+        headstart.evaluate_on(run, place / "images", out=place / "images" / "found")
 
 
 def test_after_a_full_disk_the_same_command_begins_again(place, capsys, monkeypatch):

@@ -141,8 +141,8 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     if listing.files and not good and former is None:
         first = next(f"{file.shown}: {found.reason}" for file, found in zip(listing.files, facts, strict=True))
         raise DataError(
-            f"Of {counted(len(listing.files), 'image')} in {listing.root} none can be read ({first}). Repair them, or "
-            "give others."
+            f"No image in {listing.root} can be read ({counted(len(listing.files), 'file')}; the first is {first}). "
+            "Repair them, or give others."
         )
     named_in = listing.files if former is None else [listing.files[i] for i in good]
     classes = _classes(named_in, options.classifier or ())

@@ -42,7 +42,8 @@ def evaluate_run(
     predictions into its folder.
 
     Raises:
-        RunError: The run folder is incomplete or can't be written.
+        RunError: The run folder is incomplete.
+        WriteError: The run folder can't be written.
         DataError: The data set is not the one of the split manifest, or its classes are not the classifier's.
         BundleError: The saved classifier is damaged.
         HeadstartError: The classifier's outputs are not finite.

@@ -56,7 +56,7 @@ def measure_corruptions(
         The figures as they are written. Accuracies by severity are lists of five, mildest first.
 
     Raises:
-        RunError: The run folder can't be written.
+        WriteError: The run folder can't be written.
     """
     test = dataset.sealed_test.open()
     sample = Subset(test.source, test.rows[stratified_rows(test.labels, images, seed=_SEED)], test.name)

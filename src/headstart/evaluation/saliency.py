@@ -62,7 +62,7 @@ def write_saliency(
 
     Raises:
         InputError: captum is not installed, or the network has no map of features.
-        RunError: The run folder can't be written.
+        WriteError: The run folder can't be written.
     """
     check_captum()
     bundle = load_bundle(run.model)

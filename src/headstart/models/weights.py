@@ -80,12 +80,15 @@ def load_tensors(module: nn.Module, state: StateDict, *, origin: str) -> tuple[s
             "Give the backbone that these weights were trained with."
         )
     if wrong:
-        raise WeightsError(f"{origin}: {counted(len(wrong), 'tensor')} of another shape.{_sample('Wrong', wrong)}")
+        raise WeightsError(
+            f"{origin}: these weights hold {counted(len(wrong), 'tensor')} of another shape than the backbone's."
+            f"{_sample('Wrong', wrong)} Give the backbone that these weights were trained with."
+        )
     infinite = [name for name in sorted(shared) if not torch.isfinite(state[name]).all()]
     if infinite:
         raise WeightsError(
-            f"{origin}: {counted(len(infinite), 'tensor')} with infinite values or NaN.{_sample('Damaged', infinite)} "
-            "The file is damaged, or its training failed."
+            f"{origin}: these weights hold {counted(len(infinite), 'tensor')} with infinite values or NaN."
+            f"{_sample('Damaged', infinite)} The file is damaged, or its training failed. Give another."
         )
     module.load_state_dict({name: state[name] for name in shared}, strict=False)
     return tuple([f"missing: {name}" for name in missing] + [f"unused: {name}" for name in foreign])

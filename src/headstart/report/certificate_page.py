@@ -12,7 +12,7 @@ def write_certificate(folder: Path, certificate: Mapping[str, Any]) -> Path:
     """Write ``certificate.html`` into the folder of an export and return its path.
 
     Raises:
-        RunError: It can't be written.
+        WriteError: It can't be written.
     """
     page = folder / "certificate.html"
     write_page(page, render("certificate.html.jinja", it=certificate, shown=shown_in("page")))

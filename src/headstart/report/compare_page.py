@@ -46,7 +46,7 @@ def write_comparison(
         why_no_pictures: Reason why there are none, for the page.
 
     Raises:
-        RunError: The page can't be written.
+        WriteError: The page can't be written.
     """
     pairs = comparison["pairs"]
     detailed = pairs if len(pairs) <= PAIRS_IN_DETAIL else [p for p in pairs if p["first"] == pairs[0]["first"]]

@@ -39,7 +39,8 @@ def write_elsewhere_page(
         files: Number of files by what became of them; None where images lie in arrays.
 
     Raises:
-        RunError: The page can't be written.
+        RunError: ``predictions.csv`` is missing or damaged.
+        WriteError: The page can't be written.
     """
     test = read_split(found["figures"])
     # Rows of two arrays are ambiguous, lines of the file are not.

@@ -134,7 +134,8 @@ def _quality(splits: Sequence[dict[str, Any]]) -> str:
     bad = sum(split["scaled"][kind] for split in splits for kind in ("nan", "inf"))
     verb = "has" if constant == 1 else "have"
     blank = f"{counted(constant, 'image')} {verb} a single color" if constant else "No image has a single color"
-    return f"{blank}; {counted(bad, 'value')} NaN or infinite after scaling." if bad else f"{blank}."
+    scaled = f", and {counted(bad, 'value')} {'is' if bad == 1 else 'are'} NaN or infinite after scaling" if bad else ""
+    return f"{blank}{scaled}."
 
 
 def _copies(copies: dict[str, Any], tested: int) -> str:

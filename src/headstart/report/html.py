@@ -34,7 +34,8 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails, fed: Sequence[tuple[s
         fed: Training images as the network sees them, with their classes; may be empty.
 
     Raises:
-        RunError: A file is missing or damaged, or the page can't be written.
+        RunError: A file is missing or damaged.
+        WriteError: The page can't be written.
     """
     metrics, environment, predictions = run.metrics(), run.environment(), run.predictions()
     test, facts = metrics.test, metrics.training

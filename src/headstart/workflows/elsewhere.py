@@ -63,7 +63,7 @@ def evaluate_on(
         The figures, as ``evaluation.json`` holds them.
 
     Raises:
-        RunError: The folder holds no finished run, or ``out`` is taken.
+        RunError: The folder holds no finished run, or ``out`` is taken or lies in the data.
         BundleError: The export is damaged, or the Hub does not give the classifier.
         DataError: The data can't be had, are the run's own, or have no class in common with the classifier.
 
@@ -74,7 +74,7 @@ def evaluate_on(
     section = data_section(data, unused=_UNUSED)
     place = None if out is None else Path(out)
     if place:
-        _check_place(place)
+        _check_place(place, section.name)
     origin = origin_of(run)
     if not origin.is_classifier and origin.run is None:
         check_started(Run(origin.folder))
@@ -103,8 +103,7 @@ def _measure(
     dataset = screen(dataset, on_bad=options.on_bad, terminal=session.terminal)
     chosen = choose_images(dataset, predictor.class_names, known.manifest() if known else None)
     folder = out or _default_folder(origin, Path(dataset.name).name)
-    check_outside(folder, data.name)
-    _check_place(folder)
+    _check_place(folder, data.name)
     with session.terminal.share("Measuring") as show:
         found, predictions = measure_elsewhere(predictor, dataset, chosen, val, show)
     record = {
@@ -128,7 +127,8 @@ def _measure(
     return found
 
 
-def _check_place(folder: Path) -> None:
+def _check_place(folder: Path, data: str) -> None:
+    check_outside(folder, data)
     check_writable(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "evaluation.json").is_file():
         raise RunError(f"{folder} holds something else than an evaluation. Give another folder with --out.")

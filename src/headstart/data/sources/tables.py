@@ -180,10 +180,13 @@ def find_column(
     if not names:
         raise DataError(f"{path} is empty. Give a table with a heading and a row for each image.")
     there = f"It has: {', '.join(names)[:500]}."
-    if given is not None and given not in names:
+    if given is None:
+        known, wanted = [name.strip().lower() for name in names], list(usual)
+    elif given in names:
+        known, wanted = list(names), [given]
+    else:
         raise DataError(f"{path} has no column '{given}'. {there}{nearest(given, names)}")
-    known = [name.strip().lower() for name in names] if given is None else list(names)
-    for name in usual if given is None else [given]:
+    for name in wanted:
         if (times := known.count(name)) > 1:
             raise DataError(f"{path} has {times} columns '{name}'. Remove or rename all but one. {there}")
         if times:
