@@ -9,6 +9,30 @@ from headstart.errors import InputError
 
 ADVICE = "The environment variable HEADSTART_HOME can name another folder for headstart's cache."
 """What to do when the cache folder can't be written."""
+KINDS = {
+    "datasets": "data sets that were downloaded",
+    "weights": "weights that were downloaded and converted",
+    "shards": "images unpacked from parquet files",
+    "squares": "working copies: images decoded and reduced",
+    "features": "features of frozen backbones",
+    "files": "hashes and sizes of image files",
+    "identities": "hashes of images in arrays",
+    "copies": "near copies among image files",
+    "arithmetic": "the precision that is fastest on this machine",
+    "speed": "how fast this machine trains, by which auto chooses the same again",
+    "runtime": "ONNX Runtime for pages that need no server",
+}
+"""Folders of the cache, with what they hold; all of it is made or fetched again when it is needed."""
+
+
+def cache_of(kind: str) -> Path:
+    """Return the folder of the cache for one of ``KINDS``, which may not exist yet.
+
+    Raises:
+        InputError: As for ``cache_home``.
+    """
+    assert kind in KINDS, kind
+    return cache_home() / kind
 
 
 def cache_home() -> Path:

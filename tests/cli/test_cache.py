@@ -1,16 +1,21 @@
 """``headstart cache``: what is listed, removed and left alone."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+import headstart
 from headstart.cli import main
+from headstart.home import KINDS
 
 
 @pytest.fixture
 def filled(own_home):
-    for name in ("features/a.npy", "squares/0123/a.npy", "squares/4567/b.npy", "weights/net.safetensors"):
+    names = "features/a.npy", "squares/0123/a.npy", "squares/4567/b.npy", "weights/net.safetensors", "shards/01/2.png"
+    for name in names:
         path = own_home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(1000))
@@ -45,11 +50,20 @@ def test_a_kind_is_removed_and_nothing_else(filled, capsys):
     assert told(capsys, "--clear", "squares")["kinds"]["squares"]["removed"] == 2
     left = {str(path.relative_to(filled)) for path in filled.rglob("*") if path.is_file()}
     assert left == {
-        "features/a.npy", "features/.b.npy-0a1b2c3d", "weights/net.safetensors", "squares/0123.lock", "mine.txt"
+        "features/a.npy", "features/.b.npy-0a1b2c3d", "weights/net.safetensors", "shards/01/2.png", "squares/0123.lock",
+        "mine.txt",
     }  # fmt: skip
     told(capsys, "--clear")
     left = {str(path.relative_to(filled)) for path in filled.rglob("*") if path.is_file()}
     assert left == {"features/.b.npy-0a1b2c3d", "squares/0123.lock", "mine.txt"}
+
+
+def test_whatever_headstart_keeps_is_of_a_kind_that_can_be_removed():
+    root = Path(headstart.__file__).parent
+    source = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in root.rglob("*.py")}
+    assert {path for path, text in source.items() if "cache_home" in text} == {"home.py", "workflows/cache.py"}
+    named = re.findall(r'\b(?:cache_of|recall|remember)\(\s*"(\w+)"', " ".join(source.values()))
+    assert set(named) == set(KINDS)
 
 
 def test_what_a_process_works_on_stays(filled, capsys):

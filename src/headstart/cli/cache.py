@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.app import Answer, Debug, Json
+from headstart.home import KINDS
 from headstart.terminal import table
 
 
@@ -13,8 +14,7 @@ def cache(
         str | None,
         typer.Argument(
             metavar="KIND",
-            help="datasets, weights, squares (working copies), features, files, identities, arithmetic or speed; all "
-            "by default.",
+            help=f"{', '.join(KINDS)}; all by default.",
             show_default=False,
         ),
     ] = None,
@@ -25,7 +25,7 @@ def cache(
     debug: Debug = False,
 ) -> Answer:
     """List what the cache folder holds, or clear it. Everything in it is made or fetched again when it is needed."""
-    from headstart.workflows.cache import KINDS, cache_contents
+    from headstart.workflows.cache import cache_contents
 
     found = cache_contents(kind, clear=clear)
     rows = [

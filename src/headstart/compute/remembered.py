@@ -10,7 +10,7 @@ import torch
 
 from headstart.compute.device import describe_hardware
 from headstart.files import parse_json, read_bounded, write_json
-from headstart.home import cache_home
+from headstart.home import cache_of
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -41,4 +41,4 @@ def remember(kind: str, key: dict[str, Any], **found: Any) -> None:
 
 def _path(kind: str, key: dict[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_home() / kind / f"{digest[:32]}.json"
+    return cache_of(kind) / f"{digest[:32]}.json"

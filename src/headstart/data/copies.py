@@ -21,7 +21,7 @@ from headstart.data.sources.facts import remember_damage
 from headstart.data.sources.files import FileSource
 from headstart.data.square_cache import SquareCache
 from headstart.data.subset import Subset
-from headstart.home import cache_home
+from headstart.home import cache_of
 from headstart.terminal import Terminal
 from headstart.wording import counted
 
@@ -71,7 +71,7 @@ def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Term
     compared = np.array([places[identity] for identity in different], np.int64)
     decided_by = {"code": [CODE_VERSION, _VIEWS], "Pillow": pillow_version, "images": "\n".join(different)}
     key = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()
-    kept = KeptArray(cache_home() / "copies" / f"{key[:32]}.npy", {"sha256": key}, _KEPT_BYTES)
+    kept = KeptArray(cache_of("copies") / f"{key[:32]}.npy", {"sha256": key}, _KEPT_BYTES)
     if stored := kept.read(lambda stored: stored.values.shape[1:] == (3,)):
         found = np.asarray(stored.values, np.float64)
     else:

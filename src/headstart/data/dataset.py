@@ -23,7 +23,7 @@ from headstart.data.sources.tables import TABLES, Columns, read_table
 from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.files import expanded, nearest_path
-from headstart.home import cache_home
+from headstart.home import cache_of
 from headstart.terminal import Terminal, visible
 
 KNOWN = ("cifar10",)
@@ -213,14 +213,14 @@ def _source(stored: Stored, part: Literal["train", "test"]) -> ArraySource:
         "train": (arrays.train_images, arrays.train_labels),
         "test": (arrays.test_images, arrays.test_labels),
     }[part]
-    index = cache_home() / "identities" / f"{part}-{digest[:32]}.npy"
+    index = cache_of("identities") / f"{part}-{digest[:32]}.npy"
     return ArraySource(images, labels, stored.class_names, index, digest)
 
 
 def _stored(name: str, data_dir: Path | None, progress: bool) -> Stored:
     terminal = Terminal(enabled=progress)
     if name == "cifar10":
-        folder = cache_home() / "datasets" / "cifar10"
+        folder = cache_of("datasets") / "cifar10"
         if data_dir is not None:
             return open_local(data_dir, folder, identity=CIFAR10, variable="--data-dir", terminal=terminal)
         if explicit := os.environ.get("HEADSTART_CIFAR10"):

@@ -26,7 +26,7 @@ from headstart.data.array_file import new_array, read_array, read_facts
 from headstart.errors import HeadstartError, WriteError
 from headstart.files import alone, drop_oldest
 from headstart.folders import DAY, sweep_leftovers
-from headstart.home import ADVICE, cache_home
+from headstart.home import ADVICE, cache_of
 
 CACHE_BYTES = 30 * 10**9
 """Squares of about 600,000 images of 128 pixels; what was not used for longest makes way."""
@@ -120,7 +120,7 @@ class SquareCache:
         self.made_by = made_by
         self.channels = channels
         self.held = held or FILE_BYTES
-        self._folder = cache_home() / "squares" / hashlib.sha256(made_by.encode()).hexdigest()[:32]
+        self._folder = cache_of("squares") / hashlib.sha256(made_by.encode()).hexdigest()[:32]
         self._places: dict[Path, dict[str, _Place]] = {}
         self._squares: dict[tuple[Path, int], _Stretch] = {}
         self._known: dict[str, _Place] = {}
@@ -236,7 +236,7 @@ class SquareCache:
         flush()
         newest = time.time() - DAY
         # What was used lately may be in use.
-        files = cache_home().glob("squares/*/*.npy")
+        files = cache_of("squares").glob("*/*.npy")
         drop_oldest(files, limit=CACHE_BYTES, spare=lambda _, used: used > newest)
 
     def _write(self, squares: Mapping[int, Mapping[str, UInt8Image]]) -> None:

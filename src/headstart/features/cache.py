@@ -20,7 +20,7 @@ from headstart.data.arrays import BLOCK, release
 from headstart.data.kept_array import KeptArray
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import Places, Squares
-from headstart.home import cache_home
+from headstart.home import cache_of
 from headstart.models import fold, heads
 from headstart.models.heads import head_of, pooled_features
 
@@ -83,7 +83,7 @@ def frozen_features(
         WriteError: The cache folder can't be written.
     """
     facts = _deciding(backbone, squares, mirror)
-    path = cache_home() / "features" / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npy"
+    path = cache_of("features") / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.npy"
     kept = KeptArray(path, facts, CACHE_BYTES)
 
     def fits(stored: Stored) -> bool:

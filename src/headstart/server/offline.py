@@ -22,7 +22,7 @@ from headstart.fetch.archive import tar_files
 from headstart.fetch.npm import Package, fetch_package, npm_client
 from headstart.files import alone, is_page_of, write_atomically
 from headstart.folders import put_folder, scratch_folder
-from headstart.home import ADVICE, cache_home
+from headstart.home import ADVICE, cache_of
 from headstart.inference.onnx_graph import check_graph
 from headstart.terminal import Terminal
 
@@ -139,7 +139,7 @@ def runtime_file(name: str, terminal: Terminal) -> bytes:
         InputError: It can't be fetched, or is another one.
         WriteError: The cache can't be written.
     """
-    folder = cache_home() / "runtime" / RUNTIME.name
+    folder = cache_of("runtime") / RUNTIME.name
     if (content := _known(folder / name)) is not None:
         return content
     waiting = f"Another process is fetching {RUNTIME.name}; waiting for it."

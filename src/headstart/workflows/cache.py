@@ -11,20 +11,7 @@ from typing import Any
 from headstart.errors import InputError, WriteError, nearest
 from headstart.files import alone
 from headstart.folders import sweep_leftovers
-from headstart.home import cache_home
-
-KINDS = {
-    "datasets": "data sets that were downloaded",
-    "weights": "weights that were downloaded and converted",
-    "squares": "working copies: images decoded and reduced",
-    "features": "features of frozen backbones",
-    "files": "hashes and sizes of image files",
-    "identities": "hashes of images in arrays",
-    "copies": "near copies among image files",
-    "arithmetic": "the precision that is fastest on this machine",
-    "speed": "how fast this machine trains, by which auto chooses the same again",
-}
-"""Folders of the cache, with what they hold; all of it is made or fetched again when it is needed."""
+from headstart.home import KINDS, cache_home, cache_of
 
 
 @dataclass(frozen=True)
@@ -78,8 +65,8 @@ def cache_contents(kind: str | None = None, *, clear: bool = False) -> CacheCont
     """
     if kind is not None and kind not in KINDS:
         raise InputError(f"The cache holds nothing called '{kind}'. Allowed: {', '.join(KINDS)}.{nearest(kind, KINDS)}")
-    home = cache_home()
-    return CacheContents(home, tuple(_kind(home / name, clear=clear) for name in KINDS if kind in (None, name)))
+    kinds = tuple(_kind(cache_of(name), clear=clear) for name in KINDS if kind in (None, name))
+    return CacheContents(cache_home(), kinds)
 
 
 class _InUseError(Exception):

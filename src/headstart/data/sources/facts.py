@@ -22,7 +22,7 @@ from headstart.data.decode import LARGEST_FILE, changes, opened_image, orientati
 from headstart.data.sources.listing import FoundFile
 from headstart.errors import InputError
 from headstart.files import file_sha256
-from headstart.home import cache_home
+from headstart.home import cache_of
 
 _FORMAT = 2
 _BATCH = 2000
@@ -95,7 +95,7 @@ class FactIndex:
     @property
     def _path(self) -> Path:
         key = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:32]
-        return cache_home() / "files" / f"{key}-{_FORMAT}-{pillow_version}.sqlite"
+        return cache_of("files") / f"{key}-{_FORMAT}-{pillow_version}.sqlite"
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

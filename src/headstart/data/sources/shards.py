@@ -15,7 +15,7 @@ from headstart.data.sources.tables import Columns, cell_text, find_columns
 from headstart.errors import DataError, WriteError
 from headstart.files import alone
 from headstart.folders import scratch_folder
-from headstart.home import ADVICE, cache_home
+from headstart.home import ADVICE, cache_of
 from headstart.terminal import Terminal
 
 _FORMAT = 2
@@ -40,7 +40,7 @@ def list_shards(root: Path, shards: Sequence[Path], columns: Columns, terminal: 
     key = hashlib.sha256(
         json.dumps([_FORMAT, facts, [columns.image, columns.label, columns.group]]).encode()
     ).hexdigest()
-    folder = cache_home() / "shards" / key[:32]
+    folder = cache_of("shards") / key[:32]
     with alone(folder.with_suffix(".lock"), waiting=lambda: None, advice=ADVICE):
         if not (folder / _DONE).is_file():
             _lay_out(folder, shards, columns, terminal)
