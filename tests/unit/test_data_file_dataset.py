@@ -179,10 +179,10 @@ def test_a_class_that_loses_its_last_image_is_named(tmp_path, own_home):
         screen(load(tmp_path / "data"), on_bad="skip", terminal=QUIET)
 
 
-def test_classes_that_differ_only_in_case_are_told(photos, caplog):
+def test_classes_that_differ_only_in_case_stay_apart_and_are_told(photos, caplog):
     for i in range(5):
         draw(photos / "Cat" / f"{i}.png", 300 + i)
-    load(photos)
+    assert set(load(photos).class_names.names) == {"Cat", "cat", "dog"}
     assert "'Cat', 'cat'" in caplog.text
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headstart.data.ledger import Ledger, LedgerRow, read_ledger
+from headstart.errors import DataError
 
 
 def test_no_name_is_a_formula_and_every_name_comes_back(tmp_path):
@@ -18,6 +19,18 @@ def test_no_name_is_a_formula_and_every_name_comes_back(tmp_path):
     assert tuple(read_ledger(path)) == rows
     cells = [cell for line in csv.reader(io.StringIO(text, newline="")) for cell in line]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+
+
+@pytest.mark.parametrize(("count", "more"), [(200, ""), (201, "and 1 more. `headstart explore`")])
+def test_of_many_files_that_can_not_be_read_some_are_named_and_the_way_to_all_of_them(count, more):
+    refused = [LedgerRow(f"{i}.jpg", "", "", 0, 0, "cat", "", "", "refused", "truncated") for i in range(count)]
+    with pytest.raises(DataError) as error:
+        Ledger(Path("/x"), tuple(refused)).check()
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith(f"{count} of the {count} files in /x can't be read: {count} truncated.")
+    assert (lines[200], len(lines)) == ("  199.jpg: truncated", 201 + bool(more))
+    assert more in lines[-1]
+    assert not more or "files.csv" in lines[-1]
 
 
 def test_a_ledger_is_read_row_by_row(tmp_path):

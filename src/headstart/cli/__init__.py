@@ -5,7 +5,8 @@ without loading torch. A verb returns an ``Answer``; ``main`` prints it and turn
 and an exit status:
 
     0    done
-    1    the work failed (for ``predict``: some files could not be read, the others were predicted)
+    1    the work failed (for ``predict``: some files could not be read, the others were predicted; for ``verify``:
+         something drifted; for ``compare --gate``: the gate was not met)
     2    bad usage or bad input; the message says what was wrong, what is allowed and what to do
     130  stopped with Ctrl-C
     141  whoever read the output stopped reading

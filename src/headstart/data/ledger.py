@@ -102,14 +102,15 @@ class Ledger:
         return replace(self, rows=rows)
 
     def check(self) -> None:
-        """Raise DataError where files are refused: counts by reason, then every one of them."""
+        """Raise DataError where files are refused: counts by reason, then their names."""
         refused = self.refused()
         if not refused:
             return
         kinds = Counter(reason.partition(" (")[0] for reason in refused.values())
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
         lines = [f"  {visible(path)}: {reason}" for path, reason in list(refused.items())[:_LISTED]]
-        more = [f"  and {len(refused) - _LISTED:,} more"] * (len(refused) > _LISTED)
+        rest = len(refused) - _LISTED
+        more = [f"  and {rest:,} more. `headstart explore` on the same data lists all of them in files.csv."] * (rest > 0)
         raise DataError(
             f"{len(refused):,} of the {len(self.rows):,} files in {self.root} can't be read: {counts}. Repair or "
             "remove them, or go on without them: --on-bad skip (data.on_bad).\n" + "\n".join([*lines, *more])
