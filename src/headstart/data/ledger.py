@@ -109,11 +109,11 @@ class Ledger:
         kinds = Counter(reason.partition(" (")[0] for reason in refused.values())
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
         lines = [f"  {visible(path)}: {reason}" for path, reason in list(refused.items())[:_LISTED]]
-        rest = len(refused) - _LISTED
-        more = [f"  and {rest:,} more. `headstart explore` on the same data lists all of them in files.csv."] * (rest > 0)
+        if (rest := len(refused) - _LISTED) > 0:
+            lines.append(f"  and {rest:,} more. `headstart explore` on the same data lists all of them in files.csv.")
         raise DataError(
             f"{len(refused):,} of the {len(self.rows):,} files in {self.root} can't be read: {counts}. Repair or "
-            "remove them, or go on without them: --on-bad skip (data.on_bad).\n" + "\n".join([*lines, *more])
+            "remove them, or go on without them: --on-bad skip (data.on_bad).\n" + "\n".join(lines)
         )
 
 
