@@ -78,9 +78,9 @@ def test_only_what_is_due_is_installed_and_what_can_be_installed_now_is_availabl
     out, installed = tmp_path / "peers.json", []
     done = {"timm/expert/1/0": {"seconds": 9.0, "accuracy": 0.8, "peak_mb": 900, "images": 10}}
     out.write_text(json.dumps({"cells": done, "unavailable": {"fastai": "no network", "keras": "no network"}}))
-    monkeypatch.setattr(bench, "python_of", lambda rival, name, folder: installed.append(name) or Path("python"))
-    monkeypatch.setattr(bench, "versions_of", lambda python, packages: {})
-    monkeypatch.setattr(bench.Bench, "measure", lambda self, cell: {"failed": ["not now"]})
+    monkeypatch.setattr(bench, "python_of", lambda _rival, name, _folder: installed.append(name) or Path("python"))
+    monkeypatch.setattr(bench, "versions_of", lambda *_: {})
+    monkeypatch.setattr(bench.Bench, "measure", lambda *_: {"failed": ["not now"]})
     where = {"out": out, "work": tmp_path, "threads": 1, "trial": False, "plan": False}
     given = argparse.Namespace(**where, seeds=[0], only=["fastai/expert/1/0", "timm/expert/1/0"])
     bench.bench(["headstart", "fastai", "timm"], given)

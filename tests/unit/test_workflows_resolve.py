@@ -25,12 +25,12 @@ def test_a_path_that_leads_nowhere_is_refused_by_name(tmp_path, monkeypatch, nam
     assert "\0" not in str(error.value)
 
 
-def test_results_may_lie_anywhere_but_in_a_folder_of_images(tmp_path, monkeypatch, sample_folder):
+def test_results_may_lie_anywhere_but_in_a_folder_of_images(tmp_path, monkeypatch, sample_dir):
     monkeypatch.chdir(tmp_path)
     for name in ("cifar10", "photos"):
         (tmp_path / name).mkdir()
     check_outside(Path("cifar10/b"), "cifar10")
     check_outside(Path("photos-b"), str(tmp_path / "photos"))
-    check_outside(sample_folder / "b", str(sample_folder))
+    check_outside(sample_dir / "b", str(sample_dir))
     with pytest.raises(RunError, match="--out"):
         check_outside(Path("photos/b"), str(tmp_path / "photos"))
