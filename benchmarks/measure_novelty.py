@@ -133,7 +133,7 @@ def measured(place: Path, pair: tuple[int, int], recipe: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("place", type=Path, help="folder for the data and the runs")
-    parser.add_argument("pairs", type=int, nargs="*", choices=range(len(PAIRS)))
+    parser.add_argument("pairs", type=int, nargs="*", metavar="PAIR", help="0 to 4; all of them without")
     parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("--name", default="quickstart", help="name of the recipe in the record")
     given = parser.parse_args()

@@ -1,12 +1,13 @@
 """Time `headstart predict` on image files, as a whole command.
 
 python benchmarks/measure_predict.py runs/quickstart/model          # 1,000 files: benchmarks/results/predict-files.json
-python benchmarks/measure_predict.py runs/quickstart/model --loop   # 10,000: benchmarks/results/predict-loop.json
+python benchmarks/measure_predict.py runs/quickstart/model --loop exports/onnx   # 10,000: results/predict-loop.json
 
-With --loop the command alternates with a plain script that opens, transforms and classifies one image at a time, with
-timm's own transform and the same classifier; both are timed from their start to their end.
+With --loop the command, with the bundle and with its exports, alternates with a plain script that opens, transforms and
+classifies one image at a time, with timm's own transform and the same classifier; all are timed from start to end.
 """
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -85,34 +86,40 @@ def whole_command(model: Path) -> None:
     write("predict-files.json", result)
 
 
-def against_a_loop(model: Path) -> None:
-    ours, loops = [], []
+def against_a_loop(model: Path, exports: list[Path]) -> None:
+    forms = {"bundle": model} | {path.name: path for path in exports}
+    seconds: dict[str, list[float]] = {name: [] for name in (*forms, "loop")}
     with tempfile.TemporaryDirectory() as scratch:
         images = Path(scratch, "images")
         images.mkdir()
         write_images(images, LOOP_COUNT)
         for number in range(LOOP_REPEATS):
-            place = Path(scratch, f"{number}.csv")
-            command = [sys.executable, "-m", "headstart", "predict", str(model), str(images), "--out", str(place)]
-            ours.append(timed(command)[0])
+            for name, path in forms.items():
+                place = Path(scratch, f"{name}{number}.csv")
+                command = [sys.executable, "-m", "headstart", "predict", str(path), str(images), "--out", str(place)]
+                seconds[name].append(timed(command)[0])
+                assert len(place.read_text().splitlines()) - 1 == LOOP_COUNT
             took, out = timed([sys.executable, "-c", LOOP, str(model), str(images)])
-            assert len(out.splitlines()) == LOOP_COUNT == len(place.read_text().splitlines()) - 1
-            loops.append(took)
-    mine, loop = (LOOP_COUNT / statistics.median(seconds) for seconds in (ours, loops))
+            assert len(out.splitlines()) == LOOP_COUNT
+            seconds["loop"].append(took)
+    rates = {name: round(LOOP_COUNT / statistics.median(some), 1) for name, some in seconds.items()}
     result = {
         "claim": f"headstart predict on {LOOP_COUNT} PNG files of 32 x 32 pixels against a loop over single images",
-        "command": "python benchmarks/measure_predict.py runs/quickstart/model --loop",
+        "command": "python benchmarks/measure_predict.py runs/quickstart/model --loop exports/onnx",
         **facts(model),
-        "images_per_second": round(mine, 1),
-        "loop_images_per_second": round(loop, 1),
-        "ratio": round(mine / loop, 2),
-        "seconds": ours,
-        "loop_seconds": loops,
+        "images_per_second": rates,
+        "ratio_to_the_loop": {name: round(rates[name] / rates["loop"], 2) for name in forms},
+        "seconds": seconds,
     }
     write("predict-loop.json", result)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    (against_a_loop if "--loop" in sys.argv else whole_command)(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="folder of a bundle")
+    parser.add_argument("--loop", type=Path, nargs="*", metavar="EXPORT", help="alternate with a loop")
+    given = parser.parse_args()
+    if given.loop is None:
+        whole_command(given.model)
+    else:
+        against_a_loop(given.model, given.loop)

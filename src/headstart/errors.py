@@ -117,7 +117,7 @@ class BundleError(InputError):
 
 
 class EarlierScoreError(BundleError):
-    """The novelty score of a saved classifier is one that an earlier version fitted, of other parts."""
+    """The novelty score of a saved classifier was fitted by an earlier version, in another form."""
 
 
 class RunError(InputError):

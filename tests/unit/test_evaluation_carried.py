@@ -19,7 +19,7 @@ from headstart.runs.run import Run
 from made_run import restate
 
 GATE = ("--gate", "not worse than 4 points at 95 %")
-"""A hundred images of which none is lost show no less than 3.6 points."""
+"""With no loss among 100 images, up to 3.6 points could still be lost."""
 
 
 @pytest.fixture

@@ -147,11 +147,22 @@ def test_the_other_way_round_changes_signs_only():
 def test_identical_predictions():
     labels, first, _ = answers()
     found = compare_predictions(labels, first, first.copy(), num_classes=4)
-    # What resampling can't draw: with a larger share than this, 97.5% of samples of this size would show it.
+    # Were a larger share lost, 97.5% of samples of this size would show it.
     unseen = 1 - 0.025 ** (1 / len(labels))
     assert (found.accuracy.value, found.accuracy.low, found.accuracy.high) == pytest.approx((0, -unseen, unseen))
     assert (found.p_value, found.agreement, found.smallest_gap) == (1, 1, None)
     assert found.kappa == pytest.approx(1)
+
+
+def test_more_images_lost_never_look_better():
+    labels = np.arange(200, dtype=np.int64) % 4
+    ends = []
+    for lost in range(6):
+        second = labels.copy()
+        second[:lost] = (labels[:lost] + 1) % 4
+        ends.append(compare_predictions(labels, labels, second, num_classes=4).accuracy.low)
+    assert ends == sorted(ends, reverse=True)
+    assert ends[0] < 0
 
 
 def test_images_of_one_class_only_and_classes_without_images():

@@ -136,6 +136,11 @@ def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
         assert float(line["probability"]) == max(stated)
     right = sum(line["label"] == line["predicted"] for line in lines)
     assert result["test"]["accuracy"] == pytest.approx(right / 30, abs=1e-6)
+    # Already calibrated, they are as certain without a temperature as the measured ones are with it.
+    certain = SINGLE_LABEL.measure(np.log(shipped.probabilities), test.labels, names=NAMES.names)
+    assert result["temperature"] != pytest.approx(1, abs=0.05)
+    for key in ("nll_calibrated", "ece_calibrated"):
+        assert certain[key] == pytest.approx(result["test"][key], abs=1e-5)
 
 
 def test_what_is_called_sure_travels_with_the_classifier(run):
@@ -144,8 +149,11 @@ def test_what_is_called_sure_travels_with_the_classifier(run):
     row = next(row for row in result["abstention"]["rows"] if row["target"] == 0.5)
     assert [row["target"] for row in result["abstention"]["rows"]] == [0.5, 0.9, 0.95, 0.98, 0.99]
 
-    images = dataset.sealed_test.open().source.array
-    found = load(run).predict(images)
+    predictor = load(run)
+    val = Run(run).manifest().select(dataset.train, "val")
+    certain = predictor.predict(val.source.array[val.rows]).probabilities.max(axis=1)
+    assert np.abs(certain - row["threshold"]).min() < 1e-5
+    found = predictor.predict(dataset.sealed_test.open().source.array)
     assert found.unsure is not None
     assert (~found.unsure).sum() == row["test"]["answered"]
     assert Run(run).metrics().abstention == result["abstention"]

@@ -3,13 +3,14 @@
 ``novelty.safetensors`` lies beside the weights and is complete in itself. The score is a few matrix operations, which
 ``novelty_file`` has in numpy as well. With ``direction = features / |features|``:
 
-    centred    direction - centre
-    aside      sqrt(|centred|^2 - |centred @ axes|^2)
-    place      direction @ projection - middle
-    misplaced  the smallest |place - mean|^2 over the rows of means, minus the sum of weights * place^2
-    unmoved    -log(sum(exp(logits)))
-    score      the sum of (part - mean) / spread over these three; scale holds mean and spread of each, in this order
+    centred      direction - centre
+    residual     sqrt(|centred|^2 - |centred @ axes|^2)
+    place        direction @ projection - middle
+    mahalanobis  the smallest |place - mean|^2 over the rows of means, less the sum of weights * place^2
+    energy       -log(sum(exp(logits)))
+    score        the sum of (part - mean) / spread over residual, mahalanobis and energy
 
+``scale`` holds mean and spread of these three, in this order.
 An image counts as unfamiliar when its score exceeds the threshold.
 """
 
@@ -49,11 +50,11 @@ class Novelty:
         directions = F.normalize(features, dim=1)
         centred = directions - self.tensors["centre"]
         along = (centred @ self.tensors["axes"]).square().sum(dim=1)
-        aside = (centred.square().sum(dim=1) - along).clamp(min=0).sqrt()
+        residual = (centred.square().sum(dim=1) - along).clamp(min=0).sqrt()
         place = directions @ self.tensors["projection"] - self.tensors["middle"]
         nearest = torch.cdist(place, self.tensors["means"]).amin(dim=1).square()
-        misplaced = nearest - (self.tensors["weights"] * place.square()).sum(dim=1)
-        return torch.stack([aside, misplaced, -logits.logsumexp(dim=1)], dim=1)
+        mahalanobis = nearest - (self.tensors["weights"] * place.square()).sum(dim=1)
+        return torch.stack([residual, mahalanobis, -logits.logsumexp(dim=1)], dim=1)
 
     def score(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the scores, shape (n,), for features (n, d) and logits (n, classes); the larger, the less familiar."""

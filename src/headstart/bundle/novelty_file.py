@@ -46,14 +46,14 @@ class NoveltyArrays:
         directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-12))
         centred = directions - parts["centre"]
         along = ((centred @ parts["axes"]) ** 2).sum(axis=1)
-        aside = np.sqrt(np.maximum((centred**2).sum(axis=1) - along, 0))
+        residual = np.sqrt(np.maximum((centred**2).sum(axis=1) - along, 0))
         place = directions @ parts["projection"] - parts["middle"]
         nearest = ((place[:, None] - parts["means"]) ** 2).sum(axis=2).min(axis=1)
-        misplaced = nearest - (parts["weights"] * place**2).sum(axis=1)
+        mahalanobis = nearest - (parts["weights"] * place**2).sum(axis=1)
         largest = logits.max(axis=1)
-        unmoved = -largest - np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+        energy = -largest - np.log(np.exp(logits - largest[:, None]).sum(axis=1))
         scale = parts["scale"]
-        found = np.stack([aside, misplaced, unmoved], axis=1)
+        found = np.stack([residual, mahalanobis, energy], axis=1)
         scores: NDArray[np.float32] = ((found - scale[:, 0]) / scale[:, 1]).sum(axis=1)
         return scores
 
@@ -87,15 +87,19 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
         BundleError: The file is missing, damaged, of a later format, or does not fit the classifier.
     """
     path, of_export = folder / NOVELTY_FILE, content is not None
-    kind: type[BundleError] = BundleError
     try:
         content = read_bounded(path, at_most=_LARGEST) if content is None else content
         tensors = load(content)
         # What safetensors has checked begins with the length of its head, which is JSON.
         facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
         if facts["format"] == _EARLIER:
-            kind = EarlierScoreError
+            again = "Run headstart evaluate RUN, then export the classifier again."
+            raise EarlierScoreError(
+                f"{path} was written by an earlier version, which scored novelty otherwise. {again}"
+            )
         return _checked(facts, tensors, num_classes)
+    except EarlierScoreError:
+        raise
     except FileNotFoundError:
         problem = "is missing, although config.json says that the classifier has it"
     except OSError as error:
@@ -105,7 +109,7 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
     except (SafetensorError, KeyError, ValueError) as error:
         problem = f"is damaged or of another version ({str(error)[:80]})"
     without = "set headstart.novelty in config.json to false to go without the flag 'unfamiliar'"
-    raise kind(f"{path} {problem}. Restore it, or {'export the classifier again' if of_export else without}.")
+    raise BundleError(f"{path} {problem}. Restore it, or {'export the classifier again' if of_export else without}.")
 
 
 def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_classes: int) -> NoveltyArrays:
@@ -122,5 +126,5 @@ def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_
     in_range = abs(threshold) < float("inf") and 0 <= share <= 1
     if not (in_range and (tensors["scale"][:, 1] > 0).all()):
         raise ValueError("a number is out of range")
-    whole = {name: part.astype(np.float32) for name, part in tensors.items()}
+    whole = {name: part.astype(np.float32, copy=False) for name, part in tensors.items()}
     return NoveltyArrays(whole, threshold, share)

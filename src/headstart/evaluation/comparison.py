@@ -32,7 +32,7 @@ _NUMBERS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Change:
-    """A difference, second minus first, with the ends of its 95% bootstrap interval; in shares of 1."""
+    """A difference, second minus first, with the ends of its 95% interval; in shares of 1."""
 
     value: float
     low: float
@@ -117,7 +117,7 @@ def compare_predictions(
     by_class = np.stack([np.bincount(labels[mask], minlength=num_classes) for mask in chosen], axis=1).tolist()
     return PairedComparison(
         n=n,
-        accuracy=_with_the_unseen(_change(np.diff(scores.accuracy, axis=0)[0], resampled.accuracy), lost, gained, n),
+        accuracy=_with_exact_limits(_change(np.diff(scores.accuracy, axis=0)[0], resampled.accuracy), lost, gained, n),
         macro_f1=_change(np.diff(scores.macro_f1, axis=0)[0], resampled.macro_f1),
         both_right=int((right & other_right).sum()),
         first_only=lost,
@@ -274,14 +274,18 @@ def _change(actual: Floats, resampled: Floats) -> Change:
     return Change(float(actual[0]), float(low), float(high))
 
 
-def _with_the_unseen(change: Change, lost: int, gained: int, n: int) -> Change:
-    """Widen the interval of an accuracy on the sides where no image was lost, or gained.
+def _with_exact_limits(change: Change, lost: int, gained: int, n: int) -> Change:
+    """Widen the interval of an accuracy where exact limits lie further out.
 
-    Resampling can't draw what did not occur: ten images of which none was lost would show that none ever is. Of what
-    did not occur in n images the share is less than ``unseen`` with a confidence of 97.5%.
+    Resampling can't draw what did not occur: ten images of which none was lost would show that none ever is. The limits
+    of the share lost, and of the share gained, are those of Clopper and Pearson.
     """
-    unseen = 1 - float((ALPHA / 2) ** (1 / n))
-    return replace(change, low=change.low - (0 if lost else unseen), high=change.high + (0 if gained else unseen))
+    most_lost, most_gained = (
+        1.0 if count == n else float(scipy.special.betaincinv(count + 1, n - count, 1 - ALPHA / 2))
+        for count in (lost, gained)
+    )
+    low, high = min(change.low, gained / n - most_lost), max(change.high, most_gained - lost / n)
+    return replace(change, low=low, high=high)
 
 
 def _class_change(

@@ -1,14 +1,13 @@
 """A novelty score for a trained classifier: fitted on training features, with its threshold from validation.
 
-It adds three parts, each in units of its spread on validation: how much of what the head sees lies aside of the axes
-along which training images differ, which finds what is unlike all of them; the distance to the nearest class compared
-with that to all images together, which finds what lies between the classes; and how little the head is moved to any
-class. Which parts were taken was chosen on training images of classes that a classifier was trained without
-(``benchmarks/measure_novelty.py``); on its own classes no classifier can tell.
+It adds three parts, each in units of its spread on validation: the residual of the features beyond the principal axes
+of the training images, which finds what is unlike all of them; the relative Mahalanobis distance to the nearest class,
+which finds what lies between the classes; and the energy of the logits. They were chosen on training images of classes
+that a classifier was trained without (``benchmarks/measure_novelty.py``); on its own classes no classifier can tell.
 
-Sources: Wang et al., 2022, "ViM: Out-Of-Distribution with Virtual-logit Matching" (aside); Ren et al., 2021, "A Simple
-Fix to Mahalanobis Distance for Improving Near-OOD Detection"; Liu et al., 2020, "Energy-based Out-of-distribution
-Detection" (unmoved).
+Sources: Wang et al., 2022, "ViM: Out-Of-Distribution with Virtual-logit Matching" (residual); Ren et al., 2021, "A
+Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection"; Liu et al., 2020, "Energy-based
+Out-of-distribution Detection".
 """
 
 from dataclasses import replace
@@ -112,7 +111,7 @@ def measure_novelty(novelty: Novelty, reference_images: int, test: Outputs) -> d
 def _principal_axes(directions: NDArray[np.float32]) -> dict[str, torch.Tensor]:
     """Return the mean of directions, shape (n, d), and the axes along which they differ most."""
     images, features = directions.shape
-    # As many axes as images, or as features, would leave nothing aside of them.
+    # As many axes as images, or as features, would leave no residual.
     count = max(1, min(_MOST_AXES, images // 4, features // 2))
     centre = directions.mean(axis=0, keepdims=True)
     centred = directions - centre

@@ -199,8 +199,9 @@ def _waiting(door: socket.socket) -> list[socket.socket]:
     """Take the connections that clients have made already, and have sent requests on: closing the door resets them."""
     if sys.platform == "linux":
         # None can be made any more, so that none comes between the last look and the closing.
-        none = ctypes.create_string_buffer(struct.pack("HBBI", *_RETURN_NOTHING))
-        door.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(none)))
+        program = ctypes.create_string_buffer(struct.pack("HBBI", *_RETURN_NOTHING))
+        with contextlib.suppress(OSError):  # not every kernel has such filters
+            door.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
     waiting = []
     with contextlib.suppress(OSError):  # that none is left, mostly
         while True:

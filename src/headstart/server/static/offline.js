@@ -109,14 +109,14 @@ async function scorer() {
     const depth = axes.length / size;
     const centred = direction.map((value, i) => value - centre[i]);
     const along = (axis) => sum(size, (i) => centred[i] * axes[i * depth + axis]);
-    const aside = Math.sqrt(Math.max(0, sum(size, (i) => centred[i] ** 2) - sum(depth, (axis) => along(axis) ** 2)));
+    const residual = Math.sqrt(Math.max(0, sum(size, (i) => centred[i] ** 2) - sum(depth, (axis) => along(axis) ** 2)));
     const place = middle.map((value, axis) => sum(size, (i) => direction[i] * projection[i * width + axis]) - value);
     const distance = (row) => sum(width, (axis) => (place[axis] - means[row * width + axis]) ** 2);
     const nearest = Math.min(...config.label_names.map((_, row) => distance(row)));
-    const misplaced = nearest - sum(width, (axis) => weights[axis] * place[axis] ** 2);
+    const mahalanobis = nearest - sum(width, (axis) => weights[axis] * place[axis] ** 2);
     const largest = Math.max(...logits);
-    const unmoved = -largest - Math.log(logits.reduce((total, logit) => total + Math.exp(logit - largest), 0));
-    const found = [aside, misplaced, unmoved];
+    const energy = -largest - Math.log(logits.reduce((total, logit) => total + Math.exp(logit - largest), 0));
+    const found = [residual, mahalanobis, energy];
     const novelty = sum(3, (part) => (found[part] - scale[2 * part]) / scale[2 * part + 1]);
     return { novelty, unfamiliar: novelty > threshold };
   };
