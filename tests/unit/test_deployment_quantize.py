@@ -4,6 +4,8 @@ import errno
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,6 +18,8 @@ from headstart.deployment import quantize as room
 from headstart.deployment.quantize import divergence_from, quantize
 from headstart.errors import HeadstartError, InputError, WriteError
 from headstart.evaluation import certify
+from headstart.runs.run import Run
+from headstart.workflows import export as workflow
 from headstart.workflows.export import ExportOptions
 
 
@@ -118,6 +122,31 @@ def test_an_int8_export_is_certified_by_what_it_costs(measured, tmp_path, monkey
     assert main(["export", str(run), "--out", str(tmp_path / "y"), "--int8", "--force"]) == 0
     assert "-2.00 points" in capsys.readouterr().out
     assert "the export was forced" in (tmp_path / "y" / "certificate.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "low", "verdict"),
+    [
+        (ExportOptions(), -0.5, "identical"),
+        (ExportOptions(int8=True), -0.0049, "within tolerance"),
+        (ExportOptions(bf16=True, openvino=True, tolerance=5), -0.05, "within tolerance"),
+        (ExportOptions(int8=True, tolerance=0), 0.0, "within tolerance"),
+        (ExportOptions(int8=True, force=True), -0.0051, "forced"),
+        (ExportOptions(int8=True), -0.0051, None),
+        (ExportOptions(int8=True, tolerance=5), -0.051, None),
+    ],
+)
+def test_the_interval_of_the_loss_decides_whether_an_export_is_refused(options, low, verdict):
+    """The loss itself is within every tolerance."""
+    change, found = certify.Change(0.0, low, 0.01), SimpleNamespace(n=1000)
+    measured = SimpleNamespace(accuracy_change=change, agreement=found)
+    made = workflow._Export(None, None, Run(Path("runs/mine")), None, None, options)
+    if verdict:
+        assert made._verdict(measured) == verdict
+    else:
+        words = rf"could cost too much.*1,000 test images.*{100 * low:.2f}.*{options.allowed:g} may be lost.*--force"
+        with pytest.raises(HeadstartError, match=words):
+            made._verdict(measured)
 
 
 def test_a_full_disk_for_temporary_files_is_told(graph, squares, monkeypatch):
