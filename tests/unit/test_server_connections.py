@@ -219,6 +219,21 @@ def test_a_client_that_leaves_early_is_forgotten(rig, connect):
         time.sleep(0.01)
 
 
+def test_bodies_that_come_at_the_same_time_have_a_limit_together():
+    with serving(Limits(held=5000)) as rig, socket.create_connection(("127.0.0.1", rig.port)) as slow:
+        slow.sendall(HEAD % 4500 + bytes(4000))
+        while rig.service.state.held < 4000:
+            time.sleep(0.005)
+        answer = rig.client.post("/predict", content=PNG + bytes(2000), headers={"Content-Type": "image/png"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert is_well(rig), "this one still fits"
+        slow.close()
+        while rig.service.state.held:
+            time.sleep(0.005)
+        answer = rig.client.post("/predict", content=PNG + bytes(2000), headers={"Content-Type": "image/png"})
+        assert answer.status_code == 200
+
+
 def test_a_request_that_waits_at_the_door_when_it_closes_is_answered():
     made = []
 

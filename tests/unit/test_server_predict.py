@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.contracts import ClassNames
+from headstart.errors import InputError
 from headstart.inference.judge import FilePrediction
 from headstart.server.line import _SMALL
-from headstart.server.meters import Meters
-from headstart.server.settings import Access, Limits
+from headstart.server.meters import MOST_LABELS, Meters
+from headstart.server.settings import Access, Limits, read_access
 from headstart.tasks.confidence import Confidence
 from serving import COLOURS, ColourArtifact, Ready, half, image, serving
 
@@ -431,6 +433,55 @@ def test_drift_of_confidence_is_told_once_there_are_enough_predictions():
     assert drift([0.4, 0.4, 0.7, 0.7, 0.7, 0.95, 0.95, 0.95, 0.95, 0.95] * 100) < 0.01
     artifact.confidence = None
     assert math.isnan(drift([0.95] * 200))
+
+
+def test_a_server_that_is_stuck_says_so_until_it_is_not(monkeypatch):
+    monkeypatch.setattr("headstart.server.app._STALLED", 0.02)
+    with serving() as rig, ThreadPoolExecutor(1) as pool:
+        assert (rig.client.get("/healthz").status_code, rig.client.get("/healthz").json()) == (200, {"status": "ok"})
+        rig.artifact.open.clear()
+        waiting = pool.submit(send, rig, image())
+        while (answer := rig.client.get("/healthz")).status_code == 200:
+            assert not waiting.done()
+        assert (answer.status_code, answer.json()) == (503, {"status": "stuck"})
+        rig.artifact.open.set()
+        assert waiting.result().status_code == 200
+        while rig.client.get("/healthz").status_code == 503:  # the response may be there before the batch is over
+            time.sleep(0.005)
+
+
+def test_a_request_is_found_in_the_log_by_its_id(rig, caplog):
+    with caplog.at_level("INFO", "headstart.server.requests"):
+        rig.client.get("/models", headers={"X-Request-ID": "mine-1"})
+        own = rig.client.get("/nope").headers["x-request-id"]
+        rig.client.get("/healthz")
+    while len(caplog.records) < 2:  # a response may be there before its line
+        time.sleep(0.005)
+    told = [(record.facts["id"], record.facts["path"], record.facts["status"]) for record in caplog.records]
+    assert told == [("mine-1", "/models", 200), (own, "/nope", 404)]
+
+
+def test_the_token_of_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("HEADSTART_TOKEN", raising=False)
+    assert read_access(None, []).token is None
+    monkeypatch.setenv("HEADSTART_TOKEN", TOKEN)
+    assert read_access(None, []) == Access(token=TOKEN)
+    (tmp_path / "token").write_text("another-of-some-length\n")
+    assert read_access(tmp_path / "token", []).token == "another-of-some-length"
+    monkeypatch.setenv("HEADSTART_TOKEN", "short")
+    with pytest.raises(InputError, match="The token in HEADSTART_TOKEN must have 8"):
+        read_access(None, [])
+
+
+def test_classes_beyond_the_hundredth_share_a_time_series():
+    artifact, meters = ColourArtifact(), Meters()
+    artifact.class_names = ClassNames(tuple(f"class {n}" for n in range(MOST_LABELS + 5)))
+    served = Ready(colours=artifact).find("colours")
+    for label in artifact.class_names:
+        meters.prediction(served, FilePrediction(label, 0.9, ((label, 0.9),)))
+    found = dict(re.findall(r'headstart_predictions_total\{label="(.*?)",.*\} (\S+)', meters.text().decode()))
+    assert found.pop("(other)") == "5.0"
+    assert found == dict.fromkeys(list(artifact.class_names)[:MOST_LABELS], "1.0")
 
 
 def test_stopping_finishes_what_was_accepted():
