@@ -21,13 +21,14 @@ def copy(exported, tmp_path):
 
 
 def test_the_golden_images_have_several_sizes_and_modes(exported):
-    files = sorted((exported / "golden").glob("*.png"))
+    files = read_golden(exported, headstart.load(exported).class_names).files
     facts = []
     for file in files:
         with Image.open(file) as image:
-            facts.append((image.mode, image.size, image.getexif().get(0x0112)))
-    modes, sizes, turns = (set(column) for column in zip(*facts, strict=True))
+            facts.append((image.format, image.mode, image.size, image.getexif().get(0x0112)))
+    formats, modes, sizes, turns = (set(column) for column in zip(*facts, strict=True))
     assert len(files) == 16
+    assert formats == {"PNG", "JPEG"}
     assert modes >= {"RGB", "L", "RGBA", "P", "I;16"}
     assert len(sizes) > 3
     assert 6 in turns
@@ -47,8 +48,11 @@ def test_an_export_answers_here_as_it_was_certified(copy, capsys):
     assert found.ok
     assert found.largest_difference < 1e-5
     assert {image.square_steps for image in found.images} == {0}
+    assert max(image.logit_difference for image in found.images) < 1e-3
     assert main(["verify", str(copy)]) == 0
-    assert "16 golden images as certified" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "16 golden images as certified" in told
+    assert "squares by up to 0 of 255" in told
     assert main(["verify", str(copy), "--tolerance", "0", "--json"]) in (0, 1)
     assert json.loads(capsys.readouterr().out)["tolerance"] == 0
 
@@ -65,6 +69,23 @@ def test_predictions_that_drifted_are_named(copy, capsys):
     found = headstart.verify(copy)
     assert [image.drifted for image in found.images].count(True) == 1
     assert found["images"][3]["drifted"]
+
+
+def test_an_image_that_is_prepared_differently_is_named(copy, capsys):
+    """Such as a JPEG, by another decoder; a single step is rounding."""
+    with np.load(copy / "golden" / "golden.npz") as stored:
+        arrays = dict(stored)
+    arrays["square_03"][0, 0, 0] ^= 2
+    arrays["square_04"][0, 0, 0] ^= 1
+    arrays["logits"][5] += 0.5
+    np.savez_compressed(copy / "golden" / "golden.npz", **arrays)
+    assert main(["verify", str(copy)]) == 1
+    told = capsys.readouterr().out
+    assert [line.partition(":")[0][-6:] for line in told.splitlines()[:-2]] == ["03.png"]
+    assert "its square by 2 steps of 255" in told
+    assert "1 of 16 golden images drifted" in told
+    assert "Logits differ by up to 0.5; squares by up to 2 of 255" in told
+    assert headstart.verify(copy).largest_difference < 1e-5
 
 
 def write_csv(path, folder, *, change=None):
@@ -139,6 +160,7 @@ def test_golden_predictions_that_are_damaged_are_refused(copy, tmp_path):
     ("name", "array", "words"),
     [
         ("logits", np.full((16, 10), "x"), "float32"),
+        ("logits", np.full((16, 10), np.nan, np.float32), "not finite"),
         ("square_03", np.zeros((1000, 1000, 3), np.uint8), "larger than those of any export"),
         ("square_03", b"no array", "damaged"),
     ],

@@ -53,4 +53,8 @@ def verify(
     verdict = f"{drifted} of {of} drifted" if drifted else f"{of} as certified"
     largest = significant(found.largest_difference)
     lines.append(f"{verdict}: probabilities differ by up to {largest}, {significant(found.tolerance)} is allowed.")
+    if found.images[0].square_steps is not None:
+        logits = significant(max(image.logit_difference or 0 for image in found.images))
+        steps = max(image.square_steps or 0 for image in found.images)
+        lines.append(f"Logits differ by up to {logits}; squares by up to {steps} of 255, where 1 is allowed.")
     return Answer(found.to_dict(), "\n".join(lines), status=0 if found.ok else 1)

@@ -28,6 +28,8 @@ IMAGES = 16
 _LONGEST = 640
 """Pixels; larger images are reduced, since a dozen photographs would weigh more than the classifier."""
 _LARGEST_FILE = 2**28
+_JPEGS = {6: "4:4:4", 10: "4:2:0"}
+"""Images that are JPEGs, by their number, with the subsampling: decoders of JPEG differ by a step of 255 and more."""
 _ORIENTATION = 0x0112
 
 
@@ -83,8 +85,8 @@ def write_golden(
     entries: list[dict[str, Any]] = []
     squares = []
     for number, pixels in enumerate(images[0]):
-        name = f"{number:02d}.png"
-        write_atomically(place / name, _as_png(pixels, number))
+        name = f"{number:02d}.{'jpg' if number in _JPEGS else 'png'}"
+        write_atomically(place / name, _encoded(pixels, number))
         square = square_of(place / name, predictor.preprocess)
         assert not isinstance(square, str), square
         squares.append(square)
@@ -129,6 +131,8 @@ def read_golden(folder: Path, class_names: ClassNames) -> Golden:
             raise ValueError("its arrays do not fit its images")
         if {logits.dtype, probabilities.dtype} != {np.dtype(np.float32)}:
             raise ValueError("its predictions are not float32")
+        if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
+            raise ValueError("its predictions are not finite")
         if any(s.dtype != np.uint8 or s.ndim != 3 or s.shape[0] != s.shape[1] or s.shape[2] != 3 for s in squares):
             raise ValueError("a square is no square of uint8")
         if changed := [file.name for file, e in zip(files, entries, strict=True) if _sha256(file) != e["sha256"]]:
@@ -141,29 +145,41 @@ def read_golden(folder: Path, class_names: ClassNames) -> Golden:
     return Golden(files, labels, squares, logits, probabilities, tolerance)
 
 
-def square_drift(golden: Golden, predictor: Predictor) -> list[int]:
-    """Return by how many steps of 255 the square of each image differs from the expected one; 255 for another size."""
-    drift = []
-    for file, expected in zip(golden.files, golden.squares, strict=True):
+def golden_squares(golden: Golden, predictor: Predictor) -> list[UInt8Image]:
+    """Return the square that a predictor makes of each image.
+
+    Raises:
+        InputError: An image can't be read here.
+    """
+    squares = []
+    for file in golden.files:
         square = square_of(file, predictor.preprocess)
         if isinstance(square, str):
             raise InputError(f"{file}: {square}.")
-        same = square.shape == expected.shape
-        drift.append(int(np.abs(square.astype(int) - expected.astype(int)).max()) if same else 255)
-    return drift
+        squares.append(square)
+    return squares
+
+
+def square_steps(square: UInt8Image, expected: UInt8Image) -> int:
+    """Return by how many steps of 255 a square differs at most from the expected one; 255 for another size."""
+    if square.shape != expected.shape:
+        return 255
+    return int(np.abs(square.astype(int) - expected.astype(int)).max())
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(read_bounded(path, at_most=_LARGEST_FILE)).hexdigest()
 
 
-def _as_png(pixels: UInt8Image, number: int) -> bytes:
-    """Return an image as a PNG; by its number it gets another size, mode or orientation, which decoders must know."""
+def _encoded(pixels: UInt8Image, number: int) -> bytes:
+    """Return an image as a file; by its number it gets another format, size, mode or orientation."""
     image: Image.Image = Image.fromarray(pixels)
     image.thumbnail((_LONGEST, _LONGEST), reducing_gap=3.0)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"format": "PNG"}
     width, height = image.size
-    if number == 1:
+    if number in _JPEGS:
+        options = {"format": "JPEG", "quality": 95, "subsampling": _JPEGS[number]}
+    elif number == 1:
         image = image.convert("L")
     elif number == 3:
         image.putalpha(Image.linear_gradient("L").resize(image.size))
@@ -183,5 +199,5 @@ def _as_png(pixels: UInt8Image, number: int) -> bytes:
         exif[_ORIENTATION] = 6
         options["exif"] = exif
     file = io.BytesIO()
-    image.save(file, format="PNG", **options)
+    image.save(file, **options)
     return file.getvalue()

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.bundle.exported import is_export, read_export
+from headstart.bundle.exported import AGAIN, is_export, read_export
 from headstart.contracts import ClassNames, guarded, keys_of, listed, number_of_keys, value_of
-from headstart.deployment.golden import Golden, read_golden, square_drift
+from headstart.deployment.golden import Golden, golden_squares, read_golden, square_steps
 from headstart.errors import BundleError, InputError
 from headstart.evaluation.carried import CERTIFICATE, check_certified
 from headstart.files import read_bounded
@@ -21,6 +21,8 @@ from headstart.inference.place import located
 from headstart.inference.predictor import Predictor, load
 
 _LARGEST_CSV = 2**28
+_STEPS = 1
+"""Steps of 255 by which the square of an image may differ: libraries round differently."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,17 @@ class GoldenResult:
         expected: Class that was certified.
         found: Class that came out now.
         difference: Largest difference of a probability.
-        square_steps: Largest difference of its square, in steps of 255 (255 for another size); None where only
-            predictions were given.
-        drifted: Whether the difference exceeds the tolerance.
+        logit_difference: Largest difference of an output before temperature and softmax; None, like the next, where
+            only predictions were given.
+        square_steps: Largest difference of its square, in steps of 255 (255 for another size).
+        drifted: Whether the probabilities differ by more than the tolerance, or the square by more than a step.
     """
 
     file: str
     expected: str
     found: str
     difference: float
+    logit_difference: float | None
     square_steps: int | None
     drifted: bool
 
@@ -123,31 +127,30 @@ def hold(
     """Hold an export that is loaded, or predictions, against the golden predictions in its folder; see ``verify``.
 
     Raises:
-        BundleError: The golden predictions are missing or damaged.
+        BundleError: The golden predictions are missing or damaged, or what is computed now is not finite.
         InputError: The CSV lacks an image or a class.
     """
     names = predictor.class_names
     golden = read_golden(folder, names)
-    if predictions is None:
-        steps: list[int] | list[None] = square_drift(golden, predictor)
-        found = predictor.predict(golden.files).probabilities
-    else:
-        found, steps = _read_predictions(Path(predictions), golden, names), [None] * len(golden.files)
     allowed = golden.tolerance if tolerance is None else tolerance
-    return Verification(allowed, tuple(_results(golden, found, steps, names, allowed)))
-
-
-def _results(
-    golden: Golden, found: NDArray[np.float32], steps: list[int] | list[None], names: ClassNames, allowed: float
-) -> list[GoldenResult]:
-    differences = np.abs(found - golden.probabilities).max(axis=1)
-    labels = [
-        (names[int(a)], names[int(b)]) for a, b in zip(golden.probabilities.argmax(1), found.argmax(1), strict=True)
-    ]
-    return [
-        GoldenResult(str(file), *pair, float(difference), step, not difference <= allowed)
-        for file, pair, difference, step in zip(golden.files, labels, differences, steps, strict=True)
-    ]
+    inside: list[tuple[float | None, int | None]] = [(None, None)] * len(golden.files)
+    if predictions is not None:
+        found = _read_predictions(Path(predictions), golden, names)
+    else:
+        squares = golden_squares(golden, predictor)
+        outputs = predictor.outputs_of(squares)
+        found = predictor.judged(outputs).probabilities
+        if not (np.isfinite(found).all() and np.isfinite(outputs.logits).all()):
+            raise BundleError(f"{folder} gives numbers that are not finite for its golden images. {AGAIN}")
+        logits = np.abs(outputs.logits - golden.logits).max(axis=1).tolist()
+        inside = list(zip(logits, map(square_steps, squares, golden.squares), strict=True))
+    differences = np.abs(found - golden.probabilities).max(axis=1).tolist()
+    tops = zip(golden.probabilities.argmax(1).tolist(), found.argmax(1).tolist(), strict=True)
+    results = []
+    for file, (was, now), difference, (logit, steps) in zip(golden.files, tops, differences, inside, strict=True):
+        drifted = not difference <= allowed or (steps or 0) > _STEPS
+        results.append(GoldenResult(str(file), names[was], names[now], difference, logit, steps, drifted))
+    return Verification(allowed, tuple(results))
 
 
 def _read_predictions(path: Path, golden: Golden, names: ClassNames) -> NDArray[np.float32]:
