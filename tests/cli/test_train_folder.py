@@ -14,6 +14,7 @@ from PIL import Image
 
 from headstart import api
 from headstart.cli import main
+from headstart.deployment.verify import verify
 from headstart.recipe.schema import load_recipe
 
 TINY = ["--recipe", "quickstart", "--backbone", "test_resnet", "--weights", "none", "--threads", "1"]
@@ -99,6 +100,21 @@ def test_the_run_is_measured_again_alike(run, capsys):
     capsys.readouterr()
     assert main(["evaluate", str(run), "--json", "--threads", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["test"] == before
+
+
+def test_a_run_of_photographs_is_exported_as_it_was_measured(place, run, capsys, monkeypatch):
+    monkeypatch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
+    out, before = place / "export", json.loads((run / "metrics.json").read_text())["test"]
+    capsys.readouterr()
+    assert main(["export", str(run), "--out", str(out), "--json", "--quiet", "--threads", "1"]) == 0
+    certificate = json.loads(capsys.readouterr().out)
+    assert certificate["verdict"] == "identical"
+    assert certificate["test"]["n"] == before["n"]
+    assert certificate["test"]["export"]["accuracy"] == before["accuracy"]
+    assert certificate["golden"]["images_are"] == "validation images"
+    assert {image.square_steps for image in verify(out, threads=1).images} == {0}
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert [path for path in files if str(place).encode() in path.read_bytes()] == []
 
 
 def test_a_run_knows_renamed_files_and_leaves_added_ones_out(place, run, capsys):

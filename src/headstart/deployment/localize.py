@@ -36,7 +36,10 @@ def first_difference(classifier: WholeClassifier, model: onnx.ModelProto, square
             return (
                 f"The first layer that differs is {path}: by up to {difference:.3g} where outputs reach {largest:.3g}."
             )
-    return "No layer differs; the difference lies before the network or after it."
+    return (
+        "No layer differs where ONNX Runtime computes them one by one: the difference lies before the network, after "
+        "it, or in what the runtime does to compute them faster."
+    )
 
 
 def _in_torch(classifier: WholeClassifier, squares: UInt8Images) -> dict[str, NDArray[np.float32]]:

@@ -32,6 +32,7 @@ from headstart.inference.origin import origin_of
 from headstart.inference.predictor import Predictor, load
 from headstart.inference.torch_artifact import TorchArtifact
 from headstart.report.certificate_page import write_certificate
+from headstart.report.private import without_folders
 from headstart.runs.folder import reopen_run
 from headstart.runs.records import PACKAGES
 from headstart.runs.run import Run
@@ -171,6 +172,7 @@ class _Export:
                     raise HeadstartError(_why_different(found, classifier, graph, golden.squares))
         verdict = "not measured on the test set" if measured is None else self._verdict(measured)
         carried = write_carried(scratch, self.run, measured) if self.run and measured else None
+        packages = (*PACKAGES, *_LIBRARIES[config.runtime], "pillow")
         certificate = {
             "format": 1,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -180,7 +182,7 @@ class _Export:
             "run": self.run.name if self.run else None,
             "dataset": bundle.dataset,
             "classes": len(bundle.class_names),
-            "surroundings": session.surroundings((*PACKAGES, *_LIBRARIES[config.runtime], "pillow")),
+            "surroundings": without_folders(session.surroundings(packages)),
             "files": config.files,
             "scripts": write_scripts(scratch),
             "measured": carried,
@@ -225,11 +227,12 @@ class _Export:
             return "within tolerance"
         if self.options.force:
             return "forced"
+        plain = typed("export", self.run.path if self.run else "RUN", "--out", "DIR")
         raise HeadstartError(
             f"The export in {self.options.precision} could cost too much: accuracy changes by "
             f"{100 * change.value:+.2f} points on {measured.agreement.n:,} test images, 95% interval "
             f"{100 * change.low:+.2f} to {100 * change.high:+.2f}, and {allowed:g} may be lost. Nothing was exported. "
-            f"Allow more with --tolerance, insist with --force, or export without --{self.options.precision}."
+            f"Allow more with --tolerance, insist with --force, or export in float32: {plain}"
         )
 
     def _certified(self, pair: Pair) -> Measured | None:
