@@ -1,13 +1,16 @@
 """A classifier as one HTML file in a real Chromium: opened from the disk, it answers as the export it was made of."""
 
 import base64
+import gzip
 import io
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +20,7 @@ import headstart
 from headstart.bundle.folder import save_bundle
 from headstart.cli import main
 from headstart.contracts import ClassNames
+from headstart.deployment import quantize
 from headstart.deployment.golden import read_golden
 from headstart.errors import InputError
 from headstart.evaluation.novelty import fit_novelty
@@ -48,6 +52,11 @@ def exported(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
         headstart.export(folder / "model", out=folder / "export", progress=False)
+    # Of two images that a browser decodes to the same pixels, one is sure and the other is not.
+    first, _, third, *_ = read_golden(folder / "export", bundle.class_names).probabilities.max(axis=1)
+    assert abs(first - third) > 0.02
+    doubt = {"target": 0.9, "threshold": float(first + third) / 2, "answered": 9, "right": 9}
+    restate(folder / "export", abstention=doubt)
     return folder / "export"
 
 
@@ -72,26 +81,30 @@ def test_the_page_answers_as_the_export_without_a_server(visit, export, tmp_path
     checked = visit.evaluate("headstart.check()")
     assert checked["images"] == len(golden.files)
     assert checked["largest"] < 1e-4
-    visit.get_by_label("Choose images").set_input_files(golden.files[0])
-    label, probability = classifier.predict(golden.files[0]).top(1)[0][0]
-    expect(visit.locator(".card .verdict")).to_have_text(f"{label} {100 * probability:.1f}%")
+    pair = (golden.files[0], golden.files[2])
+    expected = classifier.predict(pair)
+    assert sorted(expected.unsure.tolist()) == [False, True]
+    visit.get_by_label("Choose images").set_input_files(pair[::-1])  # the last comes first
+    told = [f"{label} {100 * probability:.1f}%" for ((label, probability),) in expected.top(1)]
+    expect(visit.locator(".card .verdict")).to_have_text(told)
+    cards = visit.locator(".card").all_inner_texts()
+    assert ["Not sure" in card for card in cards] == expected.unsure.tolist()
     # Decoded by the browser: transparency, palettes, 16 bits and EXIF's orientation among them.
-    for file, expected in zip(golden.files, golden.probabilities, strict=True):
+    for file, wanted in zip(golden.files, golden.probabilities, strict=True):
         found = visit.evaluate(PREDICT, as_text(file))
-        told = dict(found["top"])
-        own = [told[name] for name in classifier.class_names]
-        assert np.abs(np.array(own) - expected).max() < 0.01, file.name
+        shares = dict(found["top"])
+        own = [shares[name] for name in classifier.class_names]
+        assert np.abs(np.array(own) - wanted).max() < 0.01, file.name
     # Of images whose pixels the browser does not change.
-    for file in (golden.files[0], golden.files[2]):
-        wanted = classifier.predict(file)
+    for place, file in enumerate(pair):
         found = visit.evaluate(PREDICT, as_text(file))
-        assert found["novelty"] == pytest.approx(wanted.novelty[0], rel=1e-3)
-        assert found["unfamiliar"] == wanted.unfamiliar[0]
+        assert found["novelty"] == pytest.approx(expected.novelty[place], rel=1e-3)
+        assert (found["unfamiliar"], found["unsure"]) == (expected.unfamiliar[place], expected.unsure[place])
     wanted = classifier.predict(golden.files[0], evidence=True).evidence[0]
     found = visit.evaluate(PREDICT.replace("top=9", "top=9&evidence=true"), as_text(golden.files[0]))
     np.testing.assert_allclose(found["evidence"]["grid"], wanted, atol=0.02)
-    visit.get_by_role("button", name="Evidence").click()
-    expect(visit.locator(".why")).to_contain_text(f"evidence for {label}")
+    visit.get_by_role("button", name="Evidence").first.click()
+    expect(visit.locator(".why")).to_contain_text(f"evidence for {expected.labels[0]}")
     assert {url.partition(":")[0] for url in visit.requested} <= {"file", "blob", "data"}
     assert visit.problems == []
 
@@ -133,3 +146,29 @@ def test_names_of_classes_can_not_end_the_data(export, tmp_path):
     (export / "golden" / "golden.json").write_text(json.dumps(golden))
     page = write_page(export, tmp_path / "page.html", progress=False)
     assert "<script>alert" not in page.read_text()
+
+
+def test_the_page_of_a_run_computes_with_integers(browse, measured, sample, tmp_path, monkeypatch, capsys):
+    """What it could cost is a matter of chance for a network that was never trained."""
+    monkeypatch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
+    monkeypatch.setattr(quantize, "METHODS", {"minmax": quantize.METHODS["minmax"]})
+    page = tmp_path / "tiny.html"
+    words = ["--format", "html", "--out", str(page), "--force", "--json", "--quiet"]
+    assert main(["export", str(measured.path), *words]) == 0
+    certificate = json.loads(capsys.readouterr().out)["certificate"]
+    assert (certificate["precision"], certificate["test"]["n"]) == ("int8", 100)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.html"]
+    packed = page.read_text().partition('id="packed-model">')[2].partition("<")[0]
+    graph = onnx.load_from_string(gzip.decompress(base64.b64decode(packed))).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    assert kinds["DequantizeLinear"] > 20
+    shown = browse(page.as_uri())
+    shown.get_by_role("button", name="Check").click()
+    expect(shown.locator("#checked")).to_contain_text("This browser answers as measured")
+    image = io.BytesIO()
+    Image.fromarray(sample.sealed_test._subset.source.array[0]).save(image, "PNG")
+    text = base64.b64encode(image.getvalue()).decode()
+    found = dict(shown.evaluate(PREDICT.replace("top=9", "top=10"), text)["top"])
+    wanted = dict(headstart.load(measured.model).predict(Image.open(image)).top(10)[0])
+    assert found == pytest.approx(wanted, abs=0.15)
+    assert shown.problems == []

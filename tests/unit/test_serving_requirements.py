@@ -1,4 +1,4 @@
-"""What deploy/requirements-serving.txt lists is enough for exports, and what it lacks is told where it is needed."""
+"""What deploy/requirements-serving.txt lists is enough for exports, less for their script; what needs more says so."""
 
 import json
 import subprocess
@@ -11,6 +11,8 @@ from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from headstart.inference.predictor import load
+
 ROOT = Path(__file__).parents[2]
 LINES = [
     line
@@ -20,8 +22,8 @@ LINES = [
 
 
 def installed_with(lines):
-    """Names of the distributions that pip installs for requirements, headstart itself included."""
-    found, open_ones = {"headstart"}, [canonicalize_name(Requirement(line).name) for line in lines]
+    """Names of the distributions that pip installs for requirements."""
+    found, open_ones = set(), [canonicalize_name(Requirement(line).name) for line in lines]
     while open_ones:
         name = open_ones.pop()
         if name in found:
@@ -32,15 +34,16 @@ def installed_with(lines):
     return found
 
 
+def absent_beside(there):
+    """Modules that are installed here and would not be there."""
+    modules = packages_distributions().items()
+    return sorted(module for module, names in modules if not {canonicalize_name(name) for name in names} & there)
+
+
 @pytest.fixture(scope="module")
 def absent():
-    """Modules that are installed here and would not be there."""
-    there = installed_with(LINES)
-    return sorted(
-        module
-        for module, names in packages_distributions().items()
-        if not {canonicalize_name(name) for name in names} & there
-    )
+    """Modules that are not there where exports are served."""
+    return absent_beside(installed_with(LINES) | {"headstart"})
 
 
 def test_the_list_is_a_part_of_what_headstart_declares():
@@ -63,6 +66,10 @@ sys.meta_path.insert(0, Refuse())
 PREDICT = """
 from headstart.cli import main
 sys.exit(main(sys.argv[1:]))
+"""
+ALONE = """
+import runpy
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """
 SERVE = """
 import os, signal, threading, urllib.request
@@ -90,6 +97,8 @@ def test_an_export_is_predicted_with_and_served(absent, exported):
     done = without(absent, PREDICT, "predict", exported, image, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["predictions"][0]["label"]
+    done = without(absent, PREDICT, "verify", exported)
+    assert (done.returncode, "as certified" in done.stdout) == (0, True), done.stderr
     done = without(absent, SERVE, exported, image)
     assert done.returncode == 0, done.stderr
     for path in ("/predict", "/metrics", "/", "/v2/health/ready"):
@@ -102,3 +111,16 @@ def test_what_needs_more_says_so(absent, measured, exported):
     assert done.returncode == 2
     assert "needs torch, which is not installed" in done.stderr
     assert "bug" not in done.stderr
+
+
+def test_the_script_beside_the_graph_needs_what_onnxruntime_numpy_and_pillow_bring(exported):
+    absent = [*absent_beside(installed_with(["onnxruntime", "numpy", "pillow"])), "headstart"]
+    assert {"torch", "onnx", "pydantic", "pillow_heif"} <= set(absent)
+    files = sorted((exported / "golden").glob("*.[pj][np]g"))
+    done = without(absent, ALONE, exported / "predict.py", *files)
+    assert done.returncode == 0, done.stderr
+    found = load(exported).predict(files)
+    rows = zip(files, found.labels, found.probabilities.max(axis=1), found.unsure.tolist(), strict=True)
+    expected = [[str(path), label, f"{p:.4f}", *["unsure"] * unsure] for path, label, p, unsure in rows]
+    assert [line.split("\t") for line in done.stdout.splitlines()] == expected
+    assert "unsure" in expected[0]

@@ -32,6 +32,7 @@ from headstart.inference.images import square_of
 from headstart.inference.predictor import load
 from headstart.inference.program_session import plain_archive, with_description
 from headstart.workflows import export as room
+from headstart.workflows.export import ExportOptions
 from made_run import PREPROCESS, random_bundle
 
 NAMES = ClassNames(("cat", "dog", "bird"))
@@ -139,30 +140,6 @@ def test_predicting_with_an_export_needs_no_torch(exported, tmp_path):
     assert len(json.loads(done.stdout)["predictions"]) == 2
 
 
-ALONE = """
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "headstart", "onnx"}:
-            raise ImportError(name)
-sys.meta_path.insert(0, Refuse())
-import runpy
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def test_the_script_beside_the_graph_needs_neither_headstart_nor_torch(exported):
-    files = sorted((exported / "golden").glob("*.png"))
-    command = [sys.executable, "-c", ALONE.replace("sys.argv[0]", repr(str(exported / "predict.py"))), *files]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = load(exported).predict(files)
-    rows = zip(files, found.labels, found.probabilities.max(axis=1), found.unsure.tolist(), strict=True)
-    expected = [[str(path), label, f"{p:.4f}", *["unsure"] * unsure] for path, label, p, unsure in rows]
-    assert [line.split("\t") for line in done.stdout.splitlines()] == expected
-    assert "unsure" in expected[0]
-
-
 def test_the_script_names_what_it_can_not_read_and_goes_on(exported, tmp_path, capsys):
     copy = shutil.copytree(exported, tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())
@@ -202,7 +179,7 @@ def test_the_script_prepares_images_as_headstart_does(fit, exported, photos, tmp
     mark = content.index(b"\xff\xee")  # 16 bytes that say "Adobe", without which colours are not inverted
     (tmp_path / "cmyk.jpg").write_bytes(content[:mark] + content[mark + 16 :])
     odd = [tmp_path / "turned.png", tmp_path / "adobe.jpg", tmp_path / "cmyk.jpg"]
-    for path in [*odd, *sorted((exported / "golden").glob("*.png")), *sorted(photos.rglob("*.jpg"))[:4]]:
+    for path in [*odd, *sorted((exported / "golden").glob("*.[pj][np]g")), *sorted(photos.rglob("*.jpg"))[:4]]:
         with Image.open(path) as image:
             np.testing.assert_array_equal(script["square"](image, stated), square_of(path, rule))
 
@@ -241,6 +218,51 @@ def test_an_export_that_answers_differently_is_refused_and_leaves_nothing(tmp_pa
         headstart.export(tmp_path / "model", out=tmp_path / "export", progress=False)
     assert f"first layer that differs is {built['layer']}:" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.fixture
+def built(exported, monkeypatch):
+    """Exporting the run again takes the graph that is there: building it takes seconds."""
+    monkeypatch.setattr(room, "to_onnx", lambda _: onnx.load(exported / "model.onnx"))
+
+
+def test_one_test_image_with_another_class_is_enough_to_refuse_an_export(built, measured, tmp_path, monkeypatch):
+    real = certify.outputs_of_images
+
+    def with_one_turned_over(predictors, split, progress=None):
+        first, *others = real(predictors, split, progress)
+        for column in (others[0].logits, others[0].probabilities) if others else ():
+            column[7] = column[7, ::-1].copy()
+        return first, *others
+
+    monkeypatch.setattr(certify, "outputs_of_images", with_one_turned_over)
+    with pytest.raises(HeadstartError, match=r"of 100 images 1 get another class.*Nothing was exported"):
+        headstart.export(measured.path, out=tmp_path / "x", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ranges_of_integers_come_from_training_images_and_choices_from_validation(
+    built, measured, sample, tmp_path, monkeypatch
+):
+    seen = {}
+    monkeypatch.setattr(room, "divergence_from", lambda graph, squares, **_: seen.update(val=squares))
+
+    def quantize(graph, squares, divergence, **_):
+        seen.update(train=squares)
+        raise HeadstartError("that is all")
+
+    monkeypatch.setattr(room, "quantize", quantize)
+    with pytest.raises(HeadstartError, match="that is all"):
+        headstart.export(measured.path, out=tmp_path / "x", options=ExportOptions(int8=True), progress=False)
+    found = {name: {square.tobytes() for square in squares} for name, squares in seen.items()}
+    manifest = measured.manifest()
+    splits = [manifest.select(sample.train, "train"), manifest.select(sample.train, "val"), sample.sealed_test._subset]
+    # Images of 32 pixels are their own squares.
+    train, val, test = ({split.image(place).tobytes() for place in range(len(split))} for split in splits)
+    assert found["val"] == val
+    assert len(found["train"]) == room.CALIBRATION_IMAGES
+    assert found["train"] <= train
+    assert not (found["train"] | found["val"]) & test
 
 
 def test_a_graph_that_agrees_has_no_layer_that_differs(plain_classifier, graph):
@@ -341,6 +363,17 @@ def test_a_page_refuses_options_that_would_mean_nothing(ignored, exported, tmp_p
     assert main(["export", str(exported), "--format", "html", "--out", str(place), *ignored.split()]) == 2
     assert ignored.split()[0] in capsys.readouterr().err
     assert not place.exists()
+
+
+@pytest.mark.parametrize("words", [["--openvino"], ["--bf16", "--openvino"], []])
+def test_a_page_of_a_run_is_refused_before_the_run_is_measured_again(words, measured, tmp_path, capsys):
+    opened = len(measured.environment().test_openings)
+    place = tmp_path / "page.html" if words else tmp_path
+    assert main(["export", str(measured.path), "--format", "html", "--out", str(place), *words]) == 2
+    told = capsys.readouterr().err
+    assert all(word in told for word in words or ["is a folder", "classifier.html"])
+    assert len(measured.environment().test_openings) == opened
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_replaces_no_other_file(exported, tmp_path, capsys):

@@ -1,13 +1,17 @@
 """``headstart export``: parsing, and one call."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet, Threads
 from headstart.errors import InputError
+from headstart.folders import scratch_folder
 from headstart.wording import number, percent, percent_range, points_range, signed_points, significant, typed
+
+if TYPE_CHECKING:
+    from headstart.workflows.export import Exported
 
 Kind = Literal["onnx", "exported-program", "html"]
 
@@ -18,7 +22,7 @@ def export(
         str,
         typer.Argument(
             metavar="RUN_OR_MODEL",
-            help="A run folder, or a model folder alone or hf://owner/name; for html, an earlier export.",
+            help="A run folder, or a model folder alone or hf://owner/name; for html, an earlier export too.",
         ),
     ],
     out: Annotated[
@@ -62,52 +66,57 @@ def export(
 
     The exported file itself is run on the whole sealed test set, and the run's log records that. If it answers
     differently, nothing is written. A model folder without its run is exported without test figures.
+    For `--format html` an export in 8-bit integers is made, of a model folder in float32, unless one is given.
     """
+    wanted = {"int8": int8, "bf16": bf16, "openvino": openvino, "tolerance": tolerance, "force": force}
+    where = {"data_dir": data_dir, "threads": threads, "command": context.obj, "progress": not quiet}
     if kind == "html":
-        given: dict[str, object] = {
-            "--int8": int8,
-            "--openvino": openvino,
-            "--bf16": bf16,
-            "--force": force,
-            "--threads": threads,
-        }
-        given |= {"--tolerance": tolerance, "--data-dir": data_dir}
-        if ignored := [name for name, value in given.items() if value is not None and value is not False]:
-            raise InputError(
-                f"--format html takes an export as it is, so {', '.join(ignored)} would be ignored. Make the export "
-                "with that first, then the page from it."
-            )
-        return _page(model, out, progress=not quiet)
-    from headstart.workflows.export import ExportOptions
-    from headstart.workflows.export import export as make
-
-    program = kind == "exported-program"
-    options = ExportOptions(int8=int8, bf16=bf16, openvino=openvino, program=program, tolerance=tolerance, force=force)
-    made = make(
-        model, out=out, options=options, data_dir=data_dir, threads=threads, command=context.obj, progress=not quiet
-    )
+        return _page(model, out, wanted, where)
+    made = _exported(model, out, wanted | {"program": kind == "exported-program"}, where)
     return Answer(made.to_dict(), _text(made.certificate, out))
 
 
-def _page(model: str, out: Path, *, progress: bool) -> Answer:
-    """Write an earlier export as one page."""
-    from headstart.bundle.exported import is_export
-    from headstart.inference.place import located
+def _exported(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) -> "Exported":
+    from headstart.workflows.export import ExportOptions
+    from headstart.workflows.export import export as make
 
-    if not is_export(export := located(model)):
-        raise InputError(
-            f"{model} is no export. Make one first, with {typed('export', model, '--out', 'exports/mine')}; then give "
-            "that folder."
-        )
-    from headstart.server.offline import write_page
+    return make(model, out=out, options=ExportOptions(**wanted), **where)
 
-    page = write_page(export, out, progress=progress)
+
+def _page(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) -> Answer:
+    """Write an export as one page; of a run or a model folder, one that is made for it and not kept."""
+    from headstart.inference.origin import origin_of
+    from headstart.server.offline import begin_page, write_page
+
+    origin, progress = origin_of(model), where["progress"]
+    useless = {name: wanted[name] for name in ("openvino", "bf16")}
+    if origin.is_export:
+        useless = wanted | {name: where[name] for name in ("data_dir", "threads")}
+    if ignored := [name for name, value in useless.items() if value is not None and value is not False]:
+        how = "takes an export as it is" if origin.is_export else "computes with ONNX Runtime"
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        raise InputError(f"--format html {how}, so {options} would be ignored. Leave that out.")
+    lines: list[str] = []
+    certificate: dict[str, Any] | None = None
+    if origin.is_export:
+        page = write_page(origin.folder, out, progress=progress)
+    else:
+        begin_page(out, progress=progress)
+        with scratch_folder(out) as scratch:
+            int8 = wanted["int8"] or origin.run is not None
+            certificate = _exported(model, scratch / "export", wanted | {"int8": int8}, where).certificate
+            page, lines = write_page(scratch / "export", out, progress=progress), _figures(certificate)
     size = page.stat().st_size
-    text = f"Page        {page}\nSize        {size / 1e6:.1f} MB\nNext        open it in a browser; it needs no server"
-    return Answer({"out": str(page), "bytes": size}, text)
+    lines += [f"Page        {page}, {size / 1e6:.1f} MB", "Next        open it in a browser; it needs no server"]
+    return Answer({"out": str(page), "bytes": size, "certificate": certificate}, "\n".join(lines))
 
 
 def _text(it: dict[str, Any], out: Path) -> str:
+    place = [f"Export      {out}", f"Certificate {out / 'certificate.html'}"]
+    return "\n".join([*_figures(it), *place, f"Next        {typed('predict', out, 'IMAGE...')}"])
+
+
+def _figures(it: dict[str, Any]) -> list[str]:
     lines = []
     if it["test"] is None:
         lines.append("Not measured on a test set: the run of this model is not there, so there are no figures.")
@@ -129,10 +138,4 @@ def _text(it: dict[str, Any], out: Path) -> str:
         pair = f"{number(row['export'])} images/s, original {number(row['original'])}"
         lines.append(f"Batch {row['batch']:<6}{pair}")
     sizes = it["bytes"]
-    lines += [
-        f"Size        {sizes['export'] / 1e6:.1f} MB, original {sizes['original'] / 1e6:.1f} MB",
-        f"Export      {out}",
-        f"Certificate {out / 'certificate.html'}",
-        f"Next        {typed('predict', out, 'IMAGE...')}",
-    ]
-    return "\n".join(lines)
+    return [*lines, f"Size        {sizes['export'] / 1e6:.1f} MB, original {sizes['original'] / 1e6:.1f} MB"]

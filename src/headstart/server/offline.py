@@ -39,6 +39,25 @@ _STATIC = Path(__file__).parent / "static"
 _SQUARE = Path(__file__).parents[1] / "deployment" / "javascript" / "square.mjs"
 
 
+def begin_page(out: Path, *, progress: bool = True) -> dict[str, bytes]:
+    """Check that a page can be written to a file, and return what pages run on; before work that takes long.
+
+    Raises:
+        InputError: The runtime can't be fetched.
+        RunError: ``out`` is a folder, or something else than an earlier page.
+    """
+    _check_place(out)
+    code, wasm = (runtime_file(name, Terminal(enabled=progress)) for name in RUNTIME_FILES)
+    return {"runtime": code, "runtime-wasm": wasm}
+
+
+def _check_place(place: Path) -> None:
+    if place.is_dir():
+        raise RunError(f"{place} is a folder. Give a file, as in --out {place / 'classifier.html'}.")
+    if os.path.lexists(place) and not is_page_of(place, _GENERATOR):
+        raise RunError(f"{place} exists and is no page of an export. Give another file with --out.")
+
+
 def write_page(export: Path | str, out: Path | str, *, progress: bool = True) -> Path:
     """Write an exported classifier as one HTML file.
 
@@ -58,10 +77,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
         WriteError: The file can't be written.
     """
     folder, place = Path(export), Path(out)
-    if place.is_dir():
-        raise RunError(f"{place} is a folder. Give a file, as in --out {place / 'classifier.html'}.")
-    if os.path.lexists(place) and not is_page_of(place, _GENERATOR):
-        raise RunError(f"{place} exists and is no page of an export. Give another file with --out.")
+    _check_place(place)
     config = read_export(folder)
     if config.runtime != "onnxruntime":
         raise InputError(
@@ -71,8 +87,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
     model = checked_content(folder, MODEL_FILE, config)
     check_graph(model, config, folder / MODEL_FILE)
     golden = read_golden(folder, config.class_names)
-    code, wasm = (runtime_file(name, Terminal(enabled=progress)) for name in RUNTIME_FILES)
-    parts = {"model": model, "runtime": code, "runtime-wasm": wasm}
+    parts = {"model": model, **begin_page(place, progress=progress)}
     if config.novelty:
         parts["novelty"] = _as_json(read_arrays(folder, num_classes=len(config.label_names)))
     write_atomically(place, _page(config, place.stem, golden, parts))
