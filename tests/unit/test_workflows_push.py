@@ -61,8 +61,11 @@ def test_what_is_pushed_answers_like_the_run_it_came_from(run, allowed, capsys):
     assert np.array_equal(headstart.load(f"hf://me/pets@{COMMIT}").predict(IMAGES).probabilities, own)
 
 
-def test_a_classifier_of_the_hub_is_fetched_once_and_predicts_from_the_command_line(run, allowed, photos, monkeypatch):
+def test_a_classifier_of_the_hub_is_fetched_once_and_predicts_from_the_command_line(
+    run, allowed, photos, monkeypatch, capsys
+):
     push(run, "me/pets")
+    assert f"headstart push {run} me/pets --export DIR" in capsys.readouterr().out
     allowed.publish("me/pets", **allowed.commits[0][1], **{"train.py": b"raise SystemExit"})
     assert main(["predict", "hf://me/pets", str(photos / "glass")]) == 0
     assert not any("train.py" in line for line in allowed.asked)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.app import Answer, Debug, Json
+from headstart.wording import typed
 
 
 def push(
@@ -31,4 +32,8 @@ def push(
     from headstart.workflows.push import push as send
 
     done = send(model, repository, export=export, private=private, message=message)
-    return Answer(done.to_dict(), f"{done.url}\nUse it: headstart predict hf://{done.repository} IMAGE...")
+    lines = [done.url, f"Use it: headstart predict hf://{done.repository} IMAGE..."]
+    if export is None:
+        again = typed("push", model, repository, "--export", "DIR")
+        lines.append(f"Send its export too, with golden images and certificate: {again}")
+    return Answer(done.to_dict(), "\n".join(lines))
