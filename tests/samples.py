@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the bundled sample, all of CIFAR-10, small copies of how it is published, and a Hub."""
+"""Fixtures for all tests: the bundled sample with a run and its export, CIFAR-10 and how it is published, and a Hub."""
 
 import base64
 import hashlib
@@ -16,12 +16,13 @@ from huggingface_hub import constants
 from PIL import Image
 
 from headstart.bundle.folder import save_bundle
+from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
 from headstart.data.dataset import load_dataset
 from headstart.data.sources.arrays import open_store
 from headstart.data.sources.cifar10 import Identity, batch_sha256
-from made_run import random_bundle
+from made_run import measured_run, random_bundle
 
 COMMIT = "c0ffee" + "0" * 34
 """The only revision on the Hub that ``hub`` plays."""
@@ -67,6 +68,23 @@ def sample(sample_dir, tmp_path_factory):
         # What is kept of the images for the next run must not lie among the user's own files.
         patch.setenv("HEADSTART_HOME", str(tmp_path_factory.mktemp("home")))
         return load_dataset(str(sample_dir))
+
+
+@pytest.fixture(scope="session")
+def measured(sample, sample_dir, tmp_path_factory):
+    """A run on the bundled sample; tests leave it as it is, but for openings of the test split."""
+    return measured_run(tmp_path_factory.mktemp("runs") / "tiny", sample, sample_dir)
+
+
+@pytest.fixture(scope="session")
+def exported(measured, tmp_path_factory):
+    """Its export; tests work on copies."""
+    folder = tmp_path_factory.mktemp("exports") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADSTART_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
+        assert main(["export", str(measured.path), "--out", str(folder), "--quiet"]) == 0
+    return folder
 
 
 @pytest.fixture(scope="session")

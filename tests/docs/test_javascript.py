@@ -54,20 +54,17 @@ def test_squares_are_those_of_python(fit, tmp_path):
 
 
 @pytest.mark.npm
-@pytest.mark.slow
-def test_the_example_for_node_answers_as_the_export(small_classifier, tmp_path):
-    export = tmp_path / "export"
-    headstart.export(small_classifier, out=export, progress=False)
+def test_the_example_for_node_answers_as_the_export(exported, tmp_path):
     for file in CODE.iterdir():
         shutil.copy(file, tmp_path)
     # The scripts of onnxruntime-node would fetch what only GPUs need.
-    install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "onnxruntime-node", "sharp"]
-    subprocess.run(install, cwd=tmp_path, check=True, capture_output=True, timeout=300)
-    golden = read_golden(export, headstart.load(export).class_names)
-    done = node(tmp_path / "predict.mjs", export, *golden.files, cwd=tmp_path)
+    install = ["npm", "install", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund"]
+    subprocess.run([*install, "onnxruntime-node", "sharp"], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    golden = read_golden(exported, headstart.load(exported).class_names)
+    done = node(tmp_path / "predict.mjs", exported, *golden.files, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == [str(file) for file in golden.files]
-    names = headstart.load(export).class_names.names
+    names = headstart.load(exported).class_names.names
     for (_, label, probability), expected in zip(lines, golden.probabilities, strict=True):
         assert abs(expected[names.index(label)] - float(probability)) < 0.01

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,13 +98,42 @@ def test_the_container_and_what_starts_it():
     assert (ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
 
 
-def test_the_unit_for_systemd():
+def test_the_unit_for_systemd(tmp_path):
     unit = (ROOT / "deploy" / "headstart.service").read_text()
     (line,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
-    assert accepted(shlex.split(line)[2:])["models"] == ["/srv/headstart/model"]
-    analyze = shutil.which("systemd-analyze")
-    if analyze and Path("/opt/headstart/bin/headstart").exists():
-        assert subprocess.run([analyze, "verify", str(ROOT / "deploy" / "headstart.service")]).returncode == 0
+    program, *words = shlex.split(line)
+    assert accepted(words[1:])["models"] == ["/srv/headstart/model"]
+    if analyze := shutil.which("systemd-analyze"):
+        copy = tmp_path / "headstart.service"
+        # It complains of a program that is not there.
+        copy.write_text(unit.replace(program, sys.executable))
+        done = subprocess.run([analyze, "verify", "--man=no", copy], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, [line for line in done.stderr.splitlines() if copy.name in line]) == (0, [])
+
+
+def test_what_kubernetes_is_given_fits_together():
+    deployment, service = yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text())
+    kinds = [(it["apiVersion"], it["kind"]) for it in (deployment, service)]
+    assert kinds == [("apps/v1", "Deployment"), ("v1", "Service")]
+    spec, pod = deployment["spec"], deployment["spec"]["template"]["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"] == service["spec"]["selector"] == labels
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": accepted(container["args"])["port"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports.keys()
+    assert all(container[f"{kind}Probe"]["httpGet"]["port"] in ports for kind in ("startup", "liveness", "readiness"))
+    mounts = {mount["name"]: Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+    assert sorted(mounts) == sorted(volume["name"] for volume in pod["volumes"])
+    given = accepted(container["args"])
+    assert given["models"] == [str(mounts["model"])]
+    assert given["token_file"].parent == mounts["secret"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    # What the image names must be the user, and a home that can be written.
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    assert re.findall(r"^USER (\d+)$", dockerfile, re.MULTILINE) == [str(pod["securityContext"]["runAsUser"])]
+    (home,) = re.findall(r"HEADSTART_HOME=(\S+)", dockerfile)
+    assert mounts["scratch"] in Path(home).parents
 
 
 def test_the_probes_of_kubernetes_are_answered(rig):

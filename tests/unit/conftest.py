@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.cli import main
 from headstart.contracts import ClassNames, Predictions
 from headstart.data.arrays import image_hashes
 from headstart.data.dataset import SealedTest
@@ -19,7 +18,7 @@ from headstart.runs.predictions import TestPredictions
 from headstart.runs.run import Run
 from headstart.tasks.metrics import SplitMetrics
 from headstart.tasks.single_label import SINGLE_LABEL
-from made_run import measured_run, random_bundle
+from made_run import random_bundle
 
 ANIMALS = ("cat", "dog", "bird", "frog")
 
@@ -118,12 +117,6 @@ HISTORY = (
 
 
 @pytest.fixture(scope="session")
-def measured(sample, sample_dir, tmp_path_factory):
-    """A run on the bundled sample; tests leave it as it is, but for openings of the test split."""
-    return measured_run(tmp_path_factory.mktemp("runs") / "tiny", sample, sample_dir)
-
-
-@pytest.fixture(scope="session")
 def plain_classifier():
     """A classifier with random weights that sees no mirror images."""
     return WholeClassifier(random_bundle(ClassNames(("cat", "dog", "bird")), flip=False))
@@ -133,14 +126,3 @@ def plain_classifier():
 def graph(plain_classifier):
     """Its graph; tests change copies."""
     return to_onnx(plain_classifier)
-
-
-@pytest.fixture(scope="session")
-def exported(measured, tmp_path_factory):
-    """Its export; tests work on copies."""
-    folder = tmp_path_factory.mktemp("exports") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADSTART_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
-        assert main(["export", str(measured.path), "--out", str(folder), "--quiet"]) == 0
-    return folder
