@@ -120,12 +120,12 @@ def test_what_kubernetes_is_given_fits_together():
     assert spec["selector"]["matchLabels"] == service["spec"]["selector"] == labels
     (container,) = pod["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports == {"http": accepted(container["args"])["port"]}
+    given = accepted(container["args"])
+    assert ports == {"http": given["port"]}
     assert {port["targetPort"] for port in service["spec"]["ports"]} == ports.keys()
     assert all(container[f"{kind}Probe"]["httpGet"]["port"] in ports for kind in ("startup", "liveness", "readiness"))
     mounts = {mount["name"]: Path(mount["mountPath"]) for mount in container["volumeMounts"]}
     assert sorted(mounts) == sorted(volume["name"] for volume in pod["volumes"])
-    given = accepted(container["args"])
     assert given["models"] == [str(mounts["model"])]
     assert given["token_file"].parent == mounts["secret"]
     assert container["securityContext"]["readOnlyRootFilesystem"]

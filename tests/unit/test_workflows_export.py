@@ -245,7 +245,7 @@ def test_ranges_of_integers_come_from_training_images_and_choices_from_validatio
     built, measured, sample, tmp_path, monkeypatch
 ):
     seen = {}
-    monkeypatch.setattr(room, "divergence_from", lambda graph, squares, **_: seen.update(val=squares))
+    monkeypatch.setattr(room, "divergence_from", lambda _, squares, **__: seen.update(val=squares))
 
     def quantize(graph, squares, divergence, **_):
         seen.update(train=squares)
