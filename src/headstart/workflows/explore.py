@@ -19,6 +19,7 @@ from headstart.compute.session import Session
 from headstart.contracts import keys_of, number_of_keys, value_of
 from headstart.data.copies import contradicted, find_near_copies, joined
 from headstart.data.dataset import Dataset, in_files, load_dataset
+from headstart.data.file_dataset import FileOptions
 from headstart.data.ledger import Ledger
 from headstart.data.near_copies import luma_squares
 from headstart.data.screening import screen
@@ -127,8 +128,7 @@ def explore(data: DataRecipe, session: Session, folder: Path, look: LookOptions)
         InputError: A seed or a share of validation images that would change nothing.
         WriteError: The folder can't be written.
     """
-    drawn = in_files(data.name)
-    if not drawn and (look.seed is not None or "val_fraction" in data.model_fields_set):
+    if not in_files(data.name) and (look.seed is not None or "val_fraction" in data.model_fields_set):
         raise InputError(
             f"{data.name} consists of arrays, and exploring them draws no validation images, so --seed and "
             "--val-fraction would change nothing. Leave them out."
@@ -161,14 +161,7 @@ def explore(data: DataRecipe, session: Session, folder: Path, look: LookOptions)
     clock.lap("labels")
     found = Exploration(
         made_by=MADE_BY,
-        data={
-            "name": dataset.name,
-            "sha256": dataset.sha256,
-            "source": dataset.source,
-            "limit": look.limit,
-            "seed": options.seed if drawn else None,
-            "val_fraction": options.val_fraction if drawn else None,
-        },
+        data=_facts(dataset, options, look.limit),
         splits=_splits(dataset),
         files=_files(dataset.ledger),
         class_names=list(dataset.class_names),
@@ -188,6 +181,13 @@ def explore(data: DataRecipe, session: Session, folder: Path, look: LookOptions)
     )
     write_exploration(folder, found.to_dict(), statistics["train"].mean_images, splits, dataset.ledger)
     return found
+
+
+def _facts(dataset: Dataset, options: FileOptions, limit: int | None) -> dict[str, Any]:
+    """Return which images were looked at, and what decided which of them validate; None where no such were drawn."""
+    facts = {"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source, "limit": limit}
+    drawn = {"seed": options.seed, "val_fraction": options.val_fraction}
+    return facts | (drawn if dataset.ledger else dict.fromkeys(drawn))
 
 
 def _splits(dataset: Dataset) -> list[str]:
