@@ -152,6 +152,8 @@ def test_the_page_of_a_run_computes_with_integers(browse, measured, sample, tmp_
     """What it could cost is a matter of chance for a network that was never trained."""
     monkeypatch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
     monkeypatch.setattr(quantize, "METHODS", {"minmax": quantize.METHODS["minmax"]})
+    monkeypatch.setattr("headstart.workflows.export._VALIDATED", 20)
+    monkeypatch.setattr("headstart.workflows.export.CALIBRATION_IMAGES", 32)
     page = tmp_path / "tiny.html"
     words = ["--format", "html", "--out", str(page), "--force", "--json", "--quiet"]
     assert main(["export", str(measured.path), *words]) == 0
