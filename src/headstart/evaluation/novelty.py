@@ -62,7 +62,6 @@ def learn_novelty(
     done = len(reference)
     second = finite_outputs(predictor, val, within(progress, done_before=done, in_all=in_all), features=True)
     assert first.features is not None
-    assert second.features is not None
     novelty = fit_novelty(first.features, reference.labels, second)
     predictor.artifact.set_novelty(novelty)
     return novelty, second.logits

@@ -181,7 +181,8 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()
-        await asyncio.gather(*(loop.connect_accepted_socket(self._connection, one) for one in waiting))
+        taken = (loop.connect_accepted_socket(self._connection, one) for one in waiting)
+        await asyncio.gather(*taken, return_exceptions=True)  # some clients have left meanwhile
         await asyncio.sleep(_LAST_MOMENT)
         await super().shutdown(sockets)
         await self.reloads.finish(_LAST_RELOAD)
