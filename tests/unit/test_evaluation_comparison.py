@@ -7,7 +7,6 @@ import pytest
 import scipy.stats
 from sklearn.metrics import cohen_kappa_score, f1_score, recall_score
 
-from headstart.errors import DataError
 from headstart.evaluation.comparison import (
     cohen_kappa,
     compare_predictions,
@@ -186,17 +185,3 @@ def test_kappa_is_undefined_where_both_know_one_class():
     same = np.ones(10, dtype=np.int64)
     assert cohen_kappa(same, same, num_classes=2) is None
     assert cohen_kappa(same, 1 - same, num_classes=2) == 0
-
-
-@pytest.mark.parametrize(
-    ("labels", "first", "second", "said"),
-    [
-        ([], [], [], "without images"),
-        ([0, 1], [0, 1], [0], "2 labels, and 2 and 1 predictions"),
-        ([0, 3], [0, 1], [0, 1], "Labels must be from 0 to 2"),
-        ([0, 1], [0, 1], [0, -1], "Predictions must be from 0 to 2"),
-    ],
-)
-def test_unfit_arrays_are_refused(labels, first, second, said):
-    with pytest.raises(DataError, match=said):
-        compare_predictions(*(np.array(a, dtype=np.int64) for a in (labels, first, second)), num_classes=3)

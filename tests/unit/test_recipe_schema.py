@@ -103,11 +103,6 @@ def test_a_section_can_be_switched_off(file):
     assert load_recipe(file("finetune:"), []).finetune is None
 
 
-def test_settings_of_the_command_line_win_and_none_means_not_given(file):
-    recipe = load_recipe(file("seed: 3"), [], data__limit=100, seed=None, backbone="resnet18.a1_in1k")
-    assert (recipe.data.limit, recipe.seed, recipe.backbone) == (100, 3, "resnet18.a1_in1k")
-
-
 def test_every_mistake_is_named_at_once(file):
     with pytest.raises(RecipeError) as caught:
         load_recipe(file("{sed: 1, finetune: {lr: -1, augment: {mixupp: 1}}, data: {limit: 0, val_fraction: 2}}"))

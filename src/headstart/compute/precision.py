@@ -35,10 +35,6 @@ class Arithmetic:
     memory_format: MemoryFormat
     milliseconds: dict[str, float]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain data."""
-        return asdict(self)
-
     @property
     def torch_format(self) -> torch.memory_format:
         """The memory format as torch names it."""

@@ -145,7 +145,6 @@ def joined(parts: Sequence[Subset]) -> FileSource | None:
         files=tuple(source.files[row] for source, row in images),
         facts=tuple(source.facts[row] for source, row in images),
         targets=np.concatenate([part.labels for part in parts]),
-        groups=None,
     )
 
 

@@ -92,7 +92,6 @@ class _Images:
     facts: tuple[FileFacts, ...]
     classes: ClassNames
     targets: NDArray[np.int64]
-    groups: NDArray[np.int64] | None
 
 
 def group_pattern(text: str) -> re.Pattern[str]:
@@ -149,7 +148,7 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     index = {name: number for number, name in enumerate(classes)}
     files = tuple(listing.files[i] for i in good)
     targets = np.array([index[file.label] for file in files], np.int64)
-    images = _Images(files, tuple(facts[i] for i in good), classes, targets, _groups(files))
+    images = _Images(files, tuple(facts[i] for i in good), classes, targets)
     everything = _source(listing, images, np.arange(len(files)))
     splits, notes, copies = _split(images, everything, options, terminal)
     kept = _limited(images, splits, limit) if former is None else np.array(splits) != ""
@@ -185,15 +184,6 @@ def _classes(files: Sequence[FoundFile], known: Iterable[str]) -> ClassNames:
     return ClassNames(tuple(names))
 
 
-def _groups(files: Sequence[FoundFile]) -> NDArray[np.int64] | None:
-    """Return the number of each image's group; an image without one is a group of its own."""
-    if not any(file.group for file in files):
-        return None
-    numbers: dict[str, int] = {}
-    # No group has a name with a slash before it.
-    return np.array([numbers.setdefault(file.group or f"/{file.path}", len(numbers)) for file in files], np.int64)
-
-
 def _source(listing: Listing, images: _Images, rows: NDArray[np.int64]) -> FileSource:
     return FileSource(
         listing.root,
@@ -201,7 +191,6 @@ def _source(listing: Listing, images: _Images, rows: NDArray[np.int64]) -> FileS
         tuple(images.facts[i] for i in rows),
         images.targets[rows],
         images.classes,
-        None if images.groups is None else images.groups[rows],
     )
 
 

@@ -17,7 +17,6 @@ from headstart.terminal import visible
 STATUSES = ("used", "turned", "converted", "copy", "refused", "ignored")
 """What can become of a file. All but the last two are used: as they are, turned upright, converted to RGB, or as an
 exact copy of a file that is used as well. Refused files can't be read; ignored ones are not asked for."""
-UNUSED = ("refused", "ignored")
 _LISTED = 200
 _LONGEST_LINE = 2**20
 """Characters of a line that are read; two paths and a reason are shorter."""

@@ -27,18 +27,13 @@ class ImageSource(Protocol):
         ...
 
     @property
-    def groups(self) -> NDArray[np.int64] | None:
-        """Number of the group that each image belongs to, shape (n,), where images hang together; else None."""
-        ...
-
-    @property
     def array(self) -> UInt8Images | None:
         """All images as one uint8 array, shape (n, height, width, 3), where the source holds them so; else None."""
         ...
 
     @property
-    def sizes(self) -> NDArray[np.int64] | None:
-        """Width and height of each image in pixels, shape (n, 2); None where they are not known before decoding."""
+    def sizes(self) -> NDArray[np.int64]:
+        """Width and height of each upright image in pixels, shape (n, 2)."""
         ...
 
     def __len__(self) -> int:

@@ -114,56 +114,18 @@ def working_copy(
         WriteError: The cache can't be written; what it holds already stays whole.
     """
     limit = side or preprocess.side
-    if (array := _small_squares(subset, limit)) is not None:
+    array = subset.source.array
+    if array is not None and array.shape[1] == array.shape[2] <= limit:
         # A plain array over the same memory: parts of a mapped one would be mapped ones by type, though not in fact.
         return Squares(subset, (np.asarray(array),), np.zeros(len(subset), np.int64), subset.rows)
-    cache = SquareCache(_made_by(preprocess, limit))
-    if bad := _complete(cache, subset, preprocess, limit, terminal):
+    cache = SquareCache(f"{preprocess.square_fingerprint(limit)} decoder {CODE_VERSION} Pillow {pillow_version}")
+
+    def square(position: int) -> UInt8Image:
+        image = subset.image(position, at_least=limit, fit=preprocess.fit)
+        reduced: UInt8Image = preprocess.square(image, side=limit).copy()  # a part of an image would keep all of it
+        return reduced
+
+    if bad := decode_missing(cache, subset, square, title="Decoding images", terminal=terminal):
         raise ImagesError(bad, of=len(subset))
     stacks, stack, place = cache.stacks(subset.identities)
     return Squares(subset, stacks, stack, place, cache.made_by)
-
-
-def decode_once(
-    subset: Subset, preprocess: Preprocess, *, side: int | None = None, terminal: Terminal = SILENT
-) -> dict[int, str]:
-    """Decode all images of a subset that the cache does not hold yet; a later ``working_copy`` opens no image file.
-
-    Args:
-        subset: As for ``working_copy``, like the rest.
-        preprocess: How an image becomes a square.
-        side: Largest side of a square, in pixels.
-        terminal: Where progress is shown.
-
-    Returns:
-        Why each image that can't be read can't be, by its row in the source: all of them are found in one go.
-
-    Raises:
-        WriteError: The cache can't be written; what it holds already stays whole.
-    """
-    limit = side or preprocess.side
-    if _small_squares(subset, limit) is not None:
-        return {}
-    return _complete(SquareCache(_made_by(preprocess, limit)), subset, preprocess, limit, terminal)
-
-
-def _small_squares(subset: Subset, side: int) -> UInt8Images | None:
-    array = subset.source.array
-    return array if array is not None and array.shape[1] == array.shape[2] <= side else None
-
-
-def _made_by(preprocess: Preprocess, side: int) -> str:
-    return f"{preprocess.square_fingerprint(side)} decoder {CODE_VERSION} Pillow {pillow_version}"
-
-
-def _complete(
-    cache: SquareCache, subset: Subset, preprocess: Preprocess, side: int, terminal: Terminal
-) -> dict[int, str]:
-    """Decode what the cache lacks of a subset, and return the reasons for what can't be read, by row."""
-
-    def square(position: int) -> UInt8Image:
-        image = subset.image(position, at_least=side, fit=preprocess.fit)
-        reduced: UInt8Image = preprocess.square(image, side=side).copy()  # a part of an image would keep all of it
-        return reduced
-
-    return decode_missing(cache, subset, square, title="Decoding images", terminal=terminal)

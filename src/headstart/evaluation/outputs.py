@@ -1,18 +1,12 @@
 """What a classifier gives for a split, refused where it is not finite."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.data.subset import Subset
 from headstart.data.working_copy import working_copy
 from headstart.errors import HeadstartError
 from headstart.inference.artifact import Outputs
 from headstart.inference.predictor import Predictor, Progress
-
-
-def finite_logits(predictor: Predictor, split: Subset, progress: Progress | None = None) -> NDArray[np.float32]:
-    """Return the classifier's logits for a split, shape (n, classes); see ``finite_outputs``."""
-    return finite_outputs(predictor, split, progress).logits
 
 
 def finite_outputs(

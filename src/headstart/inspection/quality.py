@@ -38,7 +38,7 @@ def find_quality_issues(splits: Sequence[Subset], blocks: Sequence[Iterable[UInt
 
     Args:
         splits: Where the images belong.
-        blocks: Images of each split in blocks of one size; they may be reduced where the source knows the sizes.
+        blocks: Images of each split in blocks of one size; they may be reduced.
     """
     measured = [measure(images) | _shapes(split) for split, images in zip(splits, blocks, strict=True)]
     values = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]}
@@ -65,8 +65,6 @@ def find_quality_issues(splits: Sequence[Subset], blocks: Sequence[Iterable[UInt
 
 
 def _shapes(split: Subset) -> dict[str, NDArray[np.float64]]:
-    if split.source.sizes is None:
-        return {}
     sizes = split.source.sizes[split.rows].astype(np.float64)
     return {"odd_aspect": sizes.min(axis=1) / sizes.max(axis=1), "pixels": np.sqrt(sizes.prod(axis=1))}
 

@@ -138,9 +138,7 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def load_recipe(
-    name: str | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = (), **settings: Any
-) -> Recipe:
+def load_recipe(name: str | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
     """Read a recipe, apply overrides and check it.
 
     Relative paths of data and weights in a recipe file count from the file's folder, where something is there; all
@@ -149,7 +147,6 @@ def load_recipe(
     Args:
         name: A shipped recipe's name, the path of a YAML file, or what such a file would hold.
         overrides: ``key=value`` strings with dotted keys, values being YAML; or dotted keys with their values.
-        settings: Dotted keys with ``__`` for the dot; None means not given.
 
     Returns:
         The checked recipe.
@@ -159,7 +156,6 @@ def load_recipe(
     """
     tree = deepcopy(dict(name)) if isinstance(name, Mapping) else _read(name)
     apply_overrides(tree, overrides if isinstance(overrides, Mapping) else read_overrides(overrides))
-    apply_overrides(tree, {key.replace("__", "."): value for key, value in settings.items() if value is not None})
     return parse_recipe(tree, "given in Python" if isinstance(name, Mapping) else name)
 
 

@@ -205,7 +205,7 @@ def _purpose(look: LookOptions) -> str:
 
 def _described(images: Squares) -> Statistics:
     split = images.subset
-    sizes = None if split.source.sizes is None else split.source.sizes[split.rows]
+    sizes = split.source.sizes[split.rows]
     return describe(bounded_blocks(images), split.labels, split.class_names, sizes=sizes)
 
 

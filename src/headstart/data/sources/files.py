@@ -25,7 +25,6 @@ class FileSource:
         facts: What is known of each file.
         targets: Shape (n,), int64 indices into ``classes``.
         classes: In index order.
-        groups: Number of each image's group, shape (n,); None where every image stands for itself.
     """
 
     root: Path
@@ -33,7 +32,6 @@ class FileSource:
     facts: tuple[FileFacts, ...] = field(repr=False)
     targets: NDArray[np.int64] = field(repr=False)
     classes: ClassNames
-    groups: NDArray[np.int64] | None = field(default=None, repr=False)
 
     @property
     def array(self) -> None:

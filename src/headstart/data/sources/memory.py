@@ -36,10 +36,6 @@ class ArraySource:
     array_sha256: str = ""
 
     @property
-    def groups(self) -> None:
-        """None: each image stands for itself."""
-
-    @property
     def sizes(self) -> NDArray[np.int64]:
         """Width and height of each image in pixels, shape (n, 2)."""
         return np.broadcast_to(np.array(self.array.shape[2:0:-1], np.int64), (len(self), 2))
