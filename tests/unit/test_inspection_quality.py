@@ -49,8 +49,6 @@ def test_odd_sizes_and_shapes_are_told_from_the_sizes_of_all():
     sizes = [(100 + i, 120) for i in range(20)] + [(1000, 1200), (10, 300)]
     images = [generator.integers(0, 256, (1, *size, 3), dtype=np.uint8) for size in sizes]
     measured = measure(images)
-    assert measured["odd_aspect"][-1] == pytest.approx(10 / 300)
-    assert measured["pixels"][-2] == pytest.approx((1000 * 1200) ** 0.5)
     assert all(len(values) == 22 for values in measured.values())
 
     small = [generator.integers(0, 256, (1, 20, 20, 3), dtype=np.uint8) for _ in sizes]

@@ -65,6 +65,7 @@ def find_quality_issues(splits: Sequence[Subset], blocks: Sequence[Iterable[UInt
 
 
 def _shapes(split: Subset) -> dict[str, NDArray[np.float64]]:
+    """Return the shorter side by the longer, and the square root of the number of pixels, of every image."""
     sizes = split.source.sizes[split.rows].astype(np.float64)
     return {"odd_aspect": sizes.min(axis=1) / sizes.max(axis=1), "pixels": np.sqrt(sizes.prod(axis=1))}
 
@@ -73,16 +74,14 @@ def measure(blocks: Iterable[UInt8Images]) -> dict[str, NDArray[np.float64]]:
     """Return the measures of every image, each of shape (n,).
 
     ``dark`` is the 99th percentile of brightness and ``bright`` the 5th, in [0, 1]; ``blurred`` grows with the variance
-    of the edges and ``low_information`` is the entropy of the values in bits / 10, both up to 1; ``odd_aspect`` is the
-    shorter side by the longer; ``pixels`` is the square root of the number of pixels.
+    of the edges and ``low_information`` is the entropy of the values in bits / 10, both up to 1.
 
     Args:
         blocks: All images in order, in blocks of shape (k, height, width, 3).
     """
     parts: dict[str, list[NDArray[np.float64]]] = {}
     for block in in_parts(blocks):
-        n, height, width = block.shape[:3]
-        small = _reduced(block)
+        n, small = len(block), _reduced(block)
         squares = np.square(small.astype(np.float32)).reshape(n, -1, 3) @ _BRIGHTNESS
         dark, bright = np.percentile(np.sqrt(squares) / 255, (99, 5), axis=1)
         found = {
@@ -90,8 +89,6 @@ def measure(blocks: Iterable[UInt8Images]) -> dict[str, NDArray[np.float64]]:
             "bright": bright,
             "blurred": 1 - np.exp(-0.01 * _edges(luminance(small))),
             "low_information": np.minimum(0.1 * _entropy(small.reshape(n, -1, 3)), 1.0),
-            "odd_aspect": np.full(n, min(height, width) / max(height, width)),
-            "pixels": np.full(n, float(height * width) ** 0.5),
         }
         for name, values in found.items():
             parts.setdefault(name, []).append(np.asarray(values, np.float64))
