@@ -6,29 +6,26 @@ import torch
 from torch import Tensor
 
 from headstart.compute.processes import ALONE, Processes
-from headstart.tasks.single_label import SINGLE_LABEL
-from headstart.tasks.task import Task
+from headstart.tasks.single_label import cross_entropy
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The task's loss with label smoothing and class weights.
+    """Cross-entropy with label smoothing and class weights.
 
     Attributes:
         label_smoothing: Share of each target that is spread over all classes.
         class_weights: Weight of each class in the loss, shape (classes,); None for equal weights.
-        task: What is predicted.
         processes: Processes that share a batch.
     """
 
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
-    task: Task = SINGLE_LABEL
     processes: Processes = ALONE
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is the task's loss without smoothing and weights."""
+        """Whether there is neither smoothing nor weights."""
         return not self.label_smoothing and self.class_weights is None
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -39,7 +36,7 @@ class Objective:
             targets: Class indices of shape (n,), or probabilities of shape (n, classes).
         """
         weights = self.class_weights
-        loss = self.task.loss(logits, targets, label_smoothing=self.label_smoothing, class_weights=weights)
+        loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, class_weights=weights)
         if weights is None or self.processes.world == 1:
             return loss
         # Gradients are averaged over the processes, whose shares of the batch may weigh differently.
@@ -49,4 +46,4 @@ class Objective:
     @torch.no_grad()
     def plain_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss without smoothing and weights: the figure that validation has too."""
-        return self.task.loss(logits, targets)
+        return cross_entropy(logits, targets)
