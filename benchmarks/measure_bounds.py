@@ -30,7 +30,7 @@ from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.run import Run
-from headstart.tasks import calibration, single_label
+from headstart.tasks.single_label import SINGLE_LABEL
 
 RESULTS = Path(__file__).parent / "results"
 CORES = (1, 4, 16)
@@ -153,9 +153,9 @@ def many_classes(place: Path) -> None:
     run = place / "run"
     run.mkdir()
     hashes = [draw.bytes(32).hex() for _ in labels]
-    probabilities = calibration.probabilities(logits, temperature=1.0)
+    probabilities = SINGLE_LABEL.probabilities(logits, temperature=1.0)
     Run(run).write_predictions(TestPredictions(np.arange(50_000), hashes, labels, Predictions(probabilities, names)))
-    figures = single_label.measure(logits, labels, names=names.names, temperature=1.0).to_dict()
+    figures = SINGLE_LABEL.measure(logits, labels, names=names.names, temperature=1.0).to_dict()
     write_json(run / "metrics.json", {"val": figures, "test": figures})
     sizes |= {path.name: path.stat().st_size for path in run.iterdir()}
     megabytes = {name: round(size / 1e6, 2) for name, size in sorted(sizes.items())}

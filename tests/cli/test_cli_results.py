@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from headstart.cli.results import result_lines
-from headstart.tasks import single_label
 from headstart.tasks.abstention import Judgement, measure_abstention
+from headstart.tasks.single_label import SINGLE_LABEL
 
 
 def test_averages_over_classes_come_first_where_classes_are_uneven():
     def lines(labels):
         logits = 5 * np.eye(2, dtype=np.float32)[np.zeros(len(labels), dtype=int)]
-        test = single_label.measure(logits, labels, names=("cat", "okapi"), temperature=1.0)
+        test = SINGLE_LABEL.measure(logits, labels, names=("cat", "okapi"), temperature=1.0)
         return result_lines({"test": test.to_dict()}, Path("run")).splitlines()
 
     uneven = lines(np.array([0] * 90 + [1] * 10))
@@ -28,7 +28,7 @@ def test_how_much_is_sure_is_told_with_what_another_target_would_take():
     def line(target, val, test):
         block = measure_abstention(target, *(Judgement(np.array(p), np.array(right, bool)) for p, right in (val, test)))
         logits = 5 * np.eye(2, dtype=np.float32)
-        figures = single_label.measure(logits, np.arange(2), names=("cat", "okapi"), temperature=1.0).to_dict()
+        figures = SINGLE_LABEL.measure(logits, np.arange(2), names=("cat", "okapi"), temperature=1.0).to_dict()
         lines = result_lines({"test": figures, "abstention": block}, Path("run")).splitlines()
         return next(line for line in lines if line.startswith("Sure"))
 

@@ -17,7 +17,7 @@ from headstart.contracts import Predictions
 from headstart.data.splits import Manifest, ManifestRow
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.run import Run
-from headstart.tasks import calibration, single_label
+from headstart.tasks.single_label import SINGLE_LABEL
 
 MACHINE = {"cpu": "a processor", "cores": 2}
 FACTS = {
@@ -50,8 +50,8 @@ class Runs:
         said = np.where(np.isin(rows, right), labels, (labels + 1) % len(self.names))
         logits = np.random.default_rng(len(name)).normal(size=(len(rows), len(self.names))).astype(np.float32)
         logits[np.arange(len(rows)), said] = 5.0 + rows / 100
-        test = single_label.measure(logits, labels, names=self.names.names)
-        predictions = Predictions(calibration.probabilities(logits), self.names)
+        test = SINGLE_LABEL.measure(logits, labels, names=self.names.names)
+        predictions = Predictions(SINGLE_LABEL.probabilities(logits), self.names)
         Run(folder).write_predictions(TestPredictions(rows, hashes, labels, predictions))
         lines = [
             ManifestRow(h, "test", self.names[int(label)], int(r))

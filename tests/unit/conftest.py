@@ -16,8 +16,8 @@ from headstart.data.subset import Subset
 from headstart.deployment.graph import WholeClassifier, to_onnx
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.run import Run
-from headstart.tasks import calibration, single_label
 from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.single_label import SINGLE_LABEL
 from made_run import random_bundle
 
 ANIMALS = ("cat", "dog", "bird", "frog")
@@ -68,10 +68,10 @@ def make_evaluated_run(tmp_path):
         manifest = build_manifest(train, val, SealedTest(Subset.whole(test_source, "test")))
         manifest.write(run / "split_manifest.csv")
         val, test = (
-            single_label.measure(logits[part], labels[part], names=classes.names, temperature=1.5)
+            SINGLE_LABEL.measure(logits[part], labels[part], names=classes.names, temperature=1.5)
             for part in (slice(0, n // 4), slice(n, None))
         )
-        predictions = Predictions(calibration.probabilities(logits[n:], temperature=1.5), classes)
+        predictions = Predictions(SINGLE_LABEL.probabilities(logits[n:], temperature=1.5), classes)
         hashes = image_hashes(images[n:])
         Run(run).write_predictions(TestPredictions(np.arange(n), hashes, labels[n:], predictions))
         (run / "metrics.json").write_text(json.dumps(METRICS | {"val": val.to_dict(), "test": test.to_dict()}))

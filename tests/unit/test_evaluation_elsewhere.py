@@ -16,7 +16,7 @@ from headstart.data.arrays import Arrays
 from headstart.data.sources.arrays import write_store
 from headstart.errors import InputError, RunError
 from headstart.evaluation.elsewhere import _calibration, _difference
-from headstart.tasks import single_label
+from headstart.tasks.single_label import SINGLE_LABEL
 
 NAMES = ("red", "green", "blue")
 RECIPE = {
@@ -152,7 +152,7 @@ def test_calibration_holds_until_confidence_leaves_accuracy(confident, holds):
     generator = np.random.default_rng(0)
     right = generator.uniform(size=2000) < 0.8
     logits = np.stack([np.where(right, 2.0, -2.0), np.zeros(2000)], 1).astype(np.float32)
-    val = single_label.measure(logits, np.zeros(2000, np.int64), names=("a", "b"))
+    val = SINGLE_LABEL.measure(logits, np.zeros(2000, np.int64), names=("a", "b"))
     found = _calibration(np.full(2000, confident), right, val)
     assert found["holds"] is holds
     low, high = found["overconfidence_ci95"]

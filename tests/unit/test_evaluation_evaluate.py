@@ -22,7 +22,7 @@ from headstart.inference.predictor import Predictor, load
 from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
 from headstart.runs.run import Run
-from headstart.tasks import single_label
+from headstart.tasks.single_label import SINGLE_LABEL
 
 NAMES = ClassNames(("cat", "dog", "bird"))
 FACTS = {
@@ -137,7 +137,7 @@ def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
     right = sum(line["label"] == line["predicted"] for line in lines)
     assert result["test"]["accuracy"] == pytest.approx(right / 30, abs=1e-6)
     # Already calibrated, they are as certain without a temperature as the measured ones are with it.
-    certain = single_label.measure(np.log(shipped.probabilities), test.labels, names=NAMES.names)
+    certain = SINGLE_LABEL.measure(np.log(shipped.probabilities), test.labels, names=NAMES.names)
     assert result["temperature"] != pytest.approx(1, abs=0.05)
     for key in ("nll_calibrated", "ece_calibrated"):
         assert certain[key] == pytest.approx(result["test"][key], abs=1e-5)
@@ -187,7 +187,7 @@ def test_novelty_is_scored_in_the_same_pass_and_travels_with_the_classifier(run)
 def test_the_figures_of_a_split_worked_out_by_hand():
     # Softmax of (log 3, 0, -inf) is (3/4, 1/4, 0). Three such answers, of which one is wrong; no bird anywhere.
     logits = np.array([[math.log(3), 0, -1e30]] * 2 + [[0, math.log(3), -1e30]], np.float32)
-    shown = single_label.measure(logits, np.array([0, 1, 1]), names=NAMES.names)
+    shown = SINGLE_LABEL.measure(logits, np.array([0, 1, 1]), names=NAMES.names)
     assert (shown["n"], shown["accuracy"], shown["macro_f1"]) == (3, 0.666667, 0.666667)
     assert shown["accuracy_ci95"] == pytest.approx([0.207660, 0.938510], abs=1e-5)
     assert shown["confusion_matrix"] == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
@@ -295,7 +295,7 @@ def test_outputs_that_are_not_finite_are_an_error_before_the_split_is_opened(run
 def test_temperature_changes_confidence_and_nothing_else():
     generator = np.random.default_rng(0)
     logits, labels = generator.normal(size=(200, 3)).astype(np.float32), generator.integers(0, 3, 200)
-    cold, warm = (single_label.measure(logits, labels, names=NAMES.names, temperature=t) for t in (0.3, 3.0))
+    cold, warm = (SINGLE_LABEL.measure(logits, labels, names=NAMES.names, temperature=t) for t in (0.3, 3.0))
     unchanged = ("accuracy", "macro_f1", "confusion_matrix", "per_class", "nll", "ece", "reliability")
     assert {key: cold[key] for key in unchanged} == {key: warm[key] for key in unchanged}
     assert cold["ece_calibrated"] > warm["ece_calibrated"]

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from headstart.tasks import single_label
 from headstart.tasks.metrics import METRICS, balanced_accuracy, is_uneven, shown_in
 from headstart.tasks.read import read_split
+from headstart.tasks.single_label import SINGLE_LABEL
 
 KEYS = [
     "accuracy",
@@ -34,7 +34,7 @@ def measured():
     labels = generator.integers(0, 3, 60)
     logits = generator.normal(size=(60, 3)).astype(np.float32)
     logits[np.arange(60), labels] += 2
-    return single_label.measure(logits, labels, names=("cat", "dog", "a 'b', c"), temperature=0.8)
+    return SINGLE_LABEL.measure(logits, labels, names=("cat", "dog", "a 'b', c"), temperature=0.8)
 
 
 def changed(measured, path, value):
@@ -131,10 +131,10 @@ def test_uneven_classes_and_their_balanced_accuracy():
 
     labels = np.array([0] * 30 + [1] * 16)
     logits = np.random.default_rng(1).normal(size=(46, 3)).astype(np.float32)
-    found = single_label.measure(logits, labels, names=("cat", "dog", "okapi"), temperature=1.0)
+    found = SINGLE_LABEL.measure(logits, labels, names=("cat", "dog", "okapi"), temperature=1.0)
     assert is_uneven(found.per_class)
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
         expected = balanced_accuracy_score(labels, logits.argmax(axis=1))
     assert balanced_accuracy(found.per_class) == pytest.approx(expected, abs=1e-5)
-    even = single_label.measure(logits[:40], labels[6:46], names=("cat", "dog", "okapi"), temperature=1.0)
+    even = SINGLE_LABEL.measure(logits[:40], labels[6:46], names=("cat", "dog", "okapi"), temperature=1.0)
     assert not is_uneven(even.per_class)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from headstart.tasks.single_label import calibrate, cross_entropy
+from headstart.tasks.single_label import SINGLE_LABEL, cross_entropy
 
 LOGITS = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)], [0.0, 0.0]])
 """Softmax: (3/4, 1/4), (1/4, 3/4), (1/2, 1/2)."""
@@ -47,5 +47,5 @@ def test_class_weights_of_one_factor_change_nothing_for_mixed_targets():
 def test_the_task_calibrates_with_six_decimals():
     generator = np.random.default_rng(0)
     logits, labels = generator.normal(size=(50, 3)), generator.integers(0, 3, 50)
-    found = calibrate(logits, labels)
+    found = SINGLE_LABEL.calibrate(logits, labels)
     assert found == round(found, 6) != 1.0

@@ -19,8 +19,8 @@ from headstart.inference.predictor import Predictor, Progress, within
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.records import Metrics
 from headstart.runs.run import Run
-from headstart.tasks import calibration, single_label
 from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.single_label import SINGLE_LABEL
 
 TOLERANCE = 1e-4
 """Difference of a probability that computing in another order explains, where both compute in float32."""
@@ -134,7 +134,7 @@ def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: P
     names, temperature = test.class_names.names, pair.original.artifact.temperature
 
     def measure(outputs: Outputs, split: Subset) -> SplitMetrics:
-        return single_label.measure(outputs.logits, split.labels, names=names, temperature=temperature)
+        return SINGLE_LABEL.measure(outputs.logits, split.labels, names=names, temperature=temperature)
 
     figures = measure(second, test)
     found = agreement((first, pair.original), (second, pair.exported))
@@ -151,7 +151,7 @@ def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: P
     }
     # What was measured of the original alone is no figure of the export.
     metrics = replace(run.metrics(), val=measure(on_val, val), test=figures, corruptions=None, novelty=None)
-    probabilities = calibration.probabilities(second.logits, temperature=temperature)
+    probabilities = SINGLE_LABEL.probabilities(second.logits, temperature=temperature)
     predictions = Predictions(probabilities, test.class_names)
     return Measured(
         agreement=found,

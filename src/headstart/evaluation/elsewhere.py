@@ -18,8 +18,9 @@ from headstart.errors import DataError
 from headstart.evaluation.outputs import finite_outputs
 from headstart.inference.predictor import Predictor, Progress, within
 from headstart.runs.predictions import TestPredictions
-from headstart.tasks import calibration, measures, single_label
+from headstart.tasks import measures
 from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.single_label import SINGLE_LABEL
 
 _DRAWS = 500
 """Bootstrap samples for the intervals of calibration."""
@@ -158,8 +159,8 @@ def measure_elsewhere(
     count, classes = len(chosen.labels), predictor.class_names
     temperature = predictor.artifact.temperature
     known = np.concatenate(logits)[:count]
-    figures = single_label.measure(known, chosen.labels, names=classes.names, temperature=temperature)
-    probabilities = calibration.probabilities(known, temperature=temperature)
+    figures = SINGLE_LABEL.measure(known, chosen.labels, names=classes.names, temperature=temperature)
+    probabilities = SINGLE_LABEL.probabilities(known, temperature=temperature)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == chosen.labels
     own = Counter(part.class_names[int(label)] for part in chosen.unknown for label in part.labels)
     limit = predictor.artifact.novelty_threshold

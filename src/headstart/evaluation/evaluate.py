@@ -21,9 +21,9 @@ from headstart.inference.predictor import Predictor, Progress, load, within
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.records import Metrics, Opening, TrainingFacts
 from headstart.runs.run import Run
-from headstart.tasks import calibration, single_label
 from headstart.tasks.abstention import Judgement, measure_abstention, row_of
 from headstart.tasks.confidence import confidence_of
+from headstart.tasks.single_label import SINGLE_LABEL
 
 
 def evaluate_run(
@@ -59,17 +59,17 @@ def evaluate_run(
     in_all = len(reference) + len(val) + len(dataset.sealed_test)
     names = val.class_names.names
     novelty, val_logits = learn_novelty(predictor, reference, val, in_all, progress)
-    temperature = single_label.calibrate(val_logits, val.labels)
-    val_metrics = single_label.measure(val_logits, val.labels, names=names, temperature=temperature)
+    temperature = SINGLE_LABEL.calibrate(val_logits, val.labels)
+    val_metrics = SINGLE_LABEL.measure(val_logits, val.labels, names=names, temperature=temperature)
 
     log_test_opening(run, command)
     test = dataset.sealed_test.open()
     done = in_all - len(dataset.sealed_test)
     outputs = finite_outputs(predictor, test, within(progress, done_before=done, in_all=in_all))
-    test_metrics = single_label.measure(outputs.logits, test.labels, names=names, temperature=temperature)
-    probabilities = calibration.probabilities(outputs.logits, temperature=temperature)
+    test_metrics = SINGLE_LABEL.measure(outputs.logits, test.labels, names=names, temperature=temperature)
+    probabilities = SINGLE_LABEL.probabilities(outputs.logits, temperature=temperature)
     predictions = Predictions(probabilities, test.class_names)
-    judged_val = _judged(calibration.probabilities(val_logits, temperature=temperature), val)
+    judged_val = _judged(SINGLE_LABEL.probabilities(val_logits, temperature=temperature), val)
     abstention = measure_abstention(abstain, judged_val, _judged(probabilities, test))
 
     metrics = Metrics(

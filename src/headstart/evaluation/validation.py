@@ -5,8 +5,8 @@ from headstart.evaluation.evaluate import checked_manifest
 from headstart.evaluation.outputs import finite_outputs
 from headstart.inference.predictor import load
 from headstart.runs.run import Run
-from headstart.tasks import single_label
 from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.single_label import SINGLE_LABEL
 
 
 def validate_run(run: Run, dataset: Dataset, *, device: str | None = None) -> SplitMetrics:
@@ -22,6 +22,6 @@ def validate_run(run: Run, dataset: Dataset, *, device: str | None = None) -> Sp
     """
     predictor = load(run.model, device=device)
     val = checked_manifest(run, dataset, predictor).select(dataset.train, "val")
-    figures = single_label.measure(finite_outputs(predictor, val).logits, val.labels, names=val.class_names.names)
+    figures = SINGLE_LABEL.measure(finite_outputs(predictor, val).logits, val.labels, names=val.class_names.names)
     run.write_validation(figures)
     return figures

@@ -1,6 +1,7 @@
 """One label per image: cross-entropy, accuracy, one temperature."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.tasks import measures
-from headstart.tasks.calibration import fit_temperature, judge
-from headstart.tasks.metrics import SplitMetrics
+from headstart.tasks.calibration import fit_temperature, judge, probabilities
+from headstart.tasks.metrics import METRICS, Metric, SplitMetrics
+from headstart.tasks.task import Task
 
 
 def cross_entropy(
@@ -34,49 +36,73 @@ def cross_entropy(
     return total / (targets @ class_weights).sum()
 
 
-def calibrate(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
-    """Return the temperature that makes ``labels`` likeliest, with six decimals; see ``fit_temperature``."""
-    return round(fit_temperature(logits, labels), 6)
+@dataclass(frozen=True)
+class SingleLabel:
+    """The task of giving each image exactly one class.
 
-
-def measure(
-    logits: NDArray[np.floating[Any]],
-    labels: NDArray[np.int64],
-    *,
-    names: Sequence[str],
-    temperature: float = 1.0,
-) -> SplitMetrics:
-    """Measure a classifier on one split; figures have six decimals.
-
-    ``nll`` and ``ece`` are those of the plain softmax; ``nll_calibrated`` and ``ece_calibrated`` those of the
-    probabilities that the classifier gives out, after temperature scaling.
-
-    Raises:
-        DataError: No images, or labels that do not fit.
+    Attributes:
+        metrics: What is measured, in the order in which it is shown.
     """
-    plain, calibrated = judge(logits, labels), judge(logits, labels, temperature=temperature)
-    confusion = measures.confusion_matrix(labels, calibrated.predicted, num_classes=len(names))
-    macro, weighted = measures.averages(confusion)
-    correct = int(np.trace(confusion))
-    before, after = (measures.reliability(of.confidence, of.predicted == labels) for of in (plain, calibrated))
-    figures = {
-        "accuracy": correct / len(labels),
-        "accuracy_ci95": list(measures.wilson_interval(correct, len(labels))),
-        "n": len(labels),
-        "macro_f1": macro["f1-score"],
-        "nll": float(plain.loss.mean()),
-        "nll_calibrated": float(calibrated.loss.mean()),
-        "ece": measures.ece(before),
-        "ece_calibrated": measures.ece(after),
-        "ece_bins": measures.ECE_BINS,
-        "per_class": measures.per_class(confusion, names),
-        "macro_avg": macro,
-        "weighted_avg": weighted,
-        "confusion_matrix": confusion.tolist(),
-        "reliability": before,
-        "reliability_calibrated": after,
-    }
-    return SplitMetrics(**_rounded(figures))
+
+    metrics: tuple[Metric, ...] = METRICS
+
+    def loss(
+        self, logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean cross-entropy of a batch; see ``cross_entropy``."""
+        return cross_entropy(logits, targets, label_smoothing=label_smoothing, class_weights=class_weights)
+
+    def probabilities(self, logits: NDArray[np.floating[Any]], *, temperature: float = 1.0) -> NDArray[np.float32]:
+        """Return the softmax of logits of shape (n, classes) divided by the temperature."""
+        return probabilities(logits, temperature=temperature)
+
+    def calibrate(self, logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
+        """Return the temperature that makes ``labels`` likeliest, with six decimals; see ``fit_temperature``."""
+        return round(fit_temperature(logits, labels), 6)
+
+    def measure(
+        self,
+        logits: NDArray[np.floating[Any]],
+        labels: NDArray[np.int64],
+        *,
+        names: Sequence[str],
+        temperature: float = 1.0,
+    ) -> SplitMetrics:
+        """Measure a classifier on one split; figures have six decimals.
+
+        ``nll`` and ``ece`` are those of the plain softmax; ``nll_calibrated`` and ``ece_calibrated`` those of the
+        probabilities that the classifier gives out, after temperature scaling.
+
+        Raises:
+            DataError: No images, or labels that do not fit.
+        """
+        plain, calibrated = judge(logits, labels), judge(logits, labels, temperature=temperature)
+        confusion = measures.confusion_matrix(labels, calibrated.predicted, num_classes=len(names))
+        macro, weighted = measures.averages(confusion)
+        correct = int(np.trace(confusion))
+        before, after = (measures.reliability(of.confidence, of.predicted == labels) for of in (plain, calibrated))
+        figures = {
+            "accuracy": correct / len(labels),
+            "accuracy_ci95": list(measures.wilson_interval(correct, len(labels))),
+            "n": len(labels),
+            "macro_f1": macro["f1-score"],
+            "nll": float(plain.loss.mean()),
+            "nll_calibrated": float(calibrated.loss.mean()),
+            "ece": measures.ece(before),
+            "ece_calibrated": measures.ece(after),
+            "ece_bins": measures.ECE_BINS,
+            "per_class": measures.per_class(confusion, names),
+            "macro_avg": macro,
+            "weighted_avg": weighted,
+            "confusion_matrix": confusion.tolist(),
+            "reliability": before,
+            "reliability_calibrated": after,
+        }
+        return SplitMetrics(**_rounded(figures))
+
+
+SINGLE_LABEL: Task = SingleLabel()
+"""The task of every classifier so far."""
 
 
 def _rounded(value: Any) -> Any:

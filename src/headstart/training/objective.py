@@ -6,26 +6,29 @@ import torch
 from torch import Tensor
 
 from headstart.compute.processes import ALONE, Processes
-from headstart.tasks.single_label import cross_entropy
+from headstart.tasks.single_label import SINGLE_LABEL
+from headstart.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Cross-entropy with label smoothing and class weights.
+    """The task's loss with label smoothing and class weights.
 
     Attributes:
         label_smoothing: Share of each target that is spread over all classes.
         class_weights: Weight of each class in the loss, shape (classes,); None for equal weights.
+        task: What is predicted.
         processes: Processes that share a batch.
     """
 
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
+    task: Task = SINGLE_LABEL
     processes: Processes = ALONE
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is neither smoothing nor weights."""
+        """Whether this is the task's loss without smoothing and weights."""
         return not self.label_smoothing and self.class_weights is None
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -36,7 +39,7 @@ class Objective:
             targets: Class indices of shape (n,), or probabilities of shape (n, classes).
         """
         weights = self.class_weights
-        loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing, class_weights=weights)
+        loss = self.task.loss(logits, targets, label_smoothing=self.label_smoothing, class_weights=weights)
         if weights is None or self.processes.world == 1:
             return loss
         # Gradients are averaged over the processes, whose shares of the batch may weigh differently.
@@ -46,4 +49,4 @@ class Objective:
     @torch.no_grad()
     def plain_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the loss without smoothing and weights: the figure that validation has too."""
-        return cross_entropy(logits, targets)
+        return self.task.loss(logits, targets)
