@@ -1,7 +1,9 @@
 """Files that are there whole or not at all, and locks between processes."""
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -64,6 +66,13 @@ def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically, a list of numbers on one line; NaN and infinity are refused."""
     text = json.dumps(value, indent=2, allow_nan=False)
     write_atomically(path, _NUMBERS.sub(lambda found: f"[{' '.join(found[0][1:-1].split())}]", text) + "\n")
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows as CSV whose lines end as on Unix."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -19,7 +19,7 @@ from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.former import Former
 from headstart.data.subset import Subset
 from headstart.errors import DataError
-from headstart.files import read_bounded, write_atomically
+from headstart.files import csv_text, read_bounded, write_atomically
 
 _SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 _MAX_BYTES = 1_000_000_000
@@ -257,11 +257,7 @@ class Manifest:
 
 
 def _as_csv(rows: Sequence[ManifestRow]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEADER)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([_HEADER, *rows])
 
 
 def build_manifest(train: Subset, val: Subset, sealed_test: SealedTest) -> Manifest:

@@ -10,11 +10,13 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, Predictions, guarded, unguarded
+from headstart.files import csv_text
 
 COLUMNS = ("row", "sha256", "label", "predicted", "probability")
 """Columns of every ``predictions.csv``."""
@@ -66,18 +68,17 @@ class TestPredictions:
 
     def to_csv(self) -> str:
         """Return ``predictions.csv``."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        return csv_text(self._lines())
+
+    def _lines(self) -> Iterator[list[Any]]:
         names = [guarded(name) for name in self.class_names]
         in_columns = len(names) <= MOST_CLASSES_IN_COLUMNS
-        writer.writerow(
-            [
-                COLUMNS[0],
-                *["file"] * bool(self.files),
-                *COLUMNS[1:],
-                *((f"p_{name}" for name in self.class_names) if in_columns else _top_columns()),
-            ]
-        )
+        yield [
+            COLUMNS[0],
+            *["file"] * bool(self.files),
+            *COLUMNS[1:],
+            *((f"p_{name}" for name in self.class_names) if in_columns else _top_columns()),
+        ]
         indices, probabilities = self.predictions.indices, self.predictions.probabilities
         for i, predicted in enumerate(indices.tolist()):
             shares = probabilities[i]
@@ -85,10 +86,9 @@ class TestPredictions:
             cells = [*place, self.hashes[i], names[int(self.labels[i])], names[predicted]]
             if in_columns:
                 texts = [f"{p:.6f}" for p in shares.tolist()]
-                writer.writerow([*cells, texts[predicted], *texts])
+                yield [*cells, texts[predicted], *texts]
             else:
-                writer.writerow([*cells, f"{shares[predicted]:.6f}", *self._top_cells(i, predicted, names)])
-        return text.getvalue()
+                yield [*cells, f"{shares[predicted]:.6f}", *self._top_cells(i, predicted, names)]
 
     def to_npz(self) -> bytes | None:
         """Return ``predictions.npz``, or None where the CSV has a column for every class."""

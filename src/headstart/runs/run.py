@@ -13,7 +13,7 @@ from headstart.data.former import Former
 from headstart.data.ledger import Ledger, LedgerRow, read_ledger
 from headstart.data.splits import Manifest, read_manifest
 from headstart.errors import DataError, RecipeError, RunError
-from headstart.files import parse_json, read_bounded, write_atomically, write_json
+from headstart.files import csv_text, parse_json, read_bounded, write_atomically, write_json
 from headstart.recipe.read import read_yaml
 from headstart.recipe.schema import Recipe, dump_recipe, load_recipe
 from headstart.runs.predictions import PredictionRow, TestPredictions, parse_predictions
@@ -209,11 +209,8 @@ class Run:
 
     def write_history(self, records: Sequence[EpochRecord]) -> None:
         """Write all records, replacing what was there; a run without epochs has the heading alone."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_EPOCH_COLUMNS)
-        writer.writerows([_short(getattr(record, name)) for name in _EPOCH_COLUMNS] for record in records)
-        self._write("history.csv", text.getvalue())
+        rows = [[_short(getattr(record, name)) for name in _EPOCH_COLUMNS] for record in records]
+        self._write("history.csv", csv_text([_EPOCH_COLUMNS, *rows]))
 
     def training(self) -> TrainingFacts:
         """Return facts about the finished training."""

@@ -1,8 +1,6 @@
 """The files that exploring leaves: where they may lie, and writing them."""
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from headstart.contracts import UInt8Image
 from headstart.data.ledger import Ledger
 from headstart.data.subset import ImageSource, Subset
 from headstart.errors import RunError, WriteError
-from headstart.files import first_bytes, write_atomically, write_json
+from headstart.files import csv_text, first_bytes, write_atomically, write_json
 from headstart.inspection.copies import relation
 from headstart.report.explore_page import MADE_BY, explore_page
 from headstart.report.review_page import review_page
@@ -86,7 +84,7 @@ def write_exploration(
         raise WriteError(folder, error) from None
     write_json(folder / FIGURES, found)
     for table, rows in tables.items():
-        write_atomically(folder / table, _csv(rows))
+        write_atomically(folder / table, csv_text(rows))
     if ledger:
         ledger.write(folder / "files.csv")
     write_atomically(folder / REVIEW, review)
@@ -106,12 +104,6 @@ def samples(train: Subset) -> dict[str, list[int]]:
         if len(firsts[names[label]]) < SAMPLES_OF_A_CLASS:
             firsts[names[label]].append(row)
     return firsts
-
-
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _quality(quality: dict[str, Any], name: Name) -> list[Sequence[Any]]:
