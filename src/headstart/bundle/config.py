@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from headstart.bundle.schema import ConfidenceBlock, ConfigFile, cut, explain
 from headstart.contracts import ClassNames, Fit
-from headstart.data.preprocess import Preprocess
+from headstart.data.preprocess import Preprocess, rgb
 from headstart.errors import BundleError, DataError
 from headstart.tasks.confidence import Confidence
 from headstart.tasks.measures import wilson_interval
@@ -234,8 +234,8 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "class_names": names,
         "preprocess": Preprocess(
             size=image.input_size[1],
-            mean=_rgb(image.mean),
-            std=_rgb(image.std),
+            mean=rgb(image.mean),
+            std=rgb(image.std),
             interpolation=image.interpolation,
             crop_pct=image.crop_pct,
             fit=mine.fit,
@@ -298,8 +298,3 @@ def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
     return block
-
-
-def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return red, green, blue

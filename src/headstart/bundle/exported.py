@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from headstart.bundle.config import CONFIG_FILE, LARGEST_CONFIG, Abstention
 from headstart.bundle.schema import LARGEST_SIZE, AbstentionBlock, ConfidenceBlock, Count, Plain, Three, cut
 from headstart.contracts import ClassNames, Fit, Interpolation
-from headstart.data.preprocess import Preprocess
+from headstart.data.preprocess import Preprocess, rgb
 from headstart.errors import BundleError, DataError
 from headstart.files import parse_json, read_bounded
 
@@ -120,11 +120,10 @@ class ExportConfig(BaseModel):
     def preprocess(self) -> Preprocess:
         """How images are prepared."""
         image = self.image
-        (red, green, blue), (red_std, green_std, blue_std) = image.mean, image.std
         return Preprocess(
             image.size,
-            (red, green, blue),
-            (red_std, green_std, blue_std),
+            rgb(image.mean),
+            rgb(image.std),
             interpolation=image.interpolation,
             crop_pct=image.crop_pct,
             fit=image.fit,

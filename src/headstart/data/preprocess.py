@@ -7,6 +7,7 @@ evaluation, prediction and exported models all pass through these two, so that t
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,12 @@ _REDUCING_GAP = 3.0
 """Pillow first averages whole blocks of pixels where an image is reduced by more than this; the result is nearly the
 same, and much faster to compute."""
 _KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def rgb(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the values of red, green and blue; raise ValueError for another number of them."""
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from headstart.contracts import Interpolation
-from headstart.data.preprocess import Preprocess
+from headstart.data.preprocess import Preprocess, rgb
 from headstart.errors import WeightsError, nearest
 from headstart.models import keras_resnet50
 
@@ -104,6 +104,12 @@ def creation_options(architecture: str) -> dict[str, Any]:
     return options
 
 
+def random_images(module: nn.Module, count: int, size: int) -> Tensor:
+    """Return images on a network's device, the same ones every time: shape (count, 3, size, size)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, 3, size, size, generator=generator).to(next(module.parameters()).device)
+
+
 def adapt_tensors(network: Network, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename tensors that bear the names of a network's original release, as far as timm knows them."""
     adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
@@ -133,13 +139,8 @@ def preprocess_of(config: dict[str, Any]) -> Preprocess:
     interpolation: Interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     return Preprocess(
         size=height,
-        mean=_rgb(config["mean"]),
-        std=_rgb(config["std"]),
+        mean=rgb(config["mean"]),
+        std=rgb(config["std"]),
         interpolation=interpolation,
         crop_pct=float(config["crop_pct"]),
     )
-
-
-def _rgb(values: tuple[float, ...]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return float(red), float(green), float(blue)

@@ -9,7 +9,7 @@ Source: Zhou et al., 2016, "Learning Deep Features for Discriminative Localizati
 import torch
 from torch import Tensor, nn
 
-from headstart.models.architectures import Network
+from headstart.models.architectures import Network, random_images
 from headstart.models.heads import feature_head, features_of_map
 
 _CLOSE = 1e-3
@@ -27,8 +27,7 @@ def has_evidence(module: nn.Module, *, size: int) -> bool:
         size: Side of an image that it takes, in pixels.
     """
     network: Network = module
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, size, size, generator=generator).to(next(module.parameters()).device)
+    images = random_images(module, 2, size)
     head, hidden = feature_head(module), network.forward_features(images)
     if not isinstance(head, nn.Linear) or not isinstance(hidden, Tensor) or hidden.ndim != 4:
         return False

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
-from headstart.models.architectures import Network
+from headstart.models.architectures import Network, random_images
 from headstart.models.catalogue import full_name, on_disk, pretrained_config
 from headstart.models.heads import empty_classifier, feature_head, pooled_features
+from headstart.wording import listed
 
 _SECONDS = 10.0
 """Longest search for sizes that fit, once one does not."""
@@ -42,9 +43,9 @@ def require_fit(module: nn.Module, name: str, sizes: Iterable[int], *, usual: in
             f"of features, to which a single linear classifier belongs ({reason}). Choose another backbone."
         )
     raise WeightsError(
-        f"{name} does not take images of {_listed(reasons)} pixels ({reason} at {size}). Sizes that fit: "
-        f"{_listed(fitting)}. Set probe.size, finetune.schedule and evaluation.size to such sizes, or choose another "
-        "backbone."
+        f"{name} does not take images of {listed([*map(str, reasons)])} pixels ({reason} at {size}). Sizes that fit: "
+        f"{listed([*map(str, fitting)])}. Set probe.size, finetune.schedule and evaluation.size to such sizes, or "
+        "choose another backbone."
     )
 
 
@@ -61,8 +62,7 @@ def check_before_download(name: str, sizes: Iterable[int]) -> None:
 def _obstacle(module: nn.Module, size: int) -> str:
     """Return why a network does not work at an image size; an empty string when it does."""
     network: Network = module
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, size, size, generator=generator).to(next(module.parameters()).device)
+    images = random_images(module, 2, size)
     try:
         with torch.no_grad():
             features = pooled_features(module, images)
@@ -96,8 +96,3 @@ def _fitting(module: nn.Module, wanted: list[int], reasons: dict[int, str], usua
         if not _obstacle(module, size):
             found.add(size)
     return sorted(found)
-
-
-def _listed(sizes: Iterable[int]) -> str:
-    *first, last = [str(size) for size in sizes]
-    return f"{', '.join(first)} and {last}" if first else last

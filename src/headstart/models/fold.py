@@ -14,6 +14,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from headstart.models.architectures import random_images
+
 CODE_VERSION = 1
 """Version of the arithmetic in this module; raised by every change that gives other values, so that no features that
 were computed before are taken for those of now."""
@@ -56,7 +58,7 @@ def fold_batch_norm(module: nn.Module, *, size: int = 64) -> tuple[Fold, ...]:
         What was folded, for ``unfolded_state_dict``.
     """
     module.eval()
-    image = _random_image(module, size)
+    image = random_images(module, 1, size)
     pairs, expected = _observed_pairs(module, image)
     folded = [_fold(module, *pair) for pair in pairs]
     if not _agrees(module, image, expected):
@@ -171,11 +173,6 @@ def _agrees(module: nn.Module, image: Tensor, expected: Tensor) -> bool:
     with torch.no_grad():
         difference = (module(image) - expected).abs().max()
     return bool(difference <= TOLERANCE * expected.abs().max())
-
-
-def _random_image(module: nn.Module, size: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, size, size, generator=generator).to(next(module.parameters()).device)
 
 
 def _observed_pairs(module: nn.Module, image: Tensor) -> tuple[list[tuple[str, str]], Tensor]:

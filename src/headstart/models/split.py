@@ -7,6 +7,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
+from headstart.models.architectures import random_images
 from headstart.models.freeze import stage_parameters
 
 
@@ -70,7 +71,7 @@ def _called(module: nn.Module, size: int) -> list[str]:
         if path
     ]
     with torch.no_grad():
-        module(_random_images(module, size))
+        module(random_images(module, 2, size))
     for hook in hooks:
         hook.remove()
     return list(paths)
@@ -104,7 +105,7 @@ def _with_parts(module: nn.Module, parts: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def _agree(module: nn.Module, front: Callable[[Tensor], Tensor], rest: nn.Module, size: int) -> bool:
-    images = _random_images(module, size)
+    images = random_images(module, 2, size)
     try:
         # With gradients on, the hidden values tell whether anything trainable took part in them.
         hidden = front(images)
@@ -115,8 +116,3 @@ def _agree(module: nn.Module, front: Callable[[Tensor], Tensor], rest: nn.Module
     except (RuntimeError, TypeError, AssertionError, ValueError, AttributeError, IndexError):
         # What a stage is given may be no single tensor, and the stem's code may not bear hidden values.
         return False
-
-
-def _random_images(module: nn.Module, size: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, 3, size, size, generator=generator).to(next(module.parameters()).device)
