@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headstart.report.charts import Box, Tick, nice_ticks, shortened
+from headstart.report.charts import Box, Tick, nice_ticks, scale, shortened
 from headstart.wording import signed_points, signed_points_short
 
 _ROW = 26.0
@@ -61,11 +61,7 @@ def change_chart(changes: Sequence[tuple[str, float, float, float]]) -> ChangeCh
     left = 16.0 + _LETTER * max(len(name) for name in names)
     box = Box(left, 8.0, left + 330.0, 8.0 + _ROW * len(changes))
     ticks = nice_ticks(min(0.0, *(100 * low for _, _, low, _ in changes)), max(0.0, *(100 * c[3] for c in changes)))
-    scale = (box.right - box.left) / (ticks[-1] - ticks[0])
-
-    def x(points: float) -> float:
-        return box.left + (points - ticks[0]) * scale
-
+    x = scale(ticks[0], ticks[-1], box.left, box.right)
     rows = [
         ChangeRow(
             name=name,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headstart import wording
 from headstart.report.charts import Box, Point, Tick, nice_ticks, scale, spread
@@ -24,21 +24,8 @@ class Series:
 
 
 @dataclass(frozen=True)
-class LineChart:
-    """Curves over epochs; ``kept`` marks the epoch whose weights were kept."""
-
-    width: float
-    height: float
-    box: Box
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    series: list[Series]
-    kept: Tick | None
-
-
-@dataclass(frozen=True)
 class CurveChart:
-    """Curves over any quantity; ``marks`` are points to name on them."""
+    """Curves over any quantity; ``marks`` are points to name on them, ``kept`` is the epoch whose weights were kept."""
 
     width: float
     height: float
@@ -46,7 +33,8 @@ class CurveChart:
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     series: list[Series]
-    marks: list[tuple[float, float, str]]
+    marks: list[tuple[float, float, str]] = field(default_factory=list)
+    kept: Tick | None = None
 
 
 def line_chart(
@@ -56,7 +44,7 @@ def line_chart(
     kept_epoch: int | None,
     is_best: bool = True,
     number: Callable[[float], str],
-) -> LineChart:
+) -> CurveChart:
     """Place curves over epochs.
 
     Args:
@@ -77,7 +65,7 @@ def line_chart(
     }
     label_places = spread([points[-1][1] for points in placed.values()], gap=15.0)
     every = max(1, math.ceil(len(epochs) / 10))
-    return LineChart(
+    return CurveChart(
         width,
         height,
         box,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headstart.report.charts import Bar, Box, Point, Tick, nice_ticks, shortened
+from headstart.report.charts import Bar, Box, Point, Tick, nice_ticks, scale, shortened
 from headstart.wording import number, percent_short
 
 _ROW = 22.0
@@ -52,24 +52,16 @@ class ClassChart:
     rows: list[ClassRow]
 
 
-def histogram_chart(histograms: dict[str, Sequence[int]], *, width: float = 400.0) -> HistogramChart:
+def histogram_chart(histograms: dict[str, Sequence[int]]) -> HistogramChart:
     """Place histograms of equally many bins that together cover 0 to 256.
 
     Args:
         histograms: Name to counts, shape (bins,) each; one alone is filled.
-        width: Width of the drawing.
     """
-    box = Box(46.0, 12.0, width - 14.0, 196.0)
+    box = Box(46.0, 12.0, 386.0, 196.0)
     shares = {name: [count / max(1, sum(counts)) for count in counts] for name, counts in histograms.items()}
     y_values = nice_ticks(0.0, max(max(row) for row in shares.values()), about=4)
-    high = y_values[-1]
-
-    def x(value: float) -> float:
-        return box.left + (box.right - box.left) * value / 256
-
-    def y(share: float) -> float:
-        return box.bottom - (box.bottom - box.top) * share / high
-
+    x, y = scale(0, 256, box.left, box.right), scale(0, y_values[-1], box.bottom, box.top)
     outlines = []
     for name, row in shares.items():
         step = 256 / len(row)
@@ -77,7 +69,7 @@ def histogram_chart(histograms: dict[str, Sequence[int]], *, width: float = 400.
         fullest = max(range(len(row)), key=lambda i, row=row: row[i])  # type: ignore[misc]
         outlines.append(Outline(name, "M" + " L".join(f"{a:.1f} {b:.1f}" for a, b in points), (fullest + 0.5) * step))
     return HistogramChart(
-        width,
+        400.0,
         236.0,
         box,
         x_ticks=[Tick(x(value), str(value)) for value in (0, 64, 128, 192, 255)],
@@ -99,13 +91,13 @@ def class_chart(counts: dict[str, dict[str, int]]) -> ClassChart:
     pitch = _ROW * len(counts) * 0.62 + 8
     box = Box(left, 4.0, left + 380.0, 4.0 + pitch * len(names))
     ticks = nice_ticks(0.0, max(max(row.values()) for row in counts.values()))
-    scale = (box.right - box.left) / ticks[-1]
+    x = scale(0, ticks[-1], box.left, box.right)
     thick = (pitch - 8) / len(counts)
     rows = []
     for place, name in enumerate(names):
         top = box.top + place * pitch + 4
         bars = [
-            (split, Bar(box.left, top + i * thick, row[name] * scale, thick - 1.5), row[name])
+            (split, Bar(box.left, top + i * thick, x(row[name]) - box.left, thick - 1.5), row[name])
             for i, (split, row) in enumerate(counts.items())
         ]
         rows.append(ClassRow(shown[name], top + (pitch - 8) / 2, bars))
@@ -113,6 +105,6 @@ def class_chart(counts: dict[str, dict[str, int]]) -> ClassChart:
         box.right + 52,
         box.bottom + 24,
         box,
-        x_ticks=[Tick(box.left + value * scale, number(value)) for value in ticks],
+        x_ticks=[Tick(x(value), number(value)) for value in ticks],
         rows=rows,
     )

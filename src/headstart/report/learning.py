@@ -16,7 +16,7 @@ def learning_curves(history: Sequence[EpochRecord], kept_epoch: int | None) -> d
     top = max(map(_selecting, history))
     is_best = any(row.epoch == kept_epoch and _selecting(row) == top for row in history)
 
-    def curve(quantity: str, *, share: bool) -> curves.LineChart:
+    def curve(quantity: str, *, share: bool) -> curves.CurveChart:
         sides = {"train": f"train_{quantity}", "validation": f"val_{quantity}"}
         return curves.line_chart(
             epochs,
