@@ -28,41 +28,24 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "HeadstartError": ("headstart.errors", "HeadstartError"),
-    "Predictions": ("headstart.contracts", "Predictions"),
-    "Predictor": ("headstart.inference.predictor", "Predictor"),
-    "check": ("headstart.api", "check"),
-    "compare": ("headstart.api", "compare"),
-    "evaluate": ("headstart.api", "evaluate"),
-    "evaluate_on": ("headstart.workflows.elsewhere", "evaluate_on"),
-    "explore": ("headstart.api", "explore"),
-    "export": ("headstart.workflows.export", "export"),
-    "load": ("headstart.inference.predictor", "load"),
-    "push": ("headstart.workflows.push", "push"),
-    "resume": ("headstart.api", "resume"),
-    "study": ("headstart.studies.api", "study"),
-    "train": ("headstart.api", "train"),
-    "verify": ("headstart.deployment.verify", "verify"),
+    "HeadstartError": "headstart.errors",
+    "Predictions": "headstart.contracts",
+    "Predictor": "headstart.inference.predictor",
+    "check": "headstart.api",
+    "compare": "headstart.api",
+    "evaluate": "headstart.api",
+    "evaluate_on": "headstart.workflows.elsewhere",
+    "explore": "headstart.api",
+    "export": "headstart.workflows.export",
+    "load": "headstart.inference.predictor",
+    "push": "headstart.workflows.push",
+    "resume": "headstart.api",
+    "study": "headstart.studies.api",
+    "train": "headstart.api",
+    "verify": "headstart.deployment.verify",
 }
-
-__all__ = [
-    "HeadstartError",
-    "Predictions",
-    "Predictor",
-    "__version__",
-    "check",
-    "compare",
-    "evaluate",
-    "evaluate_on",
-    "explore",
-    "export",
-    "load",
-    "push",
-    "resume",
-    "study",
-    "train",
-    "verify",
-]
+"""The module of each public name."""
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
@@ -71,17 +54,16 @@ def __getattr__(name: str) -> Any:
         return version("headstart")
     if name not in _HOMES:
         raise AttributeError(f"module 'headstart' has no attribute '{name}'")
-    module, attribute = _HOMES[name]
     # Importing torch and timm makes very many objects that stay; looking for garbage among them takes longer than any
     # module of ours.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return getattr(import_module(module), attribute)
+        return getattr(import_module(_HOMES[name]), name)
     finally:
         if collecting:
             gc.enable()
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__
