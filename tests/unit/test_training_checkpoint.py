@@ -13,7 +13,6 @@ from headstart.training.checkpoint import (
     KEEP,
     newest_checkpoint,
     read_checkpoints,
-    sweep,
     under_prefix,
     with_prefix,
     write_checkpoint,
@@ -140,15 +139,6 @@ def test_a_file_that_does_not_fit_into_memory_is_passed_over_and_named(tmp_path,
 def test_no_checkpoint(tmp_path):
     assert newest_checkpoint(tmp_path) is None
     assert list(read_checkpoints(tmp_path)) == []
-
-
-def test_what_killed_processes_left_is_swept(tmp_path):
-    good = write_checkpoint(tmp_path, step=1, tensors=tensors(), numbers={})
-    for name in (".step-000000002-a.safetensors-1f", ".step-000000003-b.safetensors-2f"):
-        (tmp_path / name).write_bytes(b"half")
-    (tmp_path / "frozen-view0-32px.bin").write_bytes(b"kept")
-    sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["frozen-view0-32px.bin", good.name]
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""The training story: run.py, read from top to bottom."""
+"""The training story: fit.py, read from top to bottom."""

@@ -120,13 +120,6 @@ def describe_newest(folder: Path) -> str:
     return f"The last good checkpoint is {newest.name}." if newest else "There is no checkpoint yet."
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote a checkpoint."""
-    for file in folder.glob(".step-*"):
-        with suppress(OSError):
-            file.unlink()
-
-
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under ``prefix.name``."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

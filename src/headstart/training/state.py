@@ -16,7 +16,6 @@ from torch import Tensor
 from headstart.training.checkpoint import (
     Checkpoint,
     read_checkpoints,
-    sweep,
     under_prefix,
     with_prefix,
     write_checkpoint,
@@ -53,8 +52,6 @@ def restore_state(learner: Learner, folder: Path) -> tuple[Progress, dict[str, T
         The numbers and the best epoch's state dict; None where no checkpoint fits, so that training starts at its
         beginning.
     """
-    if learner.processes.is_main:
-        sweep(folder)
     for checkpoint in read_checkpoints(folder):
         try:
             numbers = dict(checkpoint.numbers)
