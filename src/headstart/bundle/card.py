@@ -8,6 +8,7 @@ import yaml
 
 from headstart.bundle.config import Abstention
 from headstart.contracts import HUB_EXPORT
+from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.tasks.metrics import shown_in
 from headstart.wording import listed, number, percent, percent_range, percent_short, significant
 
@@ -35,17 +36,16 @@ _CLASSES_LISTED = 100
 """A card names no more classes than these; ``config.json`` has all."""
 
 
-def model_card(
-    config: Mapping[str, Any], *, timm_loads: bool, repository: str | None = None, export: bool = False
-) -> str:
+def model_card(config: Mapping[str, Any], *, repository: str | None = None, export: bool = False) -> str:
     """Return the model card of a saved classifier.
 
     Args:
         config: What its ``config.json`` says.
-        timm_loads: Whether timm alone can load it.
         repository: ``owner/name`` on the Hub; None for a folder.
         export: Whether an export of the classifier lies beside it there.
     """
+    linear = not config["headstart"]["hidden"]
+    timm_loads = linear and config["architecture"] not in OWN_ARCHITECTURES
     sections = [
         _front_matter(config, timm_loads=timm_loads),
         _introduction(config),

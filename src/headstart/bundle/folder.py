@@ -32,7 +32,6 @@ from headstart.bundle.schema import cut
 from headstart.errors import BundleError, EarlierScoreError, RunError, WeightsError
 from headstart.files import sync_folder, write_atomically
 from headstart.folders import put_folder, scratch_folder, sweep_leftovers
-from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.models.heads import classifier_outline, empty_classifier, fill
 from headstart.tasks.confidence import Confidence
 
@@ -68,7 +67,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             if bundle.novelty:
                 write_novelty(beside, bundle.novelty)
             write_atomically(beside / CONFIG_FILE, _json(config))
-            write_atomically(beside / CARD_FILE, card_of(config))
+            write_atomically(beside / CARD_FILE, model_card(config))
             # safetensors makes its file private to the user.
             shutil.copymode(beside / CONFIG_FILE, beside / WEIGHTS_FILE)
             sync_folder(beside)
@@ -143,17 +142,10 @@ def update_bundle(
         if novelty:
             # Before the configuration that says it is there.
             write_novelty(folder, novelty)
-        write_atomically(folder / CARD_FILE, card_of(config))
+        write_atomically(folder / CARD_FILE, model_card(config))
         write_atomically(folder / CONFIG_FILE, _json(config))
     except OSError as error:
         raise RunError(f"{folder} can't be written: {error}.") from error
-
-
-def card_of(config: Mapping[str, Any], *, repository: str | None = None, export: bool = False) -> str:
-    """Return the model card that belongs to a ``config.json``; see ``model_card`` for what it may name."""
-    linear = not config["headstart"]["hidden"]
-    timm_loads = linear and config["architecture"] not in OWN_ARCHITECTURES
-    return model_card(config, timm_loads=timm_loads, repository=repository, export=export)
 
 
 def _stored_kinds(path: Path) -> dict[str, str]:

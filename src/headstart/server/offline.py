@@ -19,7 +19,7 @@ from headstart.bundle.novelty_file import NoveltyArrays, read_arrays
 from headstart.deployment.golden import Golden, read_golden
 from headstart.errors import DownloadError, InputError, RunError
 from headstart.fetch.archive import tar_files
-from headstart.fetch.npm import Package, fetch_package, npm_client
+from headstart.fetch.npm import Package, fetch_package
 from headstart.files import alone, is_page_of, write_atomically
 from headstart.folders import put_folder, scratch_folder
 from headstart.home import ADVICE, cache_of
@@ -177,10 +177,7 @@ def _fetch_runtime(folder: Path, terminal: Terminal) -> None:
                 if Path(path).name in RUNTIME_FILES
             }
         except DownloadError as error:
-            install = "" if npm_client() else " Install Node.js, which brings the npm client."
-            raise InputError(
-                f"{RUNTIME.name}, which the page runs on, could not be fetched: {error}.{install}"
-            ) from error
+            raise InputError(f"{RUNTIME.name}, which the page runs on, could not be fetched: {error}.") from error
         except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
             raise InputError(f"{RUNTIME.name} arrived damaged: {error}. Nothing was kept; try again.") from error
         for name, wanted in RUNTIME_FILES.items():

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from headstart.bundle.card import model_card
 from headstart.bundle.config import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_config, read_config
 from headstart.bundle.exported import check_files, is_export, read_export
-from headstart.bundle.folder import card_of
 from headstart.bundle.novelty_file import NOVELTY_FILE
 from headstart.contracts import HUB_EXPORT
 from headstart.deployment.golden import GOLDEN, read_golden
@@ -79,7 +79,7 @@ def push(
     }
     if export is not None:
         files |= {f"{HUB_EXPORT}/{name}": path for name, path in _files_of(Path(export), folder).items()}
-    files[CARD_FILE] = card_of(config, repository=repository, export=export is not None).encode()
+    files[CARD_FILE] = model_card(config, repository=repository, export=export is not None).encode()
     done = publish(
         files,
         repository,
