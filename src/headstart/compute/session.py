@@ -73,7 +73,7 @@ def open_session(
         processes = stack.enter_context(joined_processes())
         chosen = pick_device(own_device(device, processes))
         stack.enter_context(_process_settings())
-        stack.enter_context(torch.random.fork_rng(_seeded(chosen)))
+        stack.enter_context(torch.random.fork_rng([chosen] if chosen.type == "cuda" else []))
         stack.enter_context(full_float32())
         if threads is not None:
             torch.set_num_threads(threads)
@@ -89,10 +89,6 @@ def open_session(
             command=command,
             started=started or time.time(),
         )
-
-
-def _seeded(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 @contextmanager

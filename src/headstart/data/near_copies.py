@@ -5,8 +5,8 @@ propose pairs, also of the mirrored images; and the pixels confirm them, aligned
 thresholds were chosen by looking at CIFAR-10's training images and at photographs of TrashNet.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from headstart.contracts import UInt8Image, UInt8Images
+from headstart.terminal import SILENT
 
 PIXEL_THRESHOLD = 0.8
 """Least correlation of the pixels of near copies."""
@@ -49,14 +50,8 @@ Bar = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """From a title and a total to a context that yields what advances the bar."""
 
 
-@contextmanager
-def no_bar(_title: str, _total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that shows nothing."""
-    yield lambda _: None
-
-
 def near_copies(
-    squares: NDArray[np.uint8], *, pixel_threshold: float = PIXEL_THRESHOLD, bar: Bar = no_bar
+    squares: NDArray[np.uint8], *, pixel_threshold: float = PIXEL_THRESHOLD, bar: Bar = SILENT.bar
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the pairs of images that show the same.
 

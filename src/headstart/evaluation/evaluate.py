@@ -19,7 +19,7 @@ from headstart.evaluation.outputs import finite_outputs
 from headstart.files import file_sha256
 from headstart.inference.predictor import Predictor, Progress, load, within
 from headstart.runs.predictions import TestPredictions
-from headstart.runs.records import Metrics, Opening, TrainingFacts
+from headstart.runs.records import Metrics, Opening
 from headstart.runs.run import Run
 from headstart.tasks.abstention import Judgement, measure_abstention, row_of
 from headstart.tasks.confidence import confidence_of
@@ -78,7 +78,7 @@ def evaluate_run(
         temperature=temperature,
         straddling=manifest.straddling(),
         # The memory of the whole training command, which is known only when that is over, like its time.
-        training=facts if earlier is None or earlier.training is None else _with_memory(facts, earlier.training),
+        training=replace(facts, peak_rss_mb=earlier.training.peak_rss_mb) if earlier and earlier.training else facts,
         total_seconds=earlier.total_seconds if earlier else None,
         # Measured by another command, of the same classifier.
         corruptions=earlier.corruptions if earlier else None,
@@ -151,7 +151,3 @@ def _earlier(run: Run) -> Metrics | None:
     with suppress(RunError):
         return run.metrics()
     return None
-
-
-def _with_memory(facts: TrainingFacts, earlier: TrainingFacts) -> TrainingFacts:
-    return replace(facts, peak_rss_mb=earlier.peak_rss_mb)

@@ -75,7 +75,7 @@ def measure_corruptions(
         return hits
 
     clean = right(lambda squares: squares)
-    hits = np.stack([right(partial(_corrupted, key=key)) for key in rounds])
+    hits = np.stack([right(partial(corrupt, name=name, severity=severity, seed=_SEED)) for name, severity in rounds])
     result = summary(clean, hits.reshape(len(CORRUPTIONS), len(SEVERITIES), images))
     run.write_corruptions(result, _png(contact_sheet(sample.image(0, at_least=LARGEST_SIDE))))
     return result
@@ -88,10 +88,6 @@ def _stacks(squares: Squares) -> list[tuple[NDArray[np.int64], UInt8Images]]:
         places = np.flatnonzero(squares.stack == number)
         found.append((places, squares.stacks[number][squares.place[places]]))
     return found
-
-
-def _corrupted(squares: UInt8Images, key: tuple[str, int]) -> UInt8Images:
-    return corrupt(squares, *key, seed=_SEED)
 
 
 def summary(clean: NDArray[np.bool_], hits: NDArray[np.bool_]) -> dict[str, Any]:

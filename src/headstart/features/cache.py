@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.compute.device import describe_hardware
-from headstart.contracts import UInt8Images
 from headstart.data.array_file import Stored
 from headstart.data.arrays import BLOCK, release
+from headstart.data.batches import evaluation_batches
 from headstart.data.kept_array import KeptArray
 from headstart.data.preprocess import Preprocess
-from headstart.data.working_copy import Places, Squares
+from headstart.data.working_copy import Squares
 from headstart.home import cache_of
 from headstart.models import fold, heads
 from headstart.models.heads import head_of, pooled_features
@@ -131,18 +131,12 @@ def _compute(
     backbone: FrozenBackbone, squares: Squares, mirror: bool, advance: Callable[[int], None]
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the features of one batch after another."""
-
-    def prepare(pixels: UInt8Images, _: Places) -> Tensor:
-        return backbone.preprocess.tensor(torch.from_numpy(pixels).to(backbone.device))
-
-    for start in range(0, len(squares), backbone.batch_size):
-        positions = np.arange(start, min(start + backbone.batch_size, len(squares)))
-        prepared = squares.tensor(positions, prepare)
-        if mirror:
-            prepared = prepared.flip(3)
-        laid_out = prepared.contiguous(memory_format=backbone.memory_format)
+    batches = evaluation_batches(squares, backbone.preprocess, batch_size=backbone.batch_size, device=backbone.device)
+    for images, _ in batches:
+        seen = images.flip(3) if mirror else images
+        laid_out = seen.contiguous(memory_format=backbone.memory_format)
         yield pooled_features(backbone.module, laid_out).float().cpu().numpy()
-        advance(len(positions))
+        advance(len(images))
 
 
 def _deciding(backbone: FrozenBackbone, squares: Squares, mirror: bool) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from headstart.data.near_copies import (
     PIXEL_THRESHOLD,
     Bar,
-    no_bar,
     pixel_correlation,
     similar_outlines,
     similar_pairs,
 )
+from headstart.terminal import SILENT
 
 FEATURE_THRESHOLD = 0.6
 """Least cosine of feature directions at which the pixels of two images are compared."""
@@ -60,21 +60,19 @@ def near_duplicates(
     directions: NDArray[np.float32],
     squares: NDArray[np.uint8],
     *,
-    feature_threshold: float = FEATURE_THRESHOLD,
     pixel_threshold: float = PIXEL_THRESHOLD,
-    bar: Bar = no_bar,
+    bar: Bar = SILENT.bar,
 ) -> list[Pair]:
     """Return the pairs of images that show the same photograph, most similar pixels first.
 
     Args:
         directions: Shape (n, d), from ``feature_directions``.
         squares: Shape (n, 32, 32), from ``luma_squares``.
-        feature_threshold: Least cosine at which the pixels are compared; images with alike outlines always are.
         pixel_threshold: Least correlation of the pixels.
         bar: Called with a title and a total for each of the two steps.
     """
     with bar("Comparing features", 2 * len(directions)) as advance:
-        alike, _ = similar_pairs(directions, threshold=feature_threshold, advance=advance)
+        alike, _ = similar_pairs(directions, threshold=FEATURE_THRESHOLD, advance=advance)
         rows = np.unique(np.concatenate([alike, similar_outlines(squares, advance=advance)]), axis=0)
     with bar("Comparing pixels", len(rows)) as advance:
         correlations = pixel_correlation(squares, rows, advance=advance)
