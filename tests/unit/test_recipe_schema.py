@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel
 
 from headstart.errors import RecipeError
-from headstart.recipe.read import apply_overrides, read_yaml_file
+from headstart.recipe.read import read_yaml_file
 from headstart.recipe.schema import Recipe, differences, dump_recipe, load_recipe, parse_recipe, shipped_recipes
+from headstart.recipe.tree import apply_overrides
 
 
 @pytest.fixture

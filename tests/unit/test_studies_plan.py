@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from headstart.errors import RecipeError
-from headstart.studies.plan import Stage, load_plan, merged, resolve
+from headstart.recipe.tree import merged
+from headstart.studies.plan import Stage, load_plan, resolve
 
 SETTINGS = {"data": {"name": "cifar10", "limit": 10000}, "seed": 3, "backbone": "resnet50v1.keras_in1k"}
 STAGES = ["as-published", "baseline", "finetune", "finetune-96", "schedule", "mix", "weak-classes", "deeper"]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -14,6 +15,7 @@ from headstart.errors import InputError, RecipeError, RunError
 from headstart.evaluation.carried import carried_run
 from headstart.inference.origin import Origin, origin_of
 from headstart.recipe.schema import parse_recipe
+from headstart.recipe.tree import dotted
 from headstart.runs.predictions import PredictionRow
 from headstart.runs.records import Environment, Metrics
 from headstart.runs.run import Run
@@ -194,19 +196,10 @@ def _read(origin: Origin, path: Path, name: str) -> ComparedRun:
 
 def _settings(run: Run) -> dict[str, Any]:
     content = run.recipe_content()
-    try:
-        # A key that did not exist yet had the default's effect.
-        return _dotted(parse_recipe(content, run.name).model_dump(mode="json"))
-    except RecipeError:
-        # What this version can't read is compared as it stands.
-        return _dotted(content)
-
-
-def _dotted(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+    # A key that did not exist yet had the default's effect. What this version can't read is compared as it stands.
+    with suppress(RecipeError):
+        content = parse_recipe(content, run.name).model_dump(mode="json")
+    return {key: value for key, value in dotted(content).items() if value != {}}
 
 
 def _check_classes(first: ComparedRun, other: ComparedRun) -> None:

@@ -7,8 +7,7 @@ multiplied by aliases is refused before it is expanded. Keys are words as they w
 
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +89,6 @@ def read_overrides(texts: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"{told}: {cut(key)} is given twice. Keep one of the two.")
         overrides[key] = _single_value(_load(value, f"{told}: the value"))
     return overrides
-
-
-def apply_overrides(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Put values at dotted keys into nested dicts, in place.
-
-    Raises:
-        RecipeError: A dotted key leads through a single value.
-    """
-    for key, value in overrides.items():
-        _put(tree, key, deepcopy(value))
 
 
 def cut(text: str, length: int = 100) -> str:
@@ -217,17 +206,3 @@ class _Builder:
 def _single_value(value: Any) -> Any:
     # YAML 1.1 reads 1e-4, without a dot, as a string.
     return float(value) if isinstance(value, str) and _POWER.fullmatch(value) else value
-
-
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = tree.get(parent)
-        if child is None:
-            child = tree[parent] = {}
-        if not isinstance(child, dict):
-            raise RecipeError(
-                f"{cut(key)} can't be set: '{cut(parent)}' is {short(child)}, not a mapping of keys to values."
-            )
-        tree = child
-    tree[last] = value

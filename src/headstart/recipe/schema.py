@@ -5,7 +5,7 @@ values. Every error is reported at once, and an unknown key is answered with the
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from headstart.errors import RecipeError, nearest
 from headstart.recipe.explain import explain
-from headstart.recipe.read import apply_overrides, cut, read_overrides, read_yaml, read_yaml_file, short
+from headstart.recipe.read import cut, read_overrides, read_yaml, read_yaml_file, short
 from headstart.recipe.sections import (
     Budget,
     DataRecipe,
@@ -28,6 +28,7 @@ from headstart.recipe.sections import (
     Section,
     Whole,
 )
+from headstart.recipe.tree import apply_overrides, dotted
 
 
 class Recipe(Section):
@@ -178,17 +179,9 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def differences(one: Recipe, other: Recipe) -> str:
     """Return which keys two recipes differ in, and how, for an error message; empty when they are equal."""
-    before, after = (dict(_flat(recipe.model_dump(mode="json"))) for recipe in (one, other))
+    before, after = (dotted(recipe.model_dump(mode="json")) for recipe in (one, other))
     keys = [key for key in before | after if before.get(key) != after.get(key)]
     return ", ".join(f"{key} is {short(before.get(key))} there and {short(after.get(key))} here" for key in keys)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _read(name: str) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.errors import RecipeError, nearest
-from headstart.recipe.read import apply_overrides, read_yaml, read_yaml_file
+from headstart.recipe.read import read_yaml, read_yaml_file
 from headstart.recipe.schema import Recipe, parse_recipe
+from headstart.recipe.tree import Tree, apply_overrides, gives, merged
 
 ONLY = "only"
 """The variant of a stage that has no variants."""
 
-Tree = dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Of a stage or a variant; it names a folder as well."""
 
@@ -89,7 +89,7 @@ class Stage(BaseModel):
 
     def tries(self, key: str, families: Sequence[str]) -> bool:
         """Return whether the variants are about a dotted key of the recipe, or about something inside it."""
-        return any(_holds(variant, key.split(".")) for variant in self._variants(families).values())
+        return any(gives(variant, key) for variant in self._variants(families).values())
 
     def _variants(self, families: Sequence[str]) -> dict[str, Tree]:
         """Return the variants that the last family which has its own names, and else the stage's."""
@@ -229,25 +229,6 @@ def resolve(
 def has_section(tree: Mapping[str, Any], key: str) -> bool:
     """Return whether a recipe takes a dotted key; one without fine-tuning takes none of fine-tuning's."""
     return tree.get(key.split(".")[0], True) is not None
-
-
-def merged(tree: Mapping[str, Any], change: Mapping[str, Any]) -> Tree:
-    """Return ``tree`` with ``change`` put over it, mapping into mapping; neither is altered."""
-    result = dict(tree)
-    for key, value in change.items():
-        inner = result.get(key)
-        if isinstance(value, Mapping):
-            result[key] = merged(inner if isinstance(inner, Mapping) else {}, value)
-        else:
-            result[key] = value
-    return result
-
-
-def _holds(tree: Any, path: Sequence[str]) -> bool:
-    """Return whether ``path`` leads to something in a tree, or through a leaf of it."""
-    if not path or not isinstance(tree, Mapping):
-        return True
-    return path[0] in tree and _holds(tree[path[0]], path[1:])
 
 
 def _named(change: Any, weakest: Sequence[str]) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from headstart.evaluation.novelty import REFERENCE_IMAGES
 from headstart.recipe.schema import Recipe, parse_recipe
+from headstart.recipe.tree import gives, merged
 from headstart.training.timing import Speed
 from headstart.wording import FINE_TUNING_GAIN, counted, duration, gigabytes, number
 
@@ -100,7 +101,7 @@ class Choice:
 
     def without(self, asked: Mapping[str, Any]) -> "Choice":
         """Return the choice with reasons only for keys that a recipe, as nested dicts, leaves out."""
-        given = {key for key in self.reasons if _gives(asked, key.split("."))}
+        given = {key for key in self.reasons if gives(asked, key)}
         if not given:
             return self
         reasons = {key: reason for key, reason in self.reasons.items() if key not in given}
@@ -211,15 +212,7 @@ def predicted_seconds(recipe: Recipe, facts: Facts, speed: Speed) -> float:
 def completed(asked: Recipe, tree: Mapping[str, Any]) -> Recipe:
     """Return a recipe with chosen values where it leaves a key out; it has no budget any more."""
     told = asked.model_dump(mode="json", exclude_unset=True) | {"budget": None}
-    return parse_recipe(_merged(tree, told), "chosen automatically")
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    both = dict(under)
-    for key, value in over.items():
-        below = both.get(key)
-        both[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return both
+    return parse_recipe(merged(tree, told), "chosen automatically")
 
 
 def _epochs(facts: Facts, speed: Speed, seconds: float, size: int, whole: bool) -> int:
@@ -297,13 +290,6 @@ def _about_part(facts: Facts, whole: bool) -> dict[str, str]:
         how = "stretched to a square" if facts.aspect < 2 else "padded to a square"
         told["fit"] = f"Images are {how}: their sides differ, and cutting would lose what lies at the edges."
     return told
-
-
-def _gives(tree: Any, keys: list[str]) -> bool:
-    """Return whether nested dicts hold a value at a dotted key, at one above it or at one below it."""
-    if not keys or not isinstance(tree, Mapping):
-        return True
-    return keys[0] in tree and _gives(tree[keys[0]], keys[1:])
 
 
 def _more_time(better: str) -> str:
