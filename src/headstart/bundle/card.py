@@ -39,10 +39,7 @@ _CLASSES_LISTED = 100
 def model_card(config: Mapping[str, Any], *, repository: str | None = None, export: bool = False) -> str:
     """Return the model card of a saved classifier.
 
-    Args:
-        config: What its ``config.json`` says.
-        repository: ``owner/name`` on the Hub; None for a folder.
-        export: Whether an export of the classifier lies beside it there.
+    ``repository`` is its ``owner/name`` on the Hub; there an ``export`` may lie beside it.
     """
     linear = not config["headstart"]["hidden"]
     timm_loads = linear and config["architecture"] not in OWN_ARCHITECTURES

@@ -224,11 +224,6 @@ def description(config: ExportConfig) -> dict[str, str]:
 def check_description(found: Mapping[str, str], config: ExportConfig, path: Path) -> None:
     """Check that a classifier's own file says of it what ``config.json`` says.
 
-    Args:
-        found: As ``description`` makes it.
-        config: Content of ``config.json``.
-        path: Where the classifier lies, for messages.
-
     Raises:
         BundleError: It says something else, or nothing; the keys that differ are named.
     """

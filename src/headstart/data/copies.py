@@ -54,12 +54,8 @@ class NearCopies(NamedTuple):
 def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Terminal) -> NearCopies | None:
     """Return which rows show nearly the same; None for more images than can be compared.
 
-    Of exact copies only one is compared. What was found is remembered for the same images.
-
-    Args:
-        source: Where the images are; those that can't be read are copies of nothing.
-        rows: Rows to compare.
-        terminal: Where progress is shown.
+    Of exact copies only one is compared. What was found is remembered for the same images. Images that can't be read
+    are copies of nothing.
     """
     # Needs torch, which takes seconds to import; usage errors must not wait for it.
     from headstart.data.near_copies import CODE_VERSION

@@ -73,12 +73,7 @@ Raises InputError where it is more than is allowed for all of them.
 
 
 def bytes_to_decode(image: Image.Image, fraction: int = 1) -> int:
-    """Estimate the memory that loading an opened image takes.
-
-    Args:
-        image: As Pillow opened it.
-        fraction: What a JPEG's size is divided by while it is decoded.
-    """
+    """Estimate the memory that loading an opened image takes; a JPEG may be decoded at a ``fraction`` of its size."""
     pixels, form = image.width * image.height, image.format
     if form == "ICO":  # see bytes_to_open
         return 0

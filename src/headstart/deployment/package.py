@@ -37,14 +37,7 @@ def write_package(
 ) -> ExportConfig:
     """Write classifier, configuration and novelty score into a folder, and return the configuration.
 
-    Args:
-        folder: Exists.
-        bundle: What was exported.
-        bundle_folder: Where it lies.
-        model: Its graph, or a program of torch; it gets the configuration as its description.
-        precision: Type of number that most of the classifier computes with.
-        runtime: What computes.
-        evidence: Whether it has the output ``evidence``.
+    The ``model``, a graph or a program of torch, gets the configuration as its description.
 
     Raises:
         WriteError: A file can't be written.

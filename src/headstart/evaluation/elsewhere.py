@@ -97,10 +97,7 @@ class Chosen:
 def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest | None) -> Chosen:
     """Return all images of a data set that a classifier can be measured on.
 
-    Args:
-        dataset: Any labelled images; what it calls test images are opened.
-        classes: Those of the classifier.
-        seen: Manifest of the run that trained it; None where that is not known.
+    Those that the data set calls test images are among them. ``seen`` is the manifest of the run that trained it.
 
     Raises:
         DataError: No image is left of a class that the classifier knows.
@@ -137,13 +134,6 @@ def measure_elsewhere(
     predictor: Predictor, dataset: Dataset, chosen: Chosen, val: SplitMetrics | None, progress: Progress | None = None
 ) -> tuple[Elsewhere, TestPredictions]:
     """Measure a classifier on other data, and what has moved since validation.
-
-    Args:
-        predictor: The classifier as it is shipped.
-        dataset: The other data.
-        chosen: Its images to measure on.
-        val: Figures of the classifier on validation; None where they are not known.
-        progress: Told about images as they pass through the classifier.
 
     Raises:
         HeadstartError: The classifier's outputs are not finite.

@@ -51,12 +51,7 @@ def learn_novelty(
 ) -> tuple[Novelty, NDArray[np.float32]]:
     """Fit a score, let the predictor use it from now on, and return it with the logits for validation.
 
-    Args:
-        predictor: Nobody else uses it yet.
-        reference: As ``reference_images`` returns it.
-        val: The validation split, which sets the threshold.
-        in_all: Images of which ``progress`` is told.
-        progress: Told about images as they pass through the classifier.
+    The validation split sets the threshold; ``progress`` is told of ``in_all`` images.
     """
     first = finite_outputs(predictor, reference, within(progress, done_before=0, in_all=in_all), features=True)
     done = len(reference)
@@ -89,13 +84,7 @@ def fit_novelty(features: NDArray[np.float32], labels: NDArray[np.int64], val: O
 
 
 def measure_novelty(novelty: Novelty, reference_images: int, test: Outputs) -> dict[str, Any]:
-    """Return the block ``novelty`` of ``metrics.json``.
-
-    Args:
-        novelty: The score that is shipped.
-        reference_images: Images that it was fitted on.
-        test: Outputs for the test images, scored by it.
-    """
+    """Return the block ``novelty`` of ``metrics.json``."""
     assert test.novelty is not None
     flagged, n = int((test.novelty > novelty.threshold).sum()), len(test.novelty)
     return {

@@ -17,10 +17,6 @@ def fed_samples(model: Path, dataset: Dataset) -> list[tuple[str, UInt8Image]]:
     """Return training images with their classes as the network sees them: the first of each class, then the second.
 
     Images that lie in an array of squares are fed as they are, so that there is nothing to show.
-
-    Args:
-        model: Folder of a saved classifier.
-        dataset: The data set that it was trained on.
     """
     if dataset.train.source.array is not None:
         return []

@@ -60,15 +60,8 @@ def fetch_url(
     """Download ``url`` to ``target``, which appears whole or not at all.
 
     A failure that may pass (a dropped connection, a busy server) is tried again after a pause. A site that can't be
-    reached gets one more attempt if it said so at once, and none if it kept silent.
-
-    Args:
-        url: Address of the file; redirects are followed.
-        target: Where to put it; its folder exists.
-        title: Text beside the bar.
-        max_bytes: Largest size that makes sense; a larger file is refused as soon as that is known.
-        terminal: Where the bar is shown.
-        patience: How long the download may take.
+    reached gets one more attempt if it said so at once, and none if it kept silent. A file of more than ``max_bytes``
+    is refused as soon as that is known.
 
     Raises:
         DownloadError: Why the file can't be had.

@@ -94,11 +94,8 @@ def cached_file(file: HubFile) -> Path | None:
 def fetch_hub_file(file: HubFile, *, max_bytes: int, terminal: Terminal, folder: Path | None = None) -> Path:
     """Return a file of the Hub: from the client's cache or, where it is not there or goes elsewhere, by a download.
 
-    Args:
-        file: What to fetch.
-        max_bytes: Largest size that makes sense; a larger file is refused before it is downloaded.
-        terminal: Whether the client shows its bar on stderr.
-        folder: Where to put the file, under its own path; the client's cache, where it stays, when None.
+    It goes to ``folder`` under its own path, and else to the cache. One of more than ``max_bytes`` is refused before it
+    is downloaded.
 
     Raises:
         DownloadError: ``HF_HUB_OFFLINE`` is set, the Hub does not answer within seconds, or it lacks the file.
@@ -145,11 +142,7 @@ def fetch_snapshot(
 ) -> Path:
     """Return the folder with the files of a repository, or of a folder in it; fetched unless they are there already.
 
-    Args:
-        address: Which one.
-        terminal: Whether the client shows its bars on stderr.
-        kind: Whether the repository holds a model or a data set.
-        without: Patterns of files that are not.
+    ``without`` are patterns of files that are not fetched.
 
     Raises:
         DownloadError: The Hub does not answer or does not give it, and it is not in the client's cache.

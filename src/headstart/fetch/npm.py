@@ -58,14 +58,8 @@ def fetch_package(
 ) -> Path:
     """Fetch a package with the npm client into ``folder`` and return the path of its .tgz file.
 
-    None of the package's code is run, and nothing is left in the client's own cache.
-
-    Args:
-        package: What to fetch.
-        folder: Where to put it; exists and holds no .tgz file.
-        title: Text beside the bar.
-        terminal: Where the bar is shown.
-        patience: ``seconds`` limits the whole transfer, the client's own retries included.
+    None of the package's code is run, and nothing is left in the client's own cache. ``patience.seconds`` limits the
+    whole transfer, the client's own retries included.
 
     Raises:
         DownloadError: npm is not installed, failed, took too long, or brought more than it should.

@@ -48,12 +48,7 @@ def publish(
 ) -> Published:
     """Put files into a repository of models, which is made where it is missing.
 
-    Args:
-        files: Content by path in the repository.
-        repository: ``owner/name``.
-        private: Whether a repository that is made now is private.
-        message: What the commit is called.
-        replacing: Paths, or folders ending in a slash, of which nothing stays but what is in ``files``.
+    ``replacing`` are paths, or folders ending in a slash, of which nothing stays but what is in ``files``.
 
     Raises:
         InputError: The Hub can't be reached, there is no token, or it does not allow this.

@@ -33,10 +33,7 @@ _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 100
 def read_yaml_file(path: Path, what: str, *, absent: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
-    Args:
-        path: The file.
-        what: Name of the file in errors.
-        absent: What to do when there is no such file, for the error.
+    ``what`` names it in errors, which end with ``absent`` where there is no such file.
 
     Raises:
         RecipeError: It can't be read, is not valid YAML in UTF-8, or holds something else.

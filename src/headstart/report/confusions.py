@@ -32,11 +32,7 @@ def confusions(
 ) -> dict[str, Any]:
     """Return what the page shows of the confusion matrix.
 
-    Args:
-        counts: A row is a true class, a column a predicted one.
-        names: Names of the classes, in that order.
-        predictions: Predictions for the same images.
-        thumbnails: Called for the examples of the most frequent confusions only.
+    In ``counts`` a row is a true class, a column a predicted one.
     """
     pairs = sorted(
         (

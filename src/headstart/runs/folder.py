@@ -60,12 +60,6 @@ def claim_run(path: Path, recipe: Recipe, environment: Environment, ledger: Ledg
 
     What a resumed process needs is written before the recipe, with which the folder counts as a run.
 
-    Args:
-        path: Folder of the run; empty, or not there yet.
-        recipe: Resolved recipe.
-        environment: Where and from what the run starts.
-        ledger: What became of every file of the data set; None where its images lie in arrays.
-
     Raises:
         RunError: The folder holds something already, can't be written, or another process works in it.
     """

@@ -71,11 +71,7 @@ class Options:
 def serve(models: Sequence[str], options: Options, ready: Callable[[str], None], hangups: Hangups | None = None) -> int:
     """Answer requests until a signal says stop.
 
-    Args:
-        models: Folders of models, each as ``FOLDER`` or ``NAME=FOLDER``.
-        options: How to serve them.
-        ready: Called with the address once requests are answered.
-        hangups: Signals that load the models again; some may have come already.
+    ``ready`` is called with the address once requests are answered; of the ``hangups`` some may have come already.
 
     Returns:
         The number of the signal that stopped it.

@@ -75,11 +75,7 @@ class Wanted:
 def read_request(body: bytes, length: str | None, limits: Limits, outputs: Sequence[str]) -> Wanted:
     """Return what a request asks for.
 
-    Args:
-        body: As it was sent.
-        length: Header that tells the length of the JSON; None where all of the body is JSON.
-        limits: What is taken on.
-        outputs: Outputs that the model has.
+    ``length`` is the header that tells the length of the JSON; None where all of the body is JSON.
 
     Raises:
         ProtocolError: It can't be understood.

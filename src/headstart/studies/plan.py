@@ -209,13 +209,8 @@ def resolve(
 ) -> Recipe:
     """Return the recipe of one variant of a stage.
 
-    Args:
-        stage: Named in errors.
-        change: One of ``stage.variants_for``.
-        base: What the stage begins with; headstart's defaults and ``settings`` when None.
-        settings: Top-level keys that the study decides: data, seed, backbone.
-        overrides: Dotted keys with their values, for every stage that has the key's section.
-        weakest: Names in place of ``$weakest1`` and so on; where there are none they stay as they are.
+    It begins with ``base``, or with headstart's defaults and the top-level keys of ``settings``. Names replace
+    ``$weakest1`` and so on, as far as there are some.
 
     Raises:
         RecipeError: The stage, the key, what is allowed.

@@ -50,10 +50,6 @@ def threshold_for(target: float, val: Judgement) -> float | None:
     """Return the lowest probability from which the answers are right often enough; None where no threshold does it.
 
     It has six decimals, rounded down so that the last image that it stands for is answered.
-
-    Args:
-        target: Accuracy that the answered images shall reach, between 0 and 1.
-        val: The validation split.
     """
     order = np.argsort(-val.confidence, kind="stable")
     confidence, right = val.confidence[order], val.right[order]
@@ -66,12 +62,7 @@ def threshold_for(target: float, val: Judgement) -> float | None:
 
 
 def answered(threshold: float | None, split: Judgement) -> Answered:
-    """Return how many images of a split are answered from a threshold on, and how many of these are right.
-
-    Args:
-        threshold: As ``threshold_for`` returns it; with None nothing is answered.
-        split: Any split.
-    """
+    """Return how many images of a split are answered from a threshold on, and how many of these are right."""
     chosen = np.zeros(len(split.right), bool) if threshold is None else split.confidence >= threshold
     count, right = int(chosen.sum()), int(split.right[chosen].sum())
     return {

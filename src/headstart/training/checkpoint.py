@@ -42,11 +42,7 @@ class Checkpoint(NamedTuple):
 def write_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Path:
     """Write a checkpoint, and remove all but this one and the newest before it.
 
-    Args:
-        folder: Folder of the checkpoints.
-        step: Optimizer steps taken, for the order.
-        tensors: Tensors by name.
-        numbers: JSON-able; floats survive to the last bit.
+    Floats among the numbers survive to the last bit.
 
     Returns:
         The file written.

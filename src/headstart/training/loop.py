@@ -65,13 +65,8 @@ def fine_tune(
 ) -> tuple[dict[str, Tensor], Progress]:
     """Train to the end, from the newest good checkpoint on where there is one.
 
-    Args:
-        learner: Network, loss, optimizer, average.
-        batches: Batches of every epoch.
-        selection: How the epoch to keep is chosen.
-        checkpoints: Where and when the state is saved.
-        on_step: Called with the numbers so far, after every step on a CPU and every ``READ_EVERY`` steps elsewhere.
-        on_epoch: Called after every epoch, once its record is in the history.
+    ``on_step`` is called with the numbers so far, after every step on a CPU and every ``READ_EVERY`` steps elsewhere;
+    ``on_epoch`` after every epoch, once its record is in the history.
 
     Returns:
         The best epoch's state dict by validation, on the CPU, and the numbers of the whole training. Epoch 0 is the

@@ -94,13 +94,7 @@ def fit_head(
 ) -> tuple[int, list[EpochRecord]]:
     """Fit any head with Adam on mini-batches, in place, and leave it as it was after the epoch to keep.
 
-    Args:
-        train: Features and labels to fit.
-        val: Features and labels of the validation split, which find the best epoch.
-        head: Features to logits.
-        settings: How the head is trained.
-        image_size: Image size at which the features were computed, in pixels, for the record.
-        advance: Called with 1 after every epoch.
+    The validation split finds the best epoch; ``image_size``, in pixels, is for the record.
 
     Returns:
         The epoch that was kept, counted from 1, and a record of each.

@@ -134,15 +134,9 @@ def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
 def choose(
     facts: Facts, speed: Speed, seconds: float, *, whole: bool, size: int | None = None, tuned: bool = True
 ) -> Choice:
-    """Return what fits the images into the time that is left.
+    """Return what fits the images into the seconds that are left for the whole run.
 
-    Args:
-        facts: What is known of the images.
-        speed: Speed of the network with that part of it trained.
-        seconds: Time that is left for the whole run.
-        whole: Whether all of the network is trained.
-        size: The one image size to consider, where that is settled.
-        tuned: Whether fine-tuning may be chosen at all.
+    Where the one ``size`` to consider is settled it is given; ``tuned`` says whether fine-tuning may be chosen at all.
     """
     if not tuned:
         return _head_alone(facts, speed, seconds * _MARGIN)

@@ -53,11 +53,7 @@ class CacheContents:
 
 
 def cache_contents(kind: str | None = None, *, clear: bool = False) -> CacheContents:
-    """Return what the cache holds, after removing it where asked to.
-
-    Args:
-        kind: One of ``KINDS``; all of them when None.
-        clear: Remove everything of that kind but what another process is working on.
+    """Return what the cache holds of a kind, or of all; ``clear`` first removes what no process works on.
 
     Raises:
         InputError: An unknown kind.

@@ -14,11 +14,6 @@ from headstart.workflows.resolve import portable_paths
 def write_carried(export: Path, run: Run, measured: Measured) -> dict[str, str]:
     """Write figures, predictions and splits into the folder of an export; nothing in them names a folder or a file.
 
-    Args:
-        export: Exists.
-        run: What was exported.
-        measured: Figures and predictions of the exported file.
-
     Returns:
         SHA-256 of each file by its name.
 

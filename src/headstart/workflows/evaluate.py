@@ -66,12 +66,8 @@ def run_of(model: Path | str) -> Path:
 def evaluate(run: Run, session: Session, extras: Extras, *, data: str | None, data_dir: Path | None) -> Metrics:
     """Measure a trained run and rewrite its figures and its page; the opening of the test split is logged.
 
-    Args:
-        run: Reopened.
-        session: Where and how.
-        extras: What is measured beyond the figures.
-        data: Data set; must be the run's own, which is also what None means.
-        data_dir: Local copy of the data set; the one the run started with when None and ``data`` is None.
+    The data set must be the run's own. Without ``data_dir`` and ``data`` it is the local copy that the run started
+    with.
 
     Raises:
         RunError: The run is not trained to the end.

@@ -16,12 +16,8 @@ from headstart.terminal import Terminal
 def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run: Run | None = None) -> Dataset:
     """Load the data set of a recipe; images in files have all been decoded once then.
 
-    Args:
-        recipe: Names the data.
-        terminal: Where progress is shown.
-        data_dir: Local copy of the data set, instead of a download.
-        run: Run that started from these data: every image in a file stays in the split that it had there, what the run
-            could not read stays left out, and nothing is decoded again.
+    Of a run that started from these data, every image in a file stays in the split that it had there, what the run
+    could not read stays left out, and nothing is decoded again.
 
     Raises:
         DataError: The data can't be had, or some images can't be read and the recipe does not leave them out.

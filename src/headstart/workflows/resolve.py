@@ -23,11 +23,7 @@ def resolve_recipe(
 ) -> Recipe:
     """Return the checked recipe that a call asks for, with absolute paths.
 
-    Args:
-        data: As for ``train``, like the next two.
-        recipe: Name, path or content of a recipe.
-        overrides: Dotted keys with their values.
-        given: Dotted keys that have arguments of their own, with the values given.
+    ``given`` are the dotted keys that have arguments of their own, with their values.
 
     Raises:
         InputError: A key is given twice, or there are two recipes.
@@ -57,10 +53,7 @@ def default_recipe(data: str | Path, *, budget: bool) -> str:
 def data_section(data: str | Path | Mapping[str, Any], *, unused: Collection[str], seed: int = 0) -> DataRecipe:
     """Return what a call says of its data as a recipe's section, with absolute paths.
 
-    Args:
-        data: Name or path of the data set; or ``name`` and other keys of the section with their values.
-        unused: Keys that would change nothing.
-        seed: Random seed that comes with the data, to be checked with it.
+    ``unused`` are keys that would change nothing.
 
     Raises:
         InputError: A key would change nothing, or there is no such data set.
@@ -100,12 +93,7 @@ def absolute_data(data: str | Path) -> str:
 
 
 def check_outside(out: Path, data: str) -> None:
-    """Raise RunError where results would lie in a folder of images, and would be taken for images later.
-
-    Args:
-        out: Folder for the results.
-        data: Name or absolute path of a data set.
-    """
+    """Raise RunError where results would lie in a folder of images, and would be taken for images later."""
     if data in KNOWN or not os.path.isdir(data) or is_store(Path(data)):  # noqa: PTH112 (a name may be no path at all)
         return
     if out.resolve().is_relative_to(Path(data).resolve()):

@@ -29,12 +29,7 @@ from headstart.workflows.resolve import absolute_paths
 def train_new(recipe: Recipe, out: Path, session: Session, *, data_dir: Path | None, sealed: bool = False) -> Metrics:
     """Start a run and take it to its end.
 
-    Args:
-        recipe: Decides everything but where it runs.
-        out: New folder for the run.
-        session: Where and how.
-        data_dir: Absolute path of a local copy of the data set, instead of a download.
-        sealed: Measure on validation only and leave the test split sealed.
+    With ``sealed`` it is measured on validation only, and the test split stays sealed.
 
     Raises:
         InputError: Something given is wrong; nothing was written.
@@ -66,12 +61,7 @@ def go_on(
 ) -> Metrics:
     """Take a run that was started to its end; one that has reached it already gives its figures again.
 
-    Args:
-        run: A run that was started.
-        session: Where and how.
-        data_dir: As for ``train_new``; the one the run started with when None.
-        sealed: As for ``train_new``.
-        recipe: Recipe that the run must have; any when None.
+    A ``recipe`` is one that the run must have.
 
     Raises:
         RunError: The run has another recipe, or one of its files is damaged.

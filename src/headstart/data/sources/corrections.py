@@ -20,10 +20,7 @@ LEFT_OUT = -1
 def read_corrections(path: Path, known: Collection[str], classes: Collection[str]) -> dict[str, str]:
     """Return the labels of a table by image, from its columns ``file_name`` and ``label``.
 
-    Args:
-        path: The table.
-        known: Names of the images.
-        classes: The labels that there are besides ``drop``.
+    ``known`` are the names of the images, ``classes`` the labels that there are besides ``drop``.
 
     Raises:
         DataError: The table can't be read, or names images or classes that there are none of; all are counted, and the

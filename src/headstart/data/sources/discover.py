@@ -22,12 +22,6 @@ def is_table(path: Path) -> bool:
 def discover(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"], terminal: Terminal) -> Listing:
     """Find the images of a folder or table, whatever its layout.
 
-    Args:
-        path: Absolute path.
-        columns: Names of a table's columns.
-        on_bad: Whether files that a table names but that are missing stop everything.
-        terminal: Where progress is shown.
-
     Raises:
         DataError: The layout is none that is understood, or what is there can't be used.
         WriteError: Images in parquet files can't be laid out in the cache.

@@ -106,13 +106,7 @@ class FactIndex:
 
 
 def find_facts(root: Path, files: Sequence[FoundFile], *, bar: Callable[[int], None]) -> list[FileFacts]:
-    """Return the facts of each file: from the index, or by reading it.
-
-    Args:
-        root: Folder that the paths are relative to.
-        files: Files to look at.
-        bar: Told how many more files are done.
-    """
+    """Return the facts of each file: from the index, or by reading it."""
     return _remembered(root, files, lambda _: True, lambda file, _: look_at(root / file.path), bar)
 
 
@@ -125,11 +119,7 @@ def find_damage(
 ) -> list[FileFacts]:
     """Return the facts of each file after all of it was decoded, now or in an earlier run.
 
-    Args:
-        root: As for ``find_facts``, like the rest.
-        files: Files to decode.
-        check: Decodes a file; raises InputError with a short reason.
-        bar: Told how many more files are done.
+    ``check`` decodes a file; it raises InputError with a short reason.
     """
 
     def decoded(file: FoundFile, known: FileFacts | None) -> FileFacts:
@@ -150,11 +140,7 @@ def remember_damage(
 ) -> None:
     """Remember that files have been decoded, so that ``find_damage`` need not do it again.
 
-    Args:
-        root: As for ``find_facts``, like the next.
-        files: The files.
-        facts: What was known of them.
-        decoded: By the SHA-256 of each image that was decoded, why it can't be read; empty where it can be.
+    ``decoded`` has, by the SHA-256 of each image that was decoded, why it can't be read; empty where it can be.
     """
     found = [
         (file, known._replace(decoded=True, reason=decoded[known.sha256]))

@@ -88,12 +88,6 @@ def obtain(folder: Path, *, identity: Identity, sources: Sequence[Source], termi
 
     Processes that need it at the same time wait for the first of them. A damaged cache is discarded and filled again.
 
-    Args:
-        folder: The cache; it need not exist.
-        identity: What the right copy is.
-        sources: Tried in this order.
-        terminal: Told why the cache, or a source, was of no use.
-
     Raises:
         DataError: No source has it; the message lists each with the reason, and says how to point to a local
             copy.
@@ -130,15 +124,8 @@ def obtain(folder: Path, *, identity: Identity, sources: Sequence[Source], termi
 def open_local(path: Path, folder: Path, *, identity: Identity, variable: str, terminal: Terminal) -> Stored:
     """Return CIFAR-10 from a copy that the user has pointed to, and from nowhere else.
 
-    A copy in headstart's own format is used where it lies. Any other is decoded and checked each time; the
-    cache in ``folder`` then holds what is memory-mapped.
-
-    Args:
-        path: What the user has pointed to.
-        folder: The cache; it need not exist.
-        identity: What the right copy is.
-        variable: How the user has pointed to it, for errors.
-        terminal: Told when another process has to be waited for.
+    A copy in headstart's own format is used where it lies. Any other is decoded and checked each time; the cache in
+    ``folder`` then holds what is memory-mapped. ``variable`` is how the user has pointed to it.
 
     Raises:
         DataError: It is not CIFAR-10, damaged, or may not be read.

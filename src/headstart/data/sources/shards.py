@@ -26,11 +26,7 @@ _MOST_IN_FOLDER = 10_000
 def list_shards(root: Path, shards: Sequence[Path], columns: Columns, terminal: Terminal) -> Listing:
     """Lay the images of parquet files out as files, unless that was done before, and list them.
 
-    Args:
-        root: Folder that the shards are in; only names and what was changed are taken from it.
-        shards: Parquet files; a name that begins with that of a split, as ``train-00000-of-00001``, is in it.
-        columns: Names of the columns.
-        terminal: Where progress is shown.
+    A file whose name begins with that of a split, as ``train-00000-of-00001``, is in it.
 
     Raises:
         DataError: A shard is damaged or lacks a column.

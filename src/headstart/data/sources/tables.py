@@ -58,11 +58,6 @@ class Places(NamedTuple):
 def list_table(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"] = "fail") -> Listing:
     """Find the images that a table names.
 
-    Args:
-        path: Absolute path of the table.
-        columns: Names of its columns.
-        on_bad: Whether files that are missing stop everything, or are left to be refused one by one.
-
     Raises:
         DataError: The table can't be read, lacks a column, or has rows that can't be used; they are counted, and the
             first of each kind are named.
