@@ -22,11 +22,7 @@ from rich.text import Text
 
 
 class Terminal:
-    """Messages and bars on stderr; silent when switched off.
-
-    Attributes:
-        enabled: Whether anything is shown.
-    """
+    """Messages and bars on stderr; silent when switched off."""
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled

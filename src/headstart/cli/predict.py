@@ -29,13 +29,7 @@ _NAMED = 5
 
 @dataclass
 class _Found:
-    """What searching files and folders brought to light.
-
-    Attributes:
-        files: Files to predict, in order.
-        skipped: Files in folders whose names do not end like those of images that can be read.
-        unreadable: Folders that can't be searched, with the reason.
-    """
+    """What searching files and folders brought to light: the files to predict, in order, and why some can't be."""
 
     files: dict[Path, None] = field(default_factory=dict)
     skipped: list[Path] = field(default_factory=list)

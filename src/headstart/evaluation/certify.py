@@ -32,12 +32,7 @@ _SECONDS = 0.4
 
 @dataclass(frozen=True)
 class Pair:
-    """Two forms of one classifier.
-
-    Attributes:
-        original: The bundle, on PyTorch.
-        exported: The file that was made from it.
-    """
+    """Two forms of one classifier: the bundle, on PyTorch, and the file that was made from it."""
 
     original: Predictor
     exported: Predictor

@@ -11,11 +11,7 @@ _FORM = re.compile(r"not worse than (\d+(?:\.\d+)?) points?(?: at 95 ?%)?", re.I
 
 @dataclass(frozen=True)
 class Gate:
-    """How much accuracy the later of two runs may lose.
-
-    Attributes:
-        points: Percentage points that the 95% interval of the loss must stay within.
-    """
+    """How much accuracy the later of two runs may lose: the 95% interval of the loss must stay within ``points``."""
 
     points: float
 

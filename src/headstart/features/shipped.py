@@ -25,13 +25,7 @@ LARGEST_SIDE = 128
 
 @dataclass(frozen=True, eq=False)
 class ShippedBackbone:
-    """The frozen backbone.
-
-    Attributes:
-        frozen: The network.
-        facts: Its name and its weights, for the record.
-        session: Where progress is shown.
-    """
+    """The frozen backbone."""
 
     frozen: FrozenBackbone
     facts: dict[str, Any]

@@ -15,12 +15,7 @@ from headstart.fetch.hub import endpoint, require_answer
 
 @dataclass(frozen=True)
 class Published:
-    """What was put on the Hub.
-
-    Attributes:
-        url: Page of the repository.
-        commit: Commit that holds the files.
-    """
+    """What was put on the Hub: the page of the repository, and the commit that holds the files."""
 
     url: str
     commit: str

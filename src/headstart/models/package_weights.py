@@ -14,12 +14,7 @@ from headstart.models.weight_files import read_torch
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    """A Python package that holds one weights file.
-
-    Attributes:
-        architecture: timm's name of the network.
-        distribution: Name of the package for pip.
-    """
+    """A Python package that holds one weights file, by its name for pip."""
 
     architecture: str
     distribution: str

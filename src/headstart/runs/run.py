@@ -54,9 +54,6 @@ class Run:
 
     Every reader raises RunError where its file is missing or damaged, and every writer WriteError where it can't be
     written; a file is there whole or not at all.
-
-    Attributes:
-        path: Folder of the run.
     """
 
     path: Path

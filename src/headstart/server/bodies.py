@@ -28,12 +28,7 @@ _EXTENDED_NAME = re.compile(rb";\s*filename\*\s*=\s*\"?[\w-]*'[^']*'([^;\"\s]+)"
 
 @dataclass(frozen=True)
 class Sent:
-    """An encoded image as it was sent.
-
-    Attributes:
-        name: Name of its file; ``image`` where it was sent by itself.
-        content: The bytes of the file.
-    """
+    """An encoded image as it was sent."""
 
     name: str
     content: bytes

@@ -37,12 +37,7 @@ class BusyError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """An image that is still to be decoded.
-
-    Attributes:
-        decode: Returns its pixels; raises InputError where that can't be done.
-        size: Bytes to decode.
-    """
+    """An image to be decoded from ``size`` bytes; ``decode`` raises InputError where that can't be done."""
 
     decode: Callable[[], UInt8Image]
     size: int

@@ -36,13 +36,7 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A classifier that is loaded.
-
-    Attributes:
-        place: Name and folder.
-        predictor: What computes.
-        sha256: SHA-256 of the file with its weights.
-    """
+    """A classifier that is loaded, with the SHA-256 of the file with its weights."""
 
     place: Place
     predictor: Predictor

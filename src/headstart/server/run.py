@@ -135,12 +135,7 @@ def make_server(service: Service, access: Access, ready: Callable[[str], None]) 
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which stops without losing a request.
-
-    Attributes:
-        reloads: What loads its models again.
-        stopped_by: Number of the signal that stopped it.
-    """
+    """uvicorn's server, which stops without losing a request."""
 
     def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[str], None]) -> None:
         """Serve a service, whose application the configuration has; ``ready`` is called with the address."""

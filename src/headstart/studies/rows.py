@@ -19,15 +19,7 @@ _COSTS = ("train_seconds", "train_images_per_second", "device", "precision", "be
 
 @dataclass(frozen=True)
 class VariantRun:
-    """A variant that is trained and has been measured on validation.
-
-    Attributes:
-        name: Of the variant.
-        path: Folder of its run.
-        val: Figures on validation.
-        facts: Facts about its training.
-        reused: Whether the run was made for an earlier stage.
-    """
+    """A variant that is trained and has been measured on validation; it may be ``reused`` from an earlier stage."""
 
     name: str
     path: Path

@@ -15,20 +15,7 @@ from headstart.workflows.check import DataFacts
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for all stages.
-
-    Attributes:
-        plan: Stages and what they are compared with.
-        data: Data set as the user named it.
-        limit: Training images to keep; None for all.
-        backbone: Full name of the backbone.
-        facts: What the data set is.
-        overrides: Dotted keys of the recipe with their values.
-        data_dir: Local copy of the data set, instead of a download.
-        threads: CPU threads as asked for.
-        device: Device as asked for.
-        session: Where and how.
-    """
+    """What holds for all stages; ``limit`` None is all training images, and ``overrides`` have dotted keys."""
 
     plan: Plan
     data: str

@@ -35,12 +35,7 @@ class Answered(TypedDict):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a classifier said about the images of a split.
-
-    Attributes:
-        confidence: Calibrated probability of the predicted class, shape (n,).
-        right: Whether that class is the label, shape (n,).
-    """
+    """What a classifier said about the images of a split: the calibrated probability of each, and if it was right."""
 
     confidence: NDArray[np.floating[Any]]
     right: NDArray[np.bool_]

@@ -7,14 +7,9 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """Exponential moving average of a network's parameters and buffers.
+    """Exponential moving average of a network's parameters and buffers, of which an update keeps the share ``decay``.
 
     The first update takes the weights as they are; each later one moves the average by ``1 - decay`` towards them.
-
-    Attributes:
-        module: Network that holds the average.
-        decay: Share of the average that an update keeps.
-        updates: Updates so far.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

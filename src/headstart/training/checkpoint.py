@@ -26,13 +26,7 @@ KEEP = 2
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint as it was read.
-
-    Attributes:
-        path: File it was read from.
-        tensors: Tensors by name, on the CPU.
-        numbers: Everything else.
-    """
+    """A checkpoint as it was read, with its tensors on the CPU."""
 
     path: Path
     tensors: dict[str, Tensor]

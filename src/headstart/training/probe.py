@@ -17,12 +17,7 @@ from headstart.tasks.metrics import are_uneven
 
 
 class Labelled(NamedTuple):
-    """Features with their labels.
-
-    Attributes:
-        features: Shape (n, d).
-        labels: Class indices, shape (n,).
-    """
+    """Features, shape (n, d), with their class indices, shape (n,)."""
 
     features: Tensor
     labels: Tensor

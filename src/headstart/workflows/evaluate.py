@@ -21,13 +21,7 @@ from headstart.workflows.load import load_data
 
 @dataclass(frozen=True)
 class Extras:
-    """What is measured beyond the figures.
-
-    Attributes:
-        saliency: Whether to explain the mistakes on the page by class-activation maps.
-        corruptions: Whether to measure on corrupted test images too.
-        corruption_images: Number of test images to corrupt; the default number, or all there are, when None.
-    """
+    """What is measured beyond the figures, on at most so many ``corruption_images``; None for the default number."""
 
     saliency: bool = False
     corruptions: bool = False

@@ -128,13 +128,7 @@ def look_at(train: Subset, val: Subset, test: int) -> Facts:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Speed of a network.
-
-    Attributes:
-        whole: Whether all of it is trained.
-        arithmetic: Precision and memory format.
-        speed: Seconds that an image takes.
-    """
+    """Speed of a network that is trained as a ``whole`` or not."""
 
     whole: bool
     arithmetic: Arithmetic
