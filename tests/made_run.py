@@ -51,7 +51,7 @@ def measured_run(folder, dataset, data):
     manifest = build_manifest(train, val, dataset.sealed_test)
     run = Run(folder)
     run.write_manifest(manifest)
-    run.write_recipe(load_recipe("quickstart", data__name=str(data)))
+    run.write_recipe(load_recipe("quickstart", {"data.name": str(data)}))
     save_bundle(random_bundle(dataset.class_names, manifest_sha256=manifest.sha256), run.model)
     (folder / "training.json").write_text(json.dumps(FACTS))
     (folder / "environment.json").write_text(json.dumps({"seed": 0, "test_openings": []}))

@@ -13,6 +13,7 @@ from fences import FENCE, LINK, commands
 from figures import figures_in, unbacked
 
 from headstart.cli import app
+from headstart.recipe.read import read_overrides
 from headstart.recipe.schema import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,9 @@ def test_a_command_is_accepted(line):
             # The name of a file that the reader is to write.
             assert recipe.endswith(".yaml")
             recipe = "quickstart"
-        resolved = load_recipe(recipe, given["set_"] or [], data__limit=given["limit"], seed=given["seed"])
+        numbers = {"data.limit": given["limit"], "seed": given["seed"]}
+        overrides = {key: value for key, value in numbers.items() if value is not None}
+        resolved = load_recipe(recipe, overrides | read_overrides(given["set_"] or []))
         assert given["limit"] in (None, resolved.data.limit)
 
 

@@ -1,6 +1,7 @@
 """A session sets the process up and puts everything back."""
 
 import os
+from contextlib import nullcontext
 from unittest import mock
 
 import pytest
@@ -43,9 +44,10 @@ def test_a_device_that_is_not_there_is_refused():
 
 
 def test_one_of_several_gpus_is_recorded_as_that_one():
-    simulated = {"pick_device": torch.device, "_seeded": lambda _: [], "describe_hardware": lambda device: str(device)}
+    simulated = {"pick_device": torch.device, "describe_hardware": lambda device: str(device)}
     with (
         mock.patch.multiple("headstart.compute.session", **simulated),
+        mock.patch("torch.random.fork_rng", nullcontext),
         open_session(command="x", device="cuda:1") as session,
     ):
         assert session.device == torch.device("cuda", 1)

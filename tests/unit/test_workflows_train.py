@@ -51,11 +51,11 @@ def test_paths_are_recorded_so_that_they_hold_in_any_folder(resolved, tmp_path, 
     (tmp_path / "data").mkdir()
     recipe = resolved("data", weights="w.safetensors")
     assert (recipe.data.name, recipe.weights) == (str(tmp_path / "data"), str(tmp_path / "w.safetensors"))
-    assert resolved(load_recipe("quickstart", data__name="data")).data.name == str(tmp_path / "data")
+    assert resolved(load_recipe("quickstart", {"data.name": "data"})).data.name == str(tmp_path / "data")
 
 
 def test_the_shortest_call_is_quickstart(resolved):
-    assert resolved("cifar10") == load_recipe("quickstart", data__name="cifar10")
+    assert resolved("cifar10") == load_recipe("quickstart", {"data.name": "cifar10"})
 
 
 def test_arguments_and_overrides_reach_the_recipe(resolved, tmp_path):
@@ -73,12 +73,12 @@ def test_arguments_and_overrides_reach_the_recipe(resolved, tmp_path):
 def test_nested_dicts_are_a_recipe_and_stay_as_they_were(resolved):
     given = {"finetune": None, "probe": {"size": 48}}
     recipe = resolved("cifar10", given, limit=100, overrides={"probe.flip": True})
-    assert recipe == load_recipe({}, {"finetune": None, "probe.size": 48, "probe.flip": True}, data__limit=100)
+    assert recipe == load_recipe({}, {"finetune": None, "probe.size": 48, "probe.flip": True, "data.limit": 100})
     assert given == {"finetune": None, "probe": {"size": 48}}
 
 
 def test_a_ready_recipe_alone_is_taken_as_it_is(resolved):
-    recipe = load_recipe("cpu-best", ["finetune.patience=3"], data__limit=40, seed=5)
+    recipe = load_recipe("cpu-best", {"finetune.patience": 3, "data.limit": 40, "seed": 5})
     assert resolved(recipe) == recipe
     assert resolved(recipe, seed=6) == recipe.model_copy(update={"seed": 6})
 
