@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from headstart.errors import BundleError, InputError
+from headstart.inference import onnx_artifact
 from headstart.inference.predictor import load
 
 
@@ -264,3 +266,32 @@ def test_features_are_there_where_novelty_is(copy):
     outputs = predictor.outputs(images, features=True)
     assert outputs.features.shape == (3, outputs.features.shape[1])
     assert outputs.novelty.shape == (3,)
+
+
+def test_a_batch_is_computed_in_halves_that_give_the_same_bits(exported, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (5, 30, 30, 3), dtype=np.uint8)
+    run, seen = onnx_artifact._run, []
+    monkeypatch.setattr(onnx_artifact, "_run", lambda *given: (seen.append(len(given[2])), run(*given))[1])
+    whole, halved = (load(exported, threads=threads) for threads in (1, 2))
+    expected = whole.outputs(images, features=True)
+    assert seen == [5]
+    for _ in range(2):
+        for one, other in zip(halved.outputs(images, features=True), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert sorted(seen) == [2, 2, 3, 3, 5]
+    halved.outputs(images[:1])
+    assert seen[-1] == 1
+    with ThreadPoolExecutor(3) as pool:
+        for found in pool.map(lambda _: halved.logits(images), range(6)):
+            np.testing.assert_array_equal(found, expected.logits)
+
+    def fail(*given):
+        if len(given[2]) == 3:
+            raise RuntimeError("no memory")
+        return run(*given)
+
+    monkeypatch.setattr(onnx_artifact, "_run", fail)
+    with pytest.raises(BundleError, match="5 squares of 30 pixels: no memory"):
+        halved.outputs(images)
+    monkeypatch.setattr(onnx_artifact, "_run", run)
+    np.testing.assert_array_equal(halved.logits(images), expected.logits)

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -440,6 +441,33 @@ def test_threads_are_set_for_the_process_and_wherever_the_predictor_is_sent(bund
     for threads in (0, -1, 2**31):
         with pytest.raises(InputError, match=rf"{threads}: expected a number from 1 to"):
             load(tmp_path, threads=threads)
+
+
+def test_large_batches_are_computed_in_halves_by_threads_of_their_own(bundle, images, monkeypatch):
+    before = torch.get_num_threads()
+    artifact, many = TorchArtifact(bundle, device="cpu", threads=2), np.concatenate([images] * 4)[:35]
+    compute, seen = artifact._computed, []
+
+    def watch(squares, **asked):
+        seen.append((len(squares), torch.get_num_threads()))
+        return compute(squares, **asked)
+
+    monkeypatch.setattr(artifact, "_computed", watch)
+    try:
+        squares = PREPROCESS.squares(many)
+        found = artifact.outputs(squares)
+        assert sorted(seen) == [(17, 1), (18, 1)]
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 2
+        np.testing.assert_allclose(found.logits, reference(bundle, many), atol=1e-5)
+        assert Predictor(artifact).predict(many).probabilities.shape == (35, 4)
+        del seen[:]
+        artifact.outputs(squares[:31])
+        torch.set_num_threads(3)
+        artifact.outputs(squares)
+        assert seen == [(31, 2), (35, 3)]
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -5,6 +5,7 @@ A folder may come from anybody: its files are checked before they are run, and w
 
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from headstart.contracts import UInt8Images
 from headstart.errors import BundleError, InputError
 from headstart.inference.artifact import Outputs
 from headstart.inference.onnx_graph import INPUT, check_graph, output_names
+from headstart.inference.workers import Halves
 
 if TYPE_CHECKING:
     from headstart.bundle.novelty import Novelty
@@ -170,20 +172,37 @@ def _opened(config: ExportConfig, path: Path, *, device: str, threads: int | Non
         from headstart.inference.openvino_session import OpenVinoSession
 
         return OpenVinoSession(content, path, precision=config.precision, threads=threads), width
-    return _OnnxSession(open_session(content, path, device=device, threads=threads)), width
+    return _OnnxSession(content, path, device=device, threads=threads), width
 
 
 class _OnnxSession:
-    """A graph that ONNX Runtime runs; of it, what is asked for."""
+    """A graph that ONNX Runtime runs, of it what is asked for; on a CPU several squares are computed as two halves."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
+    def __init__(self, content: bytes, path: Path, *, device: str, threads: int | None) -> None:
+        self._whole = open_session(content, path, device=device, threads=threads)
+        self._halves = Halves((threads or available_cores()) if device == "cpu" else 1)
+        # A session's number of threads is fixed; the second is opened, and the file let go, with the first batch.
+        self._half: onnxruntime.InferenceSession | None = None
+        self._content, self._path, self._lock = content if self._halves.threads else b"", path, Lock()
 
     def run(self, names: list[str], feed: dict[str, UInt8Images]) -> list[NDArray[np.float32]]:
-        options = onnxruntime.RunOptions()
-        options.only_execute_path_to_fetches = True
-        found: list[NDArray[np.float32]] = self._session.run(names, feed, options)
-        return found
+        images = feed[INPUT]
+        if not self._halves.threads or len(images) < 2:
+            return _run(self._whole, names, images)
+        with self._lock:
+            if self._half is None:
+                self._half = open_session(self._content, self._path, threads=self._halves.threads)
+                self._content = b""
+        half = self._half
+        parts = self._halves.computed(lambda part: _run(half, names, part), images)
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def _run(session: onnxruntime.InferenceSession, names: list[str], images: UInt8Images) -> list[NDArray[np.float32]]:
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True
+    found: list[NDArray[np.float32]] = session.run(names, {INPUT: images}, options)
+    return found
 
 
 def open_session(

@@ -1,7 +1,8 @@
 """The network of a bundle, ready to run on PyTorch."""
 
 import copy
-from functools import cached_property
+from functools import cached_property, partial
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,14 @@ from headstart.compute.cores import check_threads
 from headstart.compute.device import pick_device
 from headstart.compute.precision import laid_out
 from headstart.contracts import UInt8Images
-from headstart.inference.artifact import Outputs
+from headstart.inference.artifact import Outputs, joined
+from headstart.inference.workers import Halves
 from headstart.models.evidence import averaged_pass, has_evidence
 from headstart.models.fold import fold_batch_norm, pad_in_kernel
+
+_BATCH = 16
+"""Squares that a CPU computes together: activations stay in the cache, and their memory is not handed back to the
+system and cleared again between layers."""
 
 
 class TorchArtifact:
@@ -46,11 +52,9 @@ class TorchArtifact:
         self.architecture = bundle.architecture
         self.manifest_sha256 = bundle.manifest_sha256
         self.device = pick_device(device)
-        # On CPUs small batches win: activations stay in the cache, and their memory is not handed back to the system
-        # and cleared again between layers.
-        self.batch_size = 16 if self.device.type == "cpu" else 256
         self.threads = threads
-        self._limit_threads()
+        self._set_threads()
+        self.batch_size = (2 * _BATCH if self._halves.threads else _BATCH) if self.device.type == "cpu" else 256
         network = _with_tensors_of_its_own(bundle.module) if copy_module else bundle.module.cpu().eval()
         network.requires_grad_(False)
         fold_batch_norm(network, size=bundle.preprocess.size)
@@ -65,7 +69,7 @@ class TorchArtifact:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._limit_threads()
+        self._set_threads()
 
     @cached_property
     def has_evidence(self) -> bool:
@@ -76,8 +80,16 @@ class TorchArtifact:
         """Return the outputs for squares of one size, as ``Artifact`` describes them."""
         # torch shares the memory of an array, unless that is read-only or has gaps.
         owned = np.require(squares, requirements=["C", "W"])
+        compute = partial(self._computed, features=features, evidence=evidence)
+        # A thread may have been given another number since.
+        as_before = torch.get_num_threads() == 2 * self._halves.threads
+        if self.device.type == "cpu" and len(squares) >= 2 * _BATCH and as_before:
+            return joined(self._halves.computed(compute, owned))
+        return compute(owned)
+
+    def _computed(self, squares: UInt8Images, *, features: bool, evidence: bool) -> Outputs:
         with torch.inference_mode():
-            inputs = self.preprocess.tensor(torch.from_numpy(owned).to(self.device))
+            inputs = self.preprocess.tensor(torch.from_numpy(squares).to(self.device))
             inputs = inputs.contiguous(memory_format=torch.channels_last)
             seen = places = None
             if features or evidence or self._novelty is not None:
@@ -89,10 +101,22 @@ class TorchArtifact:
             optional = (novelty, seen if features else None, None, places)
             return Outputs(_array(logits), *(None if part is None else _array(part) for part in optional))
 
-    def _limit_threads(self) -> None:
+    def _set_threads(self) -> None:
         if self.threads is not None:
             check_threads(self.threads)
             torch.set_num_threads(self.threads)
+        whole = torch.get_num_threads()
+        self._halves = Halves(whole, partial(_take_half, whole))
+
+
+def _take_half(whole: int) -> None:
+    """Let this thread compute with half of the threads that others have."""
+    torch.get_num_threads()  # A thread takes the number of all when it first asks.
+    torch.set_num_threads(whole // 2)
+    # That was also for every thread that computes for the first time later, which this takes back.
+    other = Thread(target=torch.set_num_threads, args=(whole,))
+    other.start()
+    other.join()
 
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float32]:
