@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,12 @@ from headstart.bundle.folder import save_bundle
 from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
+from headstart.data.sources.discover import discover
+from headstart.data.sources.tables import Columns
 from headstart.inference import prediction_file
 from headstart.inference.predictor import load
 from headstart.models.heads import empty_classifier
+from headstart.terminal import Terminal
 
 NAMES = ClassNames(("cat", "=dog", "bird"))
 
@@ -227,6 +231,16 @@ def test_names_that_are_no_text_are_written_as_text(place, kind):
 def test_an_empty_name_is_no_folder(place, capsys):
     assert main(["predict", str(place / "model"), ""]) == 2
     assert "Argument 3 is empty" in capsys.readouterr().err
+
+
+def test_predictions_among_the_images_are_not_taken_for_images_or_their_table(place):
+    for name in ("cat", "dog"):
+        (place / "classes" / name).mkdir(parents=True)
+        shutil.copy(place / "photos" / "a.png", place / "classes" / name)
+    for kind in ("csv", "jsonl", "parquet"):
+        assert predict(place, f"classes/p.{kind}", inputs=["classes"]) == 0
+    found = discover(place / "classes", Columns(), on_bad="fail", terminal=Terminal(enabled=False))
+    assert [(file.path, file.label) for file in found.files] == [("cat/a.png", "cat"), ("dog/a.png", "dog")]
 
 
 def test_nothing_to_predict_leaves_no_file(place):

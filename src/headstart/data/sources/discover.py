@@ -5,13 +5,15 @@ from typing import Literal
 
 from headstart.contracts import SplitName
 from headstart.data.sources.listing import SPLITS, FoundFile, Listing, Walk, list_folder, named
-from headstart.data.sources.parquet import image_columns
+from headstart.data.sources.parquet import image_columns, opened_parquet
 from headstart.data.sources.shards import list_shards
 from headstart.data.sources.tables import LABEL_COLUMNS, TABLES, Columns, list_table, read_files, read_table
 from headstart.errors import DataError
 from headstart.terminal import Terminal
 
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_PREDICTIONS = {"file", "predicted", "probability", "error"}
+"""Columns of what ``headstart predict --out`` writes, which may lie beside the images."""
 
 
 def is_table(path: Path) -> bool:
@@ -67,9 +69,9 @@ def _image_folder(root: Path, tables: list[Path], columns: Columns, on_bad: Lite
 
 
 def _shards(root: Path) -> list[Path]:
-    """Return the parquet files of a folder: its own, or those of the one folder in it that has some."""
+    """Return the parquet files of a folder: its own, or those of the one folder in it that has some; no predictions."""
     homes = [root, *(root / name for name in Walk(root).look(root)[0])]
-    shards = {home: sorted(home.glob("*.parquet")) for home in homes}
+    shards = {home: sorted(path for path in home.glob("*.parquet") if not _predictions(path)) for home in homes}
     full = [home for home in homes if shards[home]]
     if len(full) > 1:
         raise DataError(
@@ -77,3 +79,7 @@ def _shards(root: Path) -> list[Path]:
             "one of them."
         )
     return shards[full[0]] if full else []
+
+
+def _predictions(path: Path) -> bool:
+    return _PREDICTIONS.issubset(opened_parquet(path).schema_arrow.names)
