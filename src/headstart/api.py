@@ -268,7 +268,7 @@ def explore(
     folder = Path(out) if out is not None else default_folder(section.name)
     if all_splits and not labels:
         raise InputError("all_splits says where label errors are looked for. Ask for them with labels (--labels).")
-    check_place(folder, section.name)
+    check_place(folder, section)
     with open_session(command=command, device=device, threads=threads, progress=progress) as session:
         return describe(section, session, folder, LookOptions(limit, seed, absolute_path(data_dir), labels, all_splits))
 

@@ -13,6 +13,7 @@ from PIL import Image
 import headstart
 from headstart.cli import main
 from headstart.cli.explore import _text
+from headstart.contracts import unguarded
 from headstart.data.arrays import Arrays
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
@@ -164,7 +165,13 @@ def test_its_own_page_is_replaced_and_no_other(planted, place, found, capsys):
     own = place / "own"
     assert main(["explore", str(planted), "--out", str(own), "--quiet"]) == 0
     (own / "notes.txt").write_text("kept")
+    for earlier in ("label_errors.csv", "files.csv"):
+        (own / earlier).write_text("of a call with other options")
+    words = ["--labels-from", str(own / "label_errors.csv"), "--out", str(own)]
+    assert main(["explore", str(planted), *words]) == 2
+    assert "your corrections would be lost" in capsys.readouterr().err
     assert main(["explore", str(planted), "--out", str(own), "--quiet"]) == 0
+    assert {path.name for path in own.glob("*.csv")} == {"quality.csv", "copies.csv", "outliers.csv"}
     out = capsys.readouterr().out
     assert f"Page        {own / 'explore.html'}" in out
     assert "2 test images (5.00%) with a copy" in out
@@ -268,11 +275,14 @@ def test_a_folder_with_other_files_and_a_folder_of_images_are_left_alone(planted
 
 
 @pytest.fixture
-def photos(tmp_path, sample_arrays, sample):
-    """A folder of photographs of different sizes, their middles among them; one is truncated, one has two labels."""
+def photos(tmp_path, sample_arrays):
+    """A folder of photographs of different sizes, their middles among them; one is truncated, one has two labels.
+
+    A spreadsheet would take the name of a class for a formula.
+    """
     root = tmp_path / "photos"
     for row in range(60):
-        label = sample.class_names[sample_arrays.train_labels[row] % 2]
+        label = ("=sum(A1)", "cat")[sample_arrays.train_labels[row] % 2]
         (root / label).mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(sample_arrays.train_images[row]).resize((160 + row % 3, 120))
         image.save(root / label / f"{row:02}.jpg")
@@ -314,13 +324,17 @@ def test_a_folder_of_photographs_is_explored_and_files_that_can_not_be_read_are_
         odd = [row["file_name"] for row in csv.DictReader(file) if row["issue"] == "odd_aspect"]
     assert odd[0].endswith("wide.png")
     with (out / "label_errors.csv").open() as file:
-        assert all((photos / row["file_name"]).is_file() for row in csv.DictReader(file))
+        assert all((photos / unguarded(row["file_name"])).is_file() for row in csv.DictReader(file))
+    for path in out.glob("*.csv"):
+        cells = [cell for row in csv.reader(path.read_text().splitlines()) for cell in row]
+        assert [cell for cell in cells if cell.startswith("=")] == []
     table = (out / "label_errors.csv").read_text().splitlines()
     name, label, suggested, *rest = table[1].split(",")
     (out / "label_errors.csv").write_text(
         "\n".join([table[0], ",".join([name, suggested, suggested, *rest]), *table[2:]])
     )
     corrected = load_dataset(str(photos), options=FileOptions(labels_from=str(out / "label_errors.csv"), on_bad="skip"))
+    name, label, suggested = map(unguarded, (name, label, suggested))
     assert {row.path: row.label for row in corrected.ledger.rows}[name] == suggested != label
     assert "bad.jpg" in (out / "explore.html").read_text()
     assert "bad.jpg" in (out / "files.csv").read_text()

@@ -7,18 +7,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import UInt8Image
+from headstart.contracts import UInt8Image, guarded
 from headstart.data.ledger import Ledger
 from headstart.data.subset import ImageSource, Subset
 from headstart.errors import RunError, WriteError
 from headstart.files import csv_text, first_bytes, write_atomically, write_json
 from headstart.inspection.copies import relation
+from headstart.recipe.sections import DataRecipe
 from headstart.report.explore_page import MADE_BY, explore_page
 from headstart.report.review_page import review_page
 from headstart.runs.folder import check_writable
 from headstart.workflows.resolve import absolute_data, check_outside
 
 PAGE, REVIEW, FIGURES = "explore.html", "review.html", "explore.json"
+_LABEL_ERRORS, _FILES = "label_errors.csv", "files.csv"
+"""Lists that not every call writes."""
 Name = Callable[[dict[str, Any]], str]
 """From an image's split and row to its name in tables."""
 SAMPLES_OF_A_CLASS = 10
@@ -31,12 +34,17 @@ def default_folder(data: str) -> Path:
     return Path(f"explore-{Path(absolute_data(data)).name}")
 
 
-def check_place(folder: Path, data: str) -> None:
-    """Raise RunError where ``folder`` lies in the data's, or holds what exploring has not written."""
+def check_place(folder: Path, data: DataRecipe) -> None:
+    """Raise RunError where ``folder`` lies in the data's, or holds what exploring has not written or should read."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, so it can't hold a page. Name a folder with --out.")
     check_writable(folder)
-    check_outside(folder, absolute_data(data))
+    check_outside(folder, absolute_data(data.name))
+    if data.labels_from and Path(data.labels_from).resolve() == (folder / _LABEL_ERRORS).resolve():
+        raise RunError(
+            f"{data.labels_from} is where exploring writes its own list, so your corrections would be lost. Give the "
+            "file another name, or another folder with --out."
+        )
     ours = MADE_BY.encode() in first_bytes(folder / FIGURES, 1000)
     if not ours and folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} holds something else than an exploration. Give another folder with --out.")
@@ -77,16 +85,22 @@ def write_exploration(
         "outliers.csv": _outliers(found["outliers"], name),
     }
     if found["label_errors"]:
-        tables["label_errors.csv"] = _label_errors(found["label_errors"], name)
+        tables[_LABEL_ERRORS] = _label_errors(found["label_errors"], name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # An earlier call's would be taken for lists of this one.
+        for list_name, written in ((_LABEL_ERRORS, found["label_errors"]), (_FILES, ledger)):
+            if not written:
+                (folder / list_name).unlink(missing_ok=True)
     except OSError as error:
         raise WriteError(folder, error) from None
     write_json(folder / FIGURES, found)
     for table, rows in tables.items():
-        write_atomically(folder / table, csv_text(rows))
+        # No text is a formula, as in files.csv.
+        cells = ([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+        write_atomically(folder / table, csv_text(cells))
     if ledger:
-        ledger.write(folder / "files.csv")
+        ledger.write(folder / _FILES)
     write_atomically(folder / REVIEW, review)
     write_atomically(folder / PAGE, page)
 

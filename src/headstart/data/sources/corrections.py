@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.contracts import listed
+from headstart.contracts import listed, unguarded
 from headstart.data.sources.arrays import Stored
 from headstart.data.sources.listing import Listing, named
 from headstart.data.sources.tables import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, read_table
@@ -33,7 +33,8 @@ def read_corrections(path: Path, known: Collection[str], classes: Collection[str
     strangers: list[str] = []
     unknown: list[str] = []
     for line, cells in table.rows:
-        name, label = str(cells[image]).strip(), str(cells[column]).strip()
+        name = _plain(str(cells[image]).strip(), known)
+        label = _plain(str(cells[column]).strip(), classes)
         if labels.setdefault(name, label) != label:
             raise DataError(f"{path}, line {line}: '{name}' has two different labels. Keep one.")
         strangers += [name] if name not in known else []
@@ -72,6 +73,11 @@ def corrected_arrays(stored: Stored, path: Path) -> Stored:
         part, row = name.split("/")
         by_part[part][int(row)] = names.index(label) if label in names else LEFT_OUT
     return replace(stored, arrays=replace(arrays, train_labels=by_part["train"], test_labels=by_part["test"]))
+
+
+def _plain(cell: str, known: Collection[str]) -> str:
+    """Return the name in a cell, without the apostrophe that ``explore`` puts before what looks like a formula."""
+    return cell if cell in known else unguarded(cell)
 
 
 def _check(path: Path, nouns: tuple[str, str], what: str, wrong: Sequence[str], allowed: Collection[str]) -> None:
