@@ -92,14 +92,8 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
         tensors = load(content)
         # What safetensors has checked begins with the length of its head, which is JSON.
         facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
-        if facts["format"] == _EARLIER:
-            again = "Run headstart evaluate RUN, then export the classifier again."
-            raise EarlierScoreError(
-                f"{path} was written by an earlier version, which scored novelty otherwise. {again}"
-            )
-        return _checked(facts, tensors, num_classes)
-    except EarlierScoreError:
-        raise
+        if facts["format"] != _EARLIER:
+            return _checked(facts, tensors, num_classes)
     except FileNotFoundError:
         problem = "is missing, although config.json says that the classifier has it"
     except OSError as error:
@@ -108,6 +102,11 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
         problem = "can't be read: it does not fit into memory"
     except (SafetensorError, KeyError, ValueError) as error:
         problem = f"is damaged or of another version ({str(error)[:80]})"
+    else:
+        raise EarlierScoreError(
+            f"{path} was written by an earlier version, which scored novelty otherwise. Run headstart evaluate RUN, "
+            "then export the classifier again."
+        )
     without = "set headstart.novelty in config.json to false to go without the flag 'unfamiliar'"
     raise BundleError(f"{path} {problem}. Restore it, or {'export the classifier again' if of_export else without}.")
 
