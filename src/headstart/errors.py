@@ -18,10 +18,14 @@ A message says what is wrong, where, what is allowed, and what to do next.
 """
 
 import errno
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
+_INSIDE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S+\.(?:cc|cpp|h|hpp):\d+ [^()]*(?:\([^()]*\))+ (?:const )?")
+"""What ONNX Runtime writes before its reasons: a number, and a place in its own source."""
+_LONGEST_REASON = 200
 _REMEDIES = {
     errno.ENOSPC: "Free some space on that disk, then try again.",
     errno.EDQUOT: "Your disk quota is used up; free some space, then try again.",
@@ -134,3 +138,14 @@ def nearest(word: str, allowed: Iterable[str], *, likeness: float = 0.6) -> str:
     folded = {name.casefold(): name for name in allowed}
     close = get_close_matches(word.casefold(), list(folded), n=1, cutoff=likeness)
     return f" Did you mean '{folded[close[0]]}'?" if close else ""
+
+
+def library_reason(error: Exception) -> str:
+    """Return why a library failed: the first line of what it says, at most 200 characters, without its source's places.
+
+    Example:
+        >>> library_reason(ValueError("[ONNXRuntimeError] : 1 : FAIL : /src/model.cc:256 Model::Model(int) Too new"))
+        'Too new'
+    """
+    lines = _INSIDE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    return lines[0][:_LONGEST_REASON].rstrip(".")

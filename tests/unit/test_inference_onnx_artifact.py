@@ -81,6 +81,15 @@ def test_a_configuration_that_says_something_else_is_refused(copy, changes, word
     refused(copy, *words)
 
 
+def test_what_the_runtime_says_comes_without_places_in_its_source(copy):
+    model = graph(copy)
+    model.ir_version = 99
+    put_graph(copy, model)
+    refused(copy, "ONNX Runtime", "Unsupported model IR version: 99")
+    with pytest.raises(BundleError, match=r"^((?!model\.cc|ONNXRuntimeError).)*$"):
+        load(copy)
+
+
 def test_a_graph_of_another_export_is_refused(copy):
     model = graph(copy)
     model.producer_name = "another"

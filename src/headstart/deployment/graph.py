@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from headstart.bundle.config import Bundle
 from headstart.data.resize import normalize, resize_matrix
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, library_reason
 from headstart.inference.onnx_graph import INPUT, STANDARD, has_branches, output_names
 from headstart.inference.program_session import plain_archive
 from headstart.models.evidence import averaged_pass, has_evidence
@@ -133,10 +133,9 @@ def _refusal(what: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:  # torch, onnxscript and onnx each have errors of their own
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise HeadstartError(
-            f"This network can't be {what} by torch {torch.__version__}: {reason}. The bundle itself is unharmed; use "
-            "it with `headstart predict`, or train with another backbone."
+            f"This network can't be {what} by torch {torch.__version__}: {library_reason(error)}. The "
+            "bundle itself is unharmed; use it with `headstart predict`, or train with another backbone."
         ) from error
 
 

@@ -16,7 +16,7 @@ from headstart.bundle.exported import AGAIN, ExportConfig, check_description, ch
 from headstart.bundle.novelty_file import NOVELTY_FILE, NoveltyArrays, read_arrays
 from headstart.compute.cores import available_cores, check_threads
 from headstart.contracts import UInt8Images
-from headstart.errors import BundleError, InputError
+from headstart.errors import BundleError, InputError, library_reason
 from headstart.inference.artifact import Outputs
 from headstart.inference.onnx_graph import INPUT, check_graph, output_names
 from headstart.inference.workers import Halves
@@ -121,10 +121,9 @@ class OnnxArtifact:
         except BundleError:
             raise
         except Exception as error:  # each of the runtimes has errors of its own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise BundleError(
-                f"{self._path} can't be run on {n} squares of {side} pixels: {reason}. If memory is short, give fewer "
-                "at a time; otherwise export the classifier again."
+                f"{self._path} can't be run on {n} squares of {side} pixels: {library_reason(error)}. If "
+                "memory is short, give fewer at a time; otherwise export the classifier again."
             ) from None
         expected = dict.fromkeys(("probabilities", "logits"), (n, len(self.class_names)))
         if self._width is not None:
@@ -226,8 +225,8 @@ def open_session(
     except InputError:
         raise
     except Exception as error:  # its errors have no common class but this
-        reason = str(error).splitlines()[0][:200]
-        raise BundleError(f"{path} can't be run by ONNX Runtime {onnxruntime.__version__}: {reason}") from None
+        told = f"ONNX Runtime {onnxruntime.__version__}: {library_reason(error)}"
+        raise BundleError(f"{path} can't be run by {told}. {AGAIN}") from None
 
 
 def _providers(device: str) -> list[Any]:

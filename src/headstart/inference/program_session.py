@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Images
-from headstart.errors import BundleError
+from headstart.errors import BundleError, library_reason
 
 GRAPH = "models/model.json"
 _PLAIN = re.compile(
@@ -73,8 +73,7 @@ class ProgramSession:
             program = torch.export.load(io.BytesIO(plain_archive(content)))
             self._module, self._outputs = program.module(check_guards=False), outputs
         except Exception as error:  # zipfile, json and torch each have errors of their own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise BundleError(f"{path} can't be run by torch {torch.__version__}: {reason}") from None
+            raise BundleError(f"{path} can't be run by torch {torch.__version__}: {library_reason(error)}.") from None
 
     def run(self, names: list[str], feed: dict[str, UInt8Images]) -> list[NDArray[np.float32]]:
         """Return the outputs of these names for the inputs of these names."""
