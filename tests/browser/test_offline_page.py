@@ -154,9 +154,12 @@ def test_the_page_of_a_run_computes_with_integers(browse, measured, sample, tmp_
     monkeypatch.setattr(quantize, "METHODS", {"minmax": quantize.METHODS["minmax"]})
     monkeypatch.setattr("headstart.workflows.export._VALIDATED", 20)
     monkeypatch.setattr("headstart.workflows.export.CALIBRATION_IMAGES", 32)
+    read, whole = [], offline.runtime_file
+    monkeypatch.setattr(offline, "runtime_file", lambda name, terminal: read.append(name) or whole(name, terminal))
     page = tmp_path / "tiny.html"
     words = ["--format", "html", "--out", str(page), "--force", "--json", "--quiet"]
     assert main(["export", str(measured.path), *words]) == 0
+    assert read == list(offline.RUNTIME_FILES), "each is read and hashed once"
     certificate = json.loads(capsys.readouterr().out)["certificate"]
     assert (certificate["precision"], certificate["test"]["n"]) == ("int8", 100)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.html"]

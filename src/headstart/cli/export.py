@@ -35,6 +35,7 @@ def export(
         Kind,
         typer.Option(
             "--format",
+            metavar="FORMAT",
             help="onnx; exported-program for PyTorch; or html: one page that holds the classifier and needs no server.",
         ),
     ] = "onnx",
@@ -101,11 +102,11 @@ def _page(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) 
     if origin.is_export:
         page = write_page(origin.folder, out, progress=progress)
     else:
-        begin_page(out, progress=progress)
+        runtime = begin_page(out, progress=progress)
         with scratch_folder(out) as scratch:
             int8 = wanted["int8"] or origin.run is not None
             certificate = _exported(model, scratch / "export", wanted | {"int8": int8}, where).certificate
-            page, lines = write_page(scratch / "export", out, progress=progress), _figures(certificate)
+            page, lines = write_page(scratch / "export", out, runtime=runtime), _figures(certificate)
     size = page.stat().st_size
     lines += [f"Page        {page}, {size / 1e6:.1f} MB", "Next        open it in a browser; it needs no server"]
     return Answer({"out": str(page), "bytes": size, "certificate": certificate}, "\n".join(lines))

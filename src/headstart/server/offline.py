@@ -11,6 +11,7 @@ import json
 import os
 import tarfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,16 @@ def _check_place(place: Path) -> None:
         raise RunError(f"{place} exists and is no page of an export. Give another file with --out.")
 
 
-def write_page(export: Path | str, out: Path | str, *, progress: bool = True) -> Path:
+def write_page(
+    export: Path | str, out: Path | str, *, runtime: Mapping[str, bytes] | None = None, progress: bool = True
+) -> Path:
     """Write an exported classifier as one HTML file.
 
     Args:
         export: Folder that ``headstart export`` wrote; the file takes about a third more than its ``model.onnx`` and
             ``novelty.safetensors`` together, and 5 MB for the runtime.
         out: The file; an earlier page that is there is replaced.
+        runtime: What ``begin_page`` returned; read here when None.
         progress: Show on stderr how the runtime is fetched, once.
 
     Returns:
@@ -87,7 +91,7 @@ def write_page(export: Path | str, out: Path | str, *, progress: bool = True) ->
     model = checked_content(folder, MODEL_FILE, config)
     check_graph(model, config, folder / MODEL_FILE)
     golden = read_golden(folder, config.class_names)
-    parts = {"model": model, **begin_page(place, progress=progress)}
+    parts = {"model": model, **(runtime or begin_page(place, progress=progress))}
     if config.novelty:
         parts["novelty"] = _as_json(read_arrays(folder, num_classes=len(config.label_names)))
     write_atomically(place, _page(config, place.stem, golden, parts))
