@@ -78,12 +78,12 @@ def test_a_csv_has_a_row_per_file_with_all_probabilities(place, capsys):
         "file",
         "predicted",
         "probability",
-        "unsure",
-        "unfamiliar",
-        "novelty",
         "p_cat",
         "p_=dog",
         "p_bird",
+        "unsure",
+        "unfamiliar",
+        "novelty",
         "error",
     ]
     assert list(rows[0]) == columns
@@ -166,7 +166,7 @@ def test_a_complete_file_is_not_overwritten(place, capsys):
 def test_top_leaves_the_best_classes(place):
     assert predict(place, "p.csv", "--top", "2", inputs=["photos/a.png"]) == 0
     row = rows_of(place / "p.csv")[0]
-    assert list(row)[-4:] == ["novelty", "top_2", "top_2_probability", "error"]
+    assert list(row)[3:6] == ["top_2", "top_2_probability", "unsure"]
     assert float(row["probability"]) >= float(row["top_2_probability"])
     assert predict(place, "p.jsonl", "--top", "2", inputs=["photos/a.png"]) == 0
     assert len(json.loads((place / "p.jsonl").read_text())["probabilities"]) == 2

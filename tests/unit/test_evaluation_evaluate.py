@@ -126,7 +126,14 @@ def test_predictions_are_those_of_the_classifier_as_it_is_shipped(run):
     test = dataset.sealed_test.open()
     shipped = load(run).predict(test.source.array)
 
-    assert list(lines[0]) == ["row", "sha256", "label", "predicted", "probability", "p_cat", "p_dog", "p_bird"]
+    shares = [f"p_{name}" for name in NAMES]
+    doubts = ["unsure", "unfamiliar", "novelty"]
+    assert list(lines[0]) == ["row", "sha256", "label", "predicted", "probability", *shares, *doubts]
+    assert [[line["unsure"], line["unfamiliar"]] for line in lines] == [
+        [str(mark).lower() for mark in marks]
+        for marks in zip(shipped.unsure.tolist(), shipped.unfamiliar.tolist(), strict=True)
+    ]
+    assert [float(line["novelty"]) for line in lines] == pytest.approx(shipped.novelty.tolist(), rel=1e-4)
     assert [line["sha256"] for line in lines] == dataset.sealed_test.image_hashes()
     assert [line["label"] for line in lines] == [NAMES[int(i)] for i in test.labels]
     assert [line["predicted"] for line in lines] == shipped.labels

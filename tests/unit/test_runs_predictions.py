@@ -28,7 +28,7 @@ def test_up_to_fifty_classes_have_a_column_each():
     predictions = made([f"class {i}" for i in range(MOST_CLASSES_IN_COLUMNS)])
     first = lines(predictions)[0]
     assert list(first)[:5] == ["row", "sha256", "label", "predicted", "probability"]
-    assert list(first)[5:] == [f"p_class {i}" for i in range(50)]
+    assert list(first)[5:] == [*(f"p_class {i}" for i in range(50)), "unsure", "unfamiliar", "novelty"]
     assert float(first["p_class 3"]) == pytest.approx(predictions.predictions.probabilities[0, 3], abs=1e-6)
     assert predictions.to_npz() is None
 
@@ -44,6 +44,7 @@ def test_of_many_classes_the_csv_has_the_best_five_and_a_file_beside_it_has_all(
     for i, line in enumerate(lines(predictions)):
         assert set(line) == {
             *("row", "sha256", "label", "predicted", "probability", "label_probability"),
+            *("unsure", "unfamiliar", "novelty"),
             *(f"top_{place}{what}" for place in range(2, 6) for what in ("", "_probability")),
         }
         best = np.argsort(-whole[i], kind="stable")[:5]
@@ -99,7 +100,7 @@ def test_names_of_older_runs_with_line_separators_are_read():
         "row,sha256,label,predicted,probability\n1.5,a,cat,dog,0.5\n",
         "row,sha256,label,predicted,probability\n1,a,cat\n",
         'row,sha256,label,predicted,probability\n1,a,"cat,dog,0.5\n',
-        "row,sha256,label,predicted,probability\n1,a," + "x" * 200_000 + ",dog,0.5\n",
+        "row,sha256,label,predicted,probability\n1,a," + "x" * (2**24 + 1) + ",dog,0.5\n",
         "\0\0\0",
     ],
 )

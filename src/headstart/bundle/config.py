@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from headstart.bundle.schema import ConfidenceBlock, ConfigFile, cut, explain
@@ -43,6 +45,11 @@ class Abstention:
     threshold: float | None
     answered: int | None = None
     right: int | None = None
+
+    def unsure(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """Return which predictions are unsure, shape (n,), for probabilities of shape (n, classes)."""
+        lowest = np.inf if self.threshold is None else self.threshold
+        return np.asarray(probabilities.max(axis=1, initial=0) < lowest, np.bool_)
 
     @property
     def meaning(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.contracts import Predictions, UInt8Image
+from headstart.contracts import UInt8Image
 from headstart.data.dataset import Dataset
 from headstart.data.subset import Subset
 from headstart.errors import HeadstartError
@@ -133,7 +133,8 @@ def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: P
 
     figures = measure(second, test)
     found = agreement((first, pair.original), (second, pair.exported))
-    predicted = [predictor.judged(o).indices for o, predictor in ((first, pair.original), (second, pair.exported))]
+    predictions = pair.exported.judged(second)
+    predicted = pair.original.judged(first).indices, predictions.indices
     compared = compare_predictions(test.labels, *predicted, num_classes=len(names))
     content = {
         "n": len(test),
@@ -146,8 +147,6 @@ def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: P
     }
     # What was measured of the original alone is no figure of the export.
     metrics = replace(run.metrics(), val=measure(on_val, val), test=figures, corruptions=None, novelty=None)
-    probabilities = SINGLE_LABEL.probabilities(second.logits, temperature=temperature)
-    predictions = Predictions(probabilities, test.class_names)
     return Measured(
         agreement=found,
         accuracy_change=compared.accuracy,

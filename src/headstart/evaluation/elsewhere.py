@@ -156,7 +156,13 @@ def measure_elsewhere(
     limit = predictor.artifact.novelty_threshold
     marked = None if limit is None or not scores else np.concatenate(scores) > limit
     abstention = predictor.artifact.abstention
-    lowest = np.inf if abstention is None or abstention.threshold is None else abstention.threshold
+    predictions = Predictions(
+        probabilities,
+        classes,
+        unsure=None if abstention is None else abstention.unsure(probabilities),
+        novelty=np.concatenate(scores)[:count] if scores else None,
+        unfamiliar=None if marked is None else marked[:count],
+    )
     found = Elsewhere(
         data={"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source},
         left_out=chosen.left_out,
@@ -166,15 +172,15 @@ def measure_elsewhere(
         drift=_drift(figures, val) if val else None,
         calibration=_calibration(confidence.astype(np.float64), right, val),
         doubts={
-            "unsure": None if abstention is None else _share(confidence < lowest),
-            "unfamiliar": None if marked is None else _share(marked[:count]),
+            "unsure": None if predictions.unsure is None else _share(predictions.unsure),
+            "unfamiliar": None if predictions.unfamiliar is None else _share(predictions.unfamiliar),
             "unfamiliar_of_unknown_classes": None if marked is None or not own else _share(marked[count:]),
         },
     )
     rows = np.concatenate([part.rows for part in chosen.known])
     hashes = [identity for part in chosen.known for identity in part.identities]
     files = [part.source.path(row) for part in chosen.known for row in part.rows.tolist()] if dataset.ledger else None
-    return found, TestPredictions(rows, hashes, chosen.labels, Predictions(probabilities, classes), files)
+    return found, TestPredictions(rows, hashes, chosen.labels, predictions, files)
 
 
 def _share(marks: NDArray[np.bool_]) -> float:

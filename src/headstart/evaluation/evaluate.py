@@ -68,7 +68,6 @@ def evaluate_run(
     outputs = finite_outputs(predictor, test, within(progress, done_before=done, in_all=in_all))
     test_metrics = SINGLE_LABEL.measure(outputs.logits, test.labels, names=names, temperature=temperature)
     probabilities = SINGLE_LABEL.probabilities(outputs.logits, temperature=temperature)
-    predictions = Predictions(probabilities, test.class_names)
     judged_val = _judged(SINGLE_LABEL.probabilities(val_logits, temperature=temperature), val)
     abstention = measure_abstention(abstain, judged_val, _judged(probabilities, test))
 
@@ -87,18 +86,24 @@ def evaluate_run(
     )
     shipped = row_of(abstention["target"], abstention)
     scores = {"val": val_metrics.headline(), "test": test_metrics.headline()}
+    sure_from = Abstention(shipped["target"], shipped["threshold"], shipped["val"]["answered"], shipped["val"]["right"])
     update_bundle(
         run.model,
         temperature=temperature,
         metrics=scores,
-        abstention=Abstention(
-            shipped["target"], shipped["threshold"], shipped["val"]["answered"], shipped["val"]["right"]
-        ),
+        abstention=sure_from,
         novelty=novelty,
         confidence=confidence_of(judged_val.confidence),
     )
     files = [test.source.path(row) for row in test.rows.tolist()] if dataset.ledger else None
     hashes = dataset.sealed_test.image_hashes()
+    predictions = Predictions(
+        probabilities,
+        test.class_names,
+        unsure=sure_from.unsure(probabilities),
+        novelty=outputs.novelty,
+        unfamiliar=None if outputs.novelty is None else outputs.novelty > novelty.threshold,
+    )
     run.write_predictions(TestPredictions(test.rows, hashes, test.labels, predictions, files))
     run.write_metrics(metrics)
     return metrics

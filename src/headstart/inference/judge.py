@@ -77,9 +77,7 @@ def judged(outputs: Outputs, artifact: Artifact) -> tuple[Predictions, NDArray[n
     abstention, limit = artifact.abstention, artifact.novelty_threshold
     unsure = unfamiliar = None
     if abstention is not None:
-        # Without a threshold that reaches the target nothing is sure.
-        lowest = np.inf if abstention.threshold is None else abstention.threshold
-        unsure = probabilities.max(axis=1, initial=0) < lowest
+        unsure = abstention.unsure(probabilities)
     if limit is not None and outputs.novelty is not None:
         unfamiliar = outputs.novelty > limit
     evidence = None if outputs.evidence is None else shares(outputs.evidence)

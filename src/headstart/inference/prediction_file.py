@@ -23,9 +23,9 @@ from headstart.files import shown_path, write_json
 from headstart.inference.inputs import Named
 from headstart.inference.judge import FilePrediction
 from headstart.inference.predictor import Predictor
+from headstart.runs.predictions import DOUBTS, doubt_cells, prediction_columns
 
 FORMATS = (".csv", ".jsonl", ".parquet")
-_DOUBTS = ("unsure", "unfamiliar", "novelty")
 _FLUSHED = 64
 """Rows after which all that was written is handed to the system."""
 _ROWS_IN_GROUP = 10_000
@@ -73,12 +73,8 @@ class PredictionFile:
 
     @property
     def columns(self) -> list[str]:
-        """Columns of the CSV."""
-        if self.top is None:
-            shown = [f"p_{name}" for name in self.names]
-        else:
-            shown = [f"top_{i}{part}" for i in range(2, self.top + 1) for part in ("", "_probability")]
-        return ["file", "predicted", "probability", *_DOUBTS, *shown, "error"]
+        """Columns of the table: those of a run's ``predictions.csv`` that an image without a label has, and errors."""
+        return ["file", *prediction_columns(self.names, top=self.top), "error"]
 
     def write(self, predictor: Predictor, files: Iterable[Named], advance: Callable[[int], None]) -> Written:
         """Write a row for every file, in order, after those that are there already.
@@ -186,23 +182,19 @@ class PredictionFile:
     def _cells(self, name: str, found: FilePrediction | str) -> list[str]:
         if isinstance(found, str):
             return [guarded(name), *[""] * (len(self.columns) - 2), guarded(found)]
-        doubts = [getattr(found, key) for key in _DOUBTS]
-        told = [
-            "" if doubt is None else f"{doubt:.6g}" if isinstance(doubt, float) else str(doubt).lower()
-            for doubt in doubts
-        ]
+        doubts = doubt_cells(found.unsure, found.unfamiliar, found.novelty)
         if self.top is None:
             by_name = dict(found.top)
             shown = [f"{by_name[name]:.6f}" for name in self.names]
         else:
             shown = [cell for label, p in found.top[1 : self.top] for cell in (guarded(label), f"{p:.6f}")]
             shown += [""] * (2 * (self.top - 1) - len(shown))
-        return [guarded(name), guarded(found.label), f"{found.probability:.6f}", *told, *shown, ""]
+        return [guarded(name), guarded(found.label), f"{found.probability:.6f}", *shown, *doubts, ""]
 
     def _record(self, name: str, found: FilePrediction | str) -> dict[str, Any]:
         if isinstance(found, str):
             return {"file": name, "error": found}
-        doubts = {key: value for key in _DOUBTS if (value := getattr(found, key)) is not None}
+        doubts = {key: value for key in DOUBTS if (value := getattr(found, key)) is not None}
         chosen = found.top if self.top is None else found.top[: self.top]
         shown = {label: round(probability, 6) for label, probability in chosen}
         record = {"file": name, "predicted": found.label, "probability": round(found.probability, 6), **doubts}
@@ -213,15 +205,11 @@ class PredictionFile:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        classes = self.names if self.top is None else []
-        fields = [("file", pa.string()), ("predicted", pa.string()), ("probability", pa.float32())]
-        fields += [("unsure", pa.bool_()), ("unfamiliar", pa.bool_()), ("novelty", pa.float32())]
-        fields += [(f"p_{name}", pa.float32()) for name in classes]
+        # Every other column is a number: a probability, or how unlike the training images an image is.
         places = range(2, (self.top or 1) + 1)
-        fields += [
-            field for i in places for field in ((f"top_{i}", pa.string()), (f"top_{i}_probability", pa.float32()))
-        ]
-        schema = pa.schema([*fields, ("error", pa.string())])
+        words = ("file", "predicted", "error", *(f"top_{place}" for place in places))
+        kinds = dict.fromkeys(words, pa.string()) | dict.fromkeys(("unsure", "unfamiliar"), pa.bool_())
+        schema = pa.schema([(column, kinds.get(column, pa.float32())) for column in self.columns])
         beside = self.path.with_name(f".{self.path.name}.tmp")
         with self.rows_at.open(encoding="utf-8") as file, pq.ParquetWriter(beside, schema) as writer:
             group: list[dict[str, Any]] = []
@@ -229,7 +217,7 @@ class PredictionFile:
                 row = json.loads(line)
                 shares = list(row.pop("probabilities", {}).items())
                 row["file"] = row["file"].encode("utf-8", "backslashreplace").decode()
-                row |= {f"p_{name}": share for name, share in shares if classes}
+                row |= {f"p_{name}": share for name, share in shares if self.top is None}
                 for i, (label, share) in zip(places, shares[1:], strict=False):
                     row |= {f"top_{i}": label, f"top_{i}_probability": share}
                 group.append(row)

@@ -1,14 +1,14 @@
-"""The predictions of a run for the test split, and the two files that hold them.
+"""The columns of predictions, and the two files that hold those of a run for the test split.
 
-``predictions.csv`` has a row per image. Where images lie in files, the column ``file`` has the path of each.
-Up to 50 classes it has a column ``p_<class>`` for each. Beyond that it has the
-five most probable classes, and ``predictions.npz`` beside it has all probabilities:
+``predictions.csv`` has a row per image: its row in the data set, its path where images lie in files, SHA-256 and label,
+then ``prediction_columns``, as in the file of ``headstart predict --out``. Up to 50 classes these hold
+all probabilities. Beyond that they hold the five most probable classes, and ``predictions.npz`` has all probabilities:
 ``numpy.load(path)["probabilities"]`` has shape (n, classes), float16 with four decimals, in the order of ``"classes"``.
 """
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,30 @@ TOP = 5
 """Classes in the CSV where not all have a column."""
 _STEPS = 10_000
 """Probabilities in the compressed file have four decimals, so that it can be compressed."""
+DOUBTS = ("unsure", "unfamiliar", "novelty")
+"""Columns that are empty where a classifier can't have such a doubt."""
 _BLOCK = 4096
 """Images whose probabilities are rounded at a time."""
+
+
+def prediction_columns(names: Iterable[str], *, top: int | None) -> list[str]:
+    """Return the columns of what is predicted for an image, in the files of runs and of ``headstart predict --out``.
+
+    Args:
+        names: The classes.
+        top: Classes in a row; all of them when None.
+    """
+    if top is None:
+        shown = [f"p_{name}" for name in names]
+    else:
+        shown = [f"top_{place}{part}" for place in range(2, top + 1) for part in ("", "_probability")]
+    return ["predicted", "probability", *shown, *DOUBTS]
+
+
+def doubt_cells(unsure: bool | None, unfamiliar: bool | None, novelty: float | None) -> list[str]:
+    """Return the last three of these columns; a doubt that the classifier can't have is empty."""
+    marks = ["" if mark is None else str(mark).lower() for mark in (unsure, unfamiliar)]
+    return [*marks, "" if novelty is None else f"{novelty:.6g}"]
 
 
 @dataclass(frozen=True)
@@ -73,22 +95,22 @@ class TestPredictions:
     def _lines(self) -> Iterator[list[Any]]:
         names = [guarded(name) for name in self.class_names]
         in_columns = len(names) <= MOST_CLASSES_IN_COLUMNS
-        yield [
-            COLUMNS[0],
-            *["file"] * bool(self.files),
-            *COLUMNS[1:],
-            *((f"p_{name}" for name in self.class_names) if in_columns else _top_columns()),
-        ]
+        columns = prediction_columns(self.class_names, top=None if in_columns else TOP)
+        if not in_columns:
+            columns.insert(2, "label_probability")
+        yield ["row", *["file"] * bool(self.files), "sha256", "label", *columns]
         indices, probabilities = self.predictions.indices, self.predictions.probabilities
+        doubts = self._doubts()
         for i, predicted in enumerate(indices.tolist()):
             shares = probabilities[i]
             place = [int(self.rows[i]), *([guarded(self.files[i])] if self.files else [])]
             cells = [*place, self.hashes[i], names[int(self.labels[i])], names[predicted]]
             if in_columns:
                 texts = [f"{p:.6f}" for p in shares.tolist()]
-                yield [*cells, texts[predicted], *texts]
+                cells += [texts[predicted], *texts]
             else:
-                yield [*cells, f"{shares[predicted]:.6f}", *self._top_cells(i, predicted, names)]
+                cells += [f"{shares[predicted]:.6f}", *self._top_cells(i, predicted, names)]
+            yield [*cells, *doubt_cells(*doubts[i])]
 
     def to_npz(self) -> bytes | None:
         """Return ``predictions.npz``, or None where the CSV has a column for every class."""
@@ -102,6 +124,11 @@ class TestPredictions:
         names = np.array(self.class_names.names)
         np.savez_compressed(content, probabilities=rounded, row=self.rows, classes=names)
         return content.getvalue()
+
+    def _doubts(self) -> list[tuple[Any, ...]]:
+        found = (self.predictions.unsure, self.predictions.unfamiliar, self.predictions.novelty)
+        missing = [None] * len(self.predictions)
+        return list(zip(*(missing if column is None else column.tolist() for column in found), strict=True))
 
     def _top_cells(self, i: int, predicted: int, names: list[str]) -> Iterator[str]:
         shares = self.predictions.probabilities[i]
@@ -141,10 +168,3 @@ def _row(line: dict[str, str]) -> PredictionRow:
         raise ValueError(f"the probability must be from 0 to 1, not {cells[4]}")
     names = [unguarded(cell) for cell in (cells[2], cells[3], line.get("file") or "")]
     return PredictionRow(int(cells[0]), cells[1], names[0], names[1], probability, names[2])
-
-
-def _top_columns() -> Iterator[str]:
-    yield "label_probability"
-    for place in range(2, TOP + 1):
-        yield f"top_{place}"
-        yield f"top_{place}_probability"
