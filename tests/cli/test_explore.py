@@ -148,7 +148,7 @@ def test_the_page_is_self_contained(found, place):
     assert "default-src 'none'" in page
 
 
-def test_the_page_shows_the_figures_and_a_table_behind_each_chart(found, place):
+def test_the_page_shows_the_figures_and_a_table_behind_each_chart(found, place, planted):
     page = (place / "out" / "explore.html").read_text(encoding="utf-8")
     assert f"{found['train']['mean']:.2f}" in page
     assert f"{found['train']['scaled']['std']:.4f}" in page
@@ -158,7 +158,16 @@ def test_the_page_shows_the_figures_and_a_table_behind_each_chart(found, place):
     assert page.count('role="img"') == page.count("<title id=")
     for name in found["class_names"]:
         assert f"<dt>{name}</dt>" in page
-    assert f"train {PLANTED['near'][0]}, test {PLANTED['near'][1]}" in page
+    copies = page.partition('id="duplicates"')[2]
+    rows = re.findall(r'<th scope="row">(\w+ [^<]+)</th><td>(\d+)</td><td>(\d+)</td><td>(\d+)</td>', copies)
+    assert [name for name, *_ in rows] == list(found["duplicates"]["relations"])
+    assert [int(equal) + int(near) for _, equal, near, _ in rows] == list(found["duplicates"]["relations"].values())
+    for kind in ("exact", "near"):
+        train, test = PLANTED[kind]
+        labels = [np.load(planted / f"{split}_labels.npy")[row] for split, row in (("train", train), ("test", test))]
+        heading = "Across splits" if labels[0] == labels[1] else "Across splits and classes"
+        of_this = copies.partition(f"<h3>{heading}:")[2].partition("<h3>")[0]
+        assert f"train {train}, test {test}" in of_this
 
 
 def test_its_own_page_is_replaced_and_no_other(planted, place, found, capsys):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ from headstart.home import cache_of
 from headstart.terminal import Terminal
 from headstart.wording import counted
 
+RELATIONS = ("within a class", "across classes", "across splits", "across splits and classes")
+"""How far the images of a group of copies can be apart; copies in several classes have contradictory labels."""
 MOST = 100_000
 """Images among which near copies are looked for; the time grows with the square of their number."""
 _LOST = 2000
@@ -37,6 +39,12 @@ _ASPECT = 0.1
 """Difference of aspect ratios, as a logarithm, from which images count as having different shapes."""
 _SHOWN = 3
 """Images with contradictory labels that are named, and files of each."""
+
+
+def relation(images: Iterable[Mapping[str, Any]]) -> str:
+    """Return how far copies of an image, told by ``split`` and ``label``, are apart: one of ``RELATIONS``."""
+    splits, labels = zip(*((image["split"], image["label"]) for image in images), strict=True)
+    return RELATIONS[(len(set(splits)) > 1) * 2 + (len(set(labels)) > 1)]
 
 
 class NearCopies(NamedTuple):

@@ -1,20 +1,18 @@
 """Which images of a data set occur more than once, within and across splits, told by split, row and label."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.copies import NearCopies
+from headstart.data.copies import RELATIONS, NearCopies, relation
 from headstart.data.near_copies import PIXEL_THRESHOLD, Bar
 from headstart.data.subset import Subset
 from headstart.inspection import duplicates
 
-RELATIONS = ("within a class", "across classes", "across splits", "across splits and classes")
-"""How far the images of a group of copies can be apart; copies in several classes have contradictory labels."""
 CORRELATIONS = (PIXEL_THRESHOLD, 0.85, 0.9, 0.95)
 """Limits at which copies of test images are counted, from what may be meant to what can't be denied."""
 
@@ -77,12 +75,6 @@ def find_copies(
         "relations": {name: relations[name] for name in RELATIONS},
         "test_images": _test_images(groups, first=len(splits[0]), count=sum(map(len, splits[1:]))),
     }
-
-
-def relation(images: Iterable[dict[str, Any]]) -> str:
-    """Return how far copies of an image are apart: within a class, across classes, across splits, or across both."""
-    splits, labels = zip(*((image["split"], image["label"]) for image in images), strict=True)
-    return RELATIONS[(len(set(splits)) > 1) * 2 + (len(set(labels)) > 1)]
 
 
 def _test_images(groups: Sequence[tuple[tuple[int, ...], float]], *, first: int, count: int) -> dict[str, Any]:

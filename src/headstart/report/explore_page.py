@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Images
+from headstart.data.copies import RELATIONS, relation
 from headstart.report import charts
 from headstart.report.budget import within
 from headstart.report.histograms import class_chart, histogram_chart
@@ -16,9 +17,8 @@ from headstart.wording import counted, number, percent
 
 MADE_BY = "headstart explore"
 """Mark at the beginning of both files, so that a later call may replace them and nothing else."""
-PAIRS_SHOWN = 20
-"""Near duplicates shown for each pair of splits; explore.json lists all."""
-GROUPS_SHOWN = 20
+COPIES_SHOWN = 20
+"""Groups of copies shown for each relation; copies.csv lists all."""
 ISSUES_SHOWN = 10
 SUSPECTS_SHOWN = 40
 _SAMPLES_LIMIT, _OUTLIERS_LIMIT, _MEANS_LIMIT, _PAIRS_LIMIT = 1_300_000, 800_000, 400_000, 900_000
@@ -52,13 +52,17 @@ def explore_page(
     def uri(place: dict[str, Any]) -> str:
         return data_uri(np.asarray(picture(place["split"], place["row"])))
 
-    duplicates, names = found["duplicates"], found["class_names"]
-    by_kind: dict[str, list[dict[str, Any]]] = {kind: [] for kind in duplicates["near"]["pairs"]}
-    for pair in duplicates["near"]["list"]:
-        if len(by_kind[_kind(pair)]) < PAIRS_SHOWN:
-            by_kind[_kind(pair)].append(pair)
-    pairs = within(by_kind, lambda pair: tuple(map(uri, pair["images"])), limit=_PAIRS_LIMIT)
-    groups = {"equal": duplicates["exact"]["list"][:GROUPS_SHOWN]}
+    names, exact, near = found["class_names"], *(found["duplicates"][kind]["list"] for kind in ("exact", "near"))
+    copies: dict[str, list[dict[str, Any]]] = {name: [] for name in RELATIONS}
+    for group in ({"images": images, "pixel_similarity": None} for images in exact):
+        copies[relation(group["images"])].append(group)
+    for pair in near:
+        copies[relation(pair["images"])].append(pair)
+    shown_copies = within(
+        {name: groups[:COPIES_SHOWN] for name, groups in copies.items()},
+        lambda group: tuple(map(uri, group["images"][:2])),
+        limit=_PAIRS_LIMIT,
+    )
     means = {} if mean_images is None else dict(zip(names, ([mean] for mean in mean_images), strict=False))
     shown = {name: [mean for mean in of_class if np.isfinite(mean).all()] for name, of_class in means.items()}
     splits = {name: found[name] for name in ("train", "test") if found[name]}
@@ -76,8 +80,7 @@ def explore_page(
         histograms=_histograms(found["train"]),
         bin=_BIN,
         means=within(shown, lambda mean: (data_uri(np.rint(mean).astype(np.uint8)),), limit=_MEANS_LIMIT),
-        pairs={kind: pairs.get(kind, []) for kind in by_kind},
-        groups=within(groups, lambda group: tuple(map(uri, group[:2])), limit=_PAIRS_LIMIT).get("equal", []),
+        copies={name: (groups, shown_copies.get(name, [])) for name, groups in copies.items()},
         outliers=within(found["outliers"], lambda image: (uri(image),), limit=_OUTLIERS_LIMIT),
         issues=within(
             {issue: images[:ISSUES_SHOWN] for issue, images in found["quality"]["issues"].items()},
@@ -191,10 +194,6 @@ def _labels(errors: dict[str, Any] | None) -> list[str]:
     if errors["suspected"]:
         text += f", and by estimate {percent(errors['estimated_precision'], 0)} of these are"
     return [f"{text}. About {percent(errors['estimated_noise'], 1)} of all labels are wrong by the same estimate."]
-
-
-def _kind(pair: dict[str, Any]) -> str:
-    return "+".join(image["split"] for image in pair["images"])
 
 
 def _histograms(train: dict[str, Any]) -> dict[str, Any]:

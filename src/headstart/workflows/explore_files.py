@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.contracts import UInt8Image, guarded
+from headstart.data.copies import relation
 from headstart.data.ledger import Ledger
 from headstart.data.subset import ImageSource, Subset
 from headstart.errors import RunError, WriteError
 from headstart.files import csv_text, first_bytes, write_atomically, write_json
-from headstart.inspection.copies import relation
 from headstart.recipe.sections import DataRecipe
 from headstart.report.explore_page import MADE_BY, explore_page
 from headstart.report.review_page import review_page
