@@ -25,6 +25,8 @@ _DEEPEST = 100
 """Levels of JSON; none of headstart's own files has ten."""
 _NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")
 """A list of numbers as ``json.dumps`` indents it, a line for each; no string in JSON holds the end of a line."""
+_held: dict[Path, FileLock] = {}
+"""Locks by what this process reads."""
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
 """How file systems say that they flush files only."""
 
@@ -251,6 +253,36 @@ def alone(path: Path, *, waiting: Callable[[], None], advice: str = "") -> Itera
         yield
     finally:
         lock.release()
+
+
+def hold(entry: Path) -> None:
+    """Let other processes know that this one reads a file or folder, until it ends; see ``is_held``.
+
+    Call it while ``alone`` with the entry's lock. Any number of processes can read the same.
+
+    Raises:
+        WriteError: The lock file can't be made.
+    """
+    if entry in _held:
+        return
+    lock = FileLock(entry.with_name(f"{entry.name}-{secrets.token_hex(4)}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except OSError as error:
+        raise WriteError(entry, error) from error
+    _held[entry] = lock
+
+
+def is_held(entry: Path) -> bool:
+    """Return whether a process reads a file or folder; what is left of processes that have ended is removed."""
+    for path in entry.parent.glob(f"{entry.name}-*.lock"):
+        try:
+            with FileLock(path, timeout=0):
+                pass
+        except Timeout:
+            return True
+        path.unlink(missing_ok=True)
+    return False
 
 
 def _finite(number: str) -> float:

@@ -10,12 +10,14 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from headstart import files
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
 from headstart.data.sources.discover import discover
 from headstart.data.sources.tables import Columns
 from headstart.errors import DataError
 from headstart.terminal import Terminal
+from headstart.workflows.cache import cache_contents
 
 QUIET = Terminal(enabled=False)
 
@@ -229,6 +231,12 @@ def test_images_in_parquet_files_are_used_like_files(tmp_path, own_home, monkeyp
     assert source.path(0).startswith("test-00000-of-00001/")
     monkeypatch.setattr("headstart.data.sources.shards._unpack", lambda *_: pytest.fail("unpacked again"))
     assert load(tmp_path / "set").sha256 == found.sha256
+    kept = cache_contents("shards", clear=True).kinds[0]
+    assert (kept.removed, kept.in_use) == (0, 1)
+    assert source.image(0).shape == expected.shape, "this process may still read them"
+    files._held.clear()  # as when it ends
+    assert cache_contents("shards", clear=True).kinds[0].removed == 1
+    assert [path.suffix for path in (own_home / "shards").iterdir()] == [".lock"]
 
 
 def test_splits_and_groups_stand_in_columns_of_parquet_files_too(tmp_path, own_home):

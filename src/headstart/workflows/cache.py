@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import InputError, WriteError, nearest
-from headstart.files import alone
+from headstart.files import alone, is_held
 from headstart.folders import sweep_leftovers
 from headstart.home import KINDS, cache_home, cache_of
 
@@ -104,6 +104,8 @@ def _remove(entry: Path) -> None:
     lock = entry.with_suffix(".lock")
     # What never had a lock needs none: its files are whole at any time, and a map outlives its file.
     with alone(lock, waiting=refuse) if lock.exists() else nullcontext():
+        if is_held(entry):
+            refuse()
         try:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
         except OSError as error:

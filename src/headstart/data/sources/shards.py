@@ -13,7 +13,7 @@ from headstart.data.sources.listing import SPLITS, FoundFile, Listing, seen
 from headstart.data.sources.parquet import image_columns, opened_parquet, parquet_table
 from headstart.data.sources.tables import Columns, cell_text, find_columns
 from headstart.errors import DataError, WriteError
-from headstart.files import alone
+from headstart.files import alone, hold
 from headstart.folders import scratch_folder
 from headstart.home import ADVICE, cache_of
 from headstart.terminal import Terminal
@@ -40,6 +40,7 @@ def list_shards(root: Path, shards: Sequence[Path], columns: Columns, terminal: 
     with alone(folder.with_suffix(".lock"), waiting=lambda: None, advice=ADVICE):
         if not (folder / _DONE).is_file():
             _lay_out(folder, shards, columns, terminal)
+        hold(folder)
     entries = json.loads((folder / _DONE).read_text(encoding="utf-8"))
     files = [FoundFile(path, *seen(folder / path), *rest) for path, *rest in entries]
     return Listing(folder, f"parquet files of {root}", tuple(files))
