@@ -105,8 +105,8 @@ def test_the_container_and_what_starts_it():
 def test_the_dockerfile_is_linted(tmp_path):
     dockerfile = ROOT / "deploy" / "Dockerfile"
     worse = tmp_path / "Dockerfile"
-    worse.write_text(dockerfile.read_text().replace("--no-cache-dir ", ""))
-    for file, status, rules in ((dockerfile, 0, set()), (worse, 1, {"DL3042"})):
+    worse.write_text(dockerfile.read_text().replace("python:3.12-slim", "python"))
+    for file, status, rules in ((dockerfile, 0, set()), (worse, 1, {"DL3006"})):
         done = subprocess.run([HADOLINT, "--no-color", file], capture_output=True, text=True, timeout=60)
         assert (done.returncode, set(re.findall(r"DL\d+", done.stdout))) == (status, rules), done.stdout + done.stderr
 
