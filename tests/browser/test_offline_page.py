@@ -156,13 +156,15 @@ def test_the_page_of_a_run_computes_with_integers(browse, measured, sample, tmp_
     monkeypatch.setattr("headstart.workflows.export.CALIBRATION_IMAGES", 32)
     read, whole = [], offline.runtime_file
     monkeypatch.setattr(offline, "runtime_file", lambda name, terminal: read.append(name) or whole(name, terminal))
-    page = tmp_path / "tiny.html"
+    run = shutil.copytree(measured.path, tmp_path / "run")
+    before = sorted(run.iterdir())
+    page = run / "tiny.html"
     words = ["--format", "html", "--out", str(page), "--force", "--json", "--quiet"]
-    assert main(["export", str(measured.path), *words]) == 0
+    assert main(["export", str(run), *words]) == 0
     assert read == list(offline.RUNTIME_FILES), "each is read and hashed once"
     certificate = json.loads(capsys.readouterr().out)["certificate"]
     assert (certificate["precision"], certificate["test"]["n"]) == ("int8", 100)
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.html"]
+    assert sorted(run.iterdir()) == sorted([*before, page])
     packed = page.read_text().partition('id="packed-model">')[2].partition("<")[0]
     graph = onnx.load_from_string(gzip.decompress(base64.b64decode(packed))).graph
     kinds = Counter(node.op_type for node in graph.node)

@@ -4,14 +4,17 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.bundle.exported import OFFLINE_PAGE
 from headstart.data.arrays import image_hashes
 from headstart.errors import RunError
+from headstart.report.exports import link_exports
 from headstart.report.html import write_report
 from headstart.report.mistakes import data_uri, worst
 from headstart.report.page import flat
@@ -529,6 +532,38 @@ def test_a_damaged_file_is_named_and_an_earlier_page_stays(make_evaluated_run, f
     with pytest.raises(RunError, match=file):
         write_report(run.run, run.picture)
     assert (run.path / "report.html").read_text() == "an earlier page"
+
+
+def test_exports_in_the_folder_of_a_run_are_linked_when_the_page_is_written_and_afterwards(make_evaluated_run):
+    evaluated = make_evaluated_run()
+    run, page = evaluated.run, write_report(evaluated.run, evaluated.picture)
+    whole = page.read_text()
+
+    def links():
+        return re.findall('<a href="([^"]*)">', page.read_text().partition("exports -->")[2].partition("<!--")[0])
+
+    export, alone = run.path / "to ship", run.path / "pets.html"
+    export.mkdir()
+    for name in ("model.onnx", "certificate.html"):
+        (export / name).touch()
+    alone.write_text(f'<meta name="generator" content="{OFFLINE_PAGE}">')
+    (run.path / "notes.html").write_text("<p>mine")
+    link_exports(run, run.path.parent / "elsewhere")
+    assert page.read_text() == whole
+    for added in (export, alone):
+        link_exports(run, added)
+        assert links() == ["pets.html", "to%20ship/certificate.html"]
+    write_report(run, evaluated.picture)
+    assert links() == ["pets.html", "to%20ship/certificate.html"]
+    alone.unlink()
+    link_exports(run, export)
+    assert links() == ["to%20ship/certificate.html"]
+    shutil.rmtree(export)
+    link_exports(run, export)
+    assert page.read_text() == whole
+    page.write_text("of an earlier version")
+    link_exports(run, export)
+    assert page.read_text() == "of an earlier version"
 
 
 def test_large_pictures_are_reduced_and_small_ones_are_not():

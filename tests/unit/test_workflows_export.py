@@ -321,11 +321,14 @@ def test_a_changed_bundle_does_not_share_memory_with_what_was_exported(measured)
 
 
 def test_a_program_is_certified_like_a_graph(measured, sample, tmp_path, capsys):
-    run, folder = shutil.copytree(measured.path, tmp_path / "run"), tmp_path / "program"
+    run = shutil.copytree(measured.path, tmp_path / "run")
+    folder = run / "program"
+    (run / "report.html").write_text("<!-- exports --><!-- /exports -->")
     assert main(["export", str(run), "--out", str(folder), "--format", "exported-program", "--json"]) == 0
     certificate = json.loads(capsys.readouterr().out)
     stated = {key: certificate[key] for key in ("verdict", "precision", "runtime")}
     assert stated == {"verdict": "identical", "precision": "fp32", "runtime": "torch"}
+    assert '<a href="program/certificate.html">' in (run / "report.html").read_text()
     assert certificate["test"]["agreement"]["changed"] == 0
     assert set(certificate["files"]) == {"model.pt2", "novelty.safetensors"}
     assert not (folder / "model.onnx").exists()

@@ -23,6 +23,8 @@ LARGEST_MODEL = 2**31
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _MOST_PROBLEMS = 4
 _OURS = "headstart."
+OFFLINE_PAGE = "headstart export"
+"""Stands in the head of an export that is a page, so that a later one may replace it and nothing else."""
 AGAIN = "Restore the folder, or export the classifier again."
 """What to do about a file of an export that is missing, damaged or another one."""
 

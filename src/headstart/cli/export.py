@@ -87,6 +87,7 @@ def _exported(model: str, out: Path, wanted: dict[str, Any], where: dict[str, An
 def _page(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) -> Answer:
     """Write an export as one page; of a run or a model folder, one that is made for it and not kept."""
     from headstart.inference.origin import origin_of
+    from headstart.report.exports import link_exports
     from headstart.server.offline import begin_page, write_page
 
     origin, progress = origin_of(model), where["progress"]
@@ -107,6 +108,8 @@ def _page(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) 
             int8 = wanted["int8"] or origin.run is not None
             certificate = _exported(model, scratch / "export", wanted | {"int8": int8}, where).certificate
             page, lines = write_page(scratch / "export", out, runtime=runtime), _figures(certificate)
+    if origin.run:
+        link_exports(origin.run, page)
     size = page.stat().st_size
     lines += [f"Page        {page}, {size / 1e6:.1f} MB", "Next        open it in a browser; it needs no server"]
     return Answer({"out": str(page), "bytes": size, "certificate": certificate}, "\n".join(lines))

@@ -11,6 +11,7 @@ from headstart.report import charts
 from headstart.report.classes import classes
 from headstart.report.confusions import confusions
 from headstart.report.coverage import coverage, thresholds
+from headstart.report.exports import exports_in
 from headstart.report.learning import learning_curves
 from headstart.report.mistakes import MISTAKES_SHOWN, Thumbnails, data_uri, most_confident
 from headstart.report.page import render
@@ -54,6 +55,7 @@ def write_report(run: Run, dataset_thumbnails: Thumbnails, fed: Sequence[tuple[s
         where="the test split",
         link=links(run.path, _data_of(run)),
         fed=[(label, data_uri(pixels)) for label, pixels in fed],
+        exports=exports_in(run),
         metrics=metrics,
         facts=facts,
         test=test,

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.bundle.exported import MODEL_FILE, ExportConfig, checked_content, read_export
+from headstart.bundle.exported import MODEL_FILE, OFFLINE_PAGE, ExportConfig, checked_content, read_export
 from headstart.bundle.novelty_file import NoveltyArrays, read_arrays
 from headstart.deployment.golden import Golden, read_golden
 from headstart.errors import DownloadError, InputError, RunError
@@ -28,8 +28,6 @@ from headstart.inference.onnx_graph import check_graph
 from headstart.terminal import Terminal
 
 RUNTIME = Package("onnxruntime-web@1.30.0", size=33_106_585)
-_GENERATOR = "headstart export"
-"""Stands in the page's head, so that a later export may replace the page and nothing else."""
 _MAX_UNPACKED = 400_000_000
 RUNTIME_FILES = {
     "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
@@ -55,7 +53,7 @@ def begin_page(out: Path, *, progress: bool = True) -> dict[str, bytes]:
 def _check_place(place: Path) -> None:
     if place.is_dir():
         raise RunError(f"{place} is a folder. Give a file, as in --out {place / 'classifier.html'}.")
-    if os.path.lexists(place) and not is_page_of(place, _GENERATOR):
+    if os.path.lexists(place) and not is_page_of(place, OFFLINE_PAGE):
         raise RunError(f"{place} exists and is no page of an export. Give another file with --out.")
 
 
@@ -128,7 +126,7 @@ def _page(config: ExportConfig, name: str, golden: Golden, parts: dict[str, byte
     charset = '<meta charset="utf-8">'
     policy = f'<meta http-equiv="Content-Security-Policy" content="{allowed}">'
     changes = {
-        charset: f'{charset}<meta name="generator" content="{_GENERATOR}">{policy}',
+        charset: f'{charset}<meta name="generator" content="{OFFLINE_PAGE}">{policy}',
         "/static/icon.svg": icon,
         '<link rel="stylesheet" href="/static/page.css">': f"<style>{style}</style>",
         '<script type="module" src="/static/page.js"></script>': "",

@@ -32,6 +32,7 @@ from headstart.inference.origin import origin_of
 from headstart.inference.predictor import Predictor, load
 from headstart.inference.torch_artifact import TorchArtifact
 from headstart.report.certificate_page import write_certificate
+from headstart.report.exports import link_exports
 from headstart.report.private import without_folders
 from headstart.runs.folder import reopen_run
 from headstart.runs.records import PACKAGES
@@ -131,6 +132,8 @@ def export(
         with scratch_folder(place) as scratch:
             certificate = _Export(folder, bundle, opened, dataset, session, options).write(scratch)
             put_folder(scratch, place)
+        if opened:
+            link_exports(opened, place)
     return Exported(Path(out), certificate)
 
 
