@@ -1,16 +1,18 @@
-"""Measure what is bounded: the memory of predicting odd images, and the sizes of files with 1,000 classes.
+"""Measure what is bounded: the memory of predicting odd images and many, and the sizes of files with 1,000 classes.
 
-    python benchmarks/measure_bounds.py
+    python benchmarks/measure_bounds.py [predict_memory] [predict_many] [many_classes]
 
-Writes benchmarks/results/predict-memory.json and benchmarks/results/many-classes.json.
+Writes predict-memory.json, predict-many.json and many-classes.json into benchmarks/results.
 """
 
+import csv
 import json
 import os
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from importlib.metadata import version
 from pathlib import Path
@@ -24,15 +26,18 @@ from headstart.bundle.folder import save_bundle
 from headstart.compute.device import describe_hardware
 from headstart.contracts import ClassNames, Predictions
 from headstart.data.arrays import Arrays
+from headstart.data.preprocess import Preprocess
 from headstart.data.sources.arrays import write_store
 from headstart.files import write_json
 from headstart.models.backbones import load_backbone
-from headstart.models.heads import build_classifier
+from headstart.models.heads import build_classifier, empty_classifier
 from headstart.runs.predictions import TestPredictions
 from headstart.runs.run import Run
 from headstart.tasks.single_label import SINGLE_LABEL
 
 RESULTS = Path(__file__).parent / "results"
+MANY = (2_000, 20_000, 200_000)
+"""Files in one folder."""
 CORES = (1, 4, 16)
 """Cores that the machine is made to believe it has: each may have a worker that decodes."""
 PREDICT = """
@@ -139,6 +144,47 @@ def predict_memory(place: Path) -> None:
     write("predict-memory.json", claim, {"images": images, "runs": found, "worst": worst, "asked": 1500})
 
 
+def predict_many(place: Path) -> None:
+    save_bundle(
+        Bundle(
+            module=empty_classifier("test_efficientnet", num_classes=10),
+            class_names=ClassNames(tuple(f"class {i}" for i in range(10))),
+            preprocess=Preprocess(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+            architecture="test_efficientnet",
+            backbone="test_efficientnet",
+            hidden=(),
+            dropout=0.0,
+            dataset="none",
+            manifest_sha256="",
+        ),
+        place / "model",
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(place / f"{number}.png")
+    found = {}
+    for count in MANY:
+        folder, table = place / f"images-{count}", place / f"predictions-{count}.csv"
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number:07}.png").hardlink_to(place / f"{number % len(pixels)}.png")
+        words = [sys.executable, "-c", PREDICT, "2", place / "model", folder, "--out", table]
+        begun = time.perf_counter()
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        _, status, peak = done.stdout.splitlines()[-1].split()
+        with table.open(newline="") as file:
+            rows = sum(1 for _ in csv.DictReader(file))
+        assert (int(status), rows) == (0, count), done.stderr
+        found[f"{count:,} files"] = {
+            "peak_rss_mb": round(float(peak), 1),
+            "seconds": round(time.perf_counter() - begun),
+        }
+    claim = (
+        "peak resident memory in MB of headstart predict --out on one folder of links to 20 PNG files of 32 x 32 pixels"
+    )
+    write("predict-many.json", claim, {"runs": found})
+
+
 def many_classes(place: Path) -> None:
     draw = np.random.default_rng(0)
     names = ClassNames(tuple(f"a class of some length, {i}" for i in range(1000)))
@@ -172,7 +218,8 @@ def many_classes(place: Path) -> None:
 
 
 def main() -> None:
-    for measure in (predict_memory, many_classes):
+    measures = {measure.__name__: measure for measure in (predict_memory, predict_many, many_classes)}
+    for measure in [measures[name] for name in sys.argv[1:]] or measures.values():
         with tempfile.TemporaryDirectory() as scratch:
             measure(Path(scratch))
 
