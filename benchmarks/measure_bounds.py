@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import zlib
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def classifier(folder: Path) -> None:
             manifest_sha256="0" * 64,
             temperature=1.0,
             flip=True,
-            weights=backbone.weights.to_dict(),
+            weights=asdict(backbone.weights),
         ),
         folder,
     )

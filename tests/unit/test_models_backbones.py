@@ -7,7 +7,8 @@ from huggingface_hub import constants
 
 from headstart.errors import WeightsError
 from headstart.models import catalogue, package_weights
-from headstart.models.backbones import fed_unit_range, list_backbones, load_backbone
+from headstart.models.backbones import fed_unit_range, load_backbone
+from headstart.models.catalogue import list_backbones
 from headstart.models.keras_resnet50 import INPUT_UNIT
 from headstart.models.weights import state_dict_sha256
 

@@ -9,7 +9,8 @@ from huggingface_hub import constants
 from safetensors.torch import save
 
 from headstart.errors import WeightsError
-from headstart.models.backbones import list_backbones, load_backbone
+from headstart.models.backbones import load_backbone
+from headstart.models.catalogue import list_backbones
 
 NAME = "test_resnet.r160_in1k"
 COMMIT = "c0ffee" + "0" * 34

@@ -14,9 +14,7 @@ from headstart.errors import WeightsError
 from headstart.models import hub, keras_resnet50, npm_weights
 from headstart.models.architectures import Network, create_network, preprocess_of
 from headstart.models.catalogue import (
-    BackboneInfo,
     full_name,
-    list_backbones,
     offline_backbones,
     pretrained_config,
 )
@@ -24,8 +22,6 @@ from headstart.models.package_weights import PACKAGES, read_package
 from headstart.models.weight_files import read_weights_file
 from headstart.models.weights import Source, WeightsRecord, load_tensors, state_dict_sha256
 from headstart.terminal import Terminal
-
-__all__ = ["Backbone", "BackboneInfo", "WeightsRecord", "fed_unit_range", "list_backbones", "load_backbone"]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +35,6 @@ class WeightsRecord:
     sha256: str
     license: str
     unmatched: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as plain data."""
-        return asdict(self)
 
 
 def state_dict_sha256(state: StateDict) -> str:

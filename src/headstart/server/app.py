@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headstart.errors import nearest
 from headstart.server.bodies import HOW
 from headstart.server.guard import App, Guard
-from headstart.server.meters import CONTENT_TYPE
 from headstart.server.models import Served
 from headstart.server.predictions import PATH, Asked, Shortcut, predictions, told, unexpected
 from headstart.server.schema import Error, Health, ModelsOut, PredictionsOut
@@ -102,7 +102,7 @@ def _own_paths(service: Service) -> APIRouter:
     @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> Response:
         """Return counts and times for Prometheus."""
-        return Response(service.meters.text(), media_type=CONTENT_TYPE)
+        return Response(service.meters.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
 

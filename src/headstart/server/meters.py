@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 from headstart.inference.judge import FilePrediction
 from headstart.server.models import Served
@@ -21,8 +20,6 @@ RECENT, FEWEST_RECENT = 1000, 200
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _SHARES = tuple(step / 20 for step in range(1, 21))
-
-__all__ = ["CONTENT_TYPE", "Meters"]
 
 
 def _drift(reference: Confidence | None, recent: Collection[float]) -> float:

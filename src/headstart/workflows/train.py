@@ -2,7 +2,7 @@
 
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from headstart.compute.memory import give_back_freed_memory, peak_memory_mb
@@ -114,7 +114,7 @@ def _environment(recipe: Recipe, material: Material, session: Session, data_dir:
             copies=dataset.copies,
         ),
         data_dir=str(data_dir) if data_dir else None,
-        weights=material.backbone.weights.to_dict(),
+        weights=asdict(material.backbone.weights),
     )
 
 
