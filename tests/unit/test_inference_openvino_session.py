@@ -54,6 +54,16 @@ def test_threads_can_share_it(for_openvino, images):
         np.testing.assert_array_equal(logits, alone[number % 5])
 
 
+def test_a_batch_is_computed_in_halves_that_give_the_same_bits(for_openvino, images, monkeypatch):
+    expected, predictor = load(for_openvino, threads=1).outputs(images), load(for_openvino, threads=2)
+    infer, seen = OpenVinoSession._infer, []
+    monkeypatch.setattr(OpenVinoSession, "_infer", lambda *given: (seen.append(len(given[2])), infer(*given))[1])
+    for some in (images, images[:1]):
+        found = predictor.outputs(some)
+        np.testing.assert_array_equal(found.probabilities, expected.probabilities[: len(some)])
+    assert sorted(seen) == [1, 2, 3]
+
+
 def test_bfloat16_differs_by_a_little_where_the_processor_has_it(for_openvino, images, monkeypatch):
     expected = load(for_openvino, threads=1).outputs(images).probabilities
     restate(for_openvino, precision="bf16")

@@ -15,6 +15,8 @@ from headstart.bundle.exported import Precision
 from headstart.compute.cores import available_cores
 from headstart.contracts import UInt8Images
 from headstart.errors import BundleError, InputError
+from headstart.inference.onnx_graph import INPUT
+from headstart.inference.workers import Halves
 
 _making_core = Lock()
 
@@ -51,33 +53,42 @@ class OpenVinoSession:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads or available_cores(),
         }
+        self._halves = Halves(threads or available_cores())
         self._lock = Lock()
-        self._compiled: dict[tuple[str, ...], tuple[Any, list[Any]]] = {}
+        self._compiled: dict[tuple[tuple[str, ...], int], tuple[Any, list[Any]]] = {}
         with _told(path):
             self._model = self._core.read_model(content)
 
     def run(self, names: list[str], feed: dict[str, UInt8Images]) -> list[NDArray[np.float32]]:
         """Return the outputs of these names for the inputs of these names."""
-        key = tuple(names)
+        images = feed[INPUT]
+        if not self._halves.threads or len(images) < 2:
+            return self._infer(tuple(names), images, 1)
+        parts = self._halves.computed(lambda part: self._infer(tuple(names), part, 2), images)
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _infer(self, names: tuple[str, ...], images: UInt8Images, streams: int) -> list[NDArray[np.float32]]:
+        key = names, streams
         with self._lock:
             if key not in self._compiled:
-                self._compiled[key] = self._compile(key), []
+                self._compiled[key] = self._compile(*key), []
             compiled, idle = self._compiled[key]
             # A request serves one thread at a time.
             request = idle.pop() if idle else compiled.create_infer_request()
-        request.infer(feed, share_inputs=True)
+        request.infer({INPUT: images}, share_inputs=True)
         found = [request.get_output_tensor(number).data.copy() for number in range(len(names))]
         with self._lock:
             idle.append(request)
         return found
 
-    def _compile(self, names: tuple[str, ...]) -> Any:
-        """Return the part of the graph that these outputs need, ready to run."""
+    def _compile(self, names: tuple[str, ...], streams: int) -> Any:
+        """Return the part of the graph that these outputs need, ready to run so many times at once."""
         from openvino import Model
 
         with _told(self._path):
             results = [self._model.output(name).node for name in names]
-            return self._core.compile_model(Model(results, self._model.get_parameters()), "CPU", self._settings)
+            settings = self._settings | {"NUM_STREAMS": streams}
+            return self._core.compile_model(Model(results, self._model.get_parameters()), "CPU", settings)
 
 
 def _core(precision: Precision) -> Any:
