@@ -40,7 +40,7 @@ def as_text(file):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def pets(tmp_path_factory):
     """An export of a tiny network; tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("exported")
     bundle = random_bundle(ClassNames(("cat", "dog", "bird")))
@@ -61,8 +61,8 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture
-def export(exported, tmp_path):
-    return Path(shutil.copytree(exported, tmp_path / "export"))
+def export(pets, tmp_path):
+    return Path(shutil.copytree(pets, tmp_path / "export"))
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_names_of_classes_can_not_end_the_data(export, tmp_path):
     assert "<script>alert" not in page.read_text()
 
 
-def test_the_page_of_a_run_computes_with_integers(browse, measured, sample, tmp_path, monkeypatch, capsys):
+def test_the_page_of_a_run_computes_with_integers(browse, built, measured, sample, tmp_path, monkeypatch, capsys):
     """What it could cost is a matter of chance for a network that was never trained."""
     monkeypatch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
     monkeypatch.setattr(quantize, "METHODS", {"minmax": quantize.METHODS["minmax"]})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from headstart.contracts import ClassNames, Predictions
@@ -123,6 +124,7 @@ def plain_classifier():
 
 
 @pytest.fixture(scope="session")
-def graph(plain_classifier):
+def graph(plain_classifier, once):
     """Its graph; tests change copies."""
-    return to_onnx(plain_classifier)
+    made = once("graph", lambda folder: onnx.save(to_onnx(plain_classifier), folder / "model.onnx"))
+    return onnx.load(made / "model.onnx")

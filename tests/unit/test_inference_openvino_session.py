@@ -114,7 +114,7 @@ def test_options_that_contradict_each_other_are_refused(options, words):
         ExportOptions(**options)
 
 
-def test_an_export_in_bfloat16_is_certified_by_what_it_costs(measured, tmp_path, capsys, monkeypatch):
+def test_an_export_in_bfloat16_is_certified_by_what_it_costs(built, measured, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("headstart.evaluation.certify._SECONDS", 0.01)
     run = shutil.copytree(measured.path, tmp_path / "run")
     arguments = ["export", str(run), "--out", str(tmp_path / "x"), "--openvino", "--bf16", "--tolerance", "30"]

@@ -203,7 +203,8 @@ def test_own_images_take_auto_and_cifar10_quickstart(tmp_path):
     assert default_recipe("cifar10", budget=True) == default_recipe(tmp_path, budget=False) == "auto"
 
 
-def test_a_run_keeps_what_was_chosen_and_predicted(sample_dir, tmp_path, own_home):
+def test_a_run_keeps_what_was_chosen_and_predicted(sample_dir, tmp_path, own_home, monkeypatch):
+    monkeypatch.setattr("headstart.workflows.plan.MEASURED", (64,))
     out = tmp_path / "run"
     small = {"weights": "none", "backbone": "test_efficientnet", "hardware.precision": "fp32", "evaluation.size": 64}
     small |= {"finetune.schedule": [{"epochs": 1, "size": 64}], "probe.size": 64}
@@ -301,7 +302,8 @@ def test_figures_stay_as_remembered_only_while_they_are_near(own_home):
     assert Steady(key)("speed", [1.0, 0.1]) == [1.0, 0.1]
 
 
-def test_five_images_of_two_classes_are_enough(tmp_path, own_home):
+def test_five_images_of_two_classes_are_enough(tmp_path, own_home, monkeypatch):
+    monkeypatch.setattr("headstart.workflows.plan.MEASURED", (64,))
     images = np.random.default_rng(0).integers(0, 256, (16, 40, 60, 3), dtype=np.uint8)
     labels = np.arange(16) % 2
     write_store(

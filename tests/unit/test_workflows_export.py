@@ -23,7 +23,7 @@ from headstart.cli import main
 from headstart.cli.export import _text as told
 from headstart.contracts import ClassNames
 from headstart.data.decode import FORMATS
-from headstart.deployment.graph import WholeClassifier, to_onnx
+from headstart.deployment.graph import WholeClassifier
 from headstart.deployment.localize import first_difference
 from headstart.errors import BundleError, HeadstartError, RunError
 from headstart.evaluation import certify
@@ -184,8 +184,9 @@ def test_the_script_prepares_images_as_headstart_does(fit, exported, photos, tmp
             np.testing.assert_array_equal(script["square"](image, stated), square_of(path, rule))
 
 
-def test_a_bundle_alone_is_exported_without_test_figures(tmp_path):
-    save_bundle(random_bundle(NAMES, temperature=2.5, flip=False), tmp_path / "model")
+def test_a_bundle_alone_is_exported_without_test_figures(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "to_onnx", lambda _: graph)
+    save_bundle(random_bundle(NAMES, flip=False), tmp_path / "model")
     (tmp_path / "behind").mkdir()
     (tmp_path / "export").symlink_to("behind")
     made = headstart.export(tmp_path / "model", out=tmp_path / "export", progress=False)
@@ -200,13 +201,13 @@ def test_a_bundle_alone_is_exported_without_test_figures(tmp_path):
     assert ours.novelty is ours.unsure is None
 
 
-def test_an_export_that_answers_differently_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+def test_an_export_that_answers_differently_is_refused_and_leaves_nothing(graph, tmp_path, monkeypatch):
     """One weight in the middle of the graph is another one; the message names its layer."""
-    save_bundle(random_bundle(NAMES), tmp_path / "model")
+    save_bundle(random_bundle(NAMES, flip=False), tmp_path / "model")
     built = {}
 
-    def damaged(classifier):
-        model = built.setdefault("model", to_onnx(classifier))
+    def damaged(_):
+        model = onnx.ModelProto.FromString(graph.SerializeToString())
         node = next(n for n in model.graph.node if n.name.startswith("blocks.2.0") and n.op_type == "Conv")
         built["layer"] = node.name.partition("#")[0]
         weights = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
@@ -218,12 +219,6 @@ def test_an_export_that_answers_differently_is_refused_and_leaves_nothing(tmp_pa
         headstart.export(tmp_path / "model", out=tmp_path / "export", progress=False)
     assert f"first layer that differs is {built['layer']}:" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-@pytest.fixture
-def built(exported, monkeypatch):
-    """Exporting the run again takes the graph that is there: building it takes seconds."""
-    monkeypatch.setattr(room, "to_onnx", lambda _: onnx.load(exported / "model.onnx"))
 
 
 def test_one_test_image_with_another_class_is_enough_to_refuse_an_export(built, measured, tmp_path, monkeypatch):
