@@ -20,6 +20,7 @@ from headstart.report.mistakes import data_uri, worst
 from headstart.report.page import flat
 from headstart.report.saliency import layer
 from headstart.runs.predictions import TestPredictions
+from headstart.tasks.abstention import Judgement, measure_abstention
 from headstart.wording import percent
 
 VOID = {"meta", "link", "img", "br", "wbr", "line", "rect", "circle", "path"}
@@ -298,6 +299,17 @@ def test_the_classes_that_stand_out_are_named(make_evaluated_run):
         value = choose(row[key] for row in table.values())
         named = re.search(rf"{said}: (\w+) \(", words).group(1)
         assert table[named][key] == value
+
+
+def test_a_target_that_was_missed_on_test_is_marked_beside_its_interval(make_evaluated_run):
+    run = make_evaluated_run()
+    val, poor, fair = (Judgement(np.full(200, 0.9), np.arange(200) >= wrong) for wrong in (0, 13, 3))
+    for test, missed in ((poor, {"98%", "99%"}), (fair, set())):
+        run.change("metrics.json", abstention=measure_abstention(0.98, val, test))
+        page = report(run)
+        rows = [element["text"] for element in page.all("tr") if "below its target on test" in element["text"]]
+        assert {text[:3] for text in rows} == missed
+        assert ("test split missed it: 93.5% of 200 predictions" in page.words) is bool(missed)
 
 
 def test_a_run_without_epochs_says_so(make_evaluated_run):

@@ -8,7 +8,7 @@ import numpy as np
 
 from headstart.report import curves
 from headstart.runs.predictions import PredictionRow
-from headstart.tasks.abstention import about_others, row_of
+from headstart.tasks.abstention import about_others, missed_on_test, row_of
 from headstart.wording import percent, percent_short
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -57,6 +57,7 @@ def thresholds(block: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return the thresholds that were chosen on validation, as the page shows them; None where there are none."""
     if block is None:
         return None
+    block = block | {"rows": [row | {"missed": missed_on_test(row)} for row in block["rows"]]}
     few = [row for row in block["rows"] if row["threshold"] is not None and not row["enough"]]
     return block | {"shipped": row_of(block["target"], block), "few": few, "others": about_others(block)}
 

@@ -114,6 +114,12 @@ def row_of(target: float, block: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def missed_on_test(row: dict[str, Any]) -> bool:
+    """Return whether the test split refutes a target: the 95% interval of the accuracy there lies wholly below it."""
+    interval = row["test"]["accuracy_ci95"]
+    return interval is not None and interval[1] < row["target"]
+
+
 def about_others(block: dict[str, Any]) -> str:
     """Return what the strictest target would take, or what one costs that was asked for; nothing where neither is news.
 
