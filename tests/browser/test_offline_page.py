@@ -157,14 +157,16 @@ def test_the_page_of_a_run_computes_with_integers(browse, built, measured, sampl
     read, whole = [], offline.runtime_file
     monkeypatch.setattr(offline, "runtime_file", lambda name, terminal: read.append(name) or whole(name, terminal))
     run = shutil.copytree(measured.path, tmp_path / "run")
-    before = sorted(run.iterdir())
+    (run / "report.html").write_text("<!-- exports --><!-- /exports -->")
+    before = set(run.iterdir())
     page = run / "tiny.html"
     words = ["--format", "html", "--out", str(page), "--force", "--json", "--quiet"]
     assert main(["export", str(run), *words]) == 0
     assert read == list(offline.RUNTIME_FILES), "each is read and hashed once"
     certificate = json.loads(capsys.readouterr().out)["certificate"]
     assert (certificate["precision"], certificate["test"]["n"]) == ("int8", 100)
-    assert sorted(run.iterdir()) == sorted([*before, page])
+    assert set(run.iterdir()) == {*before, page, run / ".lock"}
+    assert 'href="tiny.html"' in (run / "report.html").read_text()
     packed = page.read_text().partition('id="packed-model">')[2].partition("<")[0]
     graph = onnx.load_from_string(gzip.decompress(base64.b64decode(packed))).graph
     kinds = Counter(node.op_type for node in graph.node)
