@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from sklearn.datasets import load_sample_images
 
 from headstart.models.backbones import load_backbone
 
@@ -18,6 +17,8 @@ TOLERANCE = 1e-3
 
 def pictures():
     """Cut the eight squares that the reference was made from: normalised later, uint8, shape (8, 3, 224, 224)."""
+    from sklearn.datasets import load_sample_images
+
     corners = [(0, 0), (101, 208), (203, 416), (203, 100)]
     crops = [image[y : y + 224, x : x + 224] for image in load_sample_images().images for y, x in corners]
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)

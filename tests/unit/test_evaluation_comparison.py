@@ -4,8 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-import scipy.stats
-from sklearn.metrics import cohen_kappa_score, f1_score, recall_score
 
 from headstart.evaluation.comparison import (
     cohen_kappa,
@@ -45,6 +43,8 @@ def test_mcnemar_by_hand(first_only, second_only, by_hand):
 
 @pytest.mark.parametrize(("first_only", "second_only"), [(3, 4), (12, 31), (370, 328), (900, 1400), (2, 5000)])
 def test_mcnemar_is_scipys_exact_test(first_only, second_only):
+    import scipy.stats
+
     exact = scipy.stats.binomtest(first_only, first_only + second_only, 0.5).pvalue
     assert mcnemar_p_value(first_only, second_only) == pytest.approx(exact, rel=1e-9)
 
@@ -75,6 +75,8 @@ def test_holm_by_hand():
 
 
 def test_figures_are_those_of_scikit_learn():
+    from sklearn.metrics import cohen_kappa_score, f1_score, recall_score
+
     labels, first, second = answers()
     found = compare_predictions(labels, first, second, num_classes=4)
     assert found.accuracy.value == pytest.approx((second == labels).mean() - (first == labels).mean())
@@ -96,6 +98,8 @@ def test_figures_are_those_of_scikit_learn():
 
 
 def test_the_bootstrap_is_the_one_that_draws_images():
+    from sklearn.metrics import f1_score
+
     labels, first, second = answers(n=300)
 
     def macro_f1_change(rows):
@@ -104,7 +108,7 @@ def test_the_bootstrap_is_the_one_that_draws_images():
         )
 
     generator = np.random.default_rng(1)
-    drawn = [macro_f1_change(generator.integers(0, 300, 300)) for _ in range(600)]
+    drawn = [macro_f1_change(generator.integers(0, 300, 300)) for _ in range(300)]
     found = compare_predictions(labels, first, second, num_classes=4)
     spread = np.std(drawn)
     assert [found.macro_f1.low, found.macro_f1.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=spread / 4)

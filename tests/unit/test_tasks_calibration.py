@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
 
 from headstart.errors import DataError
 from headstart.tasks import calibration
@@ -41,6 +40,8 @@ def test_no_other_temperature_is_likelier():
 
 @pytest.mark.parametrize("temperature", [0.1, 1.3, 15.0])
 def test_a_general_minimiser_finds_the_same_temperature(temperature):
+    from scipy.optimize import minimize_scalar
+
     logits, labels = drawn(temperature, n=300)
     found = minimize_scalar(
         lambda x: nll(logits, labels, math.exp(x)),

@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import scipy.special
-import sklearn.metrics
-from scipy.stats import binomtest
 
 from headstart.errors import DataError
 from headstart.tasks import calibration, measures
@@ -35,6 +33,8 @@ def test_a_row_of_the_confusion_matrix_is_a_true_class_and_every_class_has_one()
 
 
 def test_the_mean_recall_is_that_of_the_classes_that_occur():
+    import sklearn.metrics
+
     expected = sklearn.metrics.balanced_accuracy_score(LABELS, PREDICTED)
     assert measures.mean_recall(PREDICTED == LABELS, LABELS) == pytest.approx(expected) == (0.75 + 0.5 + 1 + 0) / 4
 
@@ -77,6 +77,8 @@ def test_a_class_that_is_predicted_but_never_occurs_counts_in_the_macro_average(
 
 @pytest.mark.parametrize("classes", [2, 5, 40])
 def test_counting_agrees_with_scikit_learn(classes):
+    import sklearn.metrics
+
     generator = np.random.default_rng(classes)
     for n in (1, 7, 300):
         labels, predicted = generator.integers(0, classes, (2, n))
@@ -95,6 +97,8 @@ def test_counting_agrees_with_scikit_learn(classes):
 
 
 def test_intervals_and_softmax_agree_with_scipy():
+    from scipy.stats import binomtest
+
     for n in (1, 2, 29, 1000):
         for correct in {0, 1, n // 3, n}:
             theirs = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")

@@ -3,13 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.utils.class_weight import compute_class_weight
 
 from headstart.errors import RecipeError
 from headstart.training.class_weights import class_weights
 
 
 def test_balanced_weights_are_scikit_learns(sample):
+    from sklearn.utils.class_weight import compute_class_weight
+
     uneven = replace(sample.train, rows=sample.train.rows[:77])
     expected = compute_class_weight("balanced", classes=np.arange(10), y=uneven.labels)
     assert class_weights("balanced", uneven).tolist() == pytest.approx(expected.tolist())

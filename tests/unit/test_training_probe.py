@@ -3,8 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from headstart.training.probe import Labelled, MiniBatches, fit_head, fit_linear
@@ -33,6 +31,8 @@ def test_features_are_standardized_where_they_are(blobs):
 
 
 def test_lbfgs_finds_scikit_learns_optimum(blobs):
+    from sklearn.linear_model import LogisticRegression
+
     features, labels = blobs
     head = nn.Linear(8, 3)
     fit_linear(copied(blobs), head, l2=1e-3)
@@ -105,6 +105,8 @@ def test_uneven_classes_are_selected_by_their_mean_recall(blobs):
         for name in ("val_balanced_accuracy", "val_accuracy")
     )
     assert kept == by_recall != by_accuracy
+    from sklearn.metrics import balanced_accuracy_score
+
     with torch.no_grad():
         expected = balanced_accuracy_score(val.labels, head(val.features).argmax(1))
     assert records[kept - 1].val_balanced_accuracy == pytest.approx(expected)
