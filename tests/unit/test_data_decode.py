@@ -347,6 +347,18 @@ def test_what_opening_takes_counts_as_well(tmp_path, monkeypatch):
         decode_file(tmp_path / "a.webp")
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"), [(b"VP8 ", {}), (b"VP8L", {"lossless": True}), (b"VP8X", {"exif": b"Exif\0\0x"})]
+)
+def test_a_webp_image_counts_from_when_it_is_opened(tmp_path, kind, options):
+    """Pillow makes its canvases then, outside of what loading is given."""
+    path = saved(tmp_path / "a.webp", Image.new("RGB", (321, 123)), **options)
+    assert path.read_bytes()[12:16] == kind
+    assert decoding_memory.bytes_to_open(path) == 17 * 321 * 123 + path.stat().st_size
+    with Image.open(path) as image:
+        assert decoding_memory.bytes_to_decode(image) == 0
+
+
 def test_a_tile_larger_than_its_image_counts(tmp_path):
     with Image.open(saved(tmp_path / "a.tif", Image.new("RGB", (100, 100)), compression="tiff_deflate")) as image:
         plain = decoding_memory.bytes_to_decode(image)

@@ -505,7 +505,7 @@ def test_odd_places_to_load_from_are_told(tmp_path, place):
 
 
 def predict_and_measure(words):
-    workers.available_cores = lambda: 4
+    workers.available_cores = lambda: 16
     try:
         warm.command(words)
     finally:

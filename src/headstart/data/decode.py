@@ -27,7 +27,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 
 from headstart.contracts import Fit, UInt8Image
 from headstart.data.colour import Profile, profile_of
-from headstart.data.decoding_memory import bytes_to_decode, bytes_to_open, reading, reserved
+from headstart.data.decoding_memory import COUNTED_WHEN_OPENED, bytes_to_decode, bytes_to_open, reading, reserved
 from headstart.data.quiet_pillow import quiet_pillow
 from headstart.data.window import AS_IT_IS, Window, jpeg_fraction, window
 from headstart.errors import InputError
@@ -196,7 +196,7 @@ def _pixels(image: Image.Image, at_least: int | None, fit: Fit | None, *, ours: 
     # Only a decoder that nobody else uses may be told to decode less.
     fraction = jpeg_fraction(image.size, at_least, fit) if ours and image.format in {"JPEG", "MPO"} else 1
     needed = 0
-    if (ours and image.format != "ICO") or getattr(image, "tile", None):  # otherwise it is loaded
+    if (ours and image.format not in COUNTED_WHEN_OPENED) or getattr(image, "tile", None):  # otherwise it is loaded
         whole = (max(1, image.width // fraction), max(1, image.height // fraction))
         needed = bytes_to_decode(image, fraction) + window(whole, AS_IT_IS, at_least, fit).result_bytes
     with reserved(needed):
@@ -209,6 +209,7 @@ def _pixels(image: Image.Image, at_least: int | None, fit: Fit | None, *, ours: 
         finally:
             if ours:  # while its memory still counts
                 image.close()
+                image.__dict__.pop("_decoder", None)  # which holds the canvases of WebP and AVIF until then
     return _upright(pixels, turn)
 
 

@@ -23,8 +23,10 @@ _PER_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 6, "DIB": 6, "WEBP": 17, "AVIF": 16, "H
 """Bytes for each pixel that a format's decoder takes, its result included, where that is all there is to say."""
 _COEFFICIENTS = 6
 """Bytes for each pixel of a JPEG whose scans hold one part of every pixel each; at a fraction of the size as well."""
-_WHOLE_FILE = {"TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000"}
+_WHOLE_FILE = {"TIFF", "AVIF", "HEIF", "JPEG2000"}
 """Formats whose compressed files are held in memory while they are decoded."""
+COUNTED_WHEN_OPENED = {"ICO", "WEBP"}
+"""Formats of which ``bytes_to_open`` counts all that they take."""
 _TURNED, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 274, 278, 322, 323
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -75,7 +77,7 @@ Raises InputError where it is more than is allowed for all of them.
 def bytes_to_decode(image: Image.Image, fraction: int = 1) -> int:
     """Estimate the memory that loading an opened image takes; a JPEG may be decoded at a ``fraction`` of its size."""
     pixels, form = image.width * image.height, image.format
-    if form == "ICO":  # see bytes_to_open
+    if form in COUNTED_WHEN_OPENED:
         return 0
     raw = _codec(image) == "raw"
     if form in {"JPEG", "MPO"}:
@@ -119,23 +121,39 @@ def reading(source: Path | BytesIO) -> Iterator[BinaryIO]:
 
 
 def bytes_to_open(source: Path | BytesIO) -> int:
-    """Estimate the memory that opening an image file takes, where that does more than read its head.
+    """Estimate the memory that an image file takes from when it is opened, where that does more than read its head.
 
     An ICO file is decoded when it is opened. It tells sizes up to 256 pixels, but the images in it can have any size.
+    For a WebP file Pillow makes two canvases when it is opened, and keeps them until the image is gone, so that all of
+    its memory is counted here.
 
     Raises:
         InputError: The file would be read as a whole, and is too large for that.
     """
     with reading(source) as file:
-        head = file.read(12)
-        if head[8:] == b"WEBP" or head[4:8] == b"ftyp":
+        head = file.read(30)
+        webp = head[8:12] == b"WEBP"
+        if webp or head[4:8] == b"ftyp":
             if (size := file.seek(0, os.SEEK_END)) > DECODING_BYTES // 4:
                 raise InputError(f"the file has {size / 1e6:,.0f} MB, too many for an image of this format")
-            return 0
+            return _PER_PIXEL["WEBP"] * _canvas(head) + size if webp else 0
         if head[:4] != b"\0\0\1\0":
             return 0
         file.seek(0)
         return 4 * _largest_icon(file.read(DECODING_BYTES // 4))
+
+
+def _canvas(head: bytes) -> int:
+    """Return the pixels of a WebP file that begins with these 30 bytes; what is damaged has fewer than it says."""
+    kind = head[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        sides = int.from_bytes(head[21:25], "little")
+        width, height = (1 + (sides >> shift & 0x3FFF) for shift in (0, 14))
+    else:
+        width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return width * height
 
 
 def _largest_icon(content: bytes) -> int:
