@@ -10,6 +10,7 @@ from headstart.report.review_page import review_page
 pytestmark = pytest.mark.browser
 
 TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+OPACITY = "e => { let o = 1; for (; e; e = e.parentElement) o *= getComputedStyle(e).opacity; return o }"
 MANY = [f"class {i}" for i in range(998)] + ['quoted "owl", large', "zebra"]
 
 
@@ -98,6 +99,12 @@ def test_one_of_many_classes_is_found_by_typing_its_name(review):
     page.keyboard.press("Escape")
     page.keyboard.press("d")
     assert [row[1] for row in saved(page)] == ["label", "zebra", 'quoted "owl", large', "class 990", "drop"]
+
+
+def test_what_can_be_pressed_does_not_look_disabled(review):
+    button = review().get_by_role("button", name="Save labels.csv")
+    assert button.is_enabled()
+    assert button.evaluate(OPACITY) == 1
 
 
 def test_decisions_outlive_the_page(review):

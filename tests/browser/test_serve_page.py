@@ -130,7 +130,8 @@ def test_dropped_and_pasted_images(visit):
         transfer(page, "green"),
     )
     expect(cards(page).locator(".verdict small")).to_have_count(3)
-    assert sorted(cards(page).locator("h3").all_inner_texts()) == ["blue.png", "green.png", "red.png"]
+    newest_first = ["green.png", "red.png", "blue.png"]
+    assert cards(page).locator("h3").all_inner_texts() == newest_first, "images of one drop stay in their order"
     page.dispatch_event("body", "drop", {"dataTransfer": transfer(page)})
     expect(page.get_by_role("alert")).to_contain_text("no image")
 
@@ -186,7 +187,7 @@ def test_the_server_goes_and_comes_back(visit):
     expect(page.get_by_role("alert")).to_contain_text("does not answer")
     expect(cards(page).locator(".verdict")).to_have_text(["Waiting", "Waiting"])
     with serving(port=port):
-        expect(cards(page).locator(".verdict")).to_have_text(["blue 99.9%", "red 99.9%"])
+        expect(cards(page).locator(".verdict")).to_have_text(["red 99.9%", "blue 99.9%"])
         expect(page.get_by_role("alert")).to_be_hidden()
         page.reload()
         expect(page.locator("#about")).to_contain_text("red")

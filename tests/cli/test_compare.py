@@ -37,7 +37,7 @@ class Runs:
         self.place, self.names, self.labels = place, split.class_names, np.array(split.labels)
         self.images, self.hashes, self.data = split.source.array, list(split.identities), str(sample_dir)
 
-    def make(self, name, *, right, keep=slice(None), labels=None, **facts):
+    def make(self, name, *, right, keep=slice(None), labels=None, files=None, **facts):
         """Write a run that gets the images right whose row is in ``right``; ``keep`` are those it is tested on."""
         seed, hardware, seconds, precision = (
             facts.pop(key, default)
@@ -52,7 +52,7 @@ class Runs:
         logits[np.arange(len(rows)), said] = 5.0 + rows / 100
         test = SINGLE_LABEL.measure(logits, labels, names=self.names.names)
         predictions = Predictions(SINGLE_LABEL.probabilities(logits), self.names)
-        Run(folder).write_predictions(TestPredictions(rows, hashes, labels, predictions))
+        Run(folder).write_predictions(TestPredictions(rows, hashes, labels, predictions, files))
         lines = [
             ManifestRow(h, "test", self.names[int(label)], int(r))
             for h, label, r in zip(hashes, labels, rows, strict=True)
@@ -256,6 +256,18 @@ def test_the_page_shows_the_very_pictures(runs, capsys):
     assert set(rows) <= {0, 1, *range(60, 90)}
     assert page.count("<svg") == page.count("</svg>") == 2
     assert call(capsys, *folders, "--out", out)[0] == 0, "a comparison's page may be written again"
+    assert "5%. An undecided pair" in page
+
+
+def test_images_in_files_are_called_by_their_paths(runs, capsys):
+    files = [f"cats & dogs/{row}.png" for row in range(100)]
+    folders = [runs.make(name, right=range(count), files=files) for name, count in (("a", 70), ("b", 60))]
+    found = compare(capsys, *folders, "--out", runs.place / "page.html")
+    examples = found["pairs"][0]["first_only"]["examples"]
+    assert [example["file"] for example in examples] == [files[example["row"]] for example in examples]
+    page = (runs.place / "page.html").read_text().replace("<wbr>", "")
+    assert all(page.count(f"cats &amp; dogs/{example['row']}.png") == 2 for example in examples)
+    assert not re.search(r"\brow \d", page)
 
 
 def test_the_page_does_without_pictures_and_says_why(runs, capsys):

@@ -209,7 +209,12 @@ def test_mistakes_are_linked_to_their_files_relative_to_the_page(make_evaluated_
     )
     run.change(
         "environment.json",
-        data={"name": "animals", "sha256": "ab" * 32, "licence": "cc-by-4.0", "files": {"used": 480, "refused": 2}},
+        data={
+            "name": "animals",
+            "sha256": "ab" * 32,
+            "licence": "cc-by-4.0",
+            "files": {"used": 480, "copy": 3, "refused": 2},
+        },
     )
     page = write_report(run.run, run.picture).read_text()
     links = re.findall(r'<a href="([^"]+)">', page)
@@ -217,7 +222,7 @@ def test_mistakes_are_linked_to_their_files_relative_to_the_page(make_evaluated_
     assert len(links) == 24 + examples.count("<img ")
     assert examples.count("<a href=") == examples.count("<img ") > 6
     assert all(re.fullmatch(r"\.\./my%20photos/cat/\d+%20%3Cb%3E\.png", link) for link in links)
-    assert "480 used, 2 refused" in " ".join(page.split())
+    assert "480 used, 3 copies, 2 refused" in " ".join(page.split())
     for file in files:
         (tmp_path / "my photos" / file).unlink()
     assert "<a href=" not in write_report(run.run, run.picture).read_text()

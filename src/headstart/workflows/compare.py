@@ -238,6 +238,8 @@ def _only_one_right(first: ComparedRun, second: ComparedRun, *, winner: Compared
         "examples": [
             {
                 "row": row,
+                # Runs of early versions name no files.
+                **({"file": file} if (file := ours.file or theirs.file) else {}),
                 "sha256": sha256,
                 "label": ours.label,
                 "right_probability": ours.probability,

@@ -91,14 +91,15 @@ function take(files, whence) {
     return;
   }
   trouble("");
-  for (const file of taken) {
+  const added = taken.map((file) => {
     const row = { name: file.name || "pasted image", file, url: URL.createObjectURL(file) };
     row.card = element("li", { className: "card" });
-    rows.push(row);
-    queue.push(row);
-    at("gallery").prepend(row.card);
     draw(row);
-  }
+    return row;
+  });
+  rows.push(...added);
+  queue.push(...added);
+  at("gallery").prepend(...added.map((row) => row.card));
   send();
   show();
 }
