@@ -1,3 +1,4 @@
+# make install      installs headstart into .venv
 # make quickstart   installs headstart into .venv, trains on the real CIFAR-10 and prints the result
 # make test         installs the test extra and runs every check but the slow ones
 # make test-all     the slow ones too
@@ -15,6 +16,7 @@ VENV   ?= .venv
 RUN    ?= runs/quickstart
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ON_PATH := command -v headstart > /dev/null || echo "            (. $(BIN)/activate puts the command headstart on the PATH)"
 SOURCES := pyproject.toml $(shell find src -type f -not -name '*.pyc' 2>/dev/null)
 
 # Once the tests made an editable install, a plain one must not replace it by a copy of the sources.
@@ -30,10 +32,13 @@ NPM      ?= $(shell command -v npm)
 PYTEST   := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 LEFT_OUT := $(if $(CHROMIUM),, and not browser)$(if $(NPM),, and not npm)
 
-.PHONY: help quickstart test test-all bench lint format clean check-python say-left-out
+.PHONY: help install quickstart test test-all bench lint format clean check-python say-left-out
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED)  ## install into .venv, and say how to have the command
+	@$(ON_PATH)
 
 quickstart: $(INSTALLED)  ## install, train on 10,000 CIFAR-10 images, print the result and where the report is
 	@if [ -e $(RUN)/metrics.json ] && [ -e $(RUN)/report.html ]; then \
@@ -45,6 +50,7 @@ quickstart: $(INSTALLED)  ## install, train on 10,000 CIFAR-10 images, print the
 	else \
 	    $(BIN)/headstart train cifar10 --limit 10000 --recipe quickstart --out $(RUN); \
 	fi
+	@$(ON_PATH)
 
 test: lint say-left-out  ## every check but the slow tests
 	@echo "Left out: tests marked slow (make test-all runs them)."

@@ -233,8 +233,8 @@ def explore(
 
     Args:
         data: A folder of images, a table of them, ``hf://owner/name`` or ``cifar10``; or a mapping with ``name`` and
-            other keys of a recipe's section ``data``, which decide the splits as they do for ``train``. Images that
-            can't be read are left out unless ``on_bad`` is ``fail``.
+            keys of a recipe's section ``data``, as for ``train``: ``labels_from``, ``group_from``, ``test_fraction``,
+            ``on_bad``, ... Images that can't be read are left out unless ``on_bad`` is ``fail``.
         limit: Number of training images to keep, from the first; the test split stays whole.
         seed: Random seed for the validation split of images in files, from 0 to 2**31 - 1; use the one of ``train``.
         out: Folder for the files; ``explore-NAME`` when None.

@@ -2,6 +2,7 @@
 
     HeadstartError               exit status 1: the work failed
     ├── TrainingError            the loss is no longer finite, a checkpoint could not be written, ...
+    ├── LossyExportError         an export that could lose more accuracy than is allowed
     ├── WriteError               a file can't be written: the disk is full, ...; status 2 where the place is wrong
     ├── StoppedError             exit status 130: stopped by Ctrl-C, after saving
     └── InputError               exit status 2: something the user gave is wrong
@@ -54,6 +55,15 @@ class HeadstartError(Exception):
 
 class TrainingError(HeadstartError):
     """Training could not go on; the message names the step and the cause."""
+
+
+class LossyExportError(HeadstartError):
+    """An export could lose more accuracy than is allowed; ``change`` says how its accuracy changes."""
+
+    def __init__(self, message: str, change: str) -> None:
+        """Take the message and the change alone, in points with its interval."""
+        super().__init__(message)
+        self.change = change
 
 
 class WriteError(HeadstartError, OSError):

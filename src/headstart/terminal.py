@@ -30,8 +30,8 @@ class Terminal:
         self._console = Console(stderr=True, quiet=not enabled, highlight=False, markup=False)
 
     def say(self, message: str) -> None:
-        """Print one line."""
-        self._console.print(message)
+        """Print one line; only a terminal, which has a width, breaks it."""
+        self._console.print(message, soft_wrap=not self._console.is_terminal)
 
     def warn(self, message: str) -> None:
         """Print one line that a user must see, even when messages are switched off."""

@@ -36,6 +36,9 @@ def test_how_much_is_sure_is_told_with_what_another_target_would_take():
     told = line(None, sure, half)
     assert "50.0% of the test images" in told
     assert "100.00% of them are right (set for 98% on validation; 99% would take about 300" in told
+    assert "below" not in told
+    wrong = ([0.9] * 100, [True] * 90 + [False] * 10)
+    assert "90.00% of them are right, below its target (set for 98%" in line(None, sure, wrong)
     assert "; validation is too small to promise 99%; 98% (--abstain 0.98) would make 100.0%" in line(0.99, sure, half)
     assert "none: no threshold reaches 90%" in line(None, ([0.5] * 9, [False] * 9), half)
     nothing = line(None, sure, ([0.2] * 9, [True] * 9))

@@ -33,6 +33,7 @@ NO_TORCH_NEEDED = [
     ([], 2, "Commands"),
     (["trian", "cifar10"], 2, "Did you mean 'train'? See"),
     (["train"], 2, "headstart train cifar10"),
+    (["train", "x", "--out"], 2, "See headstart train --help."),
     (["train", "cifar10", "--lmit", "5"], 2, "--limit"),
     (["train", "cifar10", "--threads", "0"], 2, "greater than or equal to 1"),
     (["train", "cifar10", "--device", "gpu"], 2, "cuda:N"),
@@ -138,6 +139,17 @@ def test_wrong_usage_with_json_is_one_object_too(arguments, tmp_path):
 
 def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in call(["train", "--debug"], tmp_path).stderr
+
+
+@pytest.mark.parametrize(("words", "helps"), [("train cifar10", False), ("serve x", True)])
+def test_an_export_is_proposed_where_it_needs_less(words, helps, monkeypatch, capsys):
+    missing = mock.Mock(side_effect=ModuleNotFoundError(name="torch"))
+    monkeypatch.setattr("headstart.api.train", missing)
+    monkeypatch.setattr("headstart.server.run.serve", missing)
+    assert main(words.split()) == 2
+    told = capsys.readouterr().err
+    assert "needs torch, which is not installed" in told
+    assert ("headstart export" in told) is helps
 
 
 def test_words_after_a_double_dash_are_not_options(tmp_path):

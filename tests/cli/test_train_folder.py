@@ -63,8 +63,12 @@ def test_results_among_the_images_are_refused(place, run, capsys):
 
 
 def test_bad_files_stop_everything_before_anything_is_written(place, capsys):
-    assert main(arguments(place / "photos", "--out", place / "none")) == 2
-    assert "red/broken.jpg" in json.loads(capsys.readouterr().out)["error"]
+    words = arguments(place / "photos", "--out", place / "none")
+    words.remove("--quiet")
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert "red/broken.jpg" in json.loads(told.out)["error"]
+    assert "Drew" not in told.err
     assert not (place / "none").exists()
 
 

@@ -47,7 +47,7 @@ def test_near_copies_stay_in_one_split_unless_they_are_ignored(photos):
     assert sum(one != other for one, other in pairs(splits(ignored))) >= 8
     assert together.copies["near"] >= 78
     assert together.copies["test_with_copy_in_train_if_ignored"] >= 3
-    assert any("near copies" in note and "Otherwise" in note for note in together.notes)
+    assert any("near copies" in note and "draw without that" in note for note in together.notes)
     assert "near" not in ignored.copies
     assert not any("near copies" in note for note in ignored.notes)
 
@@ -183,7 +183,7 @@ def test_a_test_folder_with_exact_copies_of_training_images_is_told(photos):
     assert found.copies["drawn"] == ["val"]
     assert found.copies["test_with_exact_copy_elsewhere"] == 2
     assert any("own test split: 2 images" in note and "flatter" in note for note in found.notes)
-    assert not any("Otherwise" in note for note in found.notes)
+    assert not any("draw without that" in note for note in found.notes)
 
 
 def test_equal_images_with_contradictory_labels_are_told_with_their_files(photos):

@@ -137,6 +137,8 @@ def test_a_class_folder_in_place_of_its_parent_is_answered_with_that(tmp_path):
     put(tmp_path, "photos/cat/a.jpg", "photos/dog/b.jpg", "alone/c.jpg")
     with pytest.raises(DataError, match=rf"no folders\. Did you mean {tmp_path / 'photos'}\?"):
         list_folder(tmp_path / "photos" / "cat")
-    (tmp_path / "photos" / "e.jpg").touch()
     with pytest.raises(DataError, match=r"no folders\. Give a folder"):
+        list_folder(tmp_path / "alone")
+    (tmp_path / "photos" / "stray.jpg").touch()
+    with pytest.raises(DataError, match=rf"no folders\. Did you mean {tmp_path / 'photos'}\?"):
         list_folder(tmp_path / "photos" / "cat")

@@ -16,7 +16,7 @@ import headstart
 from headstart.cli import main
 from headstart.deployment import quantize as room
 from headstart.deployment.quantize import divergence_from, quantize
-from headstart.errors import HeadstartError, InputError, WriteError
+from headstart.errors import HeadstartError, InputError, LossyExportError, WriteError
 from headstart.evaluation import certify
 from headstart.runs.run import Run
 from headstart.workflows import export as workflow
@@ -145,8 +145,9 @@ def test_the_interval_of_the_loss_decides_whether_an_export_is_refused(options, 
         assert made._verdict(measured) == verdict
     else:
         words = rf"could cost too much.*1,000 test images.*{100 * low:.2f}.*{options.allowed:g} may be lost.*--force"
-        with pytest.raises(HeadstartError, match=words):
+        with pytest.raises(LossyExportError, match=words) as refused:
             made._verdict(measured)
+        assert "1,000 test images" in refused.value.change
 
 
 def test_a_full_disk_for_temporary_files_is_told(graph, squares, monkeypatch):

@@ -181,6 +181,7 @@ def test_read_only_arrays_give_no_warning(predictor, images):
         (3, "not int"),
         (None, "not NoneType"),
         ("nowhere.png", r"nowhere\.png: no such file\."),
+        ("/", r"/: a folder, not a file\. Give its images, as in sorted\(Path\('/'\)\.iterdir\(\)\)\."),
     ],
 )
 def test_what_is_no_image_is_refused(predictor, wrong, told):

@@ -62,6 +62,12 @@ def test_the_ledger_is_there_before_the_folder_counts_as_a_run(tmp_path, monkeyp
         check_free(tmp_path)
 
 
+def test_a_file_in_place_of_the_folder_is_called_one(tmp_path):
+    (tmp_path / "f").touch()
+    with pytest.raises(RunError, match=r"f is a file\. Give a folder with --out"):
+        check_free(tmp_path / "f")
+
+
 def test_a_folder_is_claimed_once(tmp_path):
     with claim_run(tmp_path, Recipe(), STARTED):
         pass

@@ -25,14 +25,14 @@ from headstart.contracts import ClassNames
 from headstart.data.decode import FORMATS
 from headstart.deployment.graph import WholeClassifier
 from headstart.deployment.localize import first_difference
-from headstart.errors import BundleError, HeadstartError, RunError
+from headstart.errors import BundleError, HeadstartError, LossyExportError, RunError
 from headstart.evaluation import certify
 from headstart.files import file_sha256
 from headstart.inference.images import square_of
 from headstart.inference.predictor import load
 from headstart.inference.program_session import plain_archive, with_description
 from headstart.workflows import export as room
-from headstart.workflows.export import ExportOptions
+from headstart.workflows.export import Exported, ExportOptions
 from made_run import PREPROCESS, random_bundle
 
 NAMES = ClassNames(("cat", "dog", "bird"))
@@ -374,6 +374,27 @@ def test_a_page_of_a_run_is_refused_before_the_run_is_measured_again(words, meas
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("asked", [[], ["--int8"]])
+def test_a_page_computes_in_float32_where_integers_could_cost_accuracy(
+    asked, measured, exported, tmp_path, monkeypatch, capsys
+):
+    def export(model, *, out, options, **_):
+        if options.int8:
+            raise LossyExportError("The export in int8 could cost too much.", "-0.50 points on 100 test images")
+        return Exported(out, json.loads((shutil.copytree(exported, out) / "certificate.json").read_text()))
+
+    monkeypatch.setattr(room, "export", export)
+    monkeypatch.setattr("headstart.server.offline.runtime_file", lambda *_: b"")
+    page = tmp_path / "page.html"
+    status = main(["export", str(measured.path), "--format", "html", "--out", str(page), *asked])
+    told = capsys.readouterr()
+    if asked:
+        assert (status, page.exists(), "could cost too much" in told.err) == (1, False, True)
+    else:
+        assert (status, "Page  " in told.out) == (0, True)
+        assert "8-bit integers could cost accuracy (-0.50 points on 100 test images)" in told.err
+
+
 def test_a_page_replaces_no_other_file(exported, tmp_path, capsys):
     copy = shutil.copytree(exported, tmp_path / "copy")
     model = (copy / "model.onnx").read_bytes()
@@ -381,7 +402,14 @@ def test_a_page_replaces_no_other_file(exported, tmp_path, capsys):
     for place in (copy / "model.onnx", tmp_path / "pipe"):
         assert main(["export", str(copy), "--format", "html", "--out", str(place)]) == 2
         assert "exists and is no page of an export" in capsys.readouterr().err
+    assert main(["export", str(copy), "--format", "html", "--out", str(copy)]) == 2
+    assert f"--out {copy}.html" in capsys.readouterr().err
     assert (copy / "model.onnx").read_bytes() == model
+
+
+def test_the_script_says_what_it_does(exported, capsys):
+    assert runpy.run_path(str(exported / "predict.py"))["main"](["--help"]) == 0
+    assert "python predict.py IMAGE..." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("gone", [False, True])

@@ -41,8 +41,10 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder with a local copy of 
 
 _NOT_INSTALLED = (
     "This needs {}, which is not installed here. Install headstart with everything that it needs (pip install "
-    "headstart), or give a classifier that `headstart export` made: predicting with that and serving it need less."
+    "headstart){}."
 )
+_WITH_EXPORTS = ("predict", "serve", "verify")
+"""Verbs that need less where the classifier is an export."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def _value_name(name: str, kind: Any) -> str:
 def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str]:
     """Run one verb; return exit status, payload and text, with every error already told on stderr."""
     command = command_line()
+    verb = words[0] if words and words[0] in command.commands else ""
     try:
         if "" in words:
             raise InputError(
@@ -143,9 +146,10 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _tell(str(WriteError(error.filename or "A file", error)), 1, debug)
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("headstart"):
-            return _tell(_NOT_INSTALLED.format(error.name), 2, debug)
+            instead = ", or give a classifier that `headstart export` made, which needs less" * (verb in _WITH_EXPORTS)
+            return _tell(_NOT_INSTALLED.format(error.name, instead), 2, debug)
         if hasattr(error, "format_message"):  # the parser's usage errors; typer has moved their class between versions
-            where = found.command_path if (found := getattr(error, "ctx", None)) else "headstart"
+            where = found.command_path if (found := getattr(error, "ctx", None)) else f"headstart {verb}".strip()
             message = error.format_message() + _known_otherwise(error)
             return _tell(f"{message}{'' if message.endswith(('.', '?')) else '.'} See {where} --help.", 2, debug)
         hint = "" if debug else " Run it again with --debug to see where."

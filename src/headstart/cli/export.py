@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet, Threads
-from headstart.errors import InputError
+from headstart.errors import InputError, LossyExportError
 from headstart.folders import scratch_folder
+from headstart.terminal import Terminal
 from headstart.wording import number, percent, percent_range, points_range, signed_points, significant, typed
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def export(
 
     The exported file itself is run on the whole sealed test set, and the run's log records that. If it answers
     differently, nothing is written. A model folder without its run is exported without test figures.
-    For `--format html` an export in 8-bit integers is made, of a model folder in float32, unless one is given.
+    For `--format html` an export in 8-bit integers is made, unless one is given; in float32 where these could cost
+    accuracy, and of a model folder.
     """
     wanted = {"int8": int8, "bf16": bf16, "openvino": openvino, "tolerance": tolerance, "force": force}
     where = {"data_dir": data_dir, "threads": threads, "command": context.obj, "progress": not quiet}
@@ -82,6 +84,17 @@ def _exported(model: str, out: Path, wanted: dict[str, Any], where: dict[str, An
     from headstart.workflows.export import export as make
 
     return make(model, out=out, options=ExportOptions(**wanted), **where)
+
+
+def _smallest(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) -> "Exported":
+    """Export in 8-bit integers; where these could cost accuracy, say so and export in float32."""
+    try:
+        return _exported(model, out, wanted | {"int8": True}, where)
+    except LossyExportError as error:
+        change = error.change
+    told = f"8-bit integers could cost accuracy ({change}), so the page computes in float32."
+    Terminal(enabled=where["progress"]).say(told)
+    return _exported(model, out, {}, where)
 
 
 def _page(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) -> Answer:
@@ -105,8 +118,8 @@ def _page(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) 
     else:
         runtime = begin_page(out, progress=progress)
         with scratch_folder(out) as scratch:
-            int8 = wanted["int8"] or origin.run is not None
-            certificate = _exported(model, scratch / "export", wanted | {"int8": int8}, where).certificate
+            made = _smallest if origin.run and not wanted["int8"] else _exported
+            certificate = made(model, scratch / "export", wanted, where).certificate
             page, lines = write_page(scratch / "export", out, runtime=runtime), _figures(certificate)
     if origin.run:
         link_exports(origin.run, page)

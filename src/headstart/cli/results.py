@@ -101,7 +101,7 @@ def drift_lines(found: dict[str, Any]) -> str:
 
 def _abstention_line(metrics: dict[str, Any]) -> list[str]:
     """Return what the classifier answers when it may leave unsure images out; nothing of runs of early versions."""
-    from headstart.tasks.abstention import about_others, row_of
+    from headstart.tasks.abstention import about_others, missed_on_test, row_of
 
     block = metrics.get("abstention")
     if not block:
@@ -113,6 +113,7 @@ def _abstention_line(metrics: dict[str, Any]) -> list[str]:
         return [f"Sure        none: no threshold reaches {target} on validation, so all predictions are unsure{others}"]
     few = "" if row["enough"] else f"; validation is too small to promise {target}"
     right = f"; {percent(test['accuracy'])} of them are right" if test["answered"] else ""
+    right += ", below its target" * missed_on_test(row)
     return [
         f"Sure        {percent(test['coverage'], 1)} of the test images, with a probability of at least "
         f"{row['threshold']:.3f}{right} (set for {target} on validation{few}{others})"

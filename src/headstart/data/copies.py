@@ -207,7 +207,7 @@ def told(copies: Mapping[str, Any]) -> list[str]:
         )
     if count := copies.get("near"):
         spared, tested = copies["test_with_copy_in_train_if_ignored"], copies["test_if_ignored"]
-        otherwise = f" Otherwise {spared:,} of {tested:,} test images would have had a copy in train."
+        otherwise = f" In a draw without that, {spared:,} of {tested:,} test images would have had a copy in train."
         notes.append(
             f"Found near copies (resized, cropped, mirrored, ...) among {counted(count, 'image')}"
             f"{'' if 'test' in drawn else ' outside of the test split'}: these stay in one split."

@@ -93,6 +93,9 @@ def main(files: list[str]) -> int:
     if not files:
         print("Usage: python predict.py IMAGE...", file=sys.stderr)
         return 2
+    if files[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
     config = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
     probabilities_of, doubt, status = classifier(config), config["abstention"], 0
     Image.init()

@@ -33,7 +33,12 @@ def square_of(image: object, preprocess: Preprocess) -> UInt8Images | str:
 
 def unreadable(image: object, reason: str) -> InputError:
     """Return the error that there is for an image, naming a file."""
-    return InputError(f"{os.fspath(image)}: {reason}." if isinstance(image, str | os.PathLike) else f"{reason}.")
+    if not isinstance(image, str | os.PathLike):
+        return InputError(f"{reason}.")
+    path = os.fspath(image)
+    advice = f" Give its images, as in sorted(Path({path!r}).iterdir())."
+    inside = advice if os.path.isdir(path) else ""  # noqa: PTH112 (pathlib raises for a path that is too long)
+    return InputError(f"{path}: {reason}.{inside}")
 
 
 def name_of(image: object, place: int) -> str:

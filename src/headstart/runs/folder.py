@@ -30,8 +30,9 @@ def check_free(path: Path) -> None:
         what = "a finished run. Measure it again" if run.is_complete else "a run. Resume it"
         how = typed("evaluate", path) if run.is_complete else typed("train", "--resume", path)
         raise RunError(f"{path} already holds {what} ({how}), or give another folder with --out.")
-    if path.is_file() or (path.is_dir() and not all(_is_left_over(file) for file in path.iterdir())):
-        raise RunError(f"{path} is not an empty folder. Give another folder with --out.")
+    if path.exists() and not (path.is_dir() and all(_is_left_over(file) for file in path.iterdir())):
+        what = "is not an empty folder. Give another" if path.is_dir() else "is a file. Give a"
+        raise RunError(f"{path} {what} folder with --out.")
     check_writable(path)
 
 

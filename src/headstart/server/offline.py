@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.bundle.exported import MODEL_FILE, OFFLINE_PAGE, ExportConfig, checked_content, read_export
+from headstart.bundle.exported import MODEL_FILE, OFFLINE_PAGE, ExportConfig, checked_content, is_export, read_export
 from headstart.bundle.novelty_file import NoveltyArrays, read_arrays
 from headstart.deployment.golden import Golden, read_golden
 from headstart.errors import DownloadError, InputError, RunError
@@ -52,7 +52,8 @@ def begin_page(out: Path, *, progress: bool = True) -> dict[str, bytes]:
 
 def _check_place(place: Path) -> None:
     if place.is_dir():
-        raise RunError(f"{place} is a folder. Give a file, as in --out {place / 'classifier.html'}.")
+        file = f"{place.resolve()}.html" if is_export(place) else place / "classifier.html"
+        raise RunError(f"{place} is a folder. Give a file, as in --out {file}.")
     if os.path.lexists(place) and not is_page_of(place, OFFLINE_PAGE):
         raise RunError(f"{place} exists and is no page of an export. Give another file with --out.")
 

@@ -21,7 +21,7 @@ from headstart.deployment.graph import Graph, WholeClassifier, to_onnx, to_progr
 from headstart.deployment.localize import first_difference
 from headstart.deployment.package import write_package, write_scripts
 from headstart.deployment.quantize import CALIBRATION_IMAGES, Quantized, divergence_from, quantize
-from headstart.errors import BundleError, HeadstartError, InputError, RunError
+from headstart.errors import BundleError, HeadstartError, InputError, LossyExportError, RunError
 from headstart.evaluation.carried import CERTIFICATE
 from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
 from headstart.evaluation.evaluate import checked_manifest
@@ -231,11 +231,15 @@ class _Export:
         if self.options.force:
             return "forced"
         plain = typed("export", self.run.path if self.run else "RUN", "--out", "DIR")
-        raise HeadstartError(
-            f"The export in {self.options.precision} could cost too much: accuracy changes by "
+        found = (
             f"{100 * change.value:+.2f} points on {measured.agreement.n:,} test images, 95% interval "
-            f"{100 * change.low:+.2f} to {100 * change.high:+.2f}, and {allowed:g} may be lost. Nothing was exported. "
-            f"Allow more with --tolerance, insist with --force, or export in float32: {plain}"
+            f"{100 * change.low:+.2f} to {100 * change.high:+.2f}"
+        )
+        raise LossyExportError(
+            f"The export in {self.options.precision} could cost too much: accuracy changes by {found}, and {allowed:g} "
+            "may be lost. Nothing was exported. Allow more with --tolerance, insist with --force, or export in "
+            f"float32: {plain}",
+            found,
         )
 
     def _certified(self, pair: Pair) -> Measured | None:

@@ -27,11 +27,11 @@ def load_data(recipe: Recipe, terminal: Terminal, *, data_dir: Path | None, run:
     former = run.former() if run else None
     options = file_options(data, seed=recipe.seed, former=former)
     dataset = load_dataset(data.name, limit=data.limit, data_dir=data_dir, progress=terminal.enabled, options=options)
+    if dataset.ledger is not None and not former:
+        dataset = screen(dataset, on_bad=data.on_bad, terminal=terminal)
     for note in dataset.notes:
         terminal.say(note)
-    if dataset.ledger is None or former:
-        return dataset
-    return screen(dataset, on_bad=data.on_bad, terminal=terminal)
+    return dataset
 
 
 def file_options(data: DataRecipe, **more: Any) -> FileOptions:

@@ -145,12 +145,12 @@ def _class_layout(walk: "Walk", folders: list[str], loose: list[str]) -> Iterato
 
 
 def _is_class(folder: Path) -> bool:
-    """Return whether a folder of images seems to be that of one class: another such folder lies beside it."""
+    """Return whether a folder of images seems to be that of one class: others lie beside it, and no other folders."""
     walk = Walk(folder.parent)
     # What may not be read proposes nothing, and a home folder may hold many folders.
     with suppress(DataError):
-        beside, loose = walk.look(walk.root)
-        return not loose and any(walk.look(walk.root / name)[1] for name in beside[:50] if name != folder.name)
+        beside = [name for name in walk.look(walk.root)[0][:50] if name != folder.name]
+        return bool(beside) and all(walk.look(walk.root / name)[1] for name in beside)
     return False
 
 
