@@ -31,6 +31,7 @@ from headstart.files import file_sha256
 from headstart.inference.images import square_of
 from headstart.inference.predictor import load
 from headstart.inference.program_session import plain_archive, with_description
+from headstart.report.certificate_page import write_certificate
 from headstart.workflows import export as room
 from headstart.workflows.export import Exported, ExportOptions
 from made_run import PREPROCESS, random_bundle
@@ -88,6 +89,14 @@ def test_the_page_says_what_the_certificate_says(exported, certificate):
     assert "every one of the 100 test images" in page
     assert certificate["files"]["model.onnx"] in page
     assert "script" not in page
+
+
+@pytest.mark.parametrize(("others", "busy"), [(1.1, True), (0.9, False)])
+def test_the_page_says_whether_other_programs_kept_the_machine_busy(others, busy, certificate, tmp_path):
+    certificate["surroundings"]["hardware"]["cores"] = 4
+    certificate["speed"][1]["others"], certificate["speed"][0]["others"] = others, 0.0
+    page = write_certificate(tmp_path, certificate).read_text()
+    assert ("they used 1.1 of its 4 cores" in page) is busy
 
 
 def test_the_command_prints_the_figures(certificate, capsys, exported, measured):

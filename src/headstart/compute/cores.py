@@ -4,9 +4,12 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
+
+import psutil
 
 from headstart.errors import InputError
 from headstart.wording import counted
@@ -35,6 +38,17 @@ def check_threads(threads: int | None) -> None:
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def others_at_work() -> Callable[[], float]:
+    """Return a function that tells how many of this machine's cores other programs have used on average since now."""
+
+    def seconds() -> float:
+        times = psutil.cpu_times()
+        return float(times.user + times.system + getattr(times, "nice", 0.0) - time.process_time())
+
+    began, before = time.perf_counter(), seconds()
+    return lambda: max(0.0, (seconds() - before) / (time.perf_counter() - began))
 
 
 def give_way() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.compute.cores import others_at_work
 from headstart.contracts import UInt8Image
 from headstart.data.dataset import Dataset
 from headstart.data.subset import Subset
@@ -184,15 +185,20 @@ def outputs_of_images(
 
 
 def images_per_second(pair: Pair, squares: Sequence[UInt8Image]) -> list[dict[str, Any]]:
-    """Return images per second of both forms for one image and for sixteen at a time: medians of three, interleaved."""
+    """Return images per second of both forms for one image and for sixteen at a time: medians of three, interleaved.
+
+    ``others`` is the number of cores that other programs used meanwhile, on average.
+    """
     rows = []
     for batch in (1, 16):
+        others = others_at_work()
         some = [squares[place % len(squares)] for place in range(batch)]
         runs: dict[str, list[float]] = {"original": [], "export": []}
         for _ in range(3):
             runs["original"].append(_rate(pair.original, some))
             runs["export"].append(_rate(pair.exported, some))
-        rows.append({"batch": batch} | {name: round(median(found), 1) for name, found in runs.items()})
+        rates = {name: round(median(found), 1) for name, found in runs.items()}
+        rows.append({"batch": batch, **rates, "others": round(others(), 2)})
     return rows
 
 
