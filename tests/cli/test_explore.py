@@ -167,7 +167,7 @@ def test_the_page_shows_the_figures_and_a_table_behind_each_chart(found, place, 
         labels = [np.load(planted / f"{split}_labels.npy")[row] for split, row in (("train", train), ("test", test))]
         heading = "Across splits" if labels[0] == labels[1] else "Across splits and classes"
         of_this = copies.partition(f"<h3>{heading}:")[2].partition("<h3>")[0]
-        assert f"train {train}, test {test}" in of_this
+        assert f"train/{train}<br>test/{test}<br>" in of_this.replace("<wbr>", "")
 
 
 def test_its_own_page_is_replaced_and_no_other(planted, place, found, capsys):

@@ -1,5 +1,7 @@
 """The page of a data set with very many classes can still be opened."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from headstart.inspection.outliers import find_outliers
 from headstart.inspection.quality import find_quality_issues
 from headstart.inspection.statistics import describe
 from headstart.report.budget import within
-from headstart.report.explore_page import explore_page
+from headstart.report.explore_page import explore_page, findings
 from headstart.report.review_page import review_page
 from headstart.terminal import Terminal
 from headstart.workflows.explore_files import samples
@@ -87,10 +89,14 @@ def found_and_pictures():
     return found, picture, samples(train), statistics.mean_images
 
 
+def path_of(image):
+    return f"{image['split']} photos/{image['row']}.png"
+
+
 @pytest.fixture(scope="module")
 def page(found_and_pictures):
     found, picture, firsts, means = found_and_pictures
-    return explore_page(found, picture=picture, samples=firsts, mean_images=means)
+    return explore_page(found, picture=picture, file_name=path_of, samples=firsts, mean_images=means)
 
 
 def test_the_page_to_correct_labels_stays_small_with_a_thousand_classes_and_hides_what_would_end_its_data(
@@ -114,9 +120,9 @@ def test_pages_can_be_made_without_a_test_split(found_and_pictures):
         "duplicates": find_copies((train,), vectors, np.zeros((20, 32, 32), np.uint8), Terminal(enabled=False).bar),
         "outliers": find_outliers(train, vectors),
     }
-    page = explore_page(alone, picture=picture, samples=samples(train), mean_images=None)
+    page = explore_page(alone, picture=picture, file_name=path_of, samples=samples(train), mean_images=None)
     assert "There is no test split." in page
-    assert "1 group of exact copies has contradictory labels, such as train 0 (cat) = train 1 (dog)" in page
+    assert "1 group of exact copies has contradictory labels, such as train/0 (cat) = train/1 (dog)" in page
 
 
 def test_a_thousand_classes_make_a_page_of_less_than_five_megabytes(page):
@@ -129,3 +135,42 @@ def test_a_thousand_classes_make_a_page_of_less_than_five_megabytes(page):
 def test_the_page_does_not_tell_the_folders_of_the_machine(page):
     assert "anna" not in page
     assert ".../photos" in page
+
+
+def test_images_are_called_by_name_and_files_are_not_asked_what_only_arrays_can_have(found_and_pictures, page):
+    found, picture, firsts, means = found_and_pictures
+    assert not re.search(r"\brows? \d|(train|test) \d", page)
+    for image in (found["outliers"]["class number 0 <of> a thousand"][0], found["label_errors"]["list"][0]):
+        assert path_of({"split": "train"} | image) in page.replace("<wbr>", "")
+    arrays = explore_page(
+        found | {"files": None}, picture=picture, file_name=path_of, samples=firsts, mean_images=means
+    )
+    for words in ("NaN after scaling", "labels: type"):
+        assert words in arrays
+        assert words not in page
+
+
+def test_labels_that_are_not_suspected_stand_apart_and_one_suspect_is_no_share(found_and_pictures):
+    found, picture, firsts, _ = found_and_pictures
+    first, *others = found["label_errors"]["list"][:6]
+    errors = found["label_errors"] | {"suspected": 1, "list": [first, *(o | {"suspected": False} for o in others)]}
+    one = found | {"label_errors": errors}
+    page = explore_page(one, picture=picture, file_name=path_of, samples=firsts, mean_images=None)
+    section = page[page.index('<h2 id="labels">') : page.index('<h2 id="again">')]
+    suspects, following = section.split("Next in the list")
+    assert (suspects.count("<img "), following.count("<img ")) == (1, 5)
+    assert (suspects.count("(wrong: 50%)"), following.count("(wrong: ")) == (1, 0)
+    assert "1 label of 2,000 in train may be wrong, with a probability of 50%." in suspects
+    assert "Next in the list" not in explore_page(
+        found, picture=picture, file_name=path_of, samples=firsts, mean_images=None
+    )
+
+
+def test_what_needs_mending_comes_first(found_and_pictures):
+    found, *_ = found_and_pictures
+    torn = [{"split": "train", "row": row, "label": label, "file": f"{row}.png"} for row, label in enumerate(CLASSES)]
+    exact = found["duplicates"]["exact"] | {"groups": 1, "images": 2, "list": [torn]}
+    told = findings(found | {"duplicates": found["duplicates"] | {"exact": exact}})
+    assert "contradictory labels, such as 0.png (cat) = 1.png (dog)" in told[0]
+    assert ["can't be read" in told[1], "may be wrong" in told[2]] == [True, True]
+    assert "pixel values" in told[-1]

@@ -118,5 +118,6 @@ def _labels(errors: dict[str, Any]) -> str:
     judged, suspected = errors["judged"], errors["suspected"]
     text = f"Labels      {counted(suspected, 'suspected error')} among {counted(judged, 'label')}"
     if suspected:
-        text += f"; about {percent(errors['estimated_precision'], 0)} of them are wrong by estimate"
+        share = percent(errors["estimated_precision"], 0)
+        text += f", {share} likely to be one" if suspected == 1 else f"; about {share} of them are wrong by estimate"
     return f"{text}; estimated share of wrong labels {percent(errors['estimated_noise'], 1)}"

@@ -29,6 +29,8 @@ _NAMED = 3
 _BIN = 4
 """Values of a pixel that share a bin in the drawings; explore.json has all 256."""
 
+FileName = Callable[[dict[str, Any]], str]
+"""From an image's split and row to its name in all lists: its file's path, or ``train/17`` for a row of an array."""
 Picture = Callable[[str, int], UInt8Images]
 """From a split's name and a row to pixels, shape (height, width, 3)."""
 
@@ -37,6 +39,7 @@ def explore_page(
     found: dict[str, Any],
     *,
     picture: Picture,
+    file_name: FileName,
     samples: dict[str, list[int]],
     mean_images: NDArray[np.float64] | None,
 ) -> str:
@@ -45,6 +48,7 @@ def explore_page(
     Args:
         found: What ``explore.json`` holds.
         picture: Called for the images on the page only.
+        file_name: The same.
         samples: Rows of training images to show, by class.
         mean_images: Shape (k, height, width, 3), 0 to 255, of the first k classes; None where sizes differ.
     """
@@ -87,6 +91,8 @@ def explore_page(
             lambda image: (uri(image),),
             limit=_ISSUES_LIMIT,
         ),
+        file_name=file_name,
+        label_errors=" ".join(_labels(found["label_errors"])),
         suspects=within(
             {"all": (found["label_errors"] or {"list": []})["list"][:SUSPECTS_SHOWN]},
             lambda image: (uri(image),),
@@ -96,20 +102,20 @@ def explore_page(
 
 
 def findings(found: dict[str, Any]) -> list[str]:
-    """Return what a reader should know first, in sentences made of the figures."""
+    """Return what a reader should know first, in sentences made of the figures: what needs mending leads."""
     train, test, copies = found["train"], found["test"] or {"sizes": {}, "n": 0}, found["duplicates"]
     return [
+        *contradictions(copies),
+        *_unreadable(found["files"]),
+        *_labels(found["label_errors"]),
+        _copies(copies, test["n"]),
+        *found["splits"],
         _balance(train["class_counts"]),
-        _sizes(train, test),
         _quality([split for split in (train, found["test"]) if split]),
+        _sizes(train, test),
         f"The pixel values of the training images, from 0 to 255, have a mean of {number(train['mean'], 2)} and a "
         f"standard deviation of {number(train['std'], 2)}; {percent(train['near_black_share'], 1)} of them are "
         f"near-black and {percent(train['near_white_share'], 1)} near-white.",
-        _copies(copies, test["n"]),
-        *found["splits"],
-        *_unreadable(found["files"]),
-        *contradictions(copies),
-        *_labels(found["label_errors"]),
     ]
 
 
@@ -180,7 +186,7 @@ def contradictions(copies: dict[str, Any]) -> list[str]:
     found = [group for groups in torn.values() for group in groups]
     if not found:
         return []
-    names = [image.get("file", f"{image['split']} {image['row']}") + f" ({image['label']})" for image in found[0]]
+    names = [image.get("file", f"{image['split']}/{image['row']}") + f" ({image['label']})" for image in found[0]]
     return [
         f"{' and '.join(told)} {'has' if len(found) == 1 else 'have'} contradictory labels, such as "
         f"{' = '.join(names[:_NAMED])}. copies.csv lists all copies; review.html lets you correct them."
@@ -190,9 +196,11 @@ def contradictions(copies: dict[str, Any]) -> list[str]:
 def _labels(errors: dict[str, Any] | None) -> list[str]:
     if errors is None:
         return []
-    text = f"{counted(errors['suspected'], 'label')} of {number(errors['judged'])} may be wrong"
-    if errors["suspected"]:
-        text += f", and by estimate {percent(errors['estimated_precision'], 0)} of these are"
+    suspected, share = errors["suspected"], percent(errors["estimated_precision"] or 0, 0)
+    judged = f"{number(errors['judged'])} in {' and '.join(errors['splits'])}"
+    text = f"{counted(suspected, 'label')} of {judged} may be wrong"
+    if suspected:
+        text += f", with a probability of {share}" if suspected == 1 else f", and by estimate {share} of these are"
     return [f"{text}. About {percent(errors['estimated_noise'], 1)} of all labels are wrong by the same estimate."]
 
 

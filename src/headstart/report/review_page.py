@@ -61,9 +61,10 @@ def review_page(
 def _questions(found: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str | None, str]]:
     """Yield images with a suggested class and the reason for looking at them, the most urgent first."""
     errors = (found.get("label_errors") or {"list": []})["list"]
-    for image in errors:
+    likely = [f"looks like {image['suggested']} ({image['confidence']:.0%})" for image in errors]
+    for image, why in zip(errors, likely, strict=True):
         if image["suspected"]:
-            yield image, image["suggested"], f"Probably {image['suggested']} ({image['confidence']:.0%})"
+            yield image, image["suggested"], f"Suspected; {why}"
     copies = found["duplicates"]
     for group in [*copies["exact"]["list"], *(pair["images"] for pair in copies["near"]["list"])]:
         labels = sorted({image["label"] for image in group})
@@ -72,9 +73,9 @@ def _questions(found: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str | No
                 if image["split"] == "train":
                     other = next(label for label in labels if label != image["label"])
                     yield image, other, f"A copy is labeled {other}"
-    for image in errors:
+    for image, why in zip(errors, likely, strict=True):
         if not image["suspected"]:
-            yield image, image["suggested"], f"Unsure; next is {image['suggested']} ({image['confidence']:.0%})"
+            yield image, image["suggested"], f"Not suspected; {why}"
     for issue, images in found["quality"]["issues"].items():
         for image in images[:50]:
             if image["split"] == "train":

@@ -1,6 +1,6 @@
 """The files that exploring leaves: where they may lie, and writing them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from headstart.data.subset import ImageSource, Subset
 from headstart.errors import RunError, WriteError
 from headstart.files import csv_text, first_bytes, write_atomically, write_json
 from headstart.recipe.sections import DataRecipe
-from headstart.report.explore_page import MADE_BY, explore_page
+from headstart.report.explore_page import MADE_BY, FileName, explore_page
 from headstart.report.review_page import review_page
 from headstart.runs.folder import check_writable
 from headstart.workflows.resolve import absolute_data, check_outside
@@ -22,8 +22,6 @@ from headstart.workflows.resolve import absolute_data, check_outside
 PAGE, REVIEW, FIGURES = "explore.html", "review.html", "explore.json"
 _LABEL_ERRORS, _FILES = "label_errors.csv", "files.csv"
 """Lists that not every call writes."""
-Name = Callable[[dict[str, Any]], str]
-"""From an image's split and row to its name in tables."""
 SAMPLES_OF_A_CLASS = 10
 SHOWN_SIDE = 96
 """Side at which images are shown, in pixels; large ones may be decoded reduced to it."""
@@ -77,7 +75,7 @@ def write_exploration(
     def name(image: dict[str, Any]) -> str:
         return file_name(sources[image["split"]], image)
 
-    page = explore_page(found, picture=picture, samples=samples(splits[0]), mean_images=mean_images)
+    page = explore_page(found, picture=picture, file_name=name, samples=samples(splits[0]), mean_images=mean_images)
     review = review_page(found, picture=picture, file_name=name)
     tables = {
         "quality.csv": _quality(found["quality"], name),
@@ -120,7 +118,7 @@ def samples(train: Subset) -> dict[str, list[int]]:
     return firsts
 
 
-def _quality(quality: dict[str, Any], name: Name) -> list[Sequence[Any]]:
+def _quality(quality: dict[str, Any], name: FileName) -> list[Sequence[Any]]:
     rows = [
         (name(image), image["label"], issue, image["value"], image["split"])
         for issue, images in quality["issues"].items()
@@ -129,7 +127,7 @@ def _quality(quality: dict[str, Any], name: Name) -> list[Sequence[Any]]:
     return [("file_name", "label", "issue", "value", "split"), *rows]
 
 
-def _copies(copies: dict[str, Any], name: Name) -> list[Sequence[Any]]:
+def _copies(copies: dict[str, Any], name: FileName) -> list[Sequence[Any]]:
     groups = [("exact", group, 1.0) for group in copies["exact"]["list"]]
     groups += [("near", pair["images"], pair["pixel_similarity"]) for pair in copies["near"]["list"]]
     rows = [
@@ -140,7 +138,7 @@ def _copies(copies: dict[str, Any], name: Name) -> list[Sequence[Any]]:
     return [("group", "kind", "relation", "similarity", "file_name", "label", "split"), *rows]
 
 
-def _outliers(outliers: dict[str, list[dict[str, Any]]], name: Name) -> list[Sequence[Any]]:
+def _outliers(outliers: dict[str, list[dict[str, Any]]], name: FileName) -> list[Sequence[Any]]:
     rows = [
         (name(image), label, image["likeness"], image["split"])
         for label, images in outliers.items()
@@ -149,6 +147,6 @@ def _outliers(outliers: dict[str, list[dict[str, Any]]], name: Name) -> list[Seq
     return [("file_name", "label", "likeness", "split"), *rows]
 
 
-def _label_errors(errors: dict[str, Any], name: Name) -> list[Sequence[Any]]:
+def _label_errors(errors: dict[str, Any], name: FileName) -> list[Sequence[Any]]:
     keys = ("label", "suggested", "confidence", "self_confidence", "wrong", "suspected", "split")
     return [("file_name", *keys), *((name(image), *(image[key] for key in keys)) for image in errors["list"])]
