@@ -8,7 +8,7 @@ import typer
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet, Threads
 from headstart.errors import InputError, LossyExportError
 from headstart.folders import scratch_folder
-from headstart.terminal import Terminal
+from headstart.terminal import SILENT
 from headstart.wording import number, percent, percent_range, points_range, signed_points, significant, typed
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def _smallest(model: str, out: Path, wanted: dict[str, Any], where: dict[str, An
         return _exported(model, out, wanted | {"int8": True}, where)
     except LossyExportError as error:
         change = error.change
-    told = f"8-bit integers could cost accuracy ({change}), so the page computes in float32."
-    Terminal(enabled=where["progress"]).say(told)
+    SILENT.warn(f"8-bit integers could cost accuracy ({change}), so the page computes in float32.")
     return _exported(model, out, {}, where)
 
 
