@@ -12,6 +12,7 @@ import pytest
 
 from headstart.data.ledger import Ledger, LedgerRow
 from headstart.errors import RunError
+from headstart.files import temporary_name
 from headstart.recipe.schema import Recipe
 from headstart.runs.folder import check_free, claim_run, reopen_run
 from headstart.runs.records import Environment
@@ -86,6 +87,14 @@ def test_what_a_killed_process_left_does_not_block_the_folder_and_is_swept(tmp_p
     left = tmp_path / ".recipe.yaml-0a1b2c3d"
     left.write_text("half")
     with claim_run(tmp_path, Recipe(), STARTED):
+        assert not left.exists()
+
+
+def test_the_checkpoint_that_a_killed_process_was_writing_is_swept(tmp_path):
+    with claim_run(tmp_path, Recipe(), STARTED) as run:
+        left = run.checkpoints / temporary_name("step-000000001-0.safetensors")
+        left.write_bytes(b"half")
+    with reopen_run(tmp_path):
         assert not left.exists()
 
 

@@ -428,9 +428,3 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over_and_named(tmp_path, caplo
     odd = write_checkpoint(tmp_path, step=3, **parts)
     assert state_of(*train(tmp_path)) == unbroken
     assert f"{odd.name} does not fit" in caplog.text
-
-
-def test_what_a_killed_process_was_writing_is_swept(tmp_path):
-    (tmp_path / ".step-000000001-0.safetensors-ab12").write_bytes(b"half")
-    train(tmp_path)
-    assert not list(tmp_path.glob(".*"))
