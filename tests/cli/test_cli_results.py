@@ -35,12 +35,14 @@ def test_how_much_is_sure_is_told_with_what_another_target_would_take():
     sure, half = ([0.9] * 200, [True] * 200), ([0.9, 0.2] * 100, [True, False] * 100)
     told = line(None, sure, half)
     assert "50.0% of the test images" in told
-    assert "100.00% of them are right (set for 98% on validation; 99% would take about 300" in told
+    assert "100.00% of them are right (set for 99% on validation)" in told
     assert "below" not in told
     wrong = ([0.9] * 100, [True] * 90 + [False] * 10)
-    assert "90.00% of them are right, below its target (set for 98%" in line(None, sure, wrong)
-    assert "; validation is too small to promise 99%; 98% (--abstain 0.98) would make 100.0%" in line(0.99, sure, half)
-    assert "none: no threshold reaches 90%" in line(None, ([0.5] * 9, [False] * 9), half)
+    assert "90.00% of them are right, below its target (set for 99%" in line(None, sure, wrong)
+    some = ([0.9] * 100, [True] * 100)
+    assert "(set for 98% on validation; 99% would take about 160 validation images or more)" in line(None, some, half)
+    assert "none: validation shows 99% for no threshold" in line(0.99, some, half)
+    assert "; 98% (--abstain 0.98) would make 100.0%" in line(0.99, some, half)
     nothing = line(None, sure, ([0.2] * 9, [True] * 9))
     assert "0.0% of the test images" in nothing
     assert "are right" not in nothing

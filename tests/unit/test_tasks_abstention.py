@@ -19,52 +19,56 @@ def judged(*pairs):
     return Judgement(np.array([p for p, _ in pairs], np.float32), np.array([right for _, right in pairs]))
 
 
-def test_the_lowest_probability_that_reaches_the_target_is_found():
-    val = judged((0.9, True), (0.8, True), (0.7, False), (0.6, True), (0.5, True), (0.4, False))
-    assert threshold_for(0.8, val) == pytest.approx(0.5, abs=2e-6)
-    assert threshold_for(0.95, val) == pytest.approx(0.8, abs=2e-6)
-    assert answered(threshold_for(0.8, val), val)["answered"] == 5
+def test_the_lowest_probability_for_which_validation_shows_the_target_is_found():
+    """By hand: 20 right of 20 show 92.4%, 20 of 21 show 85.3%, and 40 of 41 show 92.2%."""
+    val = judged(*[(0.9, True)] * 20, (0.8, False), *[(0.7, True)] * 20, *[(0.6, False)] * 5)
+    assert threshold_for(0.92, val) == pytest.approx(0.7, abs=2e-6)
+    assert threshold_for(0.924, val) == pytest.approx(0.9, abs=2e-6)
+    assert threshold_for(0.93, val) is None
+    assert answered(threshold_for(0.92, val), val)["answered"] == 41
 
 
 def test_images_of_one_probability_are_answered_together():
-    val = judged((0.9, True), (0.9, False), (0.5, True), (0.5, True))
-    assert threshold_for(0.9, val) is None
-    assert threshold_for(0.75, val) == pytest.approx(0.5, abs=2e-6)
-    nothing = {"n": 4, "answered": 0, "right": 0, "coverage": 0.0, "accuracy": None, "accuracy_ci95": None}
+    """30 right of 30 would show 94.8%; with the wrong one of the same probability they show 89.8%."""
+    val = judged(*[(0.9, True)] * 30, (0.9, False), *[(0.5, False)] * 2)
+    assert threshold_for(0.92, val) is None
+    assert threshold_for(0.89, val) == pytest.approx(0.9, abs=2e-6)
+    nothing = {"n": 33, "answered": 0, "right": 0, "coverage": 0.0, "accuracy": None, "accuracy_ci95": None}
     assert answered(None, val) == nothing
 
 
-@pytest.mark.parametrize("target", [0.9, 0.95, 0.99])
-def test_the_target_is_met_on_validation_and_nearly_on_new_images(target):
+@pytest.mark.parametrize("images", [200, 1000])
+@pytest.mark.parametrize("target", [0.9, 0.95])
+def test_the_promise_is_kept_for_about_nine_of_ten_validation_splits(images, target):
+    """An answer is right with the probability that it has, so that those from p on are right (1 + p) / 2 times."""
     generator = np.random.default_rng(1)
-
-    def split(n):
-        confidence = generator.uniform(0.3, 1, n).astype(np.float32)
-        return Judgement(confidence, generator.uniform(size=n) < confidence)
-
-    val, test = split(5000), split(5000)
-    threshold = threshold_for(target, val)
-    on_val, on_test = answered(threshold, val), answered(threshold, test)
-    assert on_val["accuracy"] >= target
-    assert on_test["accuracy_ci95"][0] <= target <= on_test["accuracy_ci95"][1] + 0.01
+    kept = []
+    for _ in range(300):
+        confidence = generator.uniform(0.3, 1, images).astype(np.float32)
+        threshold = threshold_for(target, Judgement(confidence, generator.uniform(size=images) < confidence))
+        kept.append(threshold is None or (1 + threshold) / 2 >= target)
+    assert 0.83 < np.mean(kept) < 0.97
 
 
 def test_what_validation_can_not_show_is_said():
     few = judged(*[(0.9, True)] * 60)
     block = measure_abstention(0.9, few, few)
     assert [row["target"] for row in block["rows"]] == [0.9, 0.95, 0.98, 0.99]
-    assert [row["enough"] for row in block["rows"]] == [True, True, False, False]
-    assert answers_needed(0.99) == 299
+    assert [row["threshold"] is None for row in block["rows"]] == [False, False, True, True]
+    for target in (0.9, 0.95, 0.98, 0.99):
+        needed = answers_needed(target)
+        assert threshold_for(target, judged(*[(0.9, True)] * needed)) is not None
+        assert threshold_for(target, judged(*[(0.9, True)] * (needed - 1))) is None
 
 
 @pytest.mark.parametrize(
     ("right", "unsure_half", "target", "told"),
     [
         (1000, 0, 0.99, ""),
-        (200, 0, 0.98, "99% would take about 300 validation images or more"),
-        (150, 50, 0.98, "99% would take about 400 validation images or more"),
+        (100, 0, 0.98, "99% would take about 160 validation images or more"),
+        (150, 50, 0.98, "99% would take about 220 validation images or more"),
         (400, 500, 0.9, "99% would make 44.4% of the validation images sure"),
-        (20, 0, 0.9, "99% would take about 300 validation images or more"),
+        (20, 0, 0.9, "99% would take about 160 validation images or more"),
     ],
 )
 def test_the_strictest_target_that_validation_supports_is_chosen(right, unsure_half, target, told):
@@ -78,9 +82,9 @@ def test_the_strictest_target_that_validation_supports_is_chosen(right, unsure_h
 def test_a_target_that_is_asked_for_is_obeyed_and_its_cost_told():
     val = judged(*[(1 - place / 1000, place % 20 > 0) for place in range(1, 200)])
     block = measure_abstention(0.99, val, val)
-    assert (block["target"], block["suggested"]) == (0.99, 0.95)
+    assert (block["target"], block["suggested"]) == (0.99, 0.9)
     assert row_of(0.99, block)["val"]["coverage"] < 0.1
-    assert about_others(block) == "95% (--abstain 0.95) would make 100.0% of the validation images sure"
+    assert about_others(block) == "90% (--abstain 0.9) would make 100.0% of the validation images sure"
     assert about_others(measure_abstention(0.5, val, val)) == ""
 
 

@@ -110,13 +110,12 @@ def _abstention_line(metrics: dict[str, Any]) -> list[str]:
     others = f"; {others}" if others else ""
     target, test = percent_short(row["target"]), row["test"]
     if row["threshold"] is None:
-        return [f"Sure        none: no threshold reaches {target} on validation, so all predictions are unsure{others}"]
-    few = "" if row["enough"] else f"; validation is too small to promise {target}"
+        return [f"Sure        none: validation shows {target} for no threshold, so all predictions are unsure{others}"]
     right = f"; {percent(test['accuracy'])} of them are right" if test["answered"] else ""
     right += ", below its target" * missed_on_test(row)
     return [
         f"Sure        {percent(test['coverage'], 1)} of the test images, with a probability of at least "
-        f"{row['threshold']:.3f}{right} (set for {target} on validation{few}{others})"
+        f"{row['threshold']:.3f}{right} (set for {target} on validation{others})"
     ]
 
 

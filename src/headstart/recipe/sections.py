@@ -233,9 +233,9 @@ class EvaluationRecipe(Section):
     flip: bool = True
     """Average the logits of the image and its mirror image."""
     abstain: Annotated[Real, Field(gt=0.0, lt=1.0)] | None = None
-    """Accuracy that predictions must reach to count as sure; the others are marked ``unsure``. The probability from
-    which they reach it is found on validation. When empty, the strictest of 0.99, 0.98, 0.95 and 0.9 that validation
-    has enough images for while at least half of them are sure."""
+    """Accuracy that predictions must reach to count as sure; the others are marked ``unsure``. Validation shows with
+    90% confidence that they do from a probability on, which is stored. When empty, the strictest of 0.99, 0.98, 0.95
+    and 0.9 that it shows while at least half of its images are sure."""
 
 
 class HardwareRecipe(Section):

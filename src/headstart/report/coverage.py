@@ -58,8 +58,7 @@ def thresholds(block: dict[str, Any] | None) -> dict[str, Any] | None:
     if block is None:
         return None
     block = block | {"rows": [row | {"missed": missed_on_test(row)} for row in block["rows"]]}
-    few = [row for row in block["rows"] if row["threshold"] is not None and not row["enough"]]
-    return block | {"shipped": row_of(block["target"], block), "few": few, "others": about_others(block)}
+    return block | {"shipped": row_of(block["target"], block), "others": about_others(block)}
 
 
 def _at(threshold: float, probability: Any, right: Any) -> Threshold:
