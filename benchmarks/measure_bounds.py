@@ -57,16 +57,17 @@ except SystemExit as stop:
 """
 
 
-def write(name: str, claim: str, measured: dict) -> None:
+def write(part: str, claim: str, measured: dict) -> None:
     result = {
         "claim": claim,
-        "command": "python benchmarks/measure_bounds.py",
+        "command": f"python benchmarks/measure_bounds.py {part}",
         "hardware": describe_hardware(torch.device("cpu")),
         "versions": {name: version(name) for name in ("headstart", "torch", "timm", "numpy", "pillow")},
         **measured,
     }
-    (RESULTS / name).write_text(json.dumps(result, indent=2) + "\n")
-    print(RESULTS / name, measured)
+    path = RESULTS / f"{part.replace('_', '-')}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(path, measured)
 
 
 def classifier(folder: Path) -> None:
@@ -142,7 +143,7 @@ def predict_memory(place: Path) -> None:
     worst = max(case["peak_rss_mb"] for case in found.values())
     images = len(list((place / "images").iterdir()))
     claim = "peak resident memory in MB of headstart predict on a mixture of images that take much memory"
-    write("predict-memory.json", claim, {"images": images, "runs": found, "worst": worst, "asked": 1500})
+    write("predict_memory", claim, {"images": images, "runs": found, "worst": worst, "asked": 1500})
 
 
 def predict_many(place: Path) -> None:
@@ -181,9 +182,9 @@ def predict_many(place: Path) -> None:
             "seconds": round(time.perf_counter() - begun),
         }
     claim = (
-        "peak resident memory in MB of headstart predict --out on one folder of links to 20 PNG files of 32 x 32 pixels"
+        "peak resident memory in MB of headstart predict --out on a folder of links to 20 PNG files of 32 x 32 pixels"
     )
-    write("predict-many.json", claim, {"runs": found})
+    write("predict_many", claim, {"runs": found})
 
 
 def many_classes(place: Path) -> None:
@@ -208,7 +209,7 @@ def many_classes(place: Path) -> None:
     megabytes = {name: round(size / 1e6, 2) for name, size in sorted(sizes.items())}
     claim = "MB of files with 1,000 classes: exploring 6,000 images of noise; 50,000 test images, predicted by chance"
     write(
-        "many-classes.json",
+        "many_classes",
         claim,
         {
             "megabytes": megabytes,

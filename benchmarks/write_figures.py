@@ -181,7 +181,64 @@ def runtime_sentence() -> str:
 
 def deploying_with_figures(guide: str) -> str:
     """Return docs/deploying.md with what was measured in its places."""
-    for name, content in (("runtime", runtime_sentence()), ("sizing", sizing_table())):
+    return with_blocks(guide, {"runtime": runtime_sentence(), "sizing": sizing_table()})
+
+
+def performance_with_figures(guide: str) -> str:
+    """Return docs/performance.md with what was measured in its places."""
+    return with_blocks(guide, {"peaks": peaks_table(), "steps": steps_table(), "kinds": kinds_table()})
+
+
+def peaks_table() -> str:
+    """Return how fast this machine convolves and copies, as Markdown."""
+    found = result("roofline")
+    kinds = ("dense", "1x1", "depthwise")
+    rows = ["| precision | 3x3 convolution | 1x1 convolution | depthwise convolution | copy |", "|---|---|---|---|---|"]
+    for precision, peak in found["peaks"].items():
+        speeds = " | ".join(f"{peak[kind]:.0f} GFLOP/s" for kind in kinds)
+        rows.append(f"| {precision} | {speeds} | {peak['copy']:.1f} GB/s |")
+    told = f"Measured on {machine(found)}, with {found['hardware']['threads']} threads"
+    return f"{told} ([roofline.json](../benchmarks/results/roofline.json)):\n\n" + "\n".join(rows)
+
+
+def without_tag(step: str) -> str:
+    """Return a step's name without the tag of the weights, which it does not use."""
+    return re.sub(r"\.\w+(?=,)", "", step)
+
+
+def steps_table() -> str:
+    """Return what a training step has to do, its bound and its time, as Markdown."""
+    rows = [
+        "| network, precision, size | GFLOP | MB | bound | by bytes alone | measured | of the 3x3 peak | images/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, step in result("roofline")["steps"].items():
+        times = [step[key] for key in ("bound_milliseconds", "bytes_milliseconds", "milliseconds")]
+        cells = [without_tag(name), f"{step['gflop']:.2f}", f"{step['megabytes']:.0f}"]
+        cells += [f"{time:.2f} ms" for time in times]
+        cells += [f"{step['of_dense_peak']:.0%}", f"{step['images_per_second']:.0f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def kinds_table() -> str:
+    """Return where the time of a training step goes and what each kind of layer could take, as Markdown."""
+    rows = ["| network, precision, size | 3x3 | 1x1 | depthwise | other |", "|---|---|---|---|---|"]
+    for name, step in result("roofline")["steps"].items():
+        cells = []
+        for kind in ("dense", "1x1", "depthwise", "other"):
+            if of := step["kinds"].get(kind):
+                taken = of["share_of_time"] * step["milliseconds"]
+                cells.append(f"{taken:.2f} ms ({of['bound_milliseconds']:.2f})")
+            else:
+                cells.append("none")
+        rows.append(f"| {without_tag(name)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def with_blocks(guide: str, blocks: dict[str, str]) -> str:
+    """Return a guide with what was measured between its marks."""
+    for name, content in blocks.items():
         block = f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
         guide = replace_once(guide, f"^<!-- {name} -->$.*?^<!-- /{name} -->$", block)
     return guide
@@ -195,7 +252,12 @@ def recipe_with_header(name: str) -> str:
 def main() -> None:
     readme = ROOT / "README.md"
     readme.write_text(readme_with_figures(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    for name, fill in (("own-images", guide_with_figures), ("deploying", deploying_with_figures)):
+    guides = {
+        "own-images": guide_with_figures,
+        "deploying": deploying_with_figures,
+        "performance": performance_with_figures,
+    }
+    for name, fill in guides.items():
         guide = ROOT / "docs" / f"{name}.md"
         guide.write_text(fill(guide.read_text(encoding="utf-8")), encoding="utf-8")
     for name in MEASURED_RECIPES:

@@ -32,3 +32,9 @@ def test_the_recipes_show_what_was_measured():
     for name in write_figures.MEASURED_RECIPES:
         path = write_figures.RECIPES / f"{name}.yaml"
         assert write_figures.recipe_with_header(name) == path.read_text(encoding="utf-8")
+
+
+def test_the_guide_to_performance_shows_what_was_measured():
+    guide = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert write_figures.performance_with_figures(guide) == guide
+    assert guide.count("\n| resnet50v1, bf16, ") == 2 * 2

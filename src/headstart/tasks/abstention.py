@@ -4,8 +4,7 @@ The threshold is found on validation and measured on test. Where answers are jus
 they are right less often on other images half the time. So a threshold counts only where the lower bound of their
 accuracy, with 90% confidence, reaches the target. Images of one probability are answered together or not at all.
 
-Source: Geifman and El-Yaniv, 2017, "Selective Classification for Deep Neural Networks", with the score interval of
-Wilson, 1927.
+Source: Geifman and El-Yaniv, 2017, "Selective Classification for Deep Neural Networks".
 """
 
 import math
@@ -15,7 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.tasks.measures import wilson_interval
+from headstart.tasks.measures import score_interval, wilson_interval
 from headstart.wording import percent, percent_short, significant
 
 TARGETS = (0.9, 0.95, 0.98, 0.99)
@@ -52,10 +51,8 @@ def threshold_for(target: float, val: Judgement) -> float | None:
     """
     order = np.argsort(-val.confidence, kind="stable")
     confidence, right = val.confidence[order], val.right[order]
-    answers = np.arange(1, len(right) + 1)
-    share = np.cumsum(right) / answers
-    spread = np.sqrt(share * (1 - share) / answers + _Z**2 / (4 * answers**2))
-    at_least = (share + _Z**2 / (2 * answers) - _Z * spread) / (1 + _Z**2 / answers)
+    answers = np.arange(1, len(right) + 1, dtype=np.float64)
+    at_least, _ = score_interval(np.cumsum(right, dtype=np.float64), answers, _Z)
     whole = np.append(confidence[1:] < confidence[:-1], True)
     reached = np.flatnonzero(whole & (at_least >= target))
     if not len(reached):
@@ -129,11 +126,11 @@ def about_others(block: dict[str, Any]) -> str:
     """Return what the strictest target would take, or what one costs that was asked for; nothing where neither is news.
 
     Example:
-        >>> val = Judgement(np.linspace(1, 0, 200), np.arange(200) % 20 > 0)
+        >>> val = Judgement(np.linspace(1, 0, 100), np.arange(100) % 20 > 0)
         >>> about_others(measure_abstention(None, val, val))
         '99% would take about 160 validation images or more'
         >>> about_others(measure_abstention(0.99, val, val))
-        '95% (--abstain 0.95) would make 100.0% of the validation images sure'
+        '90% (--abstain 0.9) would make 100.0% of the validation images sure'
     """
     suggested, strictest = block.get("suggested"), TARGETS[-1]
     # Runs of early versions were told no target.

@@ -8,6 +8,7 @@ run; the tests hold each function against both libraries.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from headstart.errors import DataError
 from headstart.tasks.metrics import Bin, ClassFigures
 
 Labels = NDArray[np.int64]
+_Floats = TypeVar("_Floats", float, NDArray[np.float64])
 
 ECE_BINS = 15
 """Equal-width confidence bins, as in Guo et al., 2017, "On Calibration of Modern Neural Networks"."""
@@ -31,11 +33,17 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 
     Source: Wilson, 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
     """
-    share = correct / n
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * (share * (1 - share) / n + _Z**2 / (4 * n**2)) ** 0.5
+    low, high = score_interval(float(correct), float(n), _Z)
     # Where all are right, or none, rounding would leave the end beside its exact value.
-    return 0.0 if correct == 0 else centre - half, 1.0 if correct == n else centre + half
+    return 0.0 if correct == 0 else low, 1.0 if correct == n else high
+
+
+def score_interval(correct: _Floats, n: _Floats, z: float) -> tuple[_Floats, _Floats]:
+    """Return Wilson's interval of proportions, of numbers or arrays of them, ``z`` standard deviations to each side."""
+    share, widened = correct / n, 1 + z**2 / n
+    centre = (share + z**2 / (2 * n)) / widened
+    half = z / widened * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return centre - half, centre + half
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, *, num_classes: int) -> NDArray[np.int64]:
