@@ -193,8 +193,7 @@ class _OnnxSession:
                 self._half = open_session(self._content, self._path, threads=self._halves.threads)
                 self._content = b""
         half = self._half
-        parts = self._halves.computed(lambda part: _run(half, names, part), images)
-        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        return self._halves.outputs(lambda part: _run(half, names, part), images)
 
 
 def _run(session: onnxruntime.InferenceSession, names: list[str], images: UInt8Images) -> list[NDArray[np.float32]]:

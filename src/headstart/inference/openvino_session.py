@@ -64,8 +64,7 @@ class OpenVinoSession:
         images = feed[INPUT]
         if not self._halves.threads or len(images) < 2:
             return self._infer(tuple(names), images, 1)
-        parts = self._halves.computed(lambda part: self._infer(tuple(names), part, 2), images)
-        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        return self._halves.outputs(lambda part: self._infer(tuple(names), part, 2), images)
 
     def _infer(self, names: tuple[str, ...], images: UInt8Images, streams: int) -> list[NDArray[np.float32]]:
         key = names, streams

@@ -5,13 +5,17 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headstart.compute.cores import available_cores
 from headstart.contracts import UInt8Images
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+Arrays: TypeAlias = list[NDArray[np.float32]]
 _HALVES = 4
 """Halves that are computed at a time: those of two batches, as a server has them."""
 
@@ -71,3 +75,7 @@ class Halves:
         finally:
             for future in futures:
                 future.cancel()
+
+    def outputs(self, compute: Callable[[UInt8Images], Arrays], squares: UInt8Images) -> Arrays:
+        """Return the arrays that a function gives for both halves, put together."""
+        return [np.concatenate(both) for both in zip(*self.computed(compute, squares), strict=True)]
