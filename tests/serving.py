@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from headstart.bundle.config import Abstention
+from headstart.bundle.schema import Abstention
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.inference.artifact import Outputs

@@ -20,6 +20,7 @@ A message says what is wrong, where, what is allowed, and what to do next.
 
 import errno
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +28,8 @@ from pathlib import Path
 _INSIDE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S+\.(?:cc|cpp|h|hpp):\d+ [^()]*(?:\([^()]*\))+ (?:const )?")
 """What ONNX Runtime writes before its reasons: a number, and a place in its own source."""
 _LONGEST_REASON = 200
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 100
 _REMEDIES = {
     errno.ENOSPC: "Free some space on that disk, then try again.",
     errno.EDQUOT: "Your disk quota is used up; free some space, then try again.",
@@ -148,6 +151,16 @@ def nearest(word: str, allowed: Iterable[str], *, likeness: float = 0.6) -> str:
     folded = {name.casefold(): name for name in allowed}
     close = get_close_matches(word.casefold(), list(folded), n=1, cutoff=likeness)
     return f" Did you mean '{folded[close[0]]}'?" if close else ""
+
+
+def cut(text: str, length: int = 100) -> str:
+    """Return a text with no more than so many characters, and an ellipsis where some were cut off."""
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def short(value: object) -> str:
+    """Return a value as Python writes it, cut to about 100 characters without writing the rest."""
+    return cut(_BRIEF.repr(value))
 
 
 def library_reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from PIL import features
 
-from headstart.bundle.config import Abstention
+from headstart.bundle.schema import Abstention
 from headstart.cli import main
 from headstart.inference import predictor
 from headstart.inference.judge import FilePrediction
@@ -20,7 +20,7 @@ TOP = [("cat", 0.75), ("dog", 0.125), ("frog", 0.0625), ("car", 0.03), ("ship", 
 class FakePredictor:
     """Finds a cat in every file, except that names with 'bad' can't be read; others may name doubts."""
 
-    artifact = mock.Mock(abstention=Abstention(0.95, 0.8, 147, 140))
+    artifact = mock.Mock(abstention=Abstention(target=0.95, threshold=0.8, answered=147, right=140))
 
     def predict_files(self, paths):
         for path in paths:

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from headstart.bundle.config import Abstention, Bundle
+from headstart.bundle.config import Bundle
 from headstart.bundle.folder import save_bundle
+from headstart.bundle.schema import Abstention
 from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
@@ -41,7 +42,7 @@ def bundle():
         dropout=0.0,
         dataset="animals",
         manifest_sha256="",
-        abstention=Abstention(0.99, 0.4),
+        abstention=Abstention(target=0.99, threshold=0.4),
     )
 
 

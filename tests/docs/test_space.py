@@ -11,8 +11,8 @@ import pytest
 from gradio_client import Client, handle_file
 
 import headstart
-from headstart.bundle.config import Abstention
 from headstart.bundle.folder import update_bundle
+from headstart.bundle.schema import Abstention
 
 APP = Path(__file__).parents[2] / "docs" / "examples" / "space" / "app.py"
 
@@ -27,7 +27,7 @@ def pair(photos):
 def classifier(small_classifier, pair):
     """A classifier that is sure of one of them only."""
     probabilities = headstart.load(small_classifier).predict(pair).probabilities.max(axis=1)
-    doubt = Abstention(0.95, float(probabilities.mean()), 100, 95)
+    doubt = Abstention(target=0.95, threshold=float(probabilities.mean()), answered=100, right=95)
     update_bundle(small_classifier, temperature=1.0, metrics={}, abstention=doubt)
     return small_classifier
 

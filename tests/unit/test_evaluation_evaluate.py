@@ -8,8 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from headstart.bundle.config import Abstention, Bundle
+from headstart.bundle.config import Bundle
 from headstart.bundle.folder import load_bundle, save_bundle
+from headstart.bundle.schema import Abstention
 from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.sources.memory import ArraySource
@@ -165,7 +166,9 @@ def test_what_is_called_sure_travels_with_the_classifier(run):
     assert (~found.unsure).sum() == row["test"]["answered"]
     assert Run(run).metrics().abstention == result["abstention"]
     shipped = load_bundle(run / "model").abstention
-    assert shipped == Abstention(0.5, row["threshold"], row["val"]["answered"], row["val"]["right"])
+    assert shipped == Abstention(
+        target=0.5, threshold=row["threshold"], answered=row["val"]["answered"], right=row["val"]["right"]
+    )
     assert shipped.meaning in (run / "model" / "README.md").read_text()
 
 

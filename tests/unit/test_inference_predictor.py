@@ -20,8 +20,8 @@ from PIL import Image
 
 import headstart
 import warm
-from headstart.bundle.config import Abstention
 from headstart.bundle.folder import save_bundle
+from headstart.bundle.schema import Abstention
 from headstart.compute.memory import peak_memory_mb
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
@@ -330,7 +330,7 @@ def test_what_is_unsure_is_flagged_alike_for_arrays_and_files(bundle, images, fi
     assert Predictor(TorchArtifact(bundle, device="cpu")).predict(images).unsure is None
     best = Predictor(TorchArtifact(bundle, device="cpu")).predict(images).probabilities.max(axis=1)
     for threshold, expected in ((float(np.median(best)), best < np.median(best)), (None, np.ones(len(best), bool))):
-        wary = dataclasses.replace(bundle, abstention=Abstention(0.99, threshold))
+        wary = dataclasses.replace(bundle, abstention=Abstention(target=0.99, threshold=threshold))
         predictor = Predictor(TorchArtifact(wary, device="cpu"))
         np.testing.assert_array_equal(predictor.predict(images).unsure, expected)
         assert [found.unsure for _, found in predictor.predict_files(files)] == expected.tolist()

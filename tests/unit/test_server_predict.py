@@ -420,7 +420,7 @@ def test_figures_for_prometheus():
 
 def test_drift_of_confidence_is_told_once_there_are_enough_predictions():
     artifact, meters = ColourArtifact(), Meters()
-    artifact.confidence = Confidence((0.5, 0.9), (40, 60, 100))
+    artifact.confidence = Confidence(edges=[0.5, 0.9], counts=[40, 60, 100])
     served = Ready(colours=artifact).find("colours")
 
     def drift(probabilities):

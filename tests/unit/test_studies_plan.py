@@ -136,7 +136,11 @@ def test_merging_goes_into_mappings_and_replaces_everything_else():
     [
         ({"stages": []}, "stages"),
         ({"lesson": [{"what": "x", "unit": "one", "weights": "tow"}]}, "Did you mean 'two'?"),
-        ({"sages": []}, "sages: unknown key\nThe form of a plan is that of"),
+        (
+            {"sages": []},
+            "sages: unknown key. Did you mean 'stages'? Allowed: description, backbone, data, limit, families, stages, "
+            "lesson\nThe form of a plan is that of",
+        ),
         ({"data": None}, "data: "),
         ({"stages": [{"name": "a/b", "title": "x", "what": "y"}]}, "stages.0.name"),
         ({"stages": [{"name": "one", "title": "x", "what": "y", "start": "two"}]}, "starts from 'two'"),

@@ -30,7 +30,7 @@ def test_drift_grows_with_the_difference():
 
 
 def test_the_index_is_the_one_of_the_formula():
-    reference = Confidence((0.5,), (30, 70))
+    reference = Confidence(edges=[0.5], counts=[30, 70])
     half = np.repeat(np.float32([0.2, 0.8]), 50)
     expected, found = np.array([30.5, 70.5]) / 101, np.array([50.5, 50.5]) / 101
     assert reference.drift(half) == pytest.approx(np.sum((found - expected) * np.log(found / expected)))

@@ -88,8 +88,8 @@ def test_a_missing_figure_is_named(measured, key):
         (["accuracy"], 10**400, "accuracy"),
         (["macro_f1"], 1.2, "macro_f1"),
         (["nll"], float("inf"), "nll"),
-        (["n"], 0, "n .*greater"),
-        (["n"], 3.5, "n .*integer"),
+        (["n"], 0, "n: .*greater"),
+        (["n"], 3.5, "n: .*integer"),
         (["accuracy_ci95"], [0.1], "accuracy_ci95"),
         (["accuracy_ci95"], [0.1, None], "accuracy_ci95"),
         (["per_class"], {}, "per_class"),
@@ -103,7 +103,7 @@ def test_a_missing_figure_is_named(measured, key):
         (["reliability"], {}, "reliability"),
         (["reliability", 14], 1, "reliability"),
         (["reliability", 14, "n"], None, r"reliability\.14\.n"),
-        (["reliability_calibrated", 14, "accuracy"], None, r"reliability_calibrated\.14 .*accuracy"),
+        (["reliability_calibrated", 14, "accuracy"], None, r"reliability_calibrated\.14: .*accuracy"),
     ],
 )
 def test_a_wrong_figure_is_named(measured, path, value, words):

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from headstart.bundle.config import Abstention
+from headstart.bundle.schema import Abstention
 from headstart.contracts import HUB_EXPORT
 from headstart.models.architectures import OWN_ARCHITECTURES
 from headstart.tasks.metrics import shown_in

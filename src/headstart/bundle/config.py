@@ -1,24 +1,19 @@
 """What ``config.json`` of a saved classifier says: written from a Bundle, and checked key by key when read."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from headstart.bundle.schema import ConfidenceBlock, ConfigFile, cut, explain
+from headstart.bundle.schema import Abstention, ConfigFile, preprocess_of, refused
 from headstart.contracts import ClassNames, Fit
-from headstart.data.preprocess import Preprocess, rgb
-from headstart.errors import BundleError, DataError
+from headstart.data.preprocess import Preprocess
+from headstart.errors import BundleError, DataError, cut, short
 from headstart.tasks.confidence import Confidence
-from headstart.tasks.measures import wilson_interval
-from headstart.wording import percent, percent_range, percent_short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,57 +22,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
-
-
-@dataclass(frozen=True)
-class Abstention:
-    """From which probability a prediction counts as sure.
-
-    Attributes:
-        target: Accuracy that sure predictions reach on validation.
-        threshold: Calibrated probability from which a prediction is sure; None where no threshold reaches the target,
-            and no prediction is sure.
-        answered: Validation images whose prediction is sure; None for classifiers of early versions, like the next.
-        right: How many of these predictions are right.
-    """
-
-    target: float
-    threshold: float | None
-    answered: int | None = None
-    right: int | None = None
-
-    def unsure(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        """Return which predictions are unsure, shape (n,), for probabilities of shape (n, classes)."""
-        lowest = np.inf if self.threshold is None else self.threshold
-        return np.asarray(probabilities.max(axis=1, initial=0) < lowest, np.bool_)
-
-    @property
-    def meaning(self) -> str:
-        """What makes a prediction unsure, and what was measured of the sure ones, as a clause.
-
-        Example:
-            >>> Abstention(0.95, 0.8, 147, 140).meaning.split("; ")[1]
-            'at or above that, 95.2% were right on validation (95% interval 90.5% to 97.7%)'
-            >>> Abstention(0.95, None).meaning
-            'at no probability were 95% of the predictions right on validation'
-        """
-        if self.threshold is None:
-            return f"at no probability were {percent_short(self.target)} of the predictions right on validation"
-        # Rounded down, since 100% would be no limit.
-        below = f"its probability is below {percent_short(math.floor(self.threshold * 1e4) / 1e4)}"
-        if not self.answered or self.right is None:
-            return below
-        interval = percent_range(wilson_interval(self.right, self.answered), 1)
-        share = percent(self.right / self.answered, 1)
-        return f"{below}; at or above that, {share} were right on validation (95% interval {interval})"
-
-
 _CROP_MODES: dict[Fit, str] = {"crop": "center", "pad": "border", "stretch": "squash"}
 """What timm calls each way to fit an image to a square."""
 LARGEST_CONFIG = 64 * 2**20
 """Bytes that the file of a classifier with very many classes stays far below."""
-_MOST_PROBLEMS = 4
-"""How many wrong keys a message tells."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +119,9 @@ def to_config(bundle: Bundle) -> dict[str, Any]:
 def doubts(abstention: Abstention | None, novelty: "Novelty | None", confidence: Confidence | None) -> dict[str, Any]:
     """Return the keys of the block ``headstart`` that only classifiers have whose doubts were measured."""
     return {
-        **({"abstention": asdict(abstention)} if abstention else {}),
+        **({"abstention": abstention.model_dump()} if abstention else {}),
         **({"novelty": True} if novelty else {}),
-        **({"confidence": ConfidenceBlock.of(confidence).model_dump()} if confidence else {}),
+        **({"confidence": confidence.model_dump()} if confidence else {}),
     }
 
 
@@ -222,38 +170,25 @@ def check_config(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     own = config["headstart"]
     if own.get("format") != FORMAT:
         raise BundleError(
-            f"{path}: format {cut(repr(own.get('format')))} is unknown; this version reads format {FORMAT}. The "
+            f"{path}: format {short(own.get('format'))} is unknown; this version reads format {FORMAT}. The "
             f"classifier was saved by headstart {cut(str(own.get('version', '(not said)')))}: install that version or "
             "a later one."
         )
     try:
         checked = ConfigFile.model_validate(config)
         names = ClassNames(tuple(checked.label_names))
-    except ValidationError as error:
-        problems = explain(error, config)
-        more = f" And {len(problems) - _MOST_PROBLEMS} more." if len(problems) > _MOST_PROBLEMS else ""
-        raise BundleError(f"{path}: {' '.join(problems[:_MOST_PROBLEMS])}{more}") from None
-    except DataError as error:
-        raise BundleError(f"{path}: label_names: {error}") from None
+    except (ValidationError, DataError) as error:
+        raise BundleError(f"{path}: {refused(error, ConfigFile, config)}") from None
     _check_agreement(checked, path)
     image, mine = checked.pretrained_cfg, checked.headstart
     return {
         "class_names": names,
-        "preprocess": Preprocess(
-            size=image.input_size[1],
-            mean=rgb(image.mean),
-            std=rgb(image.std),
-            interpolation=image.interpolation,
-            crop_pct=image.crop_pct,
-            fit=mine.fit,
-        ),
+        "preprocess": preprocess_of(image, image.input_size[1], mine.fit),
         "architecture": checked.architecture,
         "hidden": tuple(mine.hidden),
         **{key: getattr(mine, key) for key in ("backbone", "dropout", "temperature", "flip", "dataset")},
-        **{key: getattr(mine, key) for key in ("manifest_sha256", "weights", "metrics")},
+        **{key: getattr(mine, key) for key in ("manifest_sha256", "weights", "metrics", "abstention", "confidence")},
         "data": mine.data or {},
-        "abstention": mine.abstention and Abstention(**mine.abstention.model_dump()),
-        "confidence": mine.confidence and mine.confidence.content,
     }
 
 

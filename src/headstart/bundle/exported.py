@@ -5,23 +5,23 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from headstart.bundle.config import CONFIG_FILE, LARGEST_CONFIG, Abstention
-from headstart.bundle.schema import LARGEST_SIZE, AbstentionBlock, ConfidenceBlock, Count, Plain, Three, cut
-from headstart.contracts import ClassNames, Fit, Interpolation
-from headstart.data.preprocess import Preprocess, rgb
-from headstart.errors import BundleError, DataError
+from headstart.bundle.config import CONFIG_FILE, LARGEST_CONFIG
+from headstart.bundle.schema import Abstention, Count, ImageRule, Plain, preprocess_of, refused
+from headstart.contracts import ClassNames
+from headstart.data.preprocess import Preprocess
+from headstart.errors import BundleError, DataError, cut
 from headstart.files import parse_json, read_bounded
+from headstart.tasks.confidence import Confidence
 
 MODEL_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
 """The classifier itself: an ONNX graph, or a program that torch exported."""
 LARGEST_MODEL = 2**31
 """Bytes of a graph; with more, weights would have to lie in files of their own."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-_MOST_PROBLEMS = 4
 _OURS = "headstart."
 OFFLINE_PAGE = "headstart export"
 """Stands in the head of an export that is a page, so that a later one may replace it and nothing else."""
@@ -33,30 +33,6 @@ Precision = Literal["fp32", "bf16", "int8"]
 Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 FileName = Annotated[str, Field(pattern=r"^\w[\w.]*$")]
 """Of a file in the folder itself."""
-
-
-class ImageRule(BaseModel):
-    """Block ``image``: how an image becomes a square, and what the graph makes of that.
-
-    Attributes:
-        size: Side of the network's input, in pixels; the graph resizes squares to it.
-        side: Largest side of a square, in pixels; larger images are reduced before.
-        fit: How an image that is not square becomes one.
-        interpolation: Kernel of every resize.
-        crop_pct: Share of the square's side that the network sees, from the centre.
-        mean: Mean per channel (RGB) in [0, 1]; the graph subtracts it, and borders of padded images have it.
-        std: Standard deviation per channel; the graph divides by it.
-    """
-
-    model_config = _STRICT
-
-    size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
-    side: Annotated[int, Field(ge=1, le=100 * LARGEST_SIZE)]
-    fit: Fit
-    interpolation: Interpolation
-    crop_pct: Annotated[float, Field(gt=0, le=1)]
-    mean: Three
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
 
 
 class ExportConfig(BaseModel):
@@ -96,9 +72,9 @@ class ExportConfig(BaseModel):
     image: ImageRule
     temperature: Annotated[float, Field(gt=0)]
     flip: bool
-    abstention: AbstentionBlock | None
+    abstention: Abstention | None
     novelty: bool
-    confidence: ConfidenceBlock | None = None
+    confidence: Confidence | None = None
     evidence: bool = False
     architecture: str
     backbone: str
@@ -121,21 +97,7 @@ class ExportConfig(BaseModel):
     @property
     def preprocess(self) -> Preprocess:
         """How images are prepared."""
-        image = self.image
-        return Preprocess(
-            image.size,
-            rgb(image.mean),
-            rgb(image.std),
-            interpolation=image.interpolation,
-            crop_pct=image.crop_pct,
-            fit=image.fit,
-        )
-
-    @property
-    def sure_from(self) -> Abstention | None:
-        """From which probability a prediction is sure."""
-        given = self.abstention
-        return None if given is None else Abstention(**given.model_dump())
+        return preprocess_of(self.image, self.image.size, self.image.fit)
 
 
 def is_export(folder: Path) -> bool:
@@ -165,7 +127,7 @@ def read_export(folder: Path) -> ExportConfig:
         config = ExportConfig.model_validate(content)
         names = config.class_names
     except (ValidationError, DataError) as error:
-        raise BundleError(f"{path}: {_told(error)} {AGAIN}") from None
+        raise BundleError(f"{path}: {refused(error, ExportConfig, content)} {AGAIN}") from None
     expected = config.preprocess.side
     if config.image.side != expected:
         raise BundleError(f"{path}: image.side is {config.image.side}, but size and crop_pct make {expected}. {AGAIN}")
@@ -229,22 +191,15 @@ def check_description(found: Mapping[str, str], config: ExportConfig, path: Path
     Raises:
         BundleError: It says something else, or nothing; the keys that differ are named.
     """
+    own: dict[str, Any] = {"files": config.files}
     try:
-        own = {key.removeprefix(_OURS): parse_json(value) for key, value in found.items() if key.startswith(_OURS)}
-        stated = ExportConfig.model_validate(own | {"files": config.files})
+        own |= {key.removeprefix(_OURS): parse_json(value) for key, value in found.items() if key.startswith(_OURS)}
+        stated = ExportConfig.model_validate(own)
     except ValueError as error:
-        reason = _told(error) if isinstance(error, ValidationError) else f"{cut(str(error))}."
+        reason = refused(error, ExportConfig, own) if isinstance(error, ValidationError) else f"{cut(str(error))}."
         raise BundleError(f"{path} does not describe itself as an export does: {reason} {AGAIN}") from None
     if differing := [key for key in ExportConfig.model_fields if getattr(stated, key) != getattr(config, key)]:
         raise BundleError(
             f"{path.with_name(CONFIG_FILE)} and {path.name} differ in {', '.join(differing)}, so one of them is not as "
             f"it was exported. {AGAIN}"
         )
-
-
-def _told(error: ValidationError | DataError) -> str:
-    if isinstance(error, DataError):
-        return f"label_names: {error}"
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    told = [f"{cut('.'.join(map(str, problem['loc'])))}: {problem['msg']}." for problem in problems[:_MOST_PROBLEMS]]
-    return " ".join(told) + (f" And {len(problems) - _MOST_PROBLEMS} more." * (len(problems) > _MOST_PROBLEMS))

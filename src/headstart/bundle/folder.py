@@ -19,7 +19,6 @@ from headstart.bundle.config import (
     CARD_FILE,
     CONFIG_FILE,
     WEIGHTS_FILE,
-    Abstention,
     Bundle,
     check_config,
     doubts,
@@ -28,8 +27,8 @@ from headstart.bundle.config import (
 )
 from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
 from headstart.bundle.novelty_file import NOVELTY_FILE
-from headstart.bundle.schema import cut
-from headstart.errors import BundleError, EarlierScoreError, RunError, WeightsError
+from headstart.bundle.schema import Abstention
+from headstart.errors import BundleError, EarlierScoreError, RunError, WeightsError, cut
 from headstart.files import sync_folder, write_atomically
 from headstart.folders import put_folder, scratch_folder, sweep_leftovers
 from headstart.models.heads import classifier_outline, empty_classifier, fill

@@ -1,20 +1,26 @@
 """What ``config.json`` of a saved classifier may hold, and in which words a wrong one is refused."""
 
 import json
-from collections.abc import Mapping
-from itertools import pairwise
+import math
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.contracts import Fit, Interpolation
-from headstart.errors import nearest
-from headstart.tasks.confidence import Confidence
+from headstart.data.preprocess import Preprocess, rgb
+from headstart.errors import DataError
+from headstart.explain import explain
+from headstart.tasks.confidence import COUNTS, EDGES, Confidence
+from headstart.tasks.measures import wilson_interval
+from headstart.wording import percent, percent_range, percent_short
 
 LARGEST_SIZE = 4096
 """Height and width of the network's input, in pixels; with more, one image would take gigabytes."""
 _WIDEST = 2**20
-_LONGEST_VALUE = 80
+_MOST_PROBLEMS = 4
+"""How many wrong keys a message tells."""
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
@@ -24,21 +30,19 @@ def _square(size: list[int]) -> list[int]:
     return size
 
 
-def _rising(edges: list[float]) -> list[float]:
-    if any(after <= before for before, after in pairwise(edges)):
-        raise ValueError("not rising")
-    return edges
-
-
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
     json.dumps(value, allow_nan=False)  # NaN and infinity are no JSON
     return value
 
 
-_EDGES, _COUNTS = "rising numbers from 0 to 1", "whole numbers, one more than edges"
 Count = Annotated[int, Field(ge=1, description="a whole number, at least 1")]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
-Three = Annotated[list[float], Field(min_length=3, max_length=3, description="three numbers")]
+_Three = Annotated[list[float], Field(min_length=3, max_length=3, description="three numbers")]
+_Deviations = Annotated[
+    list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3, description="three numbers above 0")
+]
+_Kernel = Annotated[Interpolation, Field(description="bilinear or bicubic")]
+_Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
 Plain = Annotated[dict[str, Any], AfterValidator(_plain), Field(description="a mapping of plain, finite values")]
 
 
@@ -62,13 +66,10 @@ class ImageBlock(BaseModel):
         Field(min_length=3, max_length=3, description=f"[3, size, size] with a size of at most {LARGEST_SIZE}"),
         AfterValidator(_square),
     ]
-    mean: Three
-    std: Annotated[
-        list[Annotated[float, Field(gt=0)]],
-        Field(min_length=3, max_length=3, description="three numbers above 0"),
-    ]
-    interpolation: Annotated[Interpolation, Field(description="bilinear or bicubic")]
-    crop_pct: Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
+    mean: _Three
+    std: _Deviations
+    interpolation: _Kernel
+    crop_pct: _Share
     crop_mode: Annotated[
         Literal["center", "border", "squash"] | None, Field(description="center, border or squash")
     ] = None
@@ -77,8 +78,45 @@ class ImageBlock(BaseModel):
     classifier: Any = None
 
 
-class AbstentionBlock(BaseModel):
-    """Block ``headstart.abstention``: from which probability a prediction counts as sure."""
+class ImageRule(BaseModel):
+    """Block ``image`` of an export: how an image becomes a square, and what the graph makes of that.
+
+    Attributes:
+        size: Side of the network's input, in pixels; the graph resizes squares to it.
+        side: Largest side of a square, in pixels; larger images are reduced before.
+        fit: How an image that is not square becomes one.
+        interpolation: Kernel of every resize.
+        crop_pct: Share of the square's side that the network sees, from the centre.
+        mean: Mean per channel (RGB) in [0, 1]; the graph subtracts it, and borders of padded images have it.
+        std: Standard deviation per channel; the graph divides by it.
+    """
+
+    model_config = _STRICT
+
+    size: Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
+    side: Annotated[int, Field(ge=1, le=100 * LARGEST_SIZE)]
+    fit: Fit
+    interpolation: _Kernel
+    crop_pct: _Share
+    mean: _Three
+    std: _Deviations
+
+
+def preprocess_of(image: ImageBlock | ImageRule, size: int, fit: Fit) -> Preprocess:
+    """Return what a block says about images, with the size of the network's input in pixels."""
+    return Preprocess(size, rgb(image.mean), rgb(image.std), image.interpolation, image.crop_pct, fit)
+
+
+class Abstention(BaseModel):
+    """Block ``headstart.abstention``: from which probability a prediction counts as sure.
+
+    Attributes:
+        target: Accuracy that sure predictions reach on validation.
+        threshold: Calibrated probability from which a prediction is sure; None where no threshold reaches the target,
+            and no prediction is sure.
+        answered: Validation images whose prediction is sure; None for classifiers of early versions, like the next.
+        right: How many of these predictions are right.
+    """
 
     model_config = _STRICT
 
@@ -88,35 +126,35 @@ class AbstentionBlock(BaseModel):
     right: Annotated[int | None, Field(ge=0, description="a whole number up to answered, or null")] = None
 
     @model_validator(mode="after")
-    def _no_more_right(self) -> "AbstentionBlock":
+    def _no_more_right(self) -> "Abstention":
         if (self.right or 0) > (self.answered or 0):
             raise ValueError("more right than answered")
         return self
 
-
-class ConfidenceBlock(BaseModel):
-    """Block ``headstart.confidence``: how sure the classifier was on validation."""
-
-    model_config = _STRICT
-
-    edges: Annotated[list[Annotated[float, Field(ge=0, le=1)]], AfterValidator(_rising), Field(description=_EDGES)]
-    counts: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, description=_COUNTS)]
-
-    @model_validator(mode="after")
-    def _one_more(self) -> "ConfidenceBlock":
-        if len(self.counts) != len(self.edges) + 1 or not sum(self.counts):
-            raise ValueError("not one count more than edges, or no image")
-        return self
-
-    @classmethod
-    def of(cls, content: Confidence) -> "ConfidenceBlock":
-        """Return the block of a distribution."""
-        return cls(edges=list(content.edges), counts=list(content.counts))
+    def unsure(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """Return which predictions are unsure, shape (n,), for probabilities of shape (n, classes)."""
+        lowest = np.inf if self.threshold is None else self.threshold
+        return np.asarray(probabilities.max(axis=1, initial=0) < lowest, np.bool_)
 
     @property
-    def content(self) -> Confidence:
-        """What the block stands for."""
-        return Confidence(tuple(self.edges), tuple(self.counts))
+    def meaning(self) -> str:
+        """What makes a prediction unsure, and what was measured of the sure ones, as a clause.
+
+        Example:
+            >>> Abstention(target=0.95, threshold=0.8, answered=147, right=140).meaning.split("; ")[1]
+            'at or above that, 95.2% were right on validation (95% interval 90.5% to 97.7%)'
+            >>> Abstention(target=0.95, threshold=None).meaning
+            'at no probability were 95% of the predictions right on validation'
+        """
+        if self.threshold is None:
+            return f"at no probability were {percent_short(self.target)} of the predictions right on validation"
+        # Rounded down, since 100% would be no limit.
+        below = f"its probability is below {percent_short(math.floor(self.threshold * 1e4) / 1e4)}"
+        if not self.answered or self.right is None:
+            return below
+        interval = percent_range(wilson_interval(self.right, self.answered), 1)
+        share = percent(self.right / self.answered, 1)
+        return f"{below}; at or above that, {share} were right on validation (95% interval {interval})"
 
 
 class OwnBlock(BaseModel):
@@ -140,12 +178,12 @@ class OwnBlock(BaseModel):
     weights: Plain
     metrics: Plain
     abstention: Annotated[
-        AbstentionBlock | None, Field(description="a mapping in which right is no larger than answered")
+        Abstention | None, Field(description="a mapping in which right is no larger than answered")
     ] = None
     data: Annotated[Plain | None, Field(description="a mapping")] = None
     novelty: Annotated[bool, Field(description="true or false")] = False
     confidence: Annotated[
-        ConfidenceBlock | None, Field(description=f"a mapping of edges, {_EDGES}, and counts, {_COUNTS}")
+        Confidence | None, Field(description=f"a mapping of edges, {EDGES}, and counts, {COUNTS}")
     ] = None
 
 
@@ -167,53 +205,9 @@ class ConfigFile(BaseModel):
     ] = None
 
 
-def explain(error: ValidationError, config: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with a configuration, one sentence for each key."""
-    told: dict[str, str] = {}
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        keys = _keys(problem["loc"])
-        where = ".".join(keys)
-        block = _block(keys[:-1])
-        if problem["type"] == "missing":
-            told[where] = f"{where} missing."
-        elif problem["type"] == "extra_forbidden":
-            known = sorted(block.model_fields)
-            told[where] = (
-                f"unknown key '{cut(where)}', which may change what the classifier does."
-                f"{nearest(keys[-1], known)} Known: {', '.join(known)}."
-            )
-        else:
-            value: Any = config
-            for key in keys:
-                value = value[key]
-            wanted = block.model_fields[keys[-1]].description
-            told[where] = f"{where} must be {wanted}, but is {cut(repr(value))}."
-    return list(told.values())
-
-
-def cut(text: str) -> str:
-    """Return a text that a message can show; the rest of a long one is left out."""
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
-
-
-def _keys(location: tuple[int | str, ...]) -> list[str]:
-    """Return the part of an error's location that names a key, without places in a list."""
-    keys: list[str] = []
-    for part in location:
-        if not isinstance(part, str):
-            break
-        keys.append(part)
-    return keys
-
-
-_BLOCKS: dict[str, type[BaseModel]] = {
-    "pretrained_cfg": ImageBlock,
-    "headstart": OwnBlock,
-    "headstart.abstention": AbstentionBlock,
-    "headstart.confidence": ConfidenceBlock,
-    "model_args": AnySize,
-}
-
-
-def _block(keys: list[str]) -> type[BaseModel]:
-    return _BLOCKS[".".join(keys)] if keys else ConfigFile
+def refused(error: ValidationError | DataError, model: type[BaseModel], content: object) -> str:
+    """Return what is wrong with a configuration or with its class names, in sentences."""
+    if isinstance(error, DataError):
+        return f"label_names: {error}"
+    unknown = " It may change what the classifier does."
+    return f"{'; '.join(explain(error, model, content, most=_MOST_PROBLEMS, unknown=lambda *_: unknown))}."

@@ -161,7 +161,7 @@ def _known_otherwise(error: Exception) -> str:
     name, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
     if context is None or not any(parameter.name == "set_" for parameter in context.command.params):
         return ""
-    from headstart.recipe.explain import ELSEWHERE
+    from headstart.recipe.schema import ELSEWHERE
 
     here = ELSEWHERE.get(name.lstrip("-").replace("-", "_"))
     return f". It is given like this: {here}" if here else ""

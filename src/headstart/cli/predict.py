@@ -18,7 +18,7 @@ from headstart.terminal import visible
 from headstart.wording import counted, typed
 
 if TYPE_CHECKING:
-    from headstart.bundle.config import Abstention
+    from headstart.bundle.schema import Abstention
     from headstart.inference.judge import FilePrediction
 
 _UNREADABLE_IMAGES = frozenset({".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"})

@@ -1,16 +1,15 @@
 """The folder of an exported classifier: the classifier itself, what it means, and the novelty score."""
 
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
 from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE, Bundle
-from headstart.bundle.exported import ExportConfig, ImageRule, Precision, Runtime, description
+from headstart.bundle.exported import ExportConfig, Precision, Runtime, description
 from headstart.bundle.novelty import write_novelty
 from headstart.bundle.novelty_file import NOVELTY_FILE
-from headstart.bundle.schema import AbstentionBlock, ConfidenceBlock
+from headstart.bundle.schema import ImageRule
 from headstart.deployment.graph import OPSET
 from headstart.files import file_sha256, write_atomically, write_json
 from headstart.inference.program_session import with_description
@@ -42,7 +41,7 @@ def write_package(
     Raises:
         WriteError: A file can't be written.
     """
-    rule, doubt = bundle.preprocess, bundle.abstention
+    rule = bundle.preprocess
     licences = {"weights": bundle.weights.get("license"), "images": bundle.data.get("licence")}
     facts = ExportConfig(
         version=version("headstart"),
@@ -61,9 +60,9 @@ def write_package(
         ),
         temperature=float(bundle.temperature),
         flip=bundle.flip,
-        abstention=doubt and AbstentionBlock(**asdict(doubt)),
+        abstention=bundle.abstention,
         novelty=bundle.novelty is not None,
-        confidence=bundle.confidence and ConfidenceBlock.of(bundle.confidence),
+        confidence=bundle.confidence,
         evidence=evidence,
         architecture=bundle.architecture,
         backbone=bundle.backbone,

@@ -7,8 +7,9 @@ from datetime import datetime, timezone
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.bundle.config import WEIGHTS_FILE, Abstention
+from headstart.bundle.config import WEIGHTS_FILE
 from headstart.bundle.folder import update_bundle
+from headstart.bundle.schema import Abstention
 from headstart.contracts import Predictions, listed
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest
@@ -86,7 +87,8 @@ def evaluate_run(
     )
     shipped = row_of(abstention["target"], abstention)
     scores = {"val": val_metrics.headline(), "test": test_metrics.headline()}
-    sure_from = Abstention(shipped["target"], shipped["threshold"], shipped["val"]["answered"], shipped["val"]["right"])
+    sure, on_val = {key: shipped[key] for key in ("target", "threshold")}, shipped["val"]
+    sure_from = Abstention(**sure, answered=on_val["answered"], right=on_val["right"])
     update_bundle(
         run.model,
         temperature=temperature,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.bundle.config import Abstention
+from headstart.bundle.schema import Abstention
 from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.preprocess import Preprocess
 from headstart.tasks.confidence import Confidence

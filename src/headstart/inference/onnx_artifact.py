@@ -63,8 +63,8 @@ class OnnxArtifact:
         self.folder, self.device, self.threads = folder, device or "cpu", threads
         self.class_names, self.preprocess = config.class_names, config.preprocess
         self.temperature, self.flip = config.temperature, config.flip
-        self.abstention, self.architecture = config.sure_from, config.architecture
-        self.confidence = config.confidence.content if config.confidence else None
+        self.abstention, self.architecture = config.abstention, config.architecture
+        self.confidence = config.confidence
         self.manifest_sha256, self.batch_size = config.manifest_sha256, _BATCH
         self._path = folder / config.model_file
         self._session, self._width = _opened(config, self._path, device=self.device, threads=threads)

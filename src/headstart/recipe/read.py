@@ -6,14 +6,13 @@ multiplied by aliases is refused before it is expanded. Keys are words as they w
 """
 
 import re
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from headstart.errors import RecipeError
+from headstart.errors import RecipeError, cut
 from headstart.files import nearest_path
 
 MAX_BYTES = 1_000_000
@@ -26,8 +25,6 @@ _MAX_DIGITS = 40
 _TAG = "tag:yaml.org,2002:"
 _POWER = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d{1,3}")
 _TOO_MUCH = f"more than {MAX_VALUES:,} values, those of aliases included, or more than {_MAX_DEPTH} levels"
-_BRIEF = reprlib.Repr()
-_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 100
 
 
 def read_yaml_file(path: Path, what: str, *, absent: str) -> dict[str, Any]:
@@ -86,16 +83,6 @@ def read_overrides(texts: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"{told}: {cut(key)} is given twice. Keep one of the two.")
         overrides[key] = _single_value(_load(value, f"{told}: the value"))
     return overrides
-
-
-def cut(text: str, length: int = 100) -> str:
-    """Return a text with no more than so many characters, and an ellipsis where some were cut off."""
-    return text if len(text) <= length else f"{text[:length]}..."
-
-
-def short(value: object) -> str:
-    """Return a value as Python writes it, cut to about 100 characters without writing the rest."""
-    return cut(_BRIEF.repr(value))
 
 
 class _Refused(Exception):  # noqa: N818 - becomes a RecipeError that names the file

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from headstart.errors import RecipeError, nearest
-from headstart.recipe.explain import explain
-from headstart.recipe.read import cut, read_overrides, read_yaml, read_yaml_file, short
+from headstart.errors import RecipeError, cut, nearest, short
+from headstart.explain import explain
+from headstart.recipe.read import read_overrides, read_yaml, read_yaml_file
 from headstart.recipe.sections import (
     Budget,
     DataRecipe,
@@ -29,6 +29,16 @@ from headstart.recipe.sections import (
     Whole,
 )
 from headstart.recipe.tree import apply_overrides, dotted
+
+_SIZES = '--set "finetune.schedule=[{epochs: 3, size: 96}]"'
+ELSEWHERE = {
+    **dict.fromkeys(("epochs", "imgsz", "image_size", "img_size", "size"), _SIZES),
+    **dict.fromkeys(("batch_size", "batch"), "--set finetune.batch_size=32"),
+    **dict.fromkeys(("lr", "lr0", "learning_rate"), "--set finetune.lr=1e-4"),
+    **dict.fromkeys(("model", "arch", "architecture", "network"), "--backbone tf_efficientnet_lite0.in1k"),
+    "weight_decay": "--set finetune.weight_decay=0.05",
+}
+"""What other tools call settings of training, and how they are given here, as an example."""
 
 
 class Recipe(Section):
@@ -169,7 +179,8 @@ def parse_recipe(tree: dict[str, Any], origin: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"Recipe '{cut(origin)}' can't be used:\n{explain(error, Recipe)}") from None
+        told = [f"Recipe '{cut(origin)}' can't be used:", *explain(error, Recipe, unknown=_otherwise)]
+        raise RecipeError("\n  - ".join(told)) from None
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -182,6 +193,10 @@ def differences(one: Recipe, other: Recipe) -> str:
     before, after = (dotted(recipe.model_dump(mode="json")) for recipe in (one, other))
     keys = [key for key in before | after if before.get(key) != after.get(key)]
     return ", ".join(f"{key} is {short(before.get(key))} there and {short(after.get(key))} here" for key in keys)
+
+
+def _otherwise(section: str, key: str) -> str:
+    return f" It is given like this: {ELSEWHERE[key]}." if section in ("", "finetune") and key in ELSEWHERE else ""
 
 
 def _read(name: str) -> dict[str, Any]:

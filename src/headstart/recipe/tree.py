@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from headstart.errors import RecipeError
-from headstart.recipe.read import cut, short
+from headstart.errors import RecipeError, cut, short
 
 Tree = dict[str, Any]
 

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headstart.errors import nearest
+from headstart.explain import explain
 from headstart.server.bodies import HOW
 from headstart.server.guard import App, Guard
 from headstart.server.models import Served
@@ -142,5 +143,4 @@ def _wrong_method(request: Request, error: Exception) -> JSONResponse:
 
 def _wrong_parameter(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    told = [f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors()]
-    return JSONResponse({"error": "; ".join(told)[:500]}, 422)
+    return JSONResponse({"error": "; ".join(explain(error))[:500]}, 422)

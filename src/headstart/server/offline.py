@@ -111,7 +111,7 @@ def _page(config: ExportConfig, name: str, golden: Golden, parts: dict[str, byte
     }
     of_export = config.model_dump(include={"label_names", "image", "abstention", "evidence", "novelty"})
     told = {"name": name, "tolerance": golden.tolerance, **of_export}
-    told["unsure"] = config.sure_from and config.sure_from.meaning
+    told["unsure"] = config.abstention and config.abstention.meaning
     data = [f'<script type="application/json" id="config">{json.dumps(told).replace("<", chr(92) + "u003c")}</script>']
     for key, content in {**parts, "golden": json.dumps(expected).encode()}.items():
         packed = _base64(gzip.compress(content, 9, mtime=0))

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from headstart.errors import cut
+from headstart.explain import explain
 from headstart.inference.judge import FilePrediction
 from headstart.server.bodies import Sent
 from headstart.server.line import Source
@@ -88,9 +90,7 @@ def read_request(body: bytes, length: str | None, limits: Limits, outputs: Seque
     try:
         request = _Request.model_validate_json(body[:end])
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise ProtocolError(f"{where or 'the JSON'}: {problem['msg'][:200]}") from None
+        raise ProtocolError(cut(explain(error, most=1, whole="the JSON")[0], 300)) from None
     tail = _Tail(body[end:])
     images = _images(request.inputs, tail, limits)
     tail.check_empty()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from headstart.errors import RecipeError, nearest
+from headstart.explain import explain
 from headstart.recipe.read import read_yaml, read_yaml_file
 from headstart.recipe.schema import Recipe, parse_recipe
 from headstart.recipe.tree import Tree, apply_overrides, gives, merged
@@ -188,11 +189,7 @@ def load_plan(path: Path | None) -> Plan:
     try:
         return Plan.model_validate(tree)
     except ValidationError as error:
-        words = {"missing": "is missing", "extra_forbidden": "unknown key"}
-        problems = [
-            f"{'.'.join(map(str, p['loc'])) or 'plan'}: {words.get(p['type'], p['msg'])}" for p in error.errors()
-        ]
-        told = "\n  - ".join([f"Plan '{origin}' can't be used:", *problems])
+        told = "\n  - ".join([f"Plan '{origin}' can't be used:", *explain(error, Plan)])
         raise RecipeError(
             f"{told}\nThe form of a plan is that of {shipped}, which begins with what its keys mean."
         ) from None

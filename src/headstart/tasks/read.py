@@ -5,6 +5,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from headstart.explain import explain
 from headstart.tasks.metrics import FIELDS, SplitMetrics
 
 _T = TypeVar("_T")
@@ -85,8 +86,4 @@ def read_record(kind: type[_T], content: object) -> _T:
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        problems = []
-        for problem in error.errors()[:3]:
-            where = ".".join(str(part) for part in problem["loc"]) or "it"
-            problems.append(f"{where} {'is missing' if problem['type'] == 'missing' else problem['msg'].lower()}")
-        raise ValueError("; ".join(problems)) from None
+        raise ValueError("; ".join(explain(error, most=3))) from None
