@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from headstart.errors import WriteError, nearest
+from headstart.errors import HeadstartError, WriteError, nearest
 
 _LONGEST_NAME = 255
 """Bytes that a file name may have on the file systems in use."""
@@ -75,6 +75,34 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+@contextmanager
+def reading(what: Path | str, kind: type[HeadstartError], advice: str = "") -> Iterator[None]:
+    """Tell the user why the body can't read something: in an error of this kind, which ends with an advice.
+
+    ``what`` is a path, that of a folder where the body reads files in it, or words for what is read.
+    """
+    place: Path | str = what
+    try:
+        yield
+        return
+    except MemoryError:
+        reason = "it does not fit into memory."
+    except UnicodeDecodeError:
+        reason = "it is not text in UTF-8."
+    except OSError as error:
+        place = what if isinstance(what, str) else error.filename or what
+        reason = f"{reason_of(error)}."
+        if isinstance(error, PermissionError):
+            reason += " Ask its owner for that, or copy it."
+    raise kind(f"{place} can't be read: {reason} {advice}".rstrip()) from None
+
+
+def reason_of(error: OSError) -> str:
+    """Return why something can't be read, in a few words without a full stop."""
+    reason = error.strerror or str(error)
+    return "no permission" if isinstance(error, PermissionError) else reason[:1].lower() + reason[1:]
 
 
 def open_regular(path: Path) -> BinaryIO:

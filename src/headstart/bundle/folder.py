@@ -29,7 +29,7 @@ from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
 from headstart.bundle.novelty_file import NOVELTY_FILE
 from headstart.bundle.schema import Abstention
 from headstart.errors import BundleError, EarlierScoreError, RunError, WeightsError, cut
-from headstart.files import sync_folder, write_atomically
+from headstart.files import reading, sync_folder, write_atomically
 from headstart.folders import put_folder, scratch_folder, sweep_leftovers
 from headstart.models.heads import classifier_outline, empty_classifier, fill
 from headstart.tasks.confidence import Confidence
@@ -185,13 +185,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 @contextmanager
 def _naming_damage(path: Path) -> Iterator[None]:
     try:
-        yield
+        with reading(path, BundleError):
+            yield
     except SafetensorError as error:
         raise BundleError(f"{path} is damaged or is not a safetensors file ({cut(str(error))}).") from None
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}.") from None
-    except MemoryError:
-        raise BundleError(f"{path} can't be read: it does not fit into memory.") from None
 
 
 def _kind(dtype: str, shape: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 from threadpoolctl import ThreadpoolController
 
 from headstart.errors import BundleError, EarlierScoreError
-from headstart.files import read_bounded, write_atomically
+from headstart.files import read_bounded, reading, write_atomically
 
 NOVELTY_FILE = "novelty.safetensors"
 _FORMAT, _EARLIER = "2", "1"
@@ -86,29 +86,26 @@ def read_arrays(folder: Path, *, num_classes: int, content: bytes | None = None)
         EarlierScoreError: The file is of an earlier version.
         BundleError: The file is missing, damaged, of a later format, or does not fit the classifier.
     """
-    path, of_export = folder / NOVELTY_FILE, content is not None
-    try:
-        content = read_bounded(path, at_most=_LARGEST) if content is None else content
-        tensors = load(content)
-        # What safetensors has checked begins with the length of its head, which is JSON.
-        facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
-        if facts["format"] != _EARLIER:
-            return _checked(facts, tensors, num_classes)
-    except FileNotFoundError:
-        problem = "is missing, although config.json says that the classifier has it"
-    except OSError as error:
-        problem = f"can't be read: {error.strerror or error}"
-    except MemoryError:
-        problem = "can't be read: it does not fit into memory"
-    except (SafetensorError, KeyError, ValueError) as error:
-        problem = f"is damaged or of another version ({str(error)[:80]})"
-    else:
-        raise EarlierScoreError(
-            f"{path} was written by an earlier version, which scored novelty otherwise. Run headstart evaluate RUN, "
-            "then export the classifier again."
-        )
+    path = folder / NOVELTY_FILE
     without = "set headstart.novelty in config.json to false to go without the flag 'unfamiliar'"
-    raise BundleError(f"{path} {problem}. Restore it, or {'export the classifier again' if of_export else without}.")
+    remedy = f"Restore it, or {without if content is None else 'export the classifier again'}."
+    with reading(path, BundleError, remedy):
+        try:
+            content = read_bounded(path, at_most=_LARGEST) if content is None else content
+            tensors = load(content)
+            # What safetensors has checked begins with the length of its head, which is JSON.
+            facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+            if facts["format"] != _EARLIER:
+                return _checked(facts, tensors, num_classes)
+        except FileNotFoundError:
+            told = "is missing, although config.json says that the classifier has it"
+            raise BundleError(f"{path} {told}. {remedy}") from None
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise BundleError(f"{path} is damaged or of another version ({str(error)[:80]}). {remedy}") from None
+    raise EarlierScoreError(
+        f"{path} was written by an earlier version, which scored novelty otherwise. Run headstart evaluate RUN, then "
+        "export the classifier again."
+    )
 
 
 def _checked(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]], num_classes: int) -> NoveltyArrays:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from headstart.contracts import UInt8Image, UInt8Images
 from headstart.data.array_file import new_array, read_array, read_facts
 from headstart.errors import HeadstartError, WriteError
-from headstart.files import alone, drop_oldest
+from headstart.files import alone, drop_oldest, reading
 from headstart.folders import DAY, sweep_leftovers
 from headstart.home import ADVICE, cache_of
 
@@ -46,13 +46,10 @@ class _File:
 
     def read(self, start: int, into: memoryview) -> None:
         """Fill a buffer from a place in the file on; raises HeadstartError where the disk fails."""
-        try:
-            with self._turn:
-                self._file.seek(start)
-                while into:
-                    into = into[self._file.readinto(into) or _ended() :]
-        except OSError as error:
-            raise HeadstartError(f"{self._path} can't be read any more: {error.strerror}. Try again.") from error
+        with reading(self._path, HeadstartError, "Try again."), self._turn:
+            self._file.seek(start)
+            while into:
+                into = into[self._file.readinto(into) or _ended() :]
 
 
 class _Stretch(NamedTuple):
