@@ -194,9 +194,9 @@ def test_a_lock_that_cant_be_made_is_named(tmp_path):
 
 
 def test_why_something_cant_be_read_is_told_with_the_file_that_is_meant(tmp_path):
-    with pytest.raises(BundleError, match=r"/a can't be read: no such file or directory\. Restore it\.$"):
-        with reading(tmp_path, BundleError, "Restore it."):
-            (tmp_path / "a").read_bytes()
+    told = r"/a can't be read: no such file or directory\. Restore it\.$"
+    with pytest.raises(BundleError, match=told), reading(tmp_path, BundleError, "Restore it."):
+        (tmp_path / "a").read_bytes()
     for error, told in [
         (MemoryError(), "x can't be read: it does not fit into memory."),
         (OSError("odd"), "x can't be read: odd."),
