@@ -1,28 +1,13 @@
-"""How unlike the training images an image is: a score from what the head sees and what it makes of it, and its file.
-
-``novelty.safetensors`` lies beside the weights and is complete in itself. The score is a few matrix operations, which
-``novelty_file`` has in numpy as well. With ``direction = features / |features|``:
-
-    centred      direction - centre
-    residual     sqrt(|centred|^2 - |centred @ axes|^2)
-    place        direction @ projection - middle
-    mahalanobis  the smallest |place - mean|^2 over the rows of means, less the sum of weights * place^2
-    energy       -log(sum(exp(logits)))
-    score        the sum of (part - mean) / spread over residual, mahalanobis and energy
-
-``scale`` holds mean and spread of these three, in this order.
-An image counts as unfamiliar when its score exceeds the threshold.
-"""
+"""The novelty score on torch; ``novelty_file`` says how it is computed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from headstart.bundle.novelty_file import NoveltyArrays, read_arrays, write_arrays
+from headstart.bundle.novelty_file import NoveltyArrays, parts_of_score, read_arrays, score, write_arrays
 
 
 @dataclass(frozen=True)
@@ -47,19 +32,13 @@ class Novelty:
 
     def parts(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the three parts of the score, shape (n, 3), for features (n, d) and logits (n, classes), float32."""
-        directions = F.normalize(features, dim=1)
-        centred = directions - self.tensors["centre"]
-        along = (centred @ self.tensors["axes"]).square().sum(dim=1)
-        residual = (centred.square().sum(dim=1) - along).clamp(min=0).sqrt()
-        place = directions @ self.tensors["projection"] - self.tensors["middle"]
-        nearest = torch.cdist(place, self.tensors["means"]).amin(dim=1).square()
-        mahalanobis = nearest - (self.tensors["weights"] * place.square()).sum(dim=1)
-        return torch.stack([residual, mahalanobis, -logits.logsumexp(dim=1)], dim=1)
+        found: Tensor = parts_of_score(torch, self.tensors, features, logits)
+        return found
 
     def score(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the scores, shape (n,), for features (n, d) and logits (n, classes); the larger, the less familiar."""
-        scale = self.tensors["scale"]
-        return ((self.parts(features, logits) - scale[:, 0]) / scale[:, 1]).sum(dim=1)
+        found: Tensor = score(torch, self.tensors, features, logits)
+        return found
 
     def arrays(self) -> NoveltyArrays:
         """Return the same score without torch."""

@@ -1,4 +1,18 @@
-"""The file of a novelty score, and the score in numpy; ``novelty`` says how it is computed."""
+"""How unlike the training images an image is: a score from what the head sees and what it makes of it, and its file.
+
+``novelty.safetensors`` lies beside the weights and is complete in itself. The score is a few matrix operations, the
+same ones in numpy and in torch. With ``direction = features / |features|``:
+
+    centred      direction - centre
+    residual     sqrt(|centred|^2 - |centred @ axes|^2)
+    place        direction @ projection - middle
+    mahalanobis  the smallest |place - mean|^2 over the rows of means, less the sum of weights * place^2
+    energy       -log(sum(exp(logits)))
+    score        the sum of (part - mean) / spread over residual, mahalanobis and energy
+
+``scale`` holds mean and spread of these three, in this order.
+An image counts as unfamiliar when its score exceeds the threshold.
+"""
 
 import json
 from collections.abc import Mapping
@@ -39,23 +53,33 @@ class NoveltyArrays:
         """Return the scores, shape (n,), for features (n, d) and logits (n, classes); the larger, the less familiar."""
         # Threads of two libraries that wait for work by spinning take the cores from each other.
         with _linear_algebra().limit(limits=1, user_api="blas"):
-            return self._score(features, logits)
-
-    def _score(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = self.parts
-        directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.float32(1e-12))
-        centred = directions - parts["centre"]
-        along = ((centred @ parts["axes"]) ** 2).sum(axis=1)
-        residual = np.sqrt(np.maximum((centred**2).sum(axis=1) - along, 0))
-        place = directions @ parts["projection"] - parts["middle"]
-        nearest = ((place[:, None] - parts["means"]) ** 2).sum(axis=2).min(axis=1)
-        mahalanobis = nearest - (parts["weights"] * place**2).sum(axis=1)
-        largest = logits.max(axis=1)
-        energy = -largest - np.log(np.exp(logits - largest[:, None]).sum(axis=1))
-        scale = parts["scale"]
-        found = np.stack([residual, mahalanobis, energy], axis=1)
-        scores: NDArray[np.float32] = ((found - scale[:, 0]) / scale[:, 1]).sum(axis=1)
+            scores: NDArray[np.float32] = score(np, self.parts, features, logits)
         return scores
+
+
+def score(library: Any, tensors: Mapping[str, Any], features: Any, logits: Any) -> Any:
+    """Return the scores, shape (n,), for features (n, d) and logits (n, classes), float32.
+
+    ``library`` is ``numpy`` or ``torch``, whose names for what is used here are the same; all else is of its kind.
+    """
+    scale = tensors["scale"]
+    return ((parts_of_score(library, tensors, features, logits) - scale[:, 0]) / scale[:, 1]).sum(1)
+
+
+def parts_of_score(library: Any, tensors: Mapping[str, Any], features: Any, logits: Any) -> Any:
+    """Return the three parts of the score, shape (n, 3): residual, mahalanobis and energy; see ``score``."""
+    lengths = library.sqrt((features**2).sum(1))
+    directions = features / lengths.clip(min=1e-12)[:, None]
+    centred = directions - tensors["centre"]
+    along = ((centred @ tensors["axes"]) ** 2).sum(1)
+    residual = library.sqrt(((centred**2).sum(1) - along).clip(min=0))
+    place, means = directions @ tensors["projection"] - tensors["middle"], tensors["means"]
+    # |place - mean|^2, without an array of places by classes by discriminants.
+    distances = (place**2).sum(1)[:, None] - 2 * (place @ means.T) + (means**2).sum(1)
+    mahalanobis = library.amin(distances, 1).clip(min=0) - (tensors["weights"] * place**2).sum(1)
+    largest = library.amax(logits, 1)
+    energy = -largest - library.log(library.exp(logits - largest[:, None]).sum(1))
+    return library.stack([residual, mahalanobis, energy], 1)
 
 
 @cache

@@ -185,15 +185,18 @@ class _OnnxSession:
         self._content, self._path, self._lock = content if self._halves.threads else b"", path, Lock()
 
     def run(self, names: list[str], feed: dict[str, UInt8Images]) -> list[NDArray[np.float32]]:
-        images = feed[INPUT]
-        if not self._halves.threads or len(images) < 2:
-            return _run(self._whole, names, images)
+        return self._halves.outputs(
+            feed[INPUT],
+            whole=lambda images: _run(self._whole, names, images),
+            half=lambda images: _run(self._for_halves(), names, images),
+        )
+
+    def _for_halves(self) -> onnxruntime.InferenceSession:
         with self._lock:
             if self._half is None:
                 self._half = open_session(self._content, self._path, threads=self._halves.threads)
                 self._content = b""
-        half = self._half
-        return self._halves.outputs(lambda part: _run(half, names, part), images)
+            return self._half
 
 
 def _run(session: onnxruntime.InferenceSession, names: list[str], images: UInt8Images) -> list[NDArray[np.float32]]:
