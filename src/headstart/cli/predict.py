@@ -19,7 +19,6 @@ from headstart.wording import counted, typed
 if TYPE_CHECKING:
     from headstart.bundle.schema import Abstention
     from headstart.inference.inputs import Skipped
-    from headstart.inference.judge import FilePrediction
 
 _UNREADABLE_IMAGES = frozenset({".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
 """Endings of images that headstart can't read, which deserve more than being passed over."""
@@ -97,18 +96,11 @@ def predict(
             rows.append({"file": str(file), "error": prediction})
             typer.secho(visible(f"{file}: {prediction}"), err=True, fg=typer.colors.RED)
             continue
-        best = prediction.top[:shown]
-        rows.append(
-            {
-                "file": str(file),
-                "label": prediction.label,
-                "probability": prediction.probability,
-                "top": [list(pair) for pair in best],
-                **_doubts(prediction),
-            }
-        )
+        row = prediction.row(shown)
+        # Classifiers of early versions have no doubts.
+        rows.append({"file": str(file), **{key: value for key, value in row.items() if value is not None}})
         if not as_json:
-            cells = [str(file), *(cell for name, probability in best for cell in (name, f"{probability:.4f}"))]
+            cells = [str(file), *(cell for name, probability in row["top"] for cell in (name, f"{probability:.4f}"))]
             if marks := [mark for mark in ("unsure", "unfamiliar") if rows[-1].get(mark)]:
                 cells.append(", ".join(marks))
             print_line("\t".join(map(visible, cells)))
@@ -169,12 +161,6 @@ def _explain(rows: list[dict[str, Any]], abstention: "Abstention | None") -> Non
             why = abstention.meaning if mark == "unsure" and abstention else unlike
             read = sum("error" not in row for row in rows)
             typer.echo(f"{count} of {read} marked {mark}: {why}.", err=True)
-
-
-def _doubts(prediction: "FilePrediction") -> dict[str, Any]:
-    """Return the doubts about a prediction that the classifier can have; those of early versions have none."""
-    doubts = {name: getattr(prediction, name) for name in ("unsure", "unfamiliar", "novelty")}
-    return {name: value for name, value in doubts.items() if value is not None}
 
 
 def _find_images(inputs: Iterable[Path], column: str | None) -> _Found:
