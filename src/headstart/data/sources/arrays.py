@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.arrays import Arrays
-from headstart.errors import DataError, WriteError, short
-from headstart.files import read_bounded, reading
+from headstart.errors import DataError, short
+from headstart.files import read_bounded, reading, writing
 from headstart.folders import scratch_folder, sweep_leftovers
 from headstart.home import ADVICE
 
@@ -78,27 +78,24 @@ def write_store(folder: Path, arrays: Arrays, *, name: str, class_names: ClassNa
     Raises:
         WriteError: The folder can't be written.
     """
-    try:
-        with scratch_folder(folder) as scratch:
-            staging = scratch / "new"
-            staging.mkdir()
-            for part in fields(Arrays):
-                np.save(staging / f"{part.name}.npy", getattr(arrays, part.name), allow_pickle=False)
-            sha256 = arrays.sha256()
-            description = {
-                "format": FORMAT,
-                "name": name,
-                "class_names": list(class_names),
-                "sha256": sha256,
-                "whole_sha256": _whole_sha256(sha256, list(class_names)),
-                "source": source,
-            }
-            (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-            if folder.exists():
-                folder.rename(scratch / "old")
-            staging.rename(folder)
-    except OSError as error:
-        raise WriteError(folder, error, f"CIFAR-10 takes 185 MB. {ADVICE}") from error
+    with writing(folder, f"CIFAR-10 takes 185 MB. {ADVICE}"), scratch_folder(folder) as scratch:
+        staging = scratch / "new"
+        staging.mkdir()
+        for part in fields(Arrays):
+            np.save(staging / f"{part.name}.npy", getattr(arrays, part.name), allow_pickle=False)
+        sha256 = arrays.sha256()
+        description = {
+            "format": FORMAT,
+            "name": name,
+            "class_names": list(class_names),
+            "sha256": sha256,
+            "whole_sha256": _whole_sha256(sha256, list(class_names)),
+            "source": source,
+        }
+        (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(scratch / "old")
+        staging.rename(folder)
     return sha256
 
 
