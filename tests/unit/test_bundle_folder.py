@@ -344,7 +344,7 @@ def test_constants_that_no_file_holds_are_computed(tmp_path):
 
 
 def test_a_novelty_score_that_does_not_fit_into_memory_is_named(folder, monkeypatch):
-    monkeypatch.setattr("headstart.bundle.novelty_file.read_bounded", mock.Mock(side_effect=MemoryError))
+    monkeypatch.setattr("headstart.bundle.novelty.read_bounded", mock.Mock(side_effect=MemoryError))
     with pytest.raises(BundleError, match=r"novelty\.safetensors can't be read: it does not fit into memory"):
         read_novelty(folder, num_classes=3)
 

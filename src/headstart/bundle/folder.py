@@ -25,8 +25,7 @@ from headstart.bundle.config import (
     read_config,
     to_config,
 )
-from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
-from headstart.bundle.novelty_file import NOVELTY_FILE
+from headstart.bundle.novelty import NOVELTY_FILE, Novelty, read_novelty, write_novelty
 from headstart.bundle.schema import Abstention
 from headstart.errors import BundleError, EarlierScoreError, RunError, WeightsError, cut
 from headstart.files import reading, sync_folder, write_atomically

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE
-from headstart.bundle.novelty_file import NOVELTY_FILE
+from headstart.bundle.novelty import NOVELTY_FILE
 from headstart.contracts import ClassNames, guarded, unguarded
 from headstart.errors import InputError, RunError
 from headstart.files import shown_path, write_json, writing
