@@ -22,7 +22,7 @@ from headstart.bundle.novelty import read_novelty
 from headstart.compute.memory import peak_memory_mb
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
-from headstart.errors import BundleError, RunError
+from headstart.errors import BundleError, RunError, WriteError
 from headstart.models.heads import empty_classifier
 from headstart.tasks.confidence import Confidence
 
@@ -165,7 +165,7 @@ def test_a_failure_while_writing_leaves_the_old_bundle_whole(folder, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("headstart.bundle.folder.save_file", full)
-    with pytest.raises(RunError, match="No space left on device"):
+    with pytest.raises(WriteError, match=r"model can't be written: No space left.*Nothing there was changed"):
         save_bundle(make(temperature=3.0), folder)
     assert load_bundle(folder).temperature == 1.25
     assert [path.name for path in folder.parent.iterdir()] == ["model"]

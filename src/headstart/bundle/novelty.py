@@ -94,7 +94,7 @@ def write_novelty(folder: Path, novelty: Novelty) -> None:
     """Write the score's file into a classifier's folder.
 
     Raises:
-        OSError: It can't be written.
+        WriteError: It can't be written.
     """
     told = {"threshold": repr(novelty.threshold), "false_alarms": repr(novelty.false_alarms)}
     write_atomically(folder / NOVELTY_FILE, save(dict(novelty.arrays), metadata={"format": _FORMAT, **told}))
