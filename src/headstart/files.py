@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from headstart.errors import WriteError, nearest
+from headstart.errors import HeadstartError, WriteError, nearest
 
 _LONGEST_NAME = 255
 """Bytes that a file name may have on the file systems in use."""
@@ -49,7 +49,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         WriteError: The disk is full or the folder can't be written; ``path`` is then as it was.
     """
     beside = path.with_name(temporary_name(path.name))
-    try:
+    with writing(path):
         try:
             with beside.open("xb") as file:
                 yield file
@@ -60,8 +60,6 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise WriteError(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -75,6 +73,43 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+@contextmanager
+def writing(path: Path | str, advice: str = "") -> Iterator[None]:
+    """Turn the system's reason why the body can't write something into a WriteError that ends with an advice."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(path, error, advice) from error
+
+
+@contextmanager
+def reading(what: Path | str, kind: type[HeadstartError], advice: str = "") -> Iterator[None]:
+    """Tell the user why the body can't read something: in an error of this kind, which ends with an advice.
+
+    ``what`` is a path, that of a folder where the body reads files in it, or words for what is read.
+    """
+    place: Path | str = what
+    try:
+        yield
+        return
+    except MemoryError:
+        reason = "it does not fit into memory."
+    except UnicodeDecodeError:
+        reason = "it is not text in UTF-8."
+    except OSError as error:
+        place = what if isinstance(what, str) else error.filename or what
+        reason = f"{reason_of(error)}."
+        if isinstance(error, PermissionError):
+            reason += " Ask its owner for that, or copy it."
+    raise kind(f"{place} can't be read: {reason} {advice}".rstrip()) from None
+
+
+def reason_of(error: OSError) -> str:
+    """Return why something can't be read, in a few words without a full stop."""
+    reason = error.strerror or str(error)
+    return "no permission" if isinstance(error, PermissionError) else reason[:1].lower() + reason[1:]
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -238,17 +273,15 @@ def alone(path: Path, *, waiting: Callable[[], None], advice: str = "") -> Itera
         WriteError: The lock file can't be made, or its file system has no locks.
     """
     lock = FileLock(path)
-    try:
+    with writing(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             waiting()
             lock.acquire()
-    except NotImplementedError as error:
-        raise WriteError(path, OSError(errno.ENOTSUP, "its file system has no locks"), advice) from error
-    except OSError as error:
-        raise WriteError(path, error, advice) from error
+        except NotImplementedError:
+            raise OSError(errno.ENOTSUP, "its file system has no locks") from None
     try:
         yield
     finally:
@@ -266,10 +299,8 @@ def hold(entry: Path) -> None:
     if entry in _held:
         return
     lock = FileLock(entry.with_name(f"{entry.name}-{secrets.token_hex(4)}.lock"))
-    try:
+    with writing(entry):
         lock.acquire(timeout=0)
-    except OSError as error:
-        raise WriteError(entry, error) from error
     _held[entry] = lock
 
 

@@ -11,8 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
-from headstart.errors import WriteError
-from headstart.files import sync_folder, temporary_name
+from headstart.files import sync_folder, temporary_name, writing
 
 DAY = 86_400.0
 """Seconds after which a temporary file belongs to no process that still writes it."""
@@ -42,10 +41,8 @@ def scratch_folder(beside: Path) -> Iterator[Path]:
     # Who catches the signal already has reasons, and only the main thread may catch it.
     in_main = threading.current_thread() is threading.main_thread()
     catches = in_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    try:
+    with writing(beside):
         folder.mkdir(parents=True)
-    except OSError as error:
-        raise WriteError(beside, error) from error
     try:
         if catches:
             signal.signal(signal.SIGTERM, stop)
@@ -85,7 +82,7 @@ def put_folder(new: Path, place: Path) -> None:
         WriteError: It can't be moved; ``place`` is then as it was.
     """
     old = new.with_name(f"{new.name}.old")
-    try:
+    with writing(place):
         if place.exists():
             place.rename(old)
         try:
@@ -94,8 +91,6 @@ def put_folder(new: Path, place: Path) -> None:
             with suppress(OSError):
                 old.rename(place)
             raise
-    except OSError as error:
-        raise WriteError(place, error) from error
     shutil.rmtree(old, ignore_errors=True)
     sync_folder(place.parent)
 

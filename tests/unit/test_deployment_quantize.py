@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,11 @@ def test_an_int8_export_is_certified_by_what_it_costs(measured, tmp_path, monkey
     with pytest.raises(HeadstartError, match=r"could cost too much.*-2\.00 points.*-5\.00 to \+1\.00"):
         headstart.export(run, out=tmp_path / "x", options=ExportOptions(int8=True), progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    openings = len(Run(run).environment().test_openings)
+    made = headstart.export(run, out=tmp_path / "z", options=ExportOptions(int8=True, fall_back=True), progress=False)
+    assert (made["verdict"], made["precision"]) == ("identical", "fp32")
+    assert re.search(r"int8 could cost accuracy \(-2\.00 points.*so float32 is exported", capsys.readouterr().err)
+    assert len(Run(run).environment().test_openings) == openings + 1
     assert main(["export", str(run), "--out", str(tmp_path / "x"), "--int8", "--tolerance", "5", "--json"]) == 0
     certificate = json.loads(capsys.readouterr().out)
     assert (certificate["verdict"], certificate["precision"]) == ("within tolerance", "int8")
@@ -140,7 +146,7 @@ def test_the_interval_of_the_loss_decides_whether_an_export_is_refused(options, 
     """The loss itself is within every tolerance."""
     change, found = certify.Change(0.0, low, 0.01), SimpleNamespace(n=1000)
     measured = SimpleNamespace(accuracy_change=change, agreement=found)
-    made = workflow._Export(None, None, Run(Path("runs/mine")), None, None, options)
+    made = workflow._Export(None, None, Run(Path("runs/mine")), None, None, options, None)
     if verdict:
         assert made._verdict(measured) == verdict
     else:

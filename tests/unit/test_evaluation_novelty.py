@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headstart.bundle.folder import load_bundle, save_bundle
-from headstart.bundle.novelty import read_novelty, write_novelty
+from headstart.bundle.novelty import parts_in, read_novelty, score_in, write_novelty
 from headstart.contracts import ClassNames
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
@@ -41,13 +41,14 @@ def fitted():
     return fit_novelty(features, labels, outputs(clusters(100, seed=1)[0]))
 
 
-def seen(features):
-    found = outputs(features)
-    return torch.from_numpy(found.features), torch.from_numpy(found.logits)
-
-
 def scores(novelty, features):
-    return novelty.score(*seen(features)).numpy()
+    found = outputs(features)
+    return novelty.score(found.features, found.logits)
+
+
+def parts(novelty, features):
+    found = outputs(features)
+    return parts_in(np, novelty.arrays, found.features, found.logits)
 
 
 def test_what_lies_far_off_and_what_lies_between_classes_is_unfamiliar(fitted):
@@ -61,25 +62,37 @@ def test_what_lies_far_off_and_what_lies_between_classes_is_unfamiliar(fitted):
 
 
 def test_each_part_finds_what_it_is_for(fitted):
-    known = fitted.parts(*seen(clusters(200, seed=3)[0])).numpy()
+    known = parts(fitted, clusters(200, seed=3)[0])
     highest = known.max(axis=0)
-    far = fitted.parts(*seen(np.eye(WIDTH)[[20]] * 5)).numpy()[0]
-    between = fitted.parts(*seen(np.eye(WIDTH)[[0]] * 4 + np.eye(WIDTH)[[1]] * 4)).numpy()[0]
-    faint = fitted.parts(*seen(np.eye(WIDTH)[[0]])).numpy()[0]
+    far = parts(fitted, np.eye(WIDTH)[[20]] * 5)[0]
+    between = parts(fitted, np.eye(WIDTH)[[0]] * 4 + np.eye(WIDTH)[[1]] * 4)[0]
+    faint = parts(fitted, np.eye(WIDTH)[[0]])[0]
     assert far[0] > highest[0]
     assert between[1] > highest[1]
     assert faint[2] > highest[2]
     assert faint[0] < highest[0]
     # Only the last part knows how long the features are.
-    longer = fitted.parts(*seen(7 * clusters(200, seed=3)[0])).numpy()
+    longer = parts(fitted, 7 * clusters(200, seed=3)[0])
     np.testing.assert_allclose(longer[:, :2], known[:, :2], rtol=1e-3, atol=1e-4)
     assert (longer[:, 2] < known[:, 2]).all()
 
 
 def test_the_score_in_numpy_is_that_in_torch(fitted):
-    features = np.concatenate([clusters(200, seed=4)[0], np.eye(WIDTH, dtype=np.float32) * 3])
-    in_numpy = fitted.arrays().score(*(part.numpy() for part in seen(features)))
-    np.testing.assert_allclose(in_numpy, scores(fitted, features), atol=1e-4, rtol=1e-5)
+    found = outputs(np.concatenate([clusters(200, seed=4)[0], np.eye(WIDTH) * 3, np.zeros((1, WIDTH))]))
+    tensors = {name: torch.from_numpy(array) for name, array in fitted.arrays.items()}
+    in_torch = score_in(torch, tensors, torch.from_numpy(found.features), torch.from_numpy(found.logits))
+    assert in_torch.dtype == torch.float32
+    np.testing.assert_allclose(fitted.score(found.features, found.logits), in_torch.numpy(), atol=1e-4, rtol=1e-5)
+
+
+def test_the_nearest_class_is_that_by_all_distances(fitted):
+    found = outputs(clusters(50, seed=5)[0])
+    arrays = {name: array.astype(np.float64) for name, array in fitted.arrays.items()}
+    directions = found.features / np.linalg.norm(found.features, axis=1, keepdims=True)
+    place = directions @ arrays["projection"] - arrays["middle"]
+    nearest = ((place[:, None] - arrays["means"]) ** 2).sum(axis=2).min(axis=1)
+    expected = nearest - (arrays["weights"] * place**2).sum(axis=1)
+    np.testing.assert_allclose(parts(fitted, found.features)[:, 1], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "classes"), [(2, 2), (4, 2), (6, 3)])
@@ -106,7 +119,7 @@ def test_the_reference_holds_as_many_of_each_class_in_any_order(monkeypatch):
 
 def test_the_score_comes_back_from_its_file(fitted, tmp_path):
     write_novelty(tmp_path, fitted)
-    back = read_novelty(tmp_path, num_classes=3).to(torch.device("cpu"))
+    back = read_novelty(tmp_path, num_classes=3)
     features = clusters(20, seed=3)[0]
     np.testing.assert_array_equal(scores(back, features), scores(fitted, features))
     assert (back.threshold, back.false_alarms) == (fitted.threshold, fitted.false_alarms)

@@ -10,13 +10,14 @@ import time
 
 import pytest
 
-from headstart.errors import WriteError
+from headstart.errors import BundleError, RunError, WriteError
 from headstart.files import (
     alone,
     file_sha256,
     first_bytes,
     parse_json,
     read_bounded,
+    reading,
     sync_folder,
     write_atomically,
     write_json,
@@ -190,3 +191,21 @@ def test_a_lock_that_cant_be_made_is_named(tmp_path):
         alone(tmp_path / "file" / "a.lock", waiting=lambda: None, advice="Choose another."),
     ):
         pass
+
+
+def test_why_something_cant_be_read_is_told_with_the_file_that_is_meant(tmp_path):
+    told = r"/a can't be read: no such file or directory\. Restore it\.$"
+    with pytest.raises(BundleError, match=told), reading(tmp_path, BundleError, "Restore it."):
+        (tmp_path / "a").read_bytes()
+    for error, told in [
+        (MemoryError(), "x can't be read: it does not fit into memory."),
+        (OSError("odd"), "x can't be read: odd."),
+        (PermissionError(errno.EACCES, "No"), "x can't be read: no permission. Ask its owner for that, or copy it."),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, ""), "x can't be read: it is not text in UTF-8."),
+    ]:
+        with pytest.raises(RunError) as caught, reading("x", RunError):
+            raise error
+        assert str(caught.value) == told
+        assert caught.value.__suppress_context__
+    with pytest.raises(KeyError), reading("x", RunError):
+        raise KeyError

@@ -184,7 +184,7 @@ def test_a_stage_that_failed_is_named_and_an_empty_study_has_a_page_too(ledger, 
 
 
 def test_a_damaged_study_is_refused_with_the_remedy(tmp_path):
-    with pytest.raises(RunError, match=r"study\.json can't be read .*--resume"):
+    with pytest.raises(RunError, match=r"study\.json can't be read: .*--resume"):
         write_study_page(tmp_path)
     (tmp_path / "study.json").write_text('{"stages": []}')
     with pytest.raises(RunError, match="lacks backbone, data, lesson"):

@@ -13,6 +13,7 @@ from headstart.bundle.schema import Abstention, ConfigFile, preprocess_of, refus
 from headstart.contracts import ClassNames, Fit
 from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, DataError, cut, short
+from headstart.files import reading
 from headstart.tasks.confidence import Confidence
 
 if TYPE_CHECKING:
@@ -143,11 +144,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         BundleError: A file is missing or can't be read, or is no JSON, or was not written by headstart.
     """
     path = folder / CONFIG_FILE
-    try:
+    with reading(path, BundleError):
         _check_there(folder)
         content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{error.filename or path} can't be read: {error.strerror or error}.") from None
     try:
         config = json.loads(content.decode(), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:

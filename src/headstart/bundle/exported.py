@@ -14,7 +14,7 @@ from headstart.bundle.schema import Abstention, Count, ImageRule, Plain, preproc
 from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.errors import BundleError, DataError, cut
-from headstart.files import parse_json, read_bounded
+from headstart.files import parse_json, read_bounded, reading
 from headstart.tasks.confidence import Confidence
 
 MODEL_FILE, PROGRAM_FILE = "model.onnx", "model.pt2"
@@ -141,10 +141,10 @@ def read_described(path: Path, *, at_most: int) -> object:
     Raises:
         BundleError: It can't be read, has more than so many bytes, or is no JSON.
     """
+    with reading(path, BundleError, AGAIN):
+        content = read_bounded(path, at_most=at_most)
     try:
-        return parse_json(read_bounded(path, at_most=at_most))
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}. {AGAIN}") from None
+        return parse_json(content)
     except ValueError as error:
         raise BundleError(f"{path} is damaged: {cut(str(error))}. {AGAIN}") from None
 
@@ -162,14 +162,11 @@ def checked_content(folder: Path, name: str, config: ExportConfig) -> bytes:
         BundleError: It is missing, can't be read, or is another one.
     """
     path = folder / name
-    try:
-        content = read_bounded(path, at_most=LARGEST_MODEL)
-    except FileNotFoundError:
-        raise BundleError(f"{path} is missing, although {CONFIG_FILE} names it. {AGAIN}") from None
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}. {AGAIN}") from None
-    except MemoryError:
-        raise BundleError(f"{path} can't be read: it does not fit into memory.") from None
+    with reading(path, BundleError, AGAIN):
+        try:
+            content = read_bounded(path, at_most=LARGEST_MODEL)
+        except FileNotFoundError:
+            raise BundleError(f"{path} is missing, although {CONFIG_FILE} names it. {AGAIN}") from None
     found, wanted = hashlib.sha256(content).hexdigest(), config.files.get(name)
     if found != wanted:
         raise BundleError(

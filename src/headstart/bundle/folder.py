@@ -25,11 +25,10 @@ from headstart.bundle.config import (
     read_config,
     to_config,
 )
-from headstart.bundle.novelty import Novelty, read_novelty, write_novelty
-from headstart.bundle.novelty_file import NOVELTY_FILE
+from headstart.bundle.novelty import NOVELTY_FILE, Novelty, read_novelty, write_novelty
 from headstart.bundle.schema import Abstention
-from headstart.errors import BundleError, EarlierScoreError, RunError, WeightsError, cut
-from headstart.files import sync_folder, write_atomically
+from headstart.errors import BundleError, EarlierScoreError, RunError, WeightsError, WriteError, cut
+from headstart.files import reading, sync_folder, write_atomically, writing
 from headstart.folders import put_folder, scratch_folder, sweep_leftovers
 from headstart.models.heads import classifier_outline, empty_classifier, fill
 from headstart.tasks.confidence import Confidence
@@ -50,7 +49,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
     Raises:
         BundleError: The weights are not finite, or the bundle's fields contradict each other.
-        RunError: The folder is taken by something else or can't be written.
+        RunError: The folder is taken by something else.
+        WriteError: It can't be written.
     """
     folder = Path(folder)
     tensors = {name: _storable(tensor) for name, tensor in bundle.module.state_dict().items()}
@@ -59,8 +59,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     check_config(config, folder)
     if folder.exists() and not _replaceable(folder):
         raise RunError(f"{folder} exists and is not a saved classifier. Choose another folder, or remove this one.")
+    unchanged = "Nothing there was changed."
     try:
-        with scratch_folder(folder) as beside:
+        with writing(folder, unchanged), scratch_folder(folder) as beside:
             save_file(tensors, beside / WEIGHTS_FILE, metadata={"format": "pt"})
             _sync_file(beside / WEIGHTS_FILE)
             if bundle.novelty:
@@ -71,9 +72,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
             shutil.copymode(beside / CONFIG_FILE, beside / WEIGHTS_FILE)
             sync_folder(beside)
             put_folder(beside, folder)
-        sweep_leftovers(folder.parent, older_than=0, of=folder.name)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder} can't be written: {error}. Nothing there was changed.") from error
+    except SafetensorError as error:
+        raise WriteError(folder, OSError(str(error)), unchanged) from error
+    sweep_leftovers(folder.parent, older_than=0, of=folder.name)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -128,7 +129,7 @@ def update_bundle(
 
     Raises:
         BundleError: The folder holds no valid bundle, or the new values are out of range.
-        RunError: The folder can't be written.
+        WriteError: The folder can't be written.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -137,14 +138,11 @@ def update_bundle(
     config["headstart"].update(temperature=temperature, metrics=dict(metrics), **found)
     check_config(config, folder)
     sweep_leftovers(folder, older_than=0)
-    try:
-        if novelty:
-            # Before the configuration that says it is there.
-            write_novelty(folder, novelty)
-        write_atomically(folder / CARD_FILE, model_card(config))
-        write_atomically(folder / CONFIG_FILE, _json(config))
-    except OSError as error:
-        raise RunError(f"{folder} can't be written: {error}.") from error
+    if novelty:
+        # Before the configuration that says it is there.
+        write_novelty(folder, novelty)
+    write_atomically(folder / CARD_FILE, model_card(config))
+    write_atomically(folder / CONFIG_FILE, _json(config))
 
 
 def _stored_kinds(path: Path) -> dict[str, str]:
@@ -185,13 +183,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 @contextmanager
 def _naming_damage(path: Path) -> Iterator[None]:
     try:
-        yield
+        with reading(path, BundleError):
+            yield
     except SafetensorError as error:
         raise BundleError(f"{path} is damaged or is not a safetensors file ({cut(str(error))}).") from None
-    except OSError as error:
-        raise BundleError(f"{path} can't be read: {error.strerror or error}.") from None
-    except MemoryError:
-        raise BundleError(f"{path} can't be read: it does not fit into memory.") from None
 
 
 def _kind(dtype: str, shape: Sequence[int]) -> str:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Json, Quiet, Threads
-from headstart.errors import InputError, LossyExportError
+from headstart.errors import InputError
 from headstart.folders import scratch_folder
-from headstart.terminal import SILENT
 from headstart.wording import number, percent, percent_range, points_range, signed_points, significant, typed
 
 if TYPE_CHECKING:
@@ -86,16 +85,6 @@ def _exported(model: str, out: Path, wanted: dict[str, Any], where: dict[str, An
     return make(model, out=out, options=ExportOptions(**wanted), **where)
 
 
-def _smallest(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) -> "Exported":
-    """Export in 8-bit integers; where these could cost accuracy, say so and export in float32."""
-    try:
-        return _exported(model, out, wanted | {"int8": True}, where)
-    except LossyExportError as error:
-        change = error.change
-    SILENT.warn(f"8-bit integers could cost accuracy ({change}), so the page computes in float32.")
-    return _exported(model, out, {}, where)
-
-
 def _page(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) -> Answer:
     """Write an export as one page; of a run or a model folder, one that is made for it and not kept."""
     from headstart.inference.origin import origin_of
@@ -117,8 +106,8 @@ def _page(model: str, out: Path, wanted: dict[str, Any], where: dict[str, Any]) 
     else:
         runtime = begin_page(out, progress=progress)
         with scratch_folder(out) as scratch:
-            made = _smallest if origin.run and not wanted["int8"] else _exported
-            certificate = made(model, scratch / "export", wanted, where).certificate
+            smallest = {"int8": True, "fall_back": not wanted["int8"]} if origin.run else {}
+            certificate = _exported(model, scratch / "export", wanted | smallest, where).certificate
             page, lines = write_page(scratch / "export", out, runtime=runtime), _figures(certificate)
     if origin.run:
         link_exports(origin.run, page)

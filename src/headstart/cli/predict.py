@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from headstart.wording import counted, typed
 
 if TYPE_CHECKING:
     from headstart.bundle.schema import Abstention
-    from headstart.inference.judge import FilePrediction
+    from headstart.inference.inputs import Skipped
 
 _UNREADABLE_IMAGES = frozenset({".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
 """Endings of images that headstart can't read, which deserve more than being passed over."""
@@ -31,8 +30,8 @@ _NAMED = 5
 class _Found:
     """What searching files and folders brought to light: the files to predict, in order, and why some can't be."""
 
+    skipped: "Skipped"
     files: dict[Path, None] = field(default_factory=dict)
-    skipped: list[Path] = field(default_factory=list)
     unreadable: dict[Path, str] = field(default_factory=dict)
 
 
@@ -97,18 +96,11 @@ def predict(
             rows.append({"file": str(file), "error": prediction})
             typer.secho(visible(f"{file}: {prediction}"), err=True, fg=typer.colors.RED)
             continue
-        best = prediction.top[:shown]
-        rows.append(
-            {
-                "file": str(file),
-                "label": prediction.label,
-                "probability": prediction.probability,
-                "top": [list(pair) for pair in best],
-                **_doubts(prediction),
-            }
-        )
+        row = prediction.row(shown)
+        # Classifiers of early versions have no doubts.
+        rows.append({"file": str(file), **{key: value for key, value in row.items() if value is not None}})
         if not as_json:
-            cells = [str(file), *(cell for name, probability in best for cell in (name, f"{probability:.4f}"))]
+            cells = [str(file), *(cell for name, probability in row["top"] for cell in (name, f"{probability:.4f}"))]
             if marks := [mark for mark in ("unsure", "unfamiliar") if rows[-1].get(mark)]:
                 cells.append(", ".join(marks))
             print_line("\t".join(map(visible, cells)))
@@ -118,7 +110,7 @@ def predict(
     if failed:
         of = counted(len(rows), "file or folder", "files and folders")
         typer.echo(f"{failed} of {of} could not be read.", err=True)
-    payload: dict[str, Any] = {"predictions": rows, "skipped": [str(path) for path in found.skipped]}
+    payload: dict[str, Any] = {"predictions": rows, "skipped": [str(path) for path in found.skipped.paths]}
     return Answer(payload, "", status=1 if failed else 0)
 
 
@@ -141,15 +133,15 @@ def _to_file(
 
     predictor = load(model, device=device, threads=threads)
     file = PredictionFile(out, model, predictor.class_names, top=top)
-    skipped = Skipped()
+    skipped = Skipped(most=_NAMED)
     try:
         with Terminal(enabled=True).bar("Predicting", None) as advance:
             files = named_files(inputs, sys.stdin, readable_suffixes(), skipped, column)
             written = file.write(predictor, files, advance)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Stopped. {out} is unfinished; the same command continues it.") from None
-    if skipped.kinds:
-        typer.echo(visible(_skipped_in_words(skipped.first, skipped.kinds)), err=True)
+    if skipped.paths:
+        typer.echo(visible(_skipped_in_words(skipped)), err=True)
     if written.errors:
         typer.echo(
             f"{written.errors} of {counted(written.rows, 'file')} could not be read; {out} has the reasons.", err=True
@@ -171,12 +163,6 @@ def _explain(rows: list[dict[str, Any]], abstention: "Abstention | None") -> Non
             typer.echo(f"{count} of {read} marked {mark}: {why}.", err=True)
 
 
-def _doubts(prediction: "FilePrediction") -> dict[str, Any]:
-    """Return the doubts about a prediction that the classifier can have; those of early versions have none."""
-    doubts = {name: getattr(prediction, name) for name in ("unsure", "unfamiliar", "novelty")}
-    return {name: value for name, value in doubts.items() if value is not None}
-
-
 def _find_images(inputs: Iterable[Path], column: str | None) -> _Found:
     """Search folders for images, in a stable order; each file counts once, and a file that is named is always tried.
 
@@ -184,22 +170,20 @@ def _find_images(inputs: Iterable[Path], column: str | None) -> _Found:
         InputError: There is none.
     """
     from headstart.data.decode import readable_suffixes
-    from headstart.data.sources.tables import TABLES
     from headstart.inference.inputs import Skipped, named_files
 
-    found = _Found()
+    found = _Found(skipped=Skipped())
     for path in inputs:
-        if str(path) == "-" or (path.suffix.lower() in TABLES and os.path.isfile(path)):  # noqa: PTH113
-            named = named_files([path], sys.stdin, frozenset(), Skipped(), column)
-            found.files |= dict.fromkeys(file.path for file in named)
-            continue
-        if not os.path.isdir(path):  # noqa: PTH112
-            found.files[path] = None
-            continue
-        before = len(found.files)
-        _search(path, readable_suffixes(), found)
-        if len(found.files) == before and path not in found.unreadable:
+        folder, before = os.path.isdir(path), len(found.files)  # noqa: PTH112 - pathlib raises for odd paths
+        named = named_files([path], sys.stdin, readable_suffixes(), found.skipped, column)
+        for file in sorted(named, key=lambda file: file.path) if folder else named:
+            if file.error is None:
+                found.files[file.path] = None
+            else:
+                found.unreadable[file.path] = file.error
+        if folder and len(found.files) == before and path not in found.unreadable:
             typer.echo(visible(f"{path}: no {'new ' * bool(before)}images in this folder."), err=True)
+    found.skipped.paths.sort()
     if found.files and not any(os.path.lexists(file) for file in found.files) and not found.unreadable:
         raise InputError(f"{_some(found.files)}: no such file. Name image files, or folders that hold some.")
     if not found.files and not found.unreadable:
@@ -210,45 +194,23 @@ def _find_images(inputs: Iterable[Path], column: str | None) -> _Found:
     return found
 
 
-def _search(folder: Path, suffixes: frozenset[str], found: _Found) -> None:
-    """Note the files below a folder; hidden ones and links to folders are left out."""
-
-    def refuse(error: OSError) -> None:
-        why = (
-            "no permission to search it" if isinstance(error, PermissionError) else f"can't be read ({error.strerror})"
-        )
-        found.unreadable[Path(error.filename)] = why
-
-    inside: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside += [Path(place, name) for name in names if not name.startswith(".")]
-    images = sorted(path for path in inside if path.suffix.lower() in suffixes)
-    found.files |= dict.fromkeys(images)
-    found.skipped += sorted(path for path in inside if path.suffix.lower() not in suffixes)
-
-
 def _report(found: _Found) -> None:
     for path, why in found.unreadable.items():
         typer.secho(visible(f"{path}: {why}"), err=True, fg=typer.colors.RED)
-    if found.skipped:
+    if found.skipped.paths:
         typer.echo(visible(_skipped_in_words(found.skipped)), err=True)
 
 
-def _skipped_in_words(skipped: list[Path], kinds: Counter[str] | None = None) -> str:
-    """Return how many files were skipped, of which kinds, with some of their names; nothing where there are none.
-
-    ``kinds`` counts all of them where ``skipped`` holds only some.
-    """
-    if not skipped:
+def _skipped_in_words(skipped: "Skipped") -> str:
+    """Return how many files were skipped, of which kinds, with some of their names; nothing where there are none."""
+    if not skipped.paths:
         return ""
-    kinds = kinds or Counter(path.suffix.lower() or "without an ending" for path in skipped)
-    count = kinds.total()
-    listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(_NAMED))
-    images = [path for path in skipped if path.suffix.lower() in _UNREADABLE_IMAGES]
+    count = skipped.kinds.total()
+    listed = ", ".join(f"{n} {kind}" for kind, n in skipped.kinds.most_common(_NAMED))
+    images = [path for path in skipped.paths if path.suffix.lower() in _UNREADABLE_IMAGES]
     advice = " Save images of these kinds as JPEG or PNG to have them classified." if images else ""
     files = "1 file that is" if count == 1 else f"{count} files that are"
-    return f"Skipped {files} in no format that can be read ({listed}): {_some(images or skipped)}.{advice}"
+    return f"Skipped {files} in no format that can be read ({listed}): {_some(images or skipped.paths)}.{advice}"
 
 
 def _some(paths: Iterable[Path]) -> str:

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.array_file import Stored, new_array, read_array
-from headstart.errors import WriteError
-from headstart.files import drop_oldest
+from headstart.files import drop_oldest, writing
 from headstart.folders import sweep_leftovers
 from headstart.home import ADVICE
 
@@ -67,13 +66,11 @@ class KeptArray:
             WriteError: The disk is full or the folder can't be written.
         """
         folder = self.path.parent
-        try:
+        with writing(self.path, ADVICE):
             folder.mkdir(parents=True, exist_ok=True)
             sweep_leftovers(folder)
             with new_array(self.path, shape, dtype, lambda: {**facts(), "decided_by": self.decided_by}) as add:
                 yield add
-        except OSError as error:
-            raise WriteError(self.path, error, ADVICE) from error
         drop_oldest(folder.glob("*.npy"), limit=self.limit, spare=lambda path, _: path == self.path)
 
     def keep(self, values: NDArray[Any]) -> None:

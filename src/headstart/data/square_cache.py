@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from headstart.contracts import UInt8Image, UInt8Images
 from headstart.data.array_file import new_array, read_array, read_facts
 from headstart.errors import HeadstartError, WriteError
-from headstart.files import alone, drop_oldest
+from headstart.files import alone, drop_oldest, reading, writing
 from headstart.folders import DAY, sweep_leftovers
 from headstart.home import ADVICE, cache_of
 
@@ -46,13 +46,10 @@ class _File:
 
     def read(self, start: int, into: memoryview) -> None:
         """Fill a buffer from a place in the file on; raises HeadstartError where the disk fails."""
-        try:
-            with self._turn:
-                self._file.seek(start)
-                while into:
-                    into = into[self._file.readinto(into) or _ended() :]
-        except OSError as error:
-            raise HeadstartError(f"{self._path} can't be read any more: {error.strerror}. Try again.") from error
+        with reading(self._path, HeadstartError, "Try again."), self._turn:
+            self._file.seek(start)
+            while into:
+                into = into[self._file.readinto(into) or _ended() :]
 
 
 class _Stretch(NamedTuple):
@@ -227,11 +224,9 @@ class SquareCache:
             squares.clear()
             held = 0
 
-        try:
+        with writing(self._folder, ADVICE):
             self._folder.mkdir(parents=True, exist_ok=True)
             sweep_leftovers(self._folder, older_than=0)
-        except OSError as error:
-            raise WriteError(self._folder, error, ADVICE) from error
         yield add
         flush()
         newest = time.time() - DAY
@@ -245,13 +240,11 @@ class SquareCache:
         values = sum(square.size for side in sides for square in squares[side].values())
         facts = {"made_by": self.made_by, "sides": [[side, len(squares[side])] for side in sides]}
         path = self._folder / f"{hashlib.sha256(' '.join(identities).encode()).hexdigest()[:32]}.npy"
-        try:
+        made = new_array(path, (values,), np.dtype(np.uint8), lambda: facts | {"identities": identities})
+        with writing(self._folder, _FULL), made as add:
             # One by one, since a copy of them all would double what is held.
-            with new_array(path, (values,), np.dtype(np.uint8), lambda: facts | {"identities": identities}) as add:
-                for side in sides:
-                    for square in squares[side].values():
-                        add(square)
-        except OSError as error:
-            raise WriteError(self._folder, error, _FULL) from error
+            for side in sides:
+                for square in squares[side].values():
+                    add(square)
         # What a file of this name held before is not known any more.
         self._places.pop(path, None)

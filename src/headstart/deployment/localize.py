@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from headstart.contracts import UInt8Images
 from headstart.deployment.graph import WholeClassifier
 from headstart.inference.onnx_graph import INPUT
+from headstart.models.architectures import watched
 
 TOLERANCE = 1e-3
 """Difference of a layer's outputs that is no rounding, relative to the largest of them."""
@@ -46,22 +47,14 @@ def _in_torch(classifier: WholeClassifier, squares: UInt8Images) -> dict[str, ND
     """Return the output of each innermost module on the first of its passes."""
     found: dict[str, NDArray[np.float32]] = {}
 
-    def note(path: str, output: object) -> None:
-        if isinstance(output, Tensor):
+    def note(path: str, part: nn.Module, output: object) -> None:
+        innermost = path and not any(part.children()) and not isinstance(part, nn.Identity)
+        if innermost and isinstance(output, Tensor):
             # A copy, since the next layer may work in place.
             found.setdefault(path, output.float().clone().numpy())
 
-    hooks = [
-        part.register_forward_hook(lambda _part, _inputs, output, path=path: note(path, output))
-        for path, part in classifier.network.named_modules()
-        if path and not any(part.children()) and not isinstance(part, nn.Identity)
-    ]
-    try:
-        with torch.no_grad():
-            classifier(torch.from_numpy(squares.copy()))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(classifier.network, after=note), torch.no_grad():
+        classifier(torch.from_numpy(squares.copy()))
     return found
 
 

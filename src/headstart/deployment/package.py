@@ -7,8 +7,7 @@ import onnx
 
 from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE, Bundle
 from headstart.bundle.exported import ExportConfig, Precision, Runtime, description
-from headstart.bundle.novelty import write_novelty
-from headstart.bundle.novelty_file import NOVELTY_FILE
+from headstart.bundle.novelty import NOVELTY_FILE, write_novelty
 from headstart.bundle.schema import ImageRule
 from headstart.deployment.graph import OPSET
 from headstart.files import file_sha256, write_atomically, write_json

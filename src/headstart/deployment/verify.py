@@ -16,7 +16,7 @@ from headstart.contracts import ClassNames, guarded, keys_of, listed, number_of_
 from headstart.deployment.golden import Golden, golden_squares, read_golden, square_steps
 from headstart.errors import BundleError, InputError
 from headstart.evaluation.carried import CERTIFICATE, check_certified
-from headstart.files import read_bounded
+from headstart.files import read_bounded, reading
 from headstart.inference.place import located
 from headstart.inference.predictor import Predictor, load
 
@@ -156,8 +156,10 @@ def hold(
 def _read_predictions(path: Path, golden: Golden, names: ClassNames) -> NDArray[np.float32]:
     """Return the probabilities in a CSV, in the order of the golden images."""
     columns = [guarded(f"p_{name}") for name in names]
+    with reading(path, InputError):
+        text = read_bounded(path, at_most=_LARGEST_CSV).decode("utf-8-sig")
     try:
-        rows = csv.DictReader(io.StringIO(read_bounded(path, at_most=_LARGEST_CSV).decode("utf-8-sig")))
+        rows = csv.DictReader(io.StringIO(text))
         if lacking := [column for column in ("file", *columns) if column not in (rows.fieldnames or [])]:
             raise InputError(
                 f"{path} has no column {listed(lacking)}. It needs file, and p_ with the name of each class: "
@@ -170,11 +172,9 @@ def _read_predictions(path: Path, golden: Golden, names: ClassNames) -> NDArray[
                 f"{path} has no row for {listed(absent)}. Predict every image in {golden.files[0].parent}."
             )
         found = [[float(by_name[file.name][column]) for column in columns] for file in golden.files]
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}.") from None
+    except InputError:
+        raise
     except (ValueError, TypeError, csv.Error) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path} can't be read as a table of probabilities: {error}.") from None
     if not all(math.isfinite(value) for row in found for value in row):
         raise InputError(f"{path} holds a probability that is no finite number.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from headstart.bundle.exported import AGAIN, ExportConfig, check_files, read_described, read_export
 from headstart.errors import BundleError
-from headstart.files import file_sha256
+from headstart.files import file_sha256, reading
 from headstart.runs.run import Run
 
 CERTIFICATE = "certificate.json"
@@ -62,10 +62,8 @@ def check_certified(export: Path, config: ExportConfig) -> None:
         named |= {f"{MEASURED}/{name}": measured.get(name) for name in FILES}
     for name, expected in named.items():
         path = export / name
-        try:
+        with reading(path, BundleError, AGAIN):
             found = file_sha256(path)
-        except OSError as error:
-            raise BundleError(f"{path} can't be read: {error.strerror or error}. {AGAIN}") from None
         if found != expected:
             raise BundleError(f"{path} is not the file that {CERTIFICATE} names. {AGAIN}")
 

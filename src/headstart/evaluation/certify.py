@@ -1,7 +1,7 @@
 """An exported classifier on the whole test split, held against the one that it was made from, image by image."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
@@ -14,7 +14,7 @@ from headstart.data.dataset import Dataset
 from headstart.data.subset import Subset
 from headstart.errors import HeadstartError
 from headstart.evaluation.comparison import Change, compare_predictions
-from headstart.evaluation.evaluate import checked_manifest, log_test_opening
+from headstart.evaluation.evaluate import checked_manifest
 from headstart.inference.artifact import Outputs, joined
 from headstart.inference.predictor import Predictor, Progress, within
 from headstart.runs.predictions import TestPredictions
@@ -110,8 +110,10 @@ def agreement(original: tuple[Outputs, Predictor], exported: tuple[Outputs, Pred
     )
 
 
-def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: Progress | None = None) -> Measured:
-    """Measure both forms on the whole test split, from the images as they are; the opening is logged before.
+def certify(
+    run: Run, dataset: Dataset, pair: Pair, *, opened: Callable[[], Subset], progress: Progress | None = None
+) -> Measured:
+    """Measure both forms on the whole test split, from the images as they are; ``opened`` logs that, and returns it.
 
     The exported file is measured on validation too, as later measurements on other data need it.
 
@@ -122,8 +124,7 @@ def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: P
     val = checked_manifest(run, dataset, pair.exported).select(dataset.train, "val")
     in_all = len(val) + len(dataset.sealed_test)
     (on_val,) = outputs_of_images([pair.exported], val, within(progress, done_before=0, in_all=in_all))
-    log_test_opening(run, command)
-    test = dataset.sealed_test.open()
+    test = opened()
     both = (pair.original, pair.exported)
     first, second = outputs_of_images(both, test, within(progress, done_before=len(val), in_all=in_all))
 

@@ -63,8 +63,7 @@ def evaluate_run(
     temperature = SINGLE_LABEL.calibrate(val_logits, val.labels)
     val_metrics = SINGLE_LABEL.measure(val_logits, val.labels, names=names, temperature=temperature)
 
-    log_test_opening(run, command)
-    test = dataset.sealed_test.open()
+    test = open_test(run, dataset, command)
     done = in_all - len(dataset.sealed_test)
     outputs = finite_outputs(predictor, test, within(progress, done_before=done, in_all=in_all))
     test_metrics = SINGLE_LABEL.measure(outputs.logits, test.labels, names=names, temperature=temperature)
@@ -111,8 +110,8 @@ def evaluate_run(
     return metrics
 
 
-def log_test_opening(run: Run, command: str) -> None:
-    """Record time (UTC), command and SHA-256 of the classifier's weights in the run's environment.
+def open_test(run: Run, dataset: Dataset, command: str) -> Subset:
+    """Return the test split, once time (UTC), command and SHA-256 of the weights are in the run's environment.
 
     By the weights a reader sees whether the test split was opened for one classifier or for several.
 
@@ -123,6 +122,7 @@ def log_test_opening(run: Run, command: str) -> None:
     weights = file_sha256(run.model / WEIGHTS_FILE)
     time = datetime.now(timezone.utc).isoformat(timespec="seconds")
     run.note_opening(Opening(time=time, command=command, weights_sha256=weights))
+    return dataset.sealed_test.open()
 
 
 def checked_manifest(run: Run, dataset: Dataset, predictor: Predictor) -> Manifest:

@@ -10,14 +10,12 @@ Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection"; Liu et al.
 Out-of-distribution Detection".
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from headstart.bundle.novelty import Novelty
+from headstart.bundle.novelty import Novelty, parts_in, score_in
 from headstart.data.subset import Subset
 from headstart.evaluation.outputs import finite_outputs
 from headstart.inference.artifact import Outputs
@@ -72,15 +70,12 @@ def fit_novelty(features: NDArray[np.float32], labels: NDArray[np.int64], val: O
     """
     assert val.features is not None
     directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    tensors = {**_principal_axes(directions), **_discriminants(directions.astype(np.float64), labels)}
-    seen = torch.from_numpy(val.features), torch.from_numpy(val.logits)
-    parts = Novelty(tensors).parts(*seen)
-    scale = torch.stack([parts.mean(dim=0), parts.std(dim=0, correction=0).clamp(min=1e-6)], dim=1)
-    fitted = Novelty({**tensors, "scale": scale})
-    scores = fitted.score(*seen).numpy()
+    arrays = {**_principal_axes(directions), **_discriminants(directions.astype(np.float64), labels)}
+    parts = parts_in(np, arrays, val.features, val.logits)
+    arrays["scale"] = np.stack([parts.mean(0), parts.std(0).clip(min=1e-6)], 1)
+    scores = score_in(np, arrays, val.features, val.logits)
     threshold = round(float(np.quantile(scores, 1 - FALSE_ALARMS, method="higher")), 6)
-    share = round(float((scores > threshold).mean()), 6)
-    return replace(fitted, threshold=threshold, false_alarms=share)
+    return Novelty(arrays, threshold, round(float((scores > threshold).mean()), 6))
 
 
 def measure_novelty(novelty: Novelty, reference_images: int, test: Outputs) -> dict[str, Any]:
@@ -96,7 +91,7 @@ def measure_novelty(novelty: Novelty, reference_images: int, test: Outputs) -> d
     }
 
 
-def _principal_axes(directions: NDArray[np.float32]) -> dict[str, torch.Tensor]:
+def _principal_axes(directions: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """Return the mean of directions, shape (n, d), and the axes along which they differ most."""
     images, features = directions.shape
     # As many axes as images, or as features, would leave no residual.
@@ -104,11 +99,11 @@ def _principal_axes(directions: NDArray[np.float32]) -> dict[str, torch.Tensor]:
     centre = directions.mean(axis=0, keepdims=True)
     centred = directions - centre
     axes = np.linalg.eigh(centred.T @ centred)[1][:, -count:]
-    return {"centre": torch.from_numpy(centre), "axes": torch.from_numpy(np.ascontiguousarray(axes))}
+    return {"centre": centre, "axes": np.ascontiguousarray(axes)}
 
 
-def _discriminants(directions: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, torch.Tensor]:
-    """Return the tensors of the relative Mahalanobis distance.
+def _discriminants(directions: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of the relative Mahalanobis distance.
 
     The distance to a class, with the covariance inside classes, minus the distance to all images, with their
     covariance: where class means do not differ the two cancel out, so that the linear discriminants hold all of it.
@@ -125,9 +120,10 @@ def _discriminants(directions: NDArray[np.float64], labels: NDArray[np.int64]) -
     _, spread, axes = np.linalg.svd(np.linalg.solve(factor, between.T).T, full_matrices=False)
     kept = axes[: max(1, len(classes) - 1)]
     projection = np.linalg.solve(factor.T, kept.T)
-    return {
-        "projection": torch.from_numpy(projection.astype(np.float32)),
-        "middle": torch.from_numpy((middle @ projection)[None].astype(np.float32)),
-        "means": torch.from_numpy(((means - middle) @ projection).astype(np.float32)),
-        "weights": torch.from_numpy((1 / (1 + spread[: len(kept)] ** 2))[None].astype(np.float32)),
+    found = {
+        "projection": projection,
+        "middle": (middle @ projection)[None],
+        "means": (means - middle) @ projection,
+        "weights": 1 / (1 + spread[None, : len(kept)] ** 2),
     }
+    return {name: array.astype(np.float32) for name, array in found.items()}

@@ -104,33 +104,23 @@ def fetch_hub_file(file: HubFile, *, max_bytes: int, terminal: Terminal, folder:
     if folder is None and (found := cached_file(file)):
         return found
     require_answer(endpoint(), file.repository)
-    try:
+    with (
+        _failures_told(f"{file.path} of {file.repository}", folder or cache_folder()),
+        _progress_bars(terminal.enabled),
+    ):
         url = hf_hub_url(file.repository, file.path, repo_type=file.kind, endpoint=endpoint())
         size = get_hf_file_metadata(url).size or 0
         if size > max_bytes:
             raise too_large(url, size, max_bytes)
-        with _progress_bars(terminal.enabled):
-            path = hf_hub_download(
-                file.repository,
-                file.path,
-                repo_type=file.kind,
-                endpoint=endpoint(),
-                cache_dir=cache_folder(),
-                local_dir=folder,
-            )
-        return Path(path)
-    except DownloadError:
-        raise
-    except LocalEntryNotFoundError as error:  # what the client makes of a connection that broke
-        raise _failed(file, error.__cause__ or error) from error
-    except (RepositoryNotFoundError, GatedRepoError, EntryNotFoundError) as error:
-        reason = _first_line(error)
-        raise DownloadError(f"{endpoint()} does not give {file.path} of {file.repository}: {reason}") from error
-    except OSError as error:
-        # The client's errors of HTTP are OSErrors too, but without a number of the system's.
-        raise WriteError(folder or cache_folder(), error) if error.errno else _failed(file, error) from error
-    except Exception as error:  # the client's HTTP library, and so its errors, changes between versions
-        raise _failed(file, error) from error
+        path = hf_hub_download(
+            file.repository,
+            file.path,
+            repo_type=file.kind,
+            endpoint=endpoint(),
+            cache_dir=cache_folder(),
+            local_dir=folder,
+        )
+    return Path(path)
 
 
 def fetch_snapshot(
@@ -153,31 +143,18 @@ def fetch_snapshot(
         require_answer(endpoint(), address.repository)
     except DownloadError as error:
         unreachable = error
-    try:
-        with _progress_bars(terminal.enabled):
-            whole = Path(
-                snapshot_download(
-                    address.repository,
-                    repo_type=kind,
-                    revision=address.revision,
-                    cache_dir=cache_folder(),
-                    endpoint=endpoint(),
-                    local_files_only=unreachable is not None,
-                    allow_patterns=f"{address.folder}/*" if address.folder else None,
-                    ignore_patterns=without,
-                )
-            )
-    except LocalEntryNotFoundError as error:
-        raise (unreachable or DownloadError(f"the download failed: {_first_line(error)}")) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, EntryNotFoundError) as error:
-        raise DownloadError(f"{endpoint()} does not give it: {_first_line(error)}") from error
-    except OSError as error:
-        if error.errno:
-            raise WriteError(cache_folder(), error) from error
-        raise DownloadError(f"the download failed: {_first_line(error)}") from error
-    except Exception as error:  # the client's HTTP library, and so its errors, changes between versions
-        raise DownloadError(f"the download failed: {_first_line(error)}") from error
-    if not (found := whole / address.folder).is_dir():
+    with _failures_told(address.repository, cache_folder(), unreachable), _progress_bars(terminal.enabled):
+        whole = snapshot_download(
+            address.repository,
+            repo_type=kind,
+            revision=address.revision,
+            cache_dir=cache_folder(),
+            endpoint=endpoint(),
+            local_files_only=unreachable is not None,
+            allow_patterns=f"{address.folder}/*" if address.folder else None,
+            ignore_patterns=without,
+        )
+    if not (found := Path(whole) / address.folder).is_dir():
         raise unreachable or DownloadError(f"{address.repository} has no folder {address.folder}")
     return found
 
@@ -202,8 +179,26 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _failed(file: HubFile, error: BaseException) -> DownloadError:
-    return DownloadError(f"The download of {file.repository} from {endpoint()} failed: {error}")
+@contextmanager
+def _failures_told(wanted: str, folder: Path, unreachable: DownloadError | None = None) -> Iterator[None]:
+    """Say why the Hub's client can't fetch something into a folder; where the Hub is away, that is ``unreachable``."""
+    try:
+        yield
+    except DownloadError:
+        raise
+    except LocalEntryNotFoundError as error:  # what the client makes of a connection that broke
+        raise unreachable or _failed(wanted, error.__cause__ or error) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError, EntryNotFoundError) as error:
+        raise DownloadError(f"{endpoint()} does not give {wanted}: {_first_line(error)}") from error
+    except Exception as error:  # the client's HTTP library, and so its errors, changes between versions
+        # The client's errors of HTTP are OSErrors too, but without a number of the system's.
+        if isinstance(error, OSError) and error.errno:
+            raise WriteError(folder, error) from error
+        raise _failed(wanted, error) from error
+
+
+def _failed(wanted: str, error: BaseException) -> DownloadError:
+    return DownloadError(f"The download of {wanted} from {endpoint()} failed: {_first_line(error)}")
 
 
 @contextmanager

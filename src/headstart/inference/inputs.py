@@ -14,22 +14,24 @@ from typing import TextIO
 from headstart.data.sources.tables import IMAGE_COLUMNS, PATHS, TABLES, cell_text, find_column, read_table
 from headstart.errors import InputError
 
-NAMED = 5
-"""How many files a message names."""
-
 
 @dataclass
 class Skipped:
-    """Files in folders whose names do not end like those of images: how many of which ending, and the first of them."""
+    """Files in folders whose names do not end like those of images: how many of which ending, and the first of them.
 
+    Attributes:
+        most: How many paths are kept; all of them when None.
+    """
+
+    most: int | None = None
     kinds: Counter[str] = field(default_factory=Counter)
-    first: list[Path] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
 
     def note(self, path: Path) -> None:
         """Count a file."""
         self.kinds[path.suffix.lower() or "without an ending"] += 1
-        if len(self.first) < NAMED:
-            self.first.append(path)
+        if self.most is None or len(self.paths) < self.most:
+            self.paths.append(path)
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,7 @@ def _below(folder: Path, suffixes: frozenset[str], skipped: Skipped) -> Iterator
 
 def _unsearched(error: OSError) -> Named:
     denied = isinstance(error, PermissionError)
-    why = "no permission to search it" if denied else f"can't be read ({error.strerror})"
-    return Named(Path(error.filename), why)
+    return Named(Path(error.filename), "no permission to search it" if denied else f"can't be read ({error.strerror})")
 
 
 def _column(table: Path, given: str | None) -> Iterator[str]:

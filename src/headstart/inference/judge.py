@@ -1,6 +1,8 @@
 """From the outputs of a classifier to calibrated predictions, their doubts, and where their evidence lies."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 from headstart.contracts import Predictions, UInt8Image
 from headstart.data.preprocess import Preprocess
 from headstart.inference.artifact import Artifact, Outputs
+from headstart.tasks.calibration import probabilities as calibrated
 
 Box = tuple[float, float, float, float]
 """Part of an image: top, left, height and width, in shares of the image's height and width."""
@@ -48,6 +51,13 @@ class FilePrediction:
     unfamiliar: bool | None = None
     evidence: Evidence | None = None
 
+    def row(self, top: int) -> dict[str, Any]:
+        """Return the prediction as JSON has it, with so many classes; doubts that were not measured are None."""
+        novelty = self.novelty if self.novelty is None or math.isfinite(self.novelty) else None
+        best = [list(pair) for pair in self.top[:top]]
+        doubts = {"unsure": self.unsure, "unfamiliar": self.unfamiliar, "novelty": novelty}
+        return {"label": self.label, "probability": self.probability, "top": best, **doubts}
+
 
 def box_in_shares(preprocess: Preprocess, image: UInt8Image) -> Box:
     """Return which part of an image the network sees."""
@@ -71,9 +81,7 @@ def judged(outputs: Outputs, artifact: Artifact) -> tuple[Predictions, NDArray[n
     probabilities = outputs.probabilities
     if probabilities is None:
         with np.errstate(all="ignore"):
-            scaled = outputs.logits.astype(np.float64) / artifact.temperature
-            exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-            probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
+            probabilities = calibrated(outputs.logits, temperature=artifact.temperature)
     abstention, limit = artifact.abstention, artifact.novelty_threshold
     unsure = unfamiliar = None
     if abstention is not None:

@@ -6,23 +6,20 @@ A folder may come from anybody: its files are checked before they are run, and w
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from headstart.bundle.exported import AGAIN, ExportConfig, check_description, checked_content, read_export
-from headstart.bundle.novelty_file import NOVELTY_FILE, NoveltyArrays, read_arrays
+from headstart.bundle.novelty import NOVELTY_FILE, Novelty, read_novelty
 from headstart.compute.cores import available_cores, check_threads
 from headstart.contracts import UInt8Images
 from headstart.errors import BundleError, InputError, library_reason
 from headstart.inference.artifact import Outputs
 from headstart.inference.onnx_graph import INPUT, check_graph, output_names
 from headstart.inference.workers import Halves
-
-if TYPE_CHECKING:
-    from headstart.bundle.novelty import Novelty
 
 _SPIN_MICROSECONDS = "20"
 """How long a thread that waits for work keeps its core."""
@@ -72,20 +69,19 @@ class OnnxArtifact:
             square = np.zeros((1, config.image.side, config.image.side, 3), np.uint8)
             found = self._computed(output_names(features=config.novelty, evidence=config.evidence), square)
             self._width = found["features"].shape[1] if config.novelty else 0
-        self._novelty: NoveltyArrays | None = None
+        self._novelty: Novelty | None = None
         if config.novelty:
             content = checked_content(folder, NOVELTY_FILE, config)
-            self._novelty = read_arrays(folder, num_classes=len(self.class_names), content=content)
-            if self._novelty.parts["axes"].shape[0] != self._width:
+            self._novelty = read_novelty(folder, num_classes=len(self.class_names), content=content)
+            if self._novelty.arrays["axes"].shape[0] != self._width:
                 raise BundleError(
                     f"{folder / NOVELTY_FILE} does not fit {config.model_file}: they have different features."
                 )
         self.novelty_threshold = self._novelty.threshold if self._novelty else None
 
-    def set_novelty(self, novelty: "Novelty | None") -> None:
+    def set_novelty(self, novelty: Novelty | None) -> None:
         """Score the novelty of images from now on as given, or not at all; before the artifact is shared."""
-        self._novelty = novelty.arrays() if novelty else None
-        self.novelty_threshold = novelty.threshold if novelty else None
+        self._novelty, self.novelty_threshold = novelty, novelty.threshold if novelty else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.folder, self.device, self.threads)
@@ -185,15 +181,18 @@ class _OnnxSession:
         self._content, self._path, self._lock = content if self._halves.threads else b"", path, Lock()
 
     def run(self, names: list[str], feed: dict[str, UInt8Images]) -> list[NDArray[np.float32]]:
-        images = feed[INPUT]
-        if not self._halves.threads or len(images) < 2:
-            return _run(self._whole, names, images)
+        return self._halves.outputs(
+            feed[INPUT],
+            whole=lambda images: _run(self._whole, names, images),
+            half=lambda images: _run(self._for_halves(), names, images),
+        )
+
+    def _for_halves(self) -> onnxruntime.InferenceSession:
         with self._lock:
             if self._half is None:
                 self._half = open_session(self._content, self._path, threads=self._halves.threads)
                 self._content = b""
-        half = self._half
-        return self._halves.outputs(lambda part: _run(half, names, part), images)
+            return self._half
 
 
 def _run(session: onnxruntime.InferenceSession, names: list[str], images: UInt8Images) -> list[NDArray[np.float32]]:

@@ -61,10 +61,11 @@ class OpenVinoSession:
 
     def run(self, names: list[str], feed: dict[str, UInt8Images]) -> list[NDArray[np.float32]]:
         """Return the outputs of these names for the inputs of these names."""
-        images = feed[INPUT]
-        if not self._halves.threads or len(images) < 2:
-            return self._infer(tuple(names), images, 1)
-        return self._halves.outputs(lambda part: self._infer(tuple(names), part, 2), images)
+        return self._halves.outputs(
+            feed[INPUT],
+            whole=lambda images: self._infer(tuple(names), images, 1),
+            half=lambda images: self._infer(tuple(names), images, 2),
+        )
 
     def _infer(self, names: tuple[str, ...], images: UInt8Images, streams: int) -> list[NDArray[np.float32]]:
         key = names, streams

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE
-from headstart.bundle.novelty_file import NOVELTY_FILE
+from headstart.bundle.novelty import NOVELTY_FILE
 from headstart.contracts import ClassNames, guarded, unguarded
-from headstart.errors import InputError, RunError, WriteError
-from headstart.files import shown_path, write_json
+from headstart.errors import InputError, RunError
+from headstart.files import shown_path, write_json, writing
 from headstart.inference.inputs import Named
 from headstart.inference.judge import FilePrediction
 from headstart.inference.predictor import Predictor
@@ -90,7 +90,7 @@ class PredictionFile:
             WriteError: A file can't be written.
         """
         remaining = iter(files)
-        try:
+        with writing(self.path):
             before, errors = self._skip(remaining, advance)
             first = next(remaining, None)
             if first is None and not before:
@@ -108,8 +108,6 @@ class PredictionFile:
             if self.rows_at != self.path:
                 self._to_parquet()
             self.mark.unlink(missing_ok=True)
-        except OSError as error:
-            raise WriteError(self.path, error) from error
         return Written(rows, before, errors)
 
     def _check(self) -> None:

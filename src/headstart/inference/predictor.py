@@ -19,6 +19,7 @@ from headstart.contracts import ClassNames, Predictions, UInt8Images
 from headstart.data.preprocess import Preprocess
 from headstart.data.working_copy import Squares
 from headstart.errors import BundleError, InputError
+from headstart.files import reading
 from headstart.inference.artifact import Artifact, Outputs, joined, mapped
 from headstart.inference.images import ImageLike, name_of, square_of, unreadable, wrong_kind
 from headstart.inference.judge import Box, Evidence, FilePrediction, judged, why_no_evidence
@@ -308,12 +309,10 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, threads: in
         ['cat']
     """
     folder = located(path)
-    try:
+    with reading(folder, BundleError):
         inner = folder / "model"
         if not (folder / CONFIG_FILE).is_file() and not is_export(folder) and inner.is_dir():
             folder = inner
-    except OSError as error:  # no permission, a name that is too long, ...
-        raise BundleError(f"{folder} can't be read: {error.strerror or error}.") from None
     if is_export(folder):
         from headstart.inference.onnx_artifact import OnnxArtifact
 

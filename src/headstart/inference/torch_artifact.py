@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from headstart.bundle.config import Bundle
-from headstart.bundle.novelty import Novelty
+from headstart.bundle.novelty import Novelty, score_in
 from headstart.compute.cores import check_threads
 from headstart.compute.device import pick_device
 from headstart.compute.precision import laid_out
@@ -65,7 +65,8 @@ class TorchArtifact:
     def set_novelty(self, novelty: Novelty | None) -> None:
         """Score the novelty of images from now on as given, or not at all; before the artifact is shared."""
         self.novelty_threshold = novelty.threshold if novelty else None
-        self._novelty = novelty.to(self.device) if novelty else None
+        arrays = novelty.arrays if novelty else {}
+        self._novelty = {name: torch.tensor(array, device=self.device) for name, array in arrays.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -92,12 +93,14 @@ class TorchArtifact:
             inputs = self.preprocess.tensor(torch.from_numpy(squares).to(self.device))
             inputs = inputs.contiguous(memory_format=torch.channels_last)
             seen = places = None
-            if features or evidence or self._novelty is not None:
+            if features or evidence or self._novelty:
                 seen, logits, places = averaged_pass(self._network, inputs, flip=self.flip, evidence=evidence)
             else:
                 logits = self._network(inputs)
                 logits = (logits + self._network(inputs.flip(3))) / 2 if self.flip else logits
-            novelty = self._novelty.score(seen.float(), logits.float()) if self._novelty and seen is not None else None
+            novelty = None
+            if self._novelty and seen is not None:
+                novelty = score_in(torch, self._novelty, seen.float(), logits.float())
             optional = (novelty, seen if features else None, None, places)
             return Outputs(_array(logits), *(None if part is None else _array(part) for part in optional))
 

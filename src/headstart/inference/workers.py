@@ -76,6 +76,10 @@ class Halves:
             for future in futures:
                 future.cancel()
 
-    def outputs(self, compute: Callable[[UInt8Images], Arrays], squares: UInt8Images) -> Arrays:
-        """Return the arrays that a function gives for both halves, put together."""
-        return [np.concatenate(both) for both in zip(*self.computed(compute, squares), strict=True)]
+    def outputs(
+        self, squares: UInt8Images, *, whole: Callable[[UInt8Images], Arrays], half: Callable[[UInt8Images], Arrays]
+    ) -> Arrays:
+        """Return the arrays that ``whole`` gives for a batch that stays whole, or ``half`` for both, put together."""
+        if not self.threads or len(squares) < 2:
+            return whole(squares)
+        return [np.concatenate(both) for both in zip(*self.computed(half, squares), strict=True)]

@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -19,6 +19,8 @@ from headstart.models import keras_resnet50
 
 Network: TypeAlias = Any
 """A timm network: an ``nn.Module`` with more methods and attributes than that type knows."""
+Watcher: TypeAlias = Callable[[str, nn.Module, Any], object]
+"""Is told of a part of a network: its path, the part, and its inputs or its output."""
 
 OWN_ARCHITECTURES = (keras_resnet50.ARCHITECTURE,)
 _VALUES_ONLY = {
@@ -108,6 +110,32 @@ def random_images(module: nn.Module, count: int, size: int) -> Tensor:
     """Return images on a network's device, the same ones every time: shape (count, 3, size, size)."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(count, 3, size, size, generator=generator).to(next(module.parameters()).device)
+
+
+@contextmanager
+def watched(module: nn.Module, *, before: Watcher | None = None, after: Watcher | None = None) -> Iterator[None]:
+    """Watch the parts of a network while the body runs it.
+
+    Args:
+        module: The network, itself one of its parts, with the path "".
+        before: Called with path, part and the tuple of inputs before each part computes.
+        after: Called with path, part and output afterwards.
+    """
+
+    def hook(watcher: Watcher, path: str) -> Callable[..., None]:
+        def call(part: nn.Module, *values: Any) -> None:  # what a hook returns would take the place of the value
+            watcher(path, part, values[-1])
+
+        return call
+
+    parts = list(module.named_modules())
+    handles = [part.register_forward_pre_hook(hook(before, path)) for path, part in parts if before]
+    handles += [part.register_forward_hook(hook(after, path)) for path, part in parts if after]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def adapt_tensors(network: Network, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from headstart.models.architectures import random_images
+from headstart.models.architectures import random_images, watched
 
 CODE_VERSION = 1
 """Version of the arithmetic in this module; raised by every change that gives other values, so that no features that
@@ -183,34 +183,20 @@ def _observed_pairs(module: nn.Module, image: Tensor) -> tuple[list[tuple[str, s
     produced: dict[int, tuple[str, Tensor]] = {}
     pairs: list[tuple[str, str]] = []
     calls: Counter[str] = Counter()
-    hooks = []
 
-    def after_conv(path: str):  # type: ignore[no-untyped-def]
-        def note(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def after(path: str, part: nn.Module, output: Tensor) -> None:
+        if type(part).forward in _PLAIN:
             calls[path] += 1
             produced[id(output)] = (path, output)
 
-        return note
-
-    def before_norm(path: str):  # type: ignore[no-untyped-def]
-        def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def before(path: str, part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
             calls[path] += 1
             if id(inputs[0]) in produced:
                 pairs.append((produced[id(inputs[0])][0], path))
 
-        return note
-
-    for path, part in module.named_modules():
-        if type(part).forward in _PLAIN:
-            hooks.append(part.register_forward_hook(after_conv(path)))
-        elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
-            hooks.append(part.register_forward_pre_hook(before_norm(path)))
-    try:
-        with torch.no_grad():
-            expected: Tensor = module(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(module, before=before, after=after), torch.no_grad():
+        expected: Tensor = module(image)
     convs = Counter(conv for conv, _ in pairs)
     return [pair for pair in pairs if convs[pair[0]] == calls[pair[0]] == calls[pair[1]] == 1], expected
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import WeightsError
-from headstart.models.architectures import Network, create_network, weightless
+from headstart.models.architectures import Network, create_network, random_images, watched, weightless
 
 if TYPE_CHECKING:
     # What fetches weights is not needed to load a classifier.
@@ -134,17 +134,8 @@ def last_feature_map(module: nn.Module, *, size: int) -> tuple[str, nn.Module]:
     """
     network: Network = module
     outputs: dict[str, object] = {}
-    hooks = [
-        inner.register_forward_hook(lambda _m, _i, output, path=path: outputs.update({path: output}))
-        for path, inner in network.named_modules()
-    ]
-    try:
-        with torch.no_grad():
-            device = next(network.parameters()).device
-            features: Tensor = network.forward_features(torch.zeros(1, 3, size, size, device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with watched(network, after=lambda path, _part, output: outputs.update({path: output})), torch.no_grad():
+        features: Tensor = network.forward_features(random_images(network, 1, size))
     # Of a block and the block around it, which have the same output, the outer one comes last.
     paths = [path for path, output in outputs.items() if output is features]
     if features.ndim != 4 or features.shape[1] != network.num_features or not paths:

@@ -7,7 +7,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from headstart.models.architectures import random_images
+from headstart.models.architectures import random_images, watched
 from headstart.models.freeze import stage_parameters
 
 
@@ -65,16 +65,9 @@ class _Stop(nn.Module):
 def _called(module: nn.Module, size: int) -> list[str]:
     """Return the paths of all parts in the order in which a forward pass first enters them."""
     paths: dict[str, None] = {}
-    hooks = [
-        part.register_forward_pre_hook(lambda _part, _inputs, path=path: paths.setdefault(path))
-        for path, part in module.named_modules()
-        if path
-    ]
-    with torch.no_grad():
+    with watched(module, before=lambda path, *_: paths.setdefault(path)), torch.no_grad():
         module(random_images(module, 2, size))
-    for hook in hooks:
-        hook.remove()
-    return list(paths)
+    return [path for path in paths if path]
 
 
 def _first_trainable(module: nn.Module, stages: int, called: list[str]) -> str | None:

@@ -8,8 +8,7 @@ from typing import Any
 import jinja2
 
 from headstart import wording
-from headstart.errors import WriteError
-from headstart.files import write_atomically
+from headstart.files import write_atomically, writing
 from headstart.report.private import without_folders
 
 _NO_BREAK = "\u00a0"
@@ -26,10 +25,8 @@ def write_page(place: Path, page: str) -> None:
     Raises:
         WriteError: It can't be written.
     """
-    try:
+    with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(place, error) from None
     write_atomically(place, page)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headstart.data.ledger import LEDGER_HEAD, Ledger
 from headstart.errors import RunError
-from headstart.files import alone, nearest_path, parse_json, read_bounded
+from headstart.files import alone, nearest_path, parse_json, read_bounded, writing
 from headstart.folders import sweep_leftovers
 from headstart.recipe.schema import Recipe
 from headstart.runs.records import Environment
@@ -62,13 +62,12 @@ def claim_run(path: Path, recipe: Recipe, environment: Environment, ledger: Ledg
     What a resumed process needs is written before the recipe, with which the folder counts as a run.
 
     Raises:
-        RunError: The folder holds something already, can't be written, or another process works in it.
+        RunError: The folder holds something already, or another process works in it.
+        WriteError: It can't be written.
     """
     check_free(path)
-    try:
+    with writing(path, "Give another folder with --out."):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{path} can't be written ({error.strerror}). Give another folder with --out.") from None
     with _alone(path):
         check_free(path)
         _sweep(path)

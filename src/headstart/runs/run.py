@@ -13,7 +13,7 @@ from headstart.data.former import Former
 from headstart.data.ledger import Ledger, LedgerRow, read_ledger
 from headstart.data.splits import Manifest, read_manifest
 from headstart.errors import DataError, RecipeError, RunError
-from headstart.files import csv_text, parse_json, read_bounded, write_atomically, write_json
+from headstart.files import csv_text, parse_json, read_bounded, reading, write_atomically, write_json
 from headstart.recipe.read import read_yaml
 from headstart.recipe.schema import Recipe, dump_recipe, load_recipe
 from headstart.runs.predictions import PredictionRow, TestPredictions, parse_predictions
@@ -296,12 +296,9 @@ class Run:
                 f"There is no {name} in {self.path}. Finish the run with `{typed('train', '--resume', self.path)}`, or "
                 f"measure a trained one with `{typed('evaluate', self.path)}`."
             )
-        try:
+        with reading(path, RunError, "Restore it, or train again."):
             # As it stands: a class name may hold what Python takes for the end of a line.
             return read_bounded(path, at_most=_MAX_BYTES).decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise RunError(f"{path} can't be read: {reason}. Restore it, or train again.") from None
 
     def _json(self, name: str) -> dict[str, Any]:
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.bundle.exported import MODEL_FILE, OFFLINE_PAGE, ExportConfig, checked_content, is_export, read_export
-from headstart.bundle.novelty_file import NoveltyArrays, read_arrays
+from headstart.bundle.novelty import Novelty, read_novelty
 from headstart.deployment.golden import Golden, read_golden
 from headstart.errors import DownloadError, InputError, RunError
 from headstart.fetch.archive import tar_files
@@ -92,14 +92,14 @@ def write_page(
     golden = read_golden(folder, config.class_names)
     parts = {"model": model, **(runtime or begin_page(place, progress=progress))}
     if config.novelty:
-        parts["novelty"] = _as_json(read_arrays(folder, num_classes=len(config.label_names)))
+        parts["novelty"] = _as_json(read_novelty(folder, num_classes=len(config.label_names)))
     write_atomically(place, _page(config, place.stem, golden, parts))
     return place
 
 
-def _as_json(novelty: NoveltyArrays) -> bytes:
+def _as_json(novelty: Novelty) -> bytes:
     """Return a novelty score for the page, as JSON."""
-    told = {name: _base64(part.astype("<f4").tobytes()) for name, part in novelty.parts.items()}
+    told = {name: _base64(part.astype("<f4").tobytes()) for name, part in novelty.arrays.items()}
     return json.dumps({**told, "threshold": novelty.threshold}).encode()
 
 

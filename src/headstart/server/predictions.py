@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,14 +93,5 @@ def _row(file: str, found: FilePrediction | str, asked: Asked) -> dict[str, Any]
     """Return a prediction as JSON has it, like ``headstart predict --json``."""
     if isinstance(found, str):
         return {"file": file, "error": found}
-    doubts = {"unsure": found.unsure, "novelty": found.novelty, "unfamiliar": found.unfamiliar}
-    if found.novelty is not None and not math.isfinite(found.novelty):
-        doubts["novelty"] = None
-    return {
-        "file": file,
-        "label": found.label,
-        "probability": found.probability,
-        "top": [list(pair) for pair in found.top[: asked.top]],
-        **doubts,
-        **({"evidence": asdict(found.evidence)} if asked.evidence and found.evidence else {}),
-    }
+    evidence = {"evidence": asdict(found.evidence)} if asked.evidence and found.evidence else {}
+    return {"file": file, **found.row(asked.top), **evidence}

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from headstart.errors import InputError
+from headstart.files import reading
 
 TOKEN_VARIABLE = "HEADSTART_TOKEN"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
@@ -102,13 +103,9 @@ def read_access(token_file: Path | None, hosts: Iterable[str]) -> Access:
         token, origin = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
     else:
         origin = str(token_file)
-        try:
-            with token_file.open("rb") as file:  # which may be a pipe, or a device without end
-                token = file.read(_LONGEST_TOKEN_FILE).decode("ascii").strip()
-        except OSError as error:
-            raise InputError(f"--token-file {token_file} can't be read: {error.strerror or error}.") from None
-        except UnicodeDecodeError:
-            token = ""
+        # The file may be a pipe, or a device without end.
+        with reading(f"--token-file {token_file}", InputError), token_file.open("rb") as file:
+            token = file.read(_LONGEST_TOKEN_FILE).decode("ascii", "replace").strip()
     if token is not None and not _TOKEN.fullmatch(token):
         raise InputError(
             f"The token in {origin} must have 8 to 512 letters, digits or characters of ._~+/=-. "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import RunError
-from headstart.files import parse_json, read_bounded, write_json
+from headstart.files import parse_json, read_bounded, write_json, writing
 from headstart.runs.run import Run
 
 FILE = "study.json"
@@ -65,15 +65,11 @@ class Ledger:
         """Write ``study.json``, whole or not at all.
 
         Raises:
-            RunError: The folder can't be written.
+            WriteError: The folder can't be written.
         """
-        try:
+        with writing(self.folder, "Give another folder with --out."):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / FILE, self.as_dict())
-        except OSError as error:
-            raise RunError(
-                f"{self.folder} can't be written ({error.strerror}). Give another folder with --out."
-            ) from None
 
 
 def open_ledger(folder: Path, header: dict[str, Any], *, order: Sequence[str], resume: bool) -> Ledger:

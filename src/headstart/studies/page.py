@@ -8,7 +8,7 @@ from typing import Any
 
 from headstart.contracts import FEW_TO_CHOOSE_BY
 from headstart.errors import RunError
-from headstart.files import parse_json, read_bounded
+from headstart.files import parse_json, read_bounded, reading
 from headstart.report import charts, curves
 from headstart.report.change_chart import ChangeChart, change_chart
 from headstart.report.learning import learning_curves
@@ -153,11 +153,14 @@ def _cost_curve(variants: Sequence[Mapping[str, Any]]) -> curves.CurveChart | No
 
 
 def _read(path: Path) -> dict[str, Any]:
+    again = "Run the study again with --resume."
+    with reading(path, RunError, again):
+        found = read_bounded(path, at_most=MAX_BYTES)
     try:
-        content: dict[str, Any] = parse_json(read_bounded(path, at_most=MAX_BYTES))
+        content: dict[str, Any] = parse_json(found)
         missing = {"stages", "lesson", "data", "backbone"} - content.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{path} can't be read ({error}). Run the study again with --resume.") from None
+    except (ValueError, AttributeError) as error:
+        raise RunError(f"{path} is damaged: {error}. {again}") from None
     if missing:
-        raise RunError(f"{path} lacks {', '.join(sorted(missing))}. Run the study again with --resume.")
+        raise RunError(f"{path} lacks {', '.join(sorted(missing))}. {again}")
     return content

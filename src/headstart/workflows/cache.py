@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import InputError, WriteError, nearest
-from headstart.files import alone, is_held
+from headstart.errors import InputError, nearest
+from headstart.files import alone, is_held, writing
 from headstart.folders import sweep_leftovers
 from headstart.home import KINDS, cache_home, cache_of
 
@@ -106,7 +106,5 @@ def _remove(entry: Path) -> None:
     with alone(lock, waiting=refuse) if lock.exists() else nullcontext():
         if is_held(entry):
             refuse()
-        try:
+        with writing(entry):
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
-        except OSError as error:
-            raise WriteError(entry, error) from error

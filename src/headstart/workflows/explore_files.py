@@ -11,8 +11,8 @@ from headstart.contracts import UInt8Image, guarded
 from headstart.data.copies import relation
 from headstart.data.ledger import Ledger
 from headstart.data.subset import ImageSource, Subset
-from headstart.errors import RunError, WriteError
-from headstart.files import csv_text, first_bytes, write_atomically, write_json
+from headstart.errors import RunError
+from headstart.files import csv_text, first_bytes, write_atomically, write_json, writing
 from headstart.recipe.sections import DataRecipe
 from headstart.report.explore_page import MADE_BY, FileName, explore_page
 from headstart.report.review_page import review_page
@@ -84,14 +84,12 @@ def write_exploration(
     }
     if found["label_errors"]:
         tables[_LABEL_ERRORS] = _label_errors(found["label_errors"], name)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # An earlier call's would be taken for lists of this one.
         for list_name, written in ((_LABEL_ERRORS, found["label_errors"]), (_FILES, ledger)):
             if not written:
                 (folder / list_name).unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteError(folder, error) from None
     write_json(folder / FIGURES, found)
     for table, rows in tables.items():
         # No text is a formula, as in files.csv.

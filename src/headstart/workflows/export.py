@@ -1,9 +1,10 @@
 """Export a classifier, with a certificate that the exported file answers like the one that was measured."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from headstart.deployment.quantize import CALIBRATION_IMAGES, Quantized, diverge
 from headstart.errors import BundleError, HeadstartError, InputError, LossyExportError, RunError
 from headstart.evaluation.carried import CERTIFICATE
 from headstart.evaluation.certify import TOLERANCE, Agreement, Measured, Pair, agreement, certify, images_per_second
-from headstart.evaluation.evaluate import checked_manifest
+from headstart.evaluation.evaluate import checked_manifest, open_test
 from headstart.files import write_json
 from headstart.folders import put_folder, scratch_folder, sweep_leftovers
 from headstart.inference.openvino_session import check_openvino
@@ -129,9 +130,15 @@ def export(
     ):
         dataset = None if opened is None else _data(opened, session, data_dir)
         bundle = load_bundle(folder)
-        with scratch_folder(place) as scratch:
-            certificate = _Export(folder, bundle, opened, dataset, session, options).write(scratch)
-            put_folder(scratch, place)
+        test = cache(partial(open_test, opened, dataset, command)) if opened and dataset else None
+        made = _Export(folder, bundle, opened, dataset, session, options, test)
+        try:
+            certificate = made.put(place)
+        except LossyExportError as error:
+            if not options.fall_back:
+                raise
+            session.terminal.warn(f"{options.precision} could cost accuracy ({error.change}), so float32 is exported.")
+            certificate = replace(made, options=ExportOptions(openvino=options.openvino)).put(place)
         if opened:
             link_exports(opened, place)
     return Exported(Path(out), certificate)
@@ -147,9 +154,17 @@ class _Export:
     dataset: Dataset | None
     session: Session
     options: ExportOptions
+    test: Callable[[], Subset] | None
+
+    def put(self, place: Path) -> dict[str, Any]:
+        """Put the export into its place and return its certificate; raise HeadstartError where it must be refused."""
+        with scratch_folder(place) as scratch:
+            certificate = self.write(scratch)
+            put_folder(scratch, place)
+        return certificate
 
     def write(self, scratch: Path) -> dict[str, Any]:
-        """Write the export into a folder and return its certificate; raise HeadstartError where it must be refused."""
+        """Write the export into a folder and return its certificate, like ``put``."""
         session, bundle = self.session, self.bundle
         original = Predictor(TorchArtifact(bundle, device="cpu", threads=session.threads))
         images, splits = made_up_images(), self._splits(original)
@@ -243,10 +258,10 @@ class _Export:
         )
 
     def _certified(self, pair: Pair) -> Measured | None:
-        if self.run is None or self.dataset is None:
+        if self.run is None or self.dataset is None or self.test is None:
             return None
         with self.session.terminal.share("Measuring the exported file") as show:
-            return certify(self.run, self.dataset, pair, command=self.session.command, progress=show)
+            return certify(self.run, self.dataset, pair, opened=self.test, progress=show)
 
 
 def _why_different(

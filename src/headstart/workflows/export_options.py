@@ -18,6 +18,7 @@ class ExportOptions:
         tolerance: Percentage points of accuracy that ``int8`` and ``bf16`` may cost: the 95% interval of the loss must
             stay within. 0.5 when None.
         force: Whether to export even if they could cost more; the certificate says so.
+        fall_back: Whether to export in float32 where they could cost more, instead of raising an error.
     """
 
     int8: bool = False
@@ -26,14 +27,16 @@ class ExportOptions:
     program: bool = False
     tolerance: float | None = None
     force: bool = False
+    fall_back: bool = False
 
     def __post_init__(self) -> None:
         """Raise InputError for a tolerance out of range, and for options that contradict each other."""
         if not 0 <= self.allowed <= 100:
             raise InputError(f"--tolerance {self.tolerance}: expected percentage points, from 0 to 100.")
-        if self.precision == "fp32" and (self.force or self.tolerance is not None):
+        if self.precision == "fp32" and (self.force or self.fall_back or self.tolerance is not None):
             raise InputError(
-                "--tolerance and --force are for --int8 and --bf16; an export in float32 must answer identically."
+                "--tolerance, --force and fall_back are for --int8 and --bf16; an export in float32 must answer "
+                "identically."
             )
         if self.int8 and self.bf16:
             raise InputError("--int8 and --bf16: an export computes with one of them. Leave the other out.")

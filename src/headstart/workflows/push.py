@@ -7,7 +7,7 @@ from typing import Any
 from headstart.bundle.card import model_card
 from headstart.bundle.config import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_config, read_config
 from headstart.bundle.exported import check_files, is_export, read_export
-from headstart.bundle.novelty_file import NOVELTY_FILE
+from headstart.bundle.novelty import NOVELTY_FILE
 from headstart.contracts import HUB_EXPORT
 from headstart.deployment.golden import GOLDEN, read_golden
 from headstart.errors import BundleError

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.arrays import Arrays
-from headstart.errors import DataError, WriteError
+from headstart.errors import DataError, short
+from headstart.files import read_bounded, reading, writing
 from headstart.folders import scratch_folder, sweep_leftovers
 from headstart.home import ADVICE
 
@@ -67,10 +68,8 @@ def is_store(folder: Path) -> bool:
     Raises:
         DataError: The path can't be looked at.
     """
-    try:
+    with reading(folder, DataError):
         return (folder / _DESCRIPTION).is_file()
-    except OSError as error:
-        raise DataError(f"{folder} can't be read: {_reason(error)}") from None
 
 
 def write_store(folder: Path, arrays: Arrays, *, name: str, class_names: ClassNames, source: str) -> str:
@@ -79,27 +78,24 @@ def write_store(folder: Path, arrays: Arrays, *, name: str, class_names: ClassNa
     Raises:
         WriteError: The folder can't be written.
     """
-    try:
-        with scratch_folder(folder) as scratch:
-            staging = scratch / "new"
-            staging.mkdir()
-            for part in fields(Arrays):
-                np.save(staging / f"{part.name}.npy", getattr(arrays, part.name), allow_pickle=False)
-            sha256 = arrays.sha256()
-            description = {
-                "format": FORMAT,
-                "name": name,
-                "class_names": list(class_names),
-                "sha256": sha256,
-                "whole_sha256": _whole_sha256(sha256, list(class_names)),
-                "source": source,
-            }
-            (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-            if folder.exists():
-                folder.rename(scratch / "old")
-            staging.rename(folder)
-    except OSError as error:
-        raise WriteError(folder, error, f"CIFAR-10 takes 185 MB. {ADVICE}") from error
+    with writing(folder, f"CIFAR-10 takes 185 MB. {ADVICE}"), scratch_folder(folder) as scratch:
+        staging = scratch / "new"
+        staging.mkdir()
+        for part in fields(Arrays):
+            np.save(staging / f"{part.name}.npy", getattr(arrays, part.name), allow_pickle=False)
+        sha256 = arrays.sha256()
+        description = {
+            "format": FORMAT,
+            "name": name,
+            "class_names": list(class_names),
+            "sha256": sha256,
+            "whole_sha256": _whole_sha256(sha256, list(class_names)),
+            "source": source,
+        }
+        (staging / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(scratch / "old")
+        staging.rename(folder)
     return sha256
 
 
@@ -155,28 +151,21 @@ def _check_promise(folder: Path, what: str, found: str, promised: str) -> None:
 
 def _read_description(path: Path) -> dict[str, Any]:
     """Return the content of dataset.json, every key of the right type."""
+    with reading(path, DataError):
+        text = read_bounded(path, at_most=_DESCRIPTION_BYTES).decode("utf-8")
     try:
-        if (size := path.stat().st_size) > _DESCRIPTION_BYTES:
-            raise ValueError(f"{size / 1e6:,.0f} MB is no size of a description")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {_reason(error)}") from None
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read: {error}.") from None
     if not isinstance(content, dict) or content.get("format") not in range(1, FORMAT + 1):
         raise DataError(f"{path} does not describe a data set of format 1 or {FORMAT}, which this version reads.")
     for key in ("name", "sha256", "source", *(["whole_sha256"] if content["format"] > 1 else [])):
         if not isinstance(content.get(key), str):
-            raise DataError(f"{path}: '{key}' must be a string, but is {_short(content.get(key))}.")
+            raise DataError(f"{path}: '{key}' must be a string, but is {short(content.get(key))}.")
     names = content.get("class_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path}: 'class_names' must be a list of strings, but is {_short(names)}.")
+        raise DataError(f"{path}: 'class_names' must be a list of strings, but is {short(names)}.")
     return content
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _open_images(path: Path) -> UInt8Images:
@@ -210,11 +199,8 @@ def _read_header(path: Path, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int
     numpy's own reader evaluates the header as a Python expression, and fails in many ways on damaged ones; it reads
     pickles, too. Here a header is what numpy writes, and the size of the file follows from it, or it is refused.
     """
-    try:
-        with path.open("rb") as file:
-            head, size = file.read(_HEADER_BYTES), path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {_reason(error)}") from None
+    with reading(path, DataError), path.open("rb") as file:
+        head, size = file.read(_HEADER_BYTES), path.stat().st_size
     found = _HEADER.match(head)
     if found is None:
         raise DataError(f"{path} is damaged or truncated: it does not begin as numpy.save begins a file.")
@@ -224,14 +210,7 @@ def _read_header(path: Path, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int
     announced = int.from_bytes(head[8 : 10 if head[6] == 1 else 12], "little") + (10 if head[6] == 1 else 12)
     if found.end() != announced or size != found.end() + math.prod(shape) * dtype.itemsize:
         raise DataError(
-            f"{path} is damaged or truncated: its header announces an array of shape {_short(shape)}, which does not "
+            f"{path} is damaged or truncated: its header announces an array of shape {short(shape)}, which does not "
             f"take the {size:,} bytes of the file."
         )
     return shape, found.end()
-
-
-def _reason(error: OSError) -> str:
-    """Return what is wrong with a file, and what to do where the remedy is known."""
-    if isinstance(error, PermissionError):
-        return "you have no permission to read it. Ask its owner for that, or copy it."
-    return f"{(error.strerror or str(error)).lower()}."

@@ -28,6 +28,7 @@ from headstart.contracts import ClassNames, UInt8Images
 from headstart.data.arrays import Arrays
 from headstart.errors import DataError
 from headstart.fetch.archive import tar_files
+from headstart.files import reading
 
 CLASS_NAMES = ClassNames(("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"))
 _SIDE = 32
@@ -121,12 +122,11 @@ def decode(path: Path) -> Arrays:
     Raises:
         DataError: Nothing there can be recognised, files are missing, or one is damaged.
     """
-    try:
-        path.stat()
-    except FileNotFoundError:
-        raise DataError(f"There is nothing at {path}.") from None
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror or error}.") from None
+    with reading(path, DataError):
+        try:
+            path.stat()
+        except FileNotFoundError:
+            raise DataError(f"There is nothing at {path}.") from None
     pieces: dict[str, Piece] = {}
     seen: list[str] = []
     name = path.name

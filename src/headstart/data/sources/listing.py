@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 from headstart.contracts import SplitName, listed
 from headstart.data.decode import readable_suffixes
 from headstart.errors import DataError
-from headstart.files import shown_path
+from headstart.files import reading, reason_of, shown_path
 from headstart.terminal import visible
 from headstart.wording import counted
 
@@ -228,17 +228,14 @@ class Walk:
             DataError: It can't be read.
         """
         folders, images = [], []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if _passed_over(entry.name):
-                        continue
-                    if _is_folder(entry):
-                        folders.append(entry.name)
-                    elif self.is_image(entry.name):
-                        images.append(entry.name)
-        except OSError as error:
-            raise DataError(f"{visible(str(folder))} can't be read: {_reason(error)}.") from None
+        with reading(visible(str(folder)), DataError), os.scandir(folder) as entries:
+            for entry in entries:
+                if _passed_over(entry.name):
+                    continue
+                if _is_folder(entry):
+                    folders.append(entry.name)
+                elif self.is_image(entry.name):
+                    images.append(entry.name)
         return sorted(folders, key=natural), sorted(images, key=natural)
 
     def below(self, folder: str, *, label: str, split: SplitName | Literal[""] = "") -> Iterator[FoundFile]:
@@ -264,7 +261,7 @@ class Walk:
                             size, modified = seen(self.root / path, entry)
                             yield FoundFile(path, size, modified, label, split)
             except OSError as error:
-                self._refused.append(f"{place} ({_reason(error)})")
+                self._refused.append(f"{place} ({reason_of(error)})")
 
     def is_image(self, name: str) -> bool:
         """Return whether a file is an image by its suffix."""
@@ -314,7 +311,3 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 def _passed_over(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_FILES
-
-
-def _reason(error: OSError) -> str:
-    return "no permission" if isinstance(error, PermissionError) else (error.strerror or str(error)).lower()

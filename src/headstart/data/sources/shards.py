@@ -12,8 +12,8 @@ from pathlib import Path
 from headstart.data.sources.listing import SPLITS, FoundFile, Listing, seen
 from headstart.data.sources.parquet import image_columns, opened_parquet, parquet_table
 from headstart.data.sources.tables import Columns, cell_text, find_columns
-from headstart.errors import DataError, WriteError
-from headstart.files import alone, hold
+from headstart.errors import DataError
+from headstart.files import alone, hold, writing
 from headstart.folders import scratch_folder
 from headstart.home import ADVICE, cache_of
 from headstart.terminal import Terminal
@@ -49,17 +49,14 @@ def list_shards(root: Path, shards: Sequence[Path], columns: Columns, terminal: 
 def _lay_out(folder: Path, shards: Sequence[Path], columns: Columns, terminal: Terminal) -> None:
     entries: list[tuple[str, str, str, str]] = []
     total = sum(opened_parquet(shard).metadata.num_rows for shard in shards)
-    try:
-        with scratch_folder(folder) as scratch, terminal.bar("Unpacking", total) as advance:
-            for shard in shards:
-                for entry in _unpack(shard, scratch, columns):
-                    entries.append(entry)
-                    advance(1)
-            entries.sort()
-            (scratch / _DONE).write_text(json.dumps(entries), encoding="utf-8")
-            scratch.rename(folder)
-    except OSError as error:
-        raise WriteError(folder, error, ADVICE) from error
+    with writing(folder, ADVICE), scratch_folder(folder) as scratch, terminal.bar("Unpacking", total) as advance:
+        for shard in shards:
+            for entry in _unpack(shard, scratch, columns):
+                entries.append(entry)
+                advance(1)
+        entries.sort()
+        (scratch / _DONE).write_text(json.dumps(entries), encoding="utf-8")
+        scratch.rename(folder)
 
 
 def _unpack(shard: Path, scratch: Path, columns: Columns) -> Iterator[tuple[str, str, str, str]]:

@@ -21,7 +21,7 @@ from headstart.contracts import SplitName
 from headstart.data.sources.listing import SPLITS, FoundFile, Listing, named, seen
 from headstart.data.sources.parquet import Table, parquet_table
 from headstart.errors import DataError, nearest
-from headstart.files import nearest_path, open_regular
+from headstart.files import nearest_path, open_regular, reading
 from headstart.wording import counted
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -126,16 +126,14 @@ def read_table(path: Path) -> Table:
     Raises:
         DataError: It can't be read or is damaged; the line is named, where it is known, now or while rows are read.
     """
-    try:
+    hint = "" if os.path.exists(path) else nearest_path(path).strip()  # noqa: PTH110 - pathlib raises for odd paths
+    with reading(path, DataError, hint):
         open_regular(path).close()  # a pipe would be waited for, and a device may never end
         if path.suffix.lower() == ".parquet":
             return parquet_table(path)
         encoding = _encoding(path)
         read = _json_lines if path.suffix.lower() in {".jsonl", ".ndjson"} else _separated
         return read(path, encoding)
-    except OSError as error:
-        hint = nearest_path(path) if isinstance(error, FileNotFoundError) else ""
-        raise DataError(f"{path} can't be read: {(error.strerror or str(error)).lower()}.{hint}") from None
 
 
 def find_columns(path: Path, names: Sequence[str], columns: Columns) -> Places:
