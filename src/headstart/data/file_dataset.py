@@ -21,6 +21,7 @@ from headstart.data.sources.files import FileSource
 from headstart.data.sources.listing import FoundFile, Listing, named, natural
 from headstart.data.subset import Subset
 from headstart.errors import DataError
+from headstart.files import shown_path
 from headstart.terminal import Terminal
 from headstart.wording import counted
 
@@ -150,7 +151,13 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     targets = np.array([index[file.label] for file in files], np.int64)
     images = _Images(files, tuple(facts[i] for i in good), classes, targets)
     everything = _source(listing, images, np.arange(len(files)))
-    splits, notes, copies = _split(images, everything, options, terminal)
+    try:
+        splits, notes, copies = _split(images, everything, options, terminal)
+    except DataError as error:
+        ledger = _ledger(listing, facts, {})
+        if options.on_bad == "fail":
+            ledger.check()
+        raise DataError(f"{error}{ledger.left_out()}") from None
     kept = _limited(images, splits, limit) if former is None else np.array(splits) != ""
     parts = {
         part: np.array([i for i, split in enumerate(splits) if (split == "test") is (part == "test")], np.int64)
@@ -304,7 +311,7 @@ def _ledger(listing: Listing, facts: Sequence[FileFacts], placed: Mapping[int, t
         else:
             status, reason = "used", ""
         split = split if kept else ""
-        about = (found.sha256, found.format, found.width, found.height, file.label, file.group)
+        about = (found.sha256, found.format, found.width, found.height, file.label, shown_path(file.group))
         rows.append(LedgerRow(file.shown, *about, split, status, reason))
     rows += [LedgerRow(path, "", "", 0, 0, "", "", "", "ignored", why) for path, why in listing.passed_over]
     return Ledger(listing.root, tuple(rows), listing.files)
