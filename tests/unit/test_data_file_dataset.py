@@ -278,6 +278,22 @@ def test_what_a_limit_left_out_stays_in_its_place(photos):
     assert found.train.identities == limited.train.identities
 
 
+def test_copies_beyond_a_limit_and_added_ones_stay_left_out(photos):
+    for i in range(20):
+        shutil.copy(photos / "cat" / f"{i}.png", photos / "cat" / f"{i} copy.png")
+    for limit in (10, 11):
+        limited = load_dataset(str(photos), limit=limit, progress=False)
+        manifest, _ = kept(limited)
+        found = load(photos, former=manifest.former([row.sha256 for row in limited.ledger.rows], test_drawn=True))
+        manifest.check(found)
+        assert found.train.identities == limited.train.identities
+    manifest, options = kept(load(photos))
+    shutil.copy(photos / "dog" / "0.jpg", photos / "dog" / "again.jpg")
+    found = load(photos, **options)
+    manifest.check(found)
+    assert any("1 image" in note and "dog/again.jpg" in note for note in found.notes)
+
+
 def test_the_hash_of_the_data_does_not_depend_on_what_is_known_of_damage(photos):
     whole = (photos / "dog" / "5.jpg").read_bytes()
     (photos / "dog" / "5.jpg").write_bytes(whole[: len(whole) // 2])

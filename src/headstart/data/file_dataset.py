@@ -209,12 +209,10 @@ def _split(
         return ["test"] * len(images.files), (), {}
     if {file.split for file in images.files} <= {"val", "test"}:
         raise DataError(f"{source.root} has no images to train on. Add a 'train' folder, or rows with the split train.")
-    former = options.former
-    if former is None:
-        assignment, copies = _assigned(images, source, options, terminal)
-        return assignment.splits.tolist(), (*assignment.notes, *told(copies)), copies
-    found = zip(images.files, images.facts, strict=True)
-    return [former.split(file, facts) for file, facts in found], (), {}
+    if options.former is not None:
+        return options.former.assigned(images.files, images.facts), (), {}
+    assignment, copies = _assigned(images, source, options, terminal)
+    return assignment.splits.tolist(), (*assignment.notes, *told(copies)), copies
 
 
 def _assigned(

@@ -40,8 +40,23 @@ class Former:
         """Return whether the run knew an image, or at least its class."""
         return facts.sha256 in self.splits or file.label in self.labels
 
-    def split(self, file: FoundFile, facts: FileFacts) -> SplitName | Literal[""]:
-        """Return the split of an image, which may come with one; empty where the run had left it out."""
+    def assigned(self, files: Sequence[FoundFile], facts: Sequence[FileFacts]) -> list[SplitName | Literal[""]]:
+        """Return the split of each image, which may come with one; empty where the run had left it out.
+
+        Of equal images the run may have had fewer: it had a limit, or some were added.
+        """
+        left = {key: len(rows) for key, rows in self.rows.items()}
+        splits: list[SplitName | Literal[""]] = []
+        for file, known in zip(files, facts, strict=True):
+            split = self._split(file, known)
+            key = "test" if split == "test" else "train", known.sha256, file.label
+            if split and key in left:
+                left[key] -= 1
+                split = split if left[key] >= 0 else ""
+            splits.append(split)
+        return splits
+
+    def _split(self, file: FoundFile, facts: FileFacts) -> SplitName | Literal[""]:
         before = self.splits.get(facts.sha256, frozenset())
         if not before or file.split in before:
             return file.split if before else ""
@@ -52,8 +67,13 @@ class Former:
 
     def left_out(self, files: Sequence[FoundFile], facts: Sequence[FileFacts]) -> tuple[str, ...]:
         """Return what is said of images that the run did not have."""
-        found = zip(files, facts, strict=True)
-        added = [file.shown for file, known in found if not known.reason and known.sha256 not in self.splits]
+        found = zip(files, facts, self.assigned(files, facts), strict=True)
+        # What the run had left out itself is in no split.
+        added = [
+            file.shown
+            for file, known, split in found
+            if not split and not known.reason and self.splits.get(known.sha256, True)
+        ]
         note = f"Left out, since the run started without: {counted(len(added), 'image')} ({named(added)})."
         return (note,) if added else ()
 
