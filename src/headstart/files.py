@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -71,7 +71,7 @@ def write_json(path: Path, value: Any) -> None:
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     """Return rows as CSV whose lines end as on Unix."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv_writer(text).writerows(rows)
     return text.getvalue()
 
 
@@ -110,6 +110,21 @@ def reason_of(error: OSError) -> str:
     """Return why something can't be read, in a few words without a full stop."""
     reason = error.strerror or str(error)
     return "no permission" if isinstance(error, PermissionError) else reason[:1].lower() + reason[1:]
+
+
+def csv_writer(file: TextIO) -> Any:
+    """Return a CSV writer whose lines end as on Unix, and whose cells may hold ends of lines of any kind."""
+    return csv.writer(_UnixLines(file), lineterminator="\r\n")
+
+
+class _UnixLines:
+    """File that takes rows ending as on Windows: before Python 3.13, only these have a carriage return quoted."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row[:-2] + "\n")
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -190,9 +190,9 @@ def test_a_run_does_not_go_on_with_other_files(place, run, capsys):
     assert "split manifest" in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_a_table_with_corrected_labels_is_trained_on(place):
+def test_a_table_with_corrected_labels_is_trained_on(place, capsys):
     names = [f"{name}/{i}.{'jpg' if i % 2 else 'png'}" for name in ("red", "green") for i in range(20)]
-    lines = [f"{name},{name.partition('/')[0]},{i},{'test' if i % 4 == 0 else ''}" for i, name in enumerate(names)]
+    lines = [f"{name},{name.partition('/')[0]},{i},train" for i, name in enumerate(names)]
     (place / "photos" / "table.csv").write_text("\n".join(["file_name,kind,group,split", *lines]))
     (place / "labels.csv").write_text("file_name,label\nred/1.jpg,drop\nred/2.png,green\n")
     words = [place / "photos" / "table.csv", "--label-column", "kind", "--labels-from", place / "labels.csv"]
@@ -200,7 +200,11 @@ def test_a_table_with_corrected_labels_is_trained_on(place):
     ledger = {row["path"]: row for row in table(place / "tabled" / "files.csv")}
     assert ledger["red/1.jpg"]["status"] == "ignored"
     assert (ledger["red/2.png"]["label"], ledger["red/2.png"]["group"]) == ("green", "2")
-    assert {row["file"] for row in table(place / "tabled" / "predictions.csv")} == set(names[::4])
+    tested = {row["file"] for row in table(place / "tabled" / "predictions.csv")}
+    assert tested == {name for name, row in ledger.items() if row["split"] == "test"}
+    capsys.readouterr()
+    assert main(["evaluate", str(place / "tabled"), "--json", "--threads", "1"]) == 0, "they came in a split 'train'"
+    assert json.loads(capsys.readouterr().out)["test"]["n"] == len(tested) > 0
     recipe = (place / "tabled" / "recipe.yaml").read_text()
     assert f"labels_from: {place / 'labels.csv'}" in recipe
 

@@ -116,6 +116,19 @@ def test_groups_and_copies_stay_together() -> None:
     assert len(set(result.splits.tolist())) == 3
 
 
+def test_bursts_of_near_copies_that_swell_the_test_split_are_told_with_the_remedies() -> None:
+    pairs = np.array([(row, row + 1) for row in range(5000) if row % 5 < 4])
+    plain, near = assign(_candidates(5000)), assign(_candidates(5000, copies=pairs))
+    assert len(near.rows("test")) > 1.5 * len(plain.rows("test"))
+    told = [note for note in near.notes if "larger than asked" in note]
+    assert len(told) == 1
+    assert all(remedy in told[0] for remedy in ("--group-from", "--test-fraction", "data.near_copies=ignore"))
+    groups = [f"burst {row // 5}" for row in range(5000)]
+    grouped = assign(_candidates(5000, copies=pairs, groups=groups))
+    assert abs(len(grouped.rows("test")) / 5000 - TEST_FRACTION) < 0.05
+    assert not any("larger than asked" in note for note in (*plain.notes, *grouped.notes))
+
+
 def test_a_test_folder_stays_what_it_is() -> None:
     given = ["test" if number % 7 == 0 else "train" for number in range(700)]
     images = _candidates(700, given=given)
@@ -183,6 +196,7 @@ def test_a_class_that_is_too_small_is_named_with_the_remedy(more: dict[str, Any]
         assign(images)
     assert reason in str(problem.value)
     assert "Add" in str(problem.value)
+    assert ("near_copies=ignore" in str(problem.value)) == (images.copies is not None)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])

@@ -16,7 +16,9 @@ from headstart.data.sources import facts
 from headstart.data.splits import build_manifest
 from headstart.data.subset import Subset
 from headstart.errors import DataError
+from headstart.runs.run import Run
 from headstart.terminal import Terminal
+from headstart.workflows.load import as_started
 
 QUIET = Terminal(enabled=False)
 
@@ -168,6 +170,15 @@ def test_a_folder_without_one_image_that_can_be_read_is_named(tmp_path, own_home
         load(tmp_path, on_bad="skip")
 
 
+def test_a_class_whose_files_can_not_be_opened_does_not_hide_which(photos):
+    for path in (photos / "cat").iterdir():
+        path.write_bytes(b"\0\0\0\x18ftypheic" if path.stem == "3" else b"no image")
+    with pytest.raises(DataError, match=r"(?s)^20 of the 40 files.*on-bad skip.*cat/3\.png: "):
+        load(photos)
+    with pytest.raises(DataError, match=r"class 'cat' has no images.*Left out are 20 files: .*not an image"):
+        load(photos, on_bad="skip")
+
+
 def test_a_class_that_loses_its_last_image_is_named(tmp_path, own_home):
     for i in range(20):
         draw(tmp_path / "data" / "cat" / f"{i}.png", i)
@@ -225,7 +236,7 @@ def kept(dataset, **changes):
     val = dataset.val
     train = Subset(dataset.train.source, np.setdiff1d(dataset.train.rows, val.rows), "train")
     manifest = build_manifest(train, val, dataset.sealed_test)
-    return manifest, {"former": manifest.former(())} | changes
+    return manifest, {"former": manifest.former((), test_drawn="test" in dataset.copies["drawn"])} | changes
 
 
 def test_a_manifest_knows_renamed_files_by_their_content(photos):
@@ -260,11 +271,27 @@ def test_what_a_limit_left_out_stays_in_its_place(photos):
     manifest, _ = kept(limited)
     left_out = [row.sha256 for row in limited.ledger.rows]
     (photos / "cat" / "0.png").rename(photos / "cat" / "zz.png")
-    found = load(photos, former=manifest.former(left_out))
+    found = load(photos, former=manifest.former(left_out, test_drawn=True))
     manifest.check(found)
     assert found.notes == ()
     assert found.train.rows.tolist() == limited.train.rows.tolist()
     assert found.train.identities == limited.train.identities
+
+
+def test_copies_beyond_a_limit_and_added_ones_stay_left_out(photos):
+    for i in range(20):
+        shutil.copy(photos / "cat" / f"{i}.png", photos / "cat" / f"{i} copy.png")
+    for limit in (10, 11):
+        limited = load_dataset(str(photos), limit=limit, progress=False)
+        manifest, _ = kept(limited)
+        found = load(photos, former=manifest.former([row.sha256 for row in limited.ledger.rows], test_drawn=True))
+        manifest.check(found)
+        assert found.train.identities == limited.train.identities
+    manifest, options = kept(load(photos))
+    shutil.copy(photos / "dog" / "0.jpg", photos / "dog" / "again.jpg")
+    found = load(photos, **options)
+    manifest.check(found)
+    assert any("1 image" in note and "dog/again.jpg" in note for note in found.notes)
 
 
 def test_the_hash_of_the_data_does_not_depend_on_what_is_known_of_damage(photos):
@@ -307,6 +334,47 @@ def test_images_moved_between_folders_of_splits_are_refused(photos):
     (root / "test" / "cat" / "0.png").rename(root / "train" / "cat" / "0.png")
     with pytest.raises(DataError, match="1 moved from test to train"):
         manifest.check(load(root, **options))
+
+
+def test_test_images_drawn_out_of_a_train_folder_are_known_again(photos):
+    for name in ("cat", "dog"):
+        (photos / "train").mkdir(exist_ok=True)
+        (photos / name).rename(photos / "train" / name)
+    before = load(photos)
+    manifest, options = kept(before)
+    found = load(photos, **options)
+    manifest.check(found)
+    assert found.train.identities == before.train.identities
+    assert found.val.rows.tolist() == before.val.rows.tolist()
+    assert found.sealed_test.image_hashes() == before.sealed_test.image_hashes()
+    (photos / "val" / "cat").mkdir(parents=True)
+    (photos / "train" / "cat" / "0.png").rename(photos / "val" / "cat" / "0.png")
+    found = load(photos, **options)
+    manifest.check(found)
+    assert found.val.identities == before.val.identities
+
+
+def test_copies_in_both_train_and_val_stay_where_they_are_though_files_move(photos):
+    for name in ("cat", "dog"):
+        (photos / "train").mkdir(exist_ok=True)
+        (photos / name).rename(photos / "train" / name)
+        draw(photos / "val" / name / "own.png", 300 + len(name) + ord(name[0]))
+    copied = [photos / split / "cat" / "3.png" for split in ("train", "val")]
+    shutil.copy(*copied)
+    before = load(photos)
+    train = Subset(before.train.source, np.setdiff1d(before.train.rows, before.val.rows), "train")
+    manifest, options = kept(before)
+    assert set(train.identities) & set(before.val.identities)
+    assert load(photos, **options).val.rows.tolist() == before.val.rows.tolist()
+    copied[0].rename(copied[1].with_name("4.png"))
+    run = Run(photos.parent / "run")
+    run.path.mkdir()
+    run.write_manifest(manifest)
+    found = as_started(run, load(photos, **options))
+    assert sorted(found.val.identities) == sorted(before.val.identities)
+    again = manifest.select(found.train, "train")
+    assert again.identities == train.identities
+    assert not set(again.rows) & set(found.val.rows)
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
@@ -364,7 +432,10 @@ def test_equal_images_under_two_labels_are_told(photos):
 def test_names_of_many_letters_and_bytes_are_used(photos):
     draw(photos / "dog" / f"{'x' * 240}.png", 900)
     draw(photos / "dog" / os.fsdecode(b"caf\xe9.png"), 901)
-    assert {status for row in load(photos).ledger.rows if (status := row.status)} == {"used"}
+    ledger = load(photos, group_from=r"([^/]+)\.").ledger
+    assert {row.status for row in ledger.rows} == {"used"}
+    ledger.write(photos.parent / "files.csv")
+    assert r"caf\xe9" in {row.group for row in read_ledger(photos.parent / "files.csv")}
     draw(photos / os.fsdecode(b"caf\xe9") / "a.png", 902)
     with pytest.raises(DataError, match=r"not UTF-8.*caf"):
         load(photos)

@@ -11,7 +11,7 @@ from headstart.errors import DataError
 
 
 def test_no_name_is_a_formula_and_every_name_comes_back(tmp_path):
-    odd = ("=cmd|' /C calc'!A0", "+1.png", "-1.png", "@sum", "'=x", "'tis", 'a, "b".png')
+    odd = ("=cmd|' /C calc'!A0", "+1.png", "-1.png", "@sum", "'=x", "'tis", 'a, "b".png', "Icon\r", "a\r\nb")
     rows = tuple(LedgerRow(name, "ab" * 32, "PNG", 3, 4, name, name, "train", "used", "") for name in odd)
     path = tmp_path / "files.csv"
     Ledger(Path("/x"), rows).write(path)

@@ -50,7 +50,7 @@ def test_a_class_may_be_called_like_a_split(tmp_path):
 
 def test_hidden_and_system_files_are_passed_over(tmp_path):
     put(tmp_path, "cat/a.jpg", "dog/b.jpg", ".git/x.jpg", "__MACOSX/cat/a.jpg", "cat/._a.jpg", "cat/Thumbs.db")
-    put(tmp_path, "cat/.DS_Store", "desktop.ini", ".hidden.jpg")
+    put(tmp_path, "cat/.DS_Store", "desktop.ini", ".hidden.jpg", "dog/Icon\r")
     found = list_folder(tmp_path)
     assert [file.path for file in found.files] == ["cat/a.jpg", "dog/b.jpg"]
     assert not found.passed_over

@@ -101,6 +101,25 @@ def test_splits_and_groups_come_from_the_table(place):
     assert len(found.sealed_test) == 13
 
 
+def test_columns_that_the_first_line_of_json_lacks_are_read(place):
+    content = [row | {"split": "test"} if i > 30 else row for i, row in enumerate(rows())]
+    (place / "t.jsonl").write_text("\n".join(map(json.dumps, content)))
+    assert [file.split for file in find(place / "t.jsonl").files].count("test") == 9
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+@pytest.mark.parametrize("encoding", ["shift-jis", "utf-16", "json"])
+def test_text_that_can_not_be_read_is_named(place, name, encoding):
+    if encoding == "json":
+        content = b'{"file_name": "images/\\ud800.png", "label": "cat"}' if name == "t.jsonl" else b"\x81"
+    else:
+        content = separated([row | {"label": "猫ー"} for row in rows()]).encode(encoding)
+    # Half a character at the end of UTF-16.
+    (place / name).write_bytes(content[:-1] if encoding == "utf-16" else content)
+    with pytest.raises(DataError, match="line 1: not valid JSON" if content[:1] == b"{" else "Save it as UTF-8"):
+        load(place / name, on_bad="skip")
+
+
 def test_usual_columns_are_known_in_capitals(place):
     content = [{name.title(): value for name, value in row.items()} for row in rows(split=lambda i: "test" * (i > 30))]
     (place / "t.csv").write_text(separated(content))

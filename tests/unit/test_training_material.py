@@ -1,5 +1,7 @@
 """What a run works with: images at the sizes that it needs, fitted to squares as its recipe says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from headstart.contracts import ClassNames
 from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.sources.memory import ArraySource
 from headstart.data.subset import Subset
+from headstart.errors import DataError
 from headstart.recipe.schema import load_recipe
-from headstart.training.material import prepare, working_sides
+from headstart.training.material import prepare, split_checked, working_sides
 
 NAMES = ClassNames(("cat", "dog"))
 RECIPE = {
@@ -46,3 +49,9 @@ def test_the_recipe_says_how_images_are_fitted(own_home, dataset, fit):
     expected = material.preprocess.square(material.val.subset.image(1))
     seen = material.val.stacks[0][material.val.place[[1]]][0]
     assert np.array_equal(seen, expected), "validation sees what a prediction will see"
+
+
+def test_a_data_set_without_an_image_to_validate_on_is_refused(dataset):
+    empty = Subset(dataset.train.source, np.array([], np.int64), "val")
+    with pytest.raises(DataError, match=r"no image to validate on in wide.*Add images"):
+        split_checked(load_recipe(RECIPE), replace(dataset, val=empty))

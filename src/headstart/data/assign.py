@@ -26,6 +26,8 @@ VAL_FRACTION = 0.1
 """Share of the images not in test that validate, for every size too."""
 _FEW = 100
 """Test images; with fewer, the uncertainty of the accuracy is told."""
+_FAR = 0.5
+"""By which part of itself a share must be exceeded, and that beyond chance, for the reason to be told."""
 _MOST = 5
 """Classes that an error names."""
 _TO_DRAW: tuple[SplitName, ...] = ("test", "val")
@@ -219,6 +221,7 @@ def _require(draw: _Draw, split: SplitName) -> None:
     images = draw.images
     purpose = {"train": "to train on", "test": "to test on", "val": "to validate on"}
     problems = []
+    remedy = "Add different images, or take the class out."
     for label in draw.lacking(split):
         own = images.labels == label
         count, free = int(own.sum()), int((draw.given[own] == "").sum())
@@ -229,12 +232,14 @@ def _require(draw: _Draw, split: SplitName) -> None:
             problems.append(f"class {name} has {there}{'' if count else 's'}")
         else:
             problems.append(f"the {count:,} images of class {name} must stay on one side (copies, or one group)")
+            if images.copies is not None:
+                remedy = (
+                    "Add different images, take the class out, or, where images only look alike, as those of a fixed "
+                    "camera do, let near copies be split: --set data.near_copies=ignore."
+                )
     if problems:
         shown = "; ".join(problems[:_MOST]) + (f"; and {len(problems) - _MOST:,} more" if len(problems) > _MOST else "")
-        raise DataError(
-            f"A class needs images on both sides, and there is none {purpose[split]}: {shown}. Add different images, or"
-            " take the class out."
-        )
+        raise DataError(f"A class needs images on both sides, and there is none {purpose[split]}: {shown}. {remedy}")
 
 
 def _drawn(draw: _Draw, splits: NDArray[np.str_], shares: Mapping[SplitName, float | None]) -> list[str]:
@@ -242,6 +247,7 @@ def _drawn(draw: _Draw, splits: NDArray[np.str_], shares: Mapping[SplitName, flo
     free = draw.given == ""
     drew: list[str] = []
     own: list[str] = []
+    grown = False
     for (split, share), purpose in zip(shares.items(), ("test", "validate"), strict=True):
         count = int((splits == split).sum())
         if share is None:
@@ -249,10 +255,19 @@ def _drawn(draw: _Draw, splits: NDArray[np.str_], shares: Mapping[SplitName, flo
             continue
         of = max(1, int((free & ((splits != "test") | (split == "test"))).sum()))
         what = "others" if drew else "images"
+        more = count - share * of
+        grown |= draw.images.copies is not None and more > max(_FAR * share * of, 4 * (share * of) ** 0.5)
         drew.append(f"{count:,} of {of:,} {what} to {purpose} on ({percent(count / of, 1)}; {share:.0%} asked)")
     together = ", and copies and groups stay together" if len(draw.homes) < len(splits) else ""
     why = f"each image is drawn by its content, so shares are not exact{together}"
     told = [f"Drew {' and '.join(drew)}: {why}."] if drew else []
+    if grown:
+        told.append(
+            "Near copies make these shares larger than asked: where one image is drawn, its near copies are as well. "
+            "Name each burst or video as a group, which is drawn as one (--group-from); ask for smaller shares "
+            "(--test-fraction); or let near copies be split, which flatters the test accuracy (--set "
+            "data.near_copies=ignore)."
+        )
     return [*told, *([f"The data set brings its own {' and '.join(own)}, which stay there."] if own else [])]
 
 

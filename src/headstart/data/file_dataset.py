@@ -21,6 +21,7 @@ from headstart.data.sources.files import FileSource
 from headstart.data.sources.listing import FoundFile, Listing, named, natural
 from headstart.data.subset import Subset
 from headstart.errors import DataError
+from headstart.files import shown_path
 from headstart.terminal import Terminal
 from headstart.wording import counted
 
@@ -150,7 +151,13 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
     targets = np.array([index[file.label] for file in files], np.int64)
     images = _Images(files, tuple(facts[i] for i in good), classes, targets)
     everything = _source(listing, images, np.arange(len(files)))
-    splits, notes, copies = _split(images, everything, options, terminal)
+    try:
+        splits, notes, copies = _split(images, everything, options, terminal)
+    except DataError as error:
+        ledger = _ledger(listing, facts, {})
+        if options.on_bad == "fail":
+            ledger.check()
+        raise DataError(f"{error}{ledger.left_out()}") from None
     kept = _limited(images, splits, limit) if former is None else np.array(splits) != ""
     parts = {
         part: np.array([i for i, split in enumerate(splits) if (split == "test") is (part == "test")], np.int64)
@@ -202,12 +209,10 @@ def _split(
         return ["test"] * len(images.files), (), {}
     if {file.split for file in images.files} <= {"val", "test"}:
         raise DataError(f"{source.root} has no images to train on. Add a 'train' folder, or rows with the split train.")
-    former = options.former
-    if former is None:
-        assignment, copies = _assigned(images, source, options, terminal)
-        return assignment.splits.tolist(), (*assignment.notes, *told(copies)), copies
-    found = zip(images.files, images.facts, strict=True)
-    return [former.split(file, facts) for file, facts in found], (), {}
+    if options.former is not None:
+        return options.former.assigned(images.files, images.facts), (), {}
+    assignment, copies = _assigned(images, source, options, terminal)
+    return assignment.splits.tolist(), (*assignment.notes, *told(copies)), copies
 
 
 def _assigned(
@@ -304,7 +309,7 @@ def _ledger(listing: Listing, facts: Sequence[FileFacts], placed: Mapping[int, t
         else:
             status, reason = "used", ""
         split = split if kept else ""
-        about = (found.sha256, found.format, found.width, found.height, file.label, file.group)
+        about = (found.sha256, found.format, found.width, found.height, file.label, shown_path(file.group))
         rows.append(LedgerRow(file.shown, *about, split, status, reason))
     rows += [LedgerRow(path, "", "", 0, 0, "", "", "", "ignored", why) for path, why in listing.passed_over]
     return Ledger(listing.root, tuple(rows), listing.files)

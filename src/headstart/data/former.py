@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from headstart.data.sources.facts import FileFacts
 from headstart.data.sources.listing import FoundFile, named
 from headstart.wording import counted
 
+_FIRST: tuple[SplitName, ...] = ("train", "val", "test")
+"""Of the splits of equal images, the first is that of an image that comes without one, as in ``assign``."""
+
 
 @dataclass(frozen=True)
 class Former:
@@ -21,10 +24,12 @@ class Former:
     Attributes:
         splits: Splits of the images of each SHA-256; none where the run had left them out.
         rows: Places in the data set that images had, by part (``train`` or ``test``), SHA-256 and label.
+        test_drawn: Whether the run drew its test images itself, also out of a split ``train`` that they came in.
     """
 
     splits: Mapping[str, frozenset[SplitName]]
     rows: Mapping[tuple[str, str, str], Sequence[int]]
+    test_drawn: bool
 
     @cached_property
     def labels(self) -> frozenset[str]:
@@ -35,19 +40,40 @@ class Former:
         """Return whether the run knew an image, or at least its class."""
         return facts.sha256 in self.splits or file.label in self.labels
 
-    def split(self, file: FoundFile, facts: FileFacts) -> SplitName | Literal[""]:
-        """Return the split of an image, which may come with one; empty where the run had left it out."""
+    def assigned(self, files: Sequence[FoundFile], facts: Sequence[FileFacts]) -> list[SplitName | Literal[""]]:
+        """Return the split of each image, which may come with one; empty where the run had left it out.
+
+        Of equal images the run may have had fewer: it had a limit, or some were added.
+        """
+        left = {key: len(rows) for key, rows in self.rows.items()}
+        splits: list[SplitName | Literal[""]] = []
+        for file, known in zip(files, facts, strict=True):
+            split = self._split(file, known)
+            key = "test" if split == "test" else "train", known.sha256, file.label
+            if split and key in left:
+                left[key] -= 1
+                split = split if left[key] >= 0 else ""
+            splits.append(split)
+        return splits
+
+    def _split(self, file: FoundFile, facts: FileFacts) -> SplitName | Literal[""]:
         before = self.splits.get(facts.sha256, frozenset())
-        if not before:
-            return ""
-        if file.split == "train":
-            return "val" if "val" in before else "train"
-        return cast(SplitName, file.split) if file.split else min(before)
+        if not before or file.split in before:
+            return file.split if before else ""
+        home = next(split for split in _FIRST if split in before)
+        # An image that came to or from the data set's own test images has moved, which the manifest refuses.
+        moved = file.split and (file.split == "test") != (home == "test") and not (home == "test" and self.test_drawn)
+        return file.split if moved else home
 
     def left_out(self, files: Sequence[FoundFile], facts: Sequence[FileFacts]) -> tuple[str, ...]:
         """Return what is said of images that the run did not have."""
-        found = zip(files, facts, strict=True)
-        added = [file.shown for file, known in found if not known.reason and known.sha256 not in self.splits]
+        found = zip(files, facts, self.assigned(files, facts), strict=True)
+        # What the run had left out itself is in no split.
+        added = [
+            file.shown
+            for file, known, split in found
+            if not split and not known.reason and self.splits.get(known.sha256, True)
+        ]
         note = f"Left out, since the run started without: {counted(len(added), 'image')} ({named(added)})."
         return (note,) if added else ()
 

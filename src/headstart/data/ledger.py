@@ -11,8 +11,9 @@ from typing import NamedTuple
 from headstart.contracts import guarded, unguarded
 from headstart.data.sources.listing import FoundFile
 from headstart.errors import DataError
-from headstart.files import new_file
+from headstart.files import csv_writer, new_file
 from headstart.terminal import visible
+from headstart.wording import counted
 
 STATUSES = ("used", "turned", "converted", "copy", "refused", "ignored")
 """What can become of a file. All but the last two are used: as they are, turned upright, converted to RGB, or as an
@@ -76,7 +77,7 @@ class Ledger:
         """
         with new_file(path) as file:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-            writer = csv.writer(text, lineterminator="\n")
+            writer = csv_writer(text)
             writer.writerow(LedgerRow._fields)
             for row in self.rows:
                 names = [guarded(name) for name in (row.path, row.label, row.group)]
@@ -100,13 +101,17 @@ class Ledger:
         )
         return replace(self, rows=rows)
 
+    def left_out(self) -> str:
+        """Return how many files are refused and left out, by reason, as the end of a message; empty for none."""
+        refused = self.refused()
+        return f" Left out are {counted(len(refused), 'file')}: {_by_reason(refused)}." if refused else ""
+
     def check(self) -> None:
         """Raise DataError where files are refused: counts by reason, then their names."""
         refused = self.refused()
         if not refused:
             return
-        kinds = Counter(reason.partition(" (")[0] for reason in refused.values())
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+        counts = _by_reason(refused)
         lines = [f"  {visible(path)}: {reason}" for path, reason in list(refused.items())[:_LISTED]]
         if (rest := len(refused) - _LISTED) > 0:
             lines.append(f"  and {rest:,} more. `headstart explore` on the same data lists all of them in files.csv.")
@@ -114,6 +119,11 @@ class Ledger:
             f"{len(refused):,} of the {len(self.rows):,} files in {self.root} can't be read: {counts}. Repair or "
             "remove them, or go on without them: --on-bad skip (data.on_bad).\n" + "\n".join(lines)
         )
+
+
+def _by_reason(refused: Mapping[str, str]) -> str:
+    kinds = Counter(reason.partition(" (")[0] for reason in refused.values())
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
 
 
 def read_ledger(path: Path) -> Iterator[LedgerRow]:

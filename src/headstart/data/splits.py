@@ -144,9 +144,15 @@ class Manifest:
         """
         if train.source.array is None:
             places: dict[tuple[str, str], list[int]] = defaultdict(list)
-            for row, image, label in zip(train.rows.tolist(), train.identities, _label_names(train), strict=True):
-                places[image, label].append(row)
-            chosen = [places[row.sha256, row.label].pop(0) for row in self.rows if row.split == split]
+            for place, image, label in zip(train.rows.tolist(), train.identities, _label_names(train), strict=True):
+                places[image, label].append(place)
+            chosen: list[int] = []
+            for row in self.rows:
+                if row.split != "test":
+                    # Copies may be in both splits, and none is chosen twice.
+                    copies = places[row.sha256, row.label]
+                    place = copies.pop(copies.index(row.row) if row.row in copies else 0)
+                    chosen += [place] if row.split == split else []
             return Subset(train.source, np.array(chosen, np.int64), split)
         rows = [row.row for row in self.rows if row.split == split]
         return Subset(train.source, train.rows[np.isin(train.rows, rows)], split)
@@ -158,17 +164,18 @@ class Manifest:
             found[row.sha256].add(row.split)
         return {image: frozenset(splits) for image, splits in found.items()}
 
-    def former(self, left_out: Iterable[str]) -> Former:
+    def former(self, left_out: Iterable[str], *, test_drawn: bool) -> Former:
         """Return where the images are, for loading them again.
 
         Args:
             left_out: SHA-256 of images that the run did not use, all of them or more.
+            test_drawn: Whether the run drew its test images itself.
         """
         rows: dict[tuple[str, str, str], list[int]] = defaultdict(list)
         for row in self.rows:
             rows["test" if row.split == "test" else "train", row.sha256, row.label].append(row.row)
         nowhere: dict[str, frozenset[SplitName]] = dict.fromkeys(left_out, frozenset())
-        return Former(nowhere | self.splits_of(), rows)
+        return Former(nowhere | self.splits_of(), rows, test_drawn)
 
     def straddling(self) -> dict[str, int]:
         """Return how many images of one split lie in another too: for ``train+val``, ``train+test`` and ``val+test``.

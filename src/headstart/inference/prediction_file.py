@@ -19,7 +19,7 @@ from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE
 from headstart.bundle.novelty import NOVELTY_FILE
 from headstart.contracts import ClassNames, guarded, unguarded
 from headstart.errors import InputError, RunError
-from headstart.files import shown_path, write_json, writing
+from headstart.files import csv_writer, shown_path, write_json, writing
 from headstart.inference.inputs import Named
 from headstart.inference.judge import FilePrediction
 from headstart.inference.predictor import Predictor
@@ -172,7 +172,7 @@ class PredictionFile:
         """Return what writes the row of a file."""
         if not self.as_csv:
             return lambda name, found: file.write(json.dumps(self._record(name, found)) + "\n")
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_writer(file)
         if empty:
             writer.writerow([guarded(column) for column in self.columns])
         return lambda name, found: writer.writerow(self._cells(name, found))

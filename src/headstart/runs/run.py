@@ -150,7 +150,8 @@ class Run:
         begun = self.environment().data
         if begun is None or begun.files is None or not self.has_manifest:
             return None
-        return self.manifest().former(row.sha256 for row in self.ledger_rows())
+        drawn = (begun.copies or {}).get("drawn", ["test"])
+        return self.manifest().former((row.sha256 for row in self.ledger_rows()), test_drawn="test" in drawn)
 
     def environment(self) -> Environment:
         """Return versions, hardware, hashes and every opening of the test split."""

@@ -72,7 +72,8 @@ def fit(recipe: Recipe, material: Material, run: Run, session: Session) -> None:
         StoppedError: Stopped by Ctrl-C after saving.
     """
     started, say, processes = time.monotonic(), session.terminal.say, session.processes
-    manifest = build_manifest(material.train.subset, material.val.subset, material.dataset.sealed_test)
+    splits = material.train.subset, material.val.subset, material.dataset.sealed_test
+    manifest = run.manifest() if run.has_manifest else build_manifest(*splits)
     if processes.is_main:
         run.write_manifest(manifest)
     with processes.main_first():

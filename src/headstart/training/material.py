@@ -16,6 +16,7 @@ from headstart.data.preprocess import Preprocess
 from headstart.data.splits import split_train
 from headstart.data.subset import Subset
 from headstart.data.working_copy import Squares, working_copy
+from headstart.errors import DataError
 from headstart.models.backbones import Backbone, fed_unit_range, load_backbone
 from headstart.models.catalogue import full_name
 from headstart.models.fits import check_before_download, require_fit
@@ -68,6 +69,11 @@ def split_checked(recipe: Recipe, dataset: Dataset, *, processes: int = 1) -> tu
     else:
         train = replace(dataset.train, rows=np.setdiff1d(dataset.train.rows, dataset.val.rows))
         val = dataset.val
+    if not len(val):
+        raise DataError(
+            f"There is no image to validate on in {dataset.name}: each class has too few besides those to train and to "
+            "test on. Add images; copies of an image, and images of one group, count as one."
+        )
     # With a budget, what is not said will be chosen to fit; it is checked then.
     if recipe.finetune and not recipe.budget:
         class_weights(recipe.finetune.class_weights, train)

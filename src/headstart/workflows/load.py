@@ -46,13 +46,15 @@ def options_to_look(data: DataRecipe, **more: Any) -> FileOptions:
     return replace(file_options(data), on_bad="skip" if skips else data.on_bad, **more)
 
 
-def check_same_data(run: Run, dataset: Dataset) -> None:
-    """Check that a run started from these data: images in files by their content, whatever the files are called now.
+def as_started(run: Run, dataset: Dataset) -> Dataset:
+    """Return the data set as a run that started from it has split it: images in files are known by their content.
 
     Raises:
-        DataError: It started from others; what differs is counted and named.
+        DataError: The run started from others; what differs is counted and named.
     """
-    if dataset.ledger is not None and run.has_manifest:
-        run.manifest().check(dataset)
-    else:
+    if dataset.ledger is None or not run.has_manifest:
         run.check_same_data(dataset)
+        return dataset
+    manifest = run.manifest()
+    manifest.check(dataset)
+    return replace(dataset, val=manifest.select(dataset.train, "val"))

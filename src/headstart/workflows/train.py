@@ -21,7 +21,7 @@ from headstart.runs.records import PACKAGES, DataRecord, Environment, Metrics, S
 from headstart.runs.run import Run
 from headstart.training.fit import fit
 from headstart.training.material import Material, check_without_data, prepare
-from headstart.workflows.load import check_same_data, load_data
+from headstart.workflows.load import as_started, load_data
 from headstart.workflows.plan import make_plan
 from headstart.workflows.resolve import absolute_paths
 
@@ -74,8 +74,7 @@ def go_on(
                 f"{run.path} was trained with another recipe: {differences(asked, recipe)}. Give another folder."
             )
         place = data_dir or (Path(environment.data_dir) if environment.data_dir else None)
-        dataset = load_data(begun, session.terminal, data_dir=place, run=run)
-        check_same_data(run, dataset)
+        dataset = as_started(run, load_data(begun, session.terminal, data_dir=place, run=run))
         if run.is_complete and not sealed:
             return run.metrics()
         if not run.is_trained:

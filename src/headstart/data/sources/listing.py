@@ -37,7 +37,7 @@ SPLITS: dict[str, SplitName] = {
     "testing": "test",
 }
 """Names of splits, in lower case."""
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "system volume information"}
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "$recycle.bin", "system volume information"}
 _UNREAD = {".heic", ".heif", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef", ".arw", ".jxl", ".exr", ".pdf", ".eps"}
 """Images that can't be read by every installation: refused, never passed over."""
 _NAMED = 3

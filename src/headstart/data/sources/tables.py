@@ -227,32 +227,40 @@ def _json_lines(path: Path, encoding: str) -> Table:
                     continue
                 try:
                     value = json.loads(line)
+                    os.fsencode(json.dumps(value, ensure_ascii=False) if "\\" in line else "")  # no half characters
                 except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}, line {number}: not valid JSON ({error}).") from None
                 if not isinstance(value, dict):
                     raise DataError(f"{path}, line {number}: not a JSON object.")
                 yield number, value
 
-    with closing(objects()) as head:
-        names = list(next(head, (0, {}))[1])
+    names = list(dict.fromkeys(name for _, value in objects() for name in value))
     return Table(names, ((number, [value.get(name) for name in names]) for number, value in objects()))
 
 
 def _encoding(path: Path) -> str:
-    """Return UTF-8, with or without a byte-order mark, or Windows' Western encoding where the file is no UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with path.open("rb") as file:
-            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                return "utf-16"
+    """Return UTF-8, with or without a byte-order mark, UTF-16 where it has its mark, or Windows' Western encoding.
+
+    Raises:
+        DataError: The file is text in none of them.
+    """
+    with path.open("rb") as file:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        for encoding in ("utf-16",) if wide else ("utf-8-sig", "cp1252"):
             file.seek(0)
-            while chunk := file.read(_CHUNK):
-                decoder.decode(chunk)
-            decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        logger.warning("%s is not UTF-8 and is read as Windows-1252 (Latin-1). Save it as UTF-8 to be sure.", path)
-        return "cp1252"
-    return "utf-8-sig"
+            decoder = codecs.getincrementaldecoder(encoding)()
+            try:
+                while chunk := file.read(_CHUNK):
+                    decoder.decode(chunk)
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError:
+                continue
+            if encoding == "cp1252":
+                logger.warning(
+                    "%s is not UTF-8 and is read as Windows-1252 (Latin-1). Save it as UTF-8 to be sure.", path
+                )
+            return encoding
+    raise DataError(f"{path} is text in none of UTF-8, UTF-16 and Windows-1252 (Latin-1). Save it as UTF-8.")
 
 
 def cell_text(value: Any) -> str:
