@@ -159,6 +159,14 @@ def test_calibration_holds_until_confidence_leaves_accuracy(confident, holds):
     assert low <= found["overconfidence"] <= high
 
 
+def test_a_few_images_that_are_all_right_take_nothing_from_a_calibration():
+    few, confident = np.ones(10, np.bool_), np.full(10, 0.95)
+    found = _calibration(confident, few, None)
+    assert found["holds"]
+    assert found["overconfidence_ci95"] == pytest.approx([-0.05, 0.95 - 0.722], abs=1e-3)  # Wilson's for 10 of 10
+    assert not _calibration(confident, ~few, None)["holds"]
+
+
 def photograph(folder, *counts, seed=0):
     """Image files of some classes: pairs of a class folder and the number of its images."""
     for name, count in counts:
