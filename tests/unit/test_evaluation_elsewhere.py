@@ -131,6 +131,9 @@ def test_after_a_full_disk_the_same_command_begins_again(place, capsys, monkeypa
         assert main(words) == 1
     assert "No space left on device. Free some space" in capsys.readouterr().err
     assert main(words) == 0
+    store(place / "site-b" / "later", NAMES, seed=7, n=12)
+    assert main(["evaluate", str(place / "run"), "--on", str(place / "site-b" / "later"), "-q"]) == 2
+    assert f"other data, {place / 'later'}, which would be lost" in capsys.readouterr().err
 
 
 def test_the_lines_name_drift_and_calibration(place, capsys):

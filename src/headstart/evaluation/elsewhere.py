@@ -33,7 +33,7 @@ class Elsewhere:
     """What a classifier is worth on other data: the content of ``evaluation.json``.
 
     Attributes:
-        data: Name, SHA-256 and source of the data.
+        data: Name, SHA-256 and source of the data, and the name or absolute path that was given.
         left_out: Images that were not measured, by reason.
         unknown_classes: Images of each class that the classifier does not know, by name.
         missing_classes: Classes of the classifier of which the data have no image.
