@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.contracts import ClassNames
 from headstart.data import dataset
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
@@ -179,11 +180,16 @@ def test_a_class_that_loses_its_last_image_is_named(tmp_path, own_home):
         screen(load(tmp_path / "data"), on_bad="skip", terminal=QUIET)
 
 
-def test_classes_that_differ_only_in_case_stay_apart_and_are_told(photos, caplog):
+@pytest.mark.parametrize("twins", [("Cat", "cat"), ("caf\u00e9", "cafe\u0301")])
+def test_classes_that_look_nearly_alike_stay_apart_and_are_told(photos, caplog, twins):
     for i in range(5):
-        draw(photos / "Cat" / f"{i}.png", 300 + i)
-    assert set(load(photos).class_names.names) == {"Cat", "cat", "dog"}
-    assert "'Cat', 'cat'" in caplog.text
+        draw(photos / twins[0] / f"new {i}.png", 300 + i)
+        draw(photos / twins[1] / f"new {i}.png", 400 + i)
+    assert set(load(photos).class_names.names) == {"cat", "dog", *twins}
+    assert all(f"'{name}'" in caplog.text for name in twins)
+    caplog.clear()
+    load(photos, classifier=ClassNames(("cat", twins[0])))
+    assert ("differ only" in caplog.text) is (twins[0] == "Cat")
 
 
 def test_a_class_with_one_image_is_named(photos):

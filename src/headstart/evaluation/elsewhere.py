@@ -1,8 +1,10 @@
 """A finished classifier on labelled images that its run has never seen: how right it is there, and what has moved.
 
-Classes are matched by name. Images that the run trained, validated or tested on are left out, where they are known.
+Classes are matched by name, in whatever form Unicode writes its letters. Images that the run trained, validated or
+tested on are left out, where they are known.
 """
 
+import unicodedata
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -104,24 +106,28 @@ def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest | None) 
     """
     hashes = {row.sha256 for row in seen.rows} if seen else set()
     index = {name: number for number, name in enumerate(classes)}
+    # macOS may write é as two characters; a class that the classifier has in both forms is matched as it is written.
+    forms = Counter(map(_form, classes))
+    alike = {_form(name): number for name, number in index.items() if forms[_form(name)] == 1}
     known: list[Subset] = []
     unknown: list[Subset] = []
     labels, left_out = [], Counter[str]()
     for part in (dataset.train, dataset.sealed_test.open()):
         fresh = np.array([identity not in hashes for identity in part.identities], bool)
-        mapped = np.array([index.get(name, -1) for name in part.class_names], np.int64)[part.labels]
+        own = [index.get(name, alike.get(_form(name), -1)) for name in part.class_names]
+        mapped = np.array(own, np.int64)[part.labels]
         left_out["images of the run itself"] += int((~fresh).sum())
         for parts, wanted in ((known, fresh & (mapped >= 0)), (unknown, fresh & (mapped < 0))):
             if wanted.any():
                 parts.append(Subset(part.source, part.rows[wanted], part.name))
         labels.append(mapped[fresh & (mapped >= 0)])
     if not known:
-        own = dict.fromkeys(part.class_names[int(label)] for part in unknown for label in part.labels)
+        names = dict.fromkeys(part.class_names[int(label)] for part in unknown for label in part.labels)
         why = (
-            f"none is of a class that the classifier knows. They are of {listed(own)}, and it knows {listed(classes)}. "
-            "Rename the folders or labels, or give other images."
+            f"none is of a class that the classifier knows. They are of {listed(names)}, and it knows "
+            f"{listed(classes)}. Rename the folders or labels, or give other images."
         )
-        if not own:
+        if not names:
             why = (
                 f"the run has seen all {left_out.total():,} of them, to train, validate or test on. Give others; what "
                 "it reaches on its own test images was measured when it was trained."
@@ -181,6 +187,10 @@ def measure_elsewhere(
     hashes = [identity for part in chosen.known for identity in part.identities]
     files = [part.source.path(row) for part in chosen.known for row in part.rows.tolist()] if dataset.ledger else None
     return found, TestPredictions(rows, hashes, chosen.labels, predictions, files)
+
+
+def _form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _share(marks: NDArray[np.bool_]) -> float:
