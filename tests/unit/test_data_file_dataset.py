@@ -216,6 +216,17 @@ def test_groups_found_in_paths_stay_on_one_side(photos):
         homes.setdefault(row.group, set()).add(row.split)
     assert len(homes) == 10
     assert all(len(splits) == 1 for splits in homes.values())
+    assert found.copies["divided_groups"] == 0
+
+
+def test_groups_that_the_splits_of_a_data_set_divide_are_told(photos):
+    for name in ("cat", "dog"):
+        draw(photos / "test" / name / "7.png", 300 + len(name) + ord(name[0]))
+        (photos / "train").mkdir(exist_ok=True)
+        (photos / name).rename(photos / "train" / name)
+    draw(photos / "test" / "cat" / "of its own.png", 500)
+    found = load(photos, group_from=r"([^/]+)\.")
+    assert any("own splits divide 1 group; files.csv" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

@@ -155,12 +155,16 @@ def joined(parts: Sequence[Subset]) -> FileSource | None:
 def count_copies(images: Candidates, paths: Sequence[str], assignment: Assignment) -> dict[str, Any]:
     """Return which splits were drawn, and how many images are exact copies, cross splits, or contradict others.
 
-    A test image has an exact copy elsewhere only where the data set brings its own test split.
+    A test image has an exact copy elsewhere, and a group images in several splits, only where the data set brings its
+    own splits.
     """
     same: dict[str, list[int]] = defaultdict(list)
     for row, identity in enumerate(images.identities):
         same[identity].append(row)
     torn = [rows for rows in same.values() if len(rows) > 1 and len(set(images.labels[rows].tolist())) > 1]
+    homes: dict[str | None, set[str]] = defaultdict(set)
+    for group, split in zip(images.groups or (), assignment.splits.tolist(), strict=False):
+        homes[group].add(split)
     tested = assignment.splits == "test"
     shares = {"test": assignment.test_fraction, "val": assignment.val_fraction}
     return {
@@ -169,6 +173,7 @@ def count_copies(images: Candidates, paths: Sequence[str], assignment: Assignmen
         "test_with_exact_copy_elsewhere": sum(
             int(tested[rows].sum()) for rows in same.values() if not tested[rows].all()
         ),
+        "divided_groups": sum(len(found) > 1 for group, found in homes.items() if group),
         "contradictory": len(torn),
         "contradictory_files": [[paths[row] for row in rows[:_SHOWN]] for rows in torn[:_SHOWN]],
     }
@@ -204,6 +209,12 @@ def told(copies: Mapping[str, Any]) -> list[str]:
             f"Exact copies of images to train or validate on are in the data set's own test split: "
             f"{counted(count, 'image')}. They flatter the test accuracy. Remove them, or put all images together "
             "without splits: those that headstart draws keep copies in one."
+        )
+    if count := copies.get("divided_groups"):
+        notes.append(
+            f"The data set's own splits divide {counted(count, 'group')}; files.csv has the group and split of every "
+            "image. Images of one group in train and in another split flatter the accuracy there. Put all images "
+            "together without splits: those that headstart draws keep a group in one."
         )
     if count := copies.get("near"):
         spared, tested = copies["test_with_copy_in_train_if_ignored"], copies["test_if_ignored"]
