@@ -10,6 +10,7 @@ from PIL import Image
 from headstart.data import copies, decode, decode_missing, near_copies, screening
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
+from headstart.errors import InputError
 from headstart.terminal import SILENT
 
 
@@ -106,6 +107,20 @@ def test_one_pass_looks_for_copies_and_for_damage(photos, decoded):
     assert len(decoded) == 121  # the exact copy is not decoded, nor any file twice
     assert left.ledger.refused().keys() == {"car/broken.png"}
     assert "damaged" in left.ledger.refused()["car/broken.png"]
+
+
+def test_what_may_pass_is_not_remembered(photos, decoded, monkeypatch):
+    def short_of_files(path, **given):
+        if path.name == "1.png":
+            raise InputError("can't be read (Too many open files)")
+        return decode.decode_file(path, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "decode_file", short_of_files)
+        fewer = load(photos).copies["near"]
+    found = load(photos)
+    assert found.copies["near"] == fewer + 4  # an image of each class, and its mirrored one
+    screening.screen(found, on_bad="fail", terminal=SILENT)
 
 
 def test_only_new_images_are_decoded_where_some_are_added(photos, decoded):
