@@ -10,6 +10,7 @@ from PIL import Image
 from headstart.data import copies, decode, decode_missing, near_copies, screening
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
+from headstart.data.sources import files
 from headstart.errors import InputError
 from headstart.terminal import SILENT
 
@@ -90,7 +91,7 @@ def decoded(photos, monkeypatch):
     for path in photos.rglob("*.*"):
         os.utime(path, (1e9, 1e9))
     names, really = [], decode.decode_file
-    for room in (copies, screening):
+    for room in (files, screening):
         monkeypatch.setattr(
             room, "decode_file", lambda path, **given: (names.append(path.name), really(path, **given))[1]
         )
@@ -116,7 +117,7 @@ def test_what_may_pass_is_not_remembered(photos, decoded, monkeypatch):
         return decode.decode_file(path, **given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(copies, "decode_file", short_of_files)
+        patch.setattr(files, "decode_file", short_of_files)
         fewer = load(photos).copies["near"]
     found = load(photos)
     assert found.copies["near"] == fewer + 4  # an image of each class, and its mirrored one
@@ -134,17 +135,17 @@ def test_only_new_images_are_decoded_where_some_are_added(photos, decoded):
 def test_images_that_a_killed_process_had_decoded_are_not_decoded_again(photos, decoded, monkeypatch):
     monkeypatch.setattr(copies, "_LOST", 10)
     monkeypatch.setattr(decode_missing, "_CHUNK", 1)
-    really = copies.decode_file
+    really = files.decode_file
 
     def killed(path, **given):
         if len(decoded) == 60:
             raise KeyboardInterrupt
         return really(path, **given)
 
-    monkeypatch.setattr(copies, "decode_file", killed)
+    monkeypatch.setattr(files, "decode_file", killed)
     with pytest.raises(KeyboardInterrupt):
         load(photos)
-    monkeypatch.setattr(copies, "decode_file", really)
+    monkeypatch.setattr(files, "decode_file", really)
     decoded.clear()
     screening.screen(load(photos), on_bad="fail", terminal=SILENT)
     assert 60 <= len(decoded) < 120

@@ -363,6 +363,17 @@ def test_a_file_that_vanishes_while_the_data_set_is_read_is_named(photos, monkey
     assert len(kept.train) + len(kept.sealed_test) == 39
 
 
+def test_a_file_that_is_replaced_while_the_data_set_is_read_is_named(photos):
+    source = load(photos).train.source
+    path = photos / source.path(0)
+    pixels = source.image(0)
+    path.touch()
+    assert np.array_equal(source.image(0), pixels)  # what only looks changed is hashed again
+    draw(path, 999)
+    with pytest.raises(DataError, match=rf"{path} can't be read: the file was changed"):
+        source.image(0)
+
+
 def test_one_class_is_refused(photos):
     for path in (photos / "dog").iterdir():
         path.unlink()

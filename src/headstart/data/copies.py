@@ -14,7 +14,7 @@ from PIL import __version__ as pillow_version
 from headstart.contracts import UInt8Image
 from headstart.data import decode
 from headstart.data.assign import Assignment, Candidates
-from headstart.data.decode import decode_file, may_pass
+from headstart.data.decode import may_pass
 from headstart.data.decode_missing import decode_missing
 from headstart.data.kept_array import KeptArray
 from headstart.data.sources.facts import remember_damage
@@ -122,7 +122,7 @@ def _views(source: FileSource, rows: list[int], terminal: Terminal) -> tuple[NDA
     from headstart.data.near_copies import CODE_VERSION, SIDE, luma_square
 
     def square(position: int) -> UInt8Image:
-        image = decode_file(source.root / source.files[rows[position]].path, at_least=SIDE)
+        image = source.decoded(rows[position], at_least=SIDE)
         height, width = image.shape[:2]
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2

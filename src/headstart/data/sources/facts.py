@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from PIL import __version__ as pillow_version
 
 from headstart.data.decode import LARGEST_FILE, changes, may_pass, opened_image, orientation
-from headstart.data.sources.listing import FoundFile
+from headstart.data.sources.listing import FoundFile, seen
 from headstart.errors import InputError
 from headstart.files import file_sha256
 from headstart.home import cache_of
@@ -189,6 +189,16 @@ def look_at(path: Path) -> FileFacts:
             return FileFacts(_sha256(path), reason=str(error))
         except (OSError, ValueError):
             return FileFacts("", reason=str(error))
+
+
+def is_still(root: Path, file: FoundFile, facts: FileFacts) -> bool:
+    """Return whether a file has the content that its facts were found in; it is read again where it looks changed."""
+    path = root / file.path
+    if seen(path) == (file.size, file.modified):
+        return True
+    with suppress(OSError):
+        return _sha256(path) == facts.sha256
+    return False
 
 
 def _sha256(path: Path) -> str:
