@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -26,13 +27,12 @@ def draw(path, seed, *, size=(12, 8), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
-    # Files that were written a moment ago are not remembered.
-    os.utime(path, (1e9 + seed, 1e9 + seed))
 
 
 @pytest.fixture
-def photos(tmp_path, own_home):
-    """Two classes of 20 images each."""
+def photos(tmp_path, own_home, monkeypatch):
+    """Two classes of 20 images each, which are remembered although they were written a moment ago."""
+    monkeypatch.setattr(facts, "_SETTLED", 0)
     root = tmp_path / "photos"
     for i in range(20):
         draw(root / "cat" / f"{i}.png", i)
@@ -73,8 +73,22 @@ def test_no_image_is_hashed_twice(photos, monkeypatch):
     assert first.sha256 != second.sha256
 
 
+def test_files_that_swapped_their_names_are_hashed_again(photos):
+    names = [photos / name / "same.bmp" for name in ("cat", "dog")]
+    for seed, path in enumerate(names):
+        draw(path, 800 + seed)
+        os.utime(path, (1e9, 1e9))
+    before = rows(load(photos))
+    names[0].rename(photos / "kept.bmp")
+    names[1].rename(names[0])
+    (photos / "kept.bmp").rename(names[1])
+    after = rows(load(photos))
+    assert before["cat/same.bmp"].sha256 == after["dog/same.bmp"].sha256 != after["cat/same.bmp"].sha256
+
+
 def test_files_changed_just_now_are_not_remembered(photos, monkeypatch):
-    (photos / "cat" / "7.png").touch()
+    later = time.time() + 60
+    os.utime(photos / "cat" / "7.png", (later, later))
     load(photos)
     looked_at = []
     look = facts.look_at
@@ -287,7 +301,6 @@ def test_what_a_limit_left_out_stays_in_its_place(photos):
 def test_the_hash_of_the_data_does_not_depend_on_what_is_known_of_damage(photos):
     whole = (photos / "dog" / "5.jpg").read_bytes()
     (photos / "dog" / "5.jpg").write_bytes(whole[: len(whole) // 2])
-    os.utime(photos / "dog" / "5.jpg", (1e9, 1e9))
     first = load(photos)
     screen(first, on_bad="skip", terminal=QUIET)
     second = load(photos)

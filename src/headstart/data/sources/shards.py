@@ -32,7 +32,8 @@ def list_shards(root: Path, shards: Sequence[Path], columns: Columns, terminal: 
         DataError: A shard is damaged or lacks a column.
         WriteError: The cache can't be written.
     """
-    facts = [(str(shard.resolve()), *seen(shard)) for shard in shards]
+    found = [(shard.resolve(), shard.stat()) for shard in shards]
+    facts = [(str(path), status.st_size, status.st_mtime_ns) for path, status in found]
     key = hashlib.sha256(
         json.dumps([_FORMAT, facts, [columns.image, columns.label, columns.group]]).encode()
     ).hexdigest()
