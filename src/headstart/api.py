@@ -252,7 +252,7 @@ def explore(
     Raises:
         DataError: The data set can't be had, or the limit does not fit it.
         InputError: ``all_splits`` without ``labels``; a seed out of range, or for images in arrays.
-        RunError: ``out`` holds something else than an exploration, or lies in the data.
+        RunError: ``out`` is taken, or lies in the data; or the folder that is used without it has other data's page.
         WriteError: ``out`` can't be written.
 
     Example:

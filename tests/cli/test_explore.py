@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -20,6 +21,7 @@ from headstart.data.file_dataset import FileOptions
 from headstart.data.sources.arrays import write_store
 from headstart.errors import DataError, RecipeError
 from headstart.workflows.explore import FEATURE_SIZE
+from headstart.workflows.explore_files import default_folder
 
 PLANTED = {"exact": (3, 20), "near": (5, 31), "constant": 11}
 """(training row, test row) of the copies, and the training row of an image of a single color."""
@@ -281,6 +283,15 @@ def test_a_folder_with_other_files_and_a_folder_of_images_are_left_alone(planted
         assert main(["explore", str(images), "--out", str(inside)]) == 2
         assert "whose folders are read as classes" in capsys.readouterr().err
     assert not (images / "cat" / "page").exists()
+
+
+def test_the_page_of_other_data_of_that_name_is_not_replaced(planted, place, found, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "out", "explore-planted")
+    assert str(default_folder(str(planted))) == "explore-planted"
+    shutil.copytree(planted, "site-b/planted")
+    assert main(["explore", "site-b/planted"]) == 2
+    assert f"other data, {planted}, which would be lost. Name another folder with --out" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Copies in a folder of images: they stay in one split, and contradictory labels are told."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ from PIL import Image
 from headstart.data import copies, decode, decode_missing, near_copies, screening
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
+from headstart.data.sources import facts, files
+from headstart.errors import InputError
 from headstart.terminal import SILENT
 
 
@@ -85,11 +86,10 @@ def test_a_file_that_cannot_be_read_is_a_copy_of_nothing(photos):
 
 @pytest.fixture
 def decoded(photos, monkeypatch):
-    """Names of the files that are decoded; none of them was written just now."""
-    for path in photos.rglob("*.*"):
-        os.utime(path, (1e9, 1e9))
+    """Names of the files that are decoded; they are remembered although they were written a moment ago."""
+    monkeypatch.setattr(facts, "_SETTLED", 0)
     names, really = [], decode.decode_file
-    for room in (copies, screening):
+    for room in (files, screening):
         monkeypatch.setattr(
             room, "decode_file", lambda path, **given: (names.append(path.name), really(path, **given))[1]
         )
@@ -100,12 +100,24 @@ def test_one_pass_looks_for_copies_and_for_damage(photos, decoded):
     whole = (photos / "car" / "0.png").read_bytes()
     (photos / "car" / "broken.png").write_bytes(whole[: len(whole) // 2])
     (photos / "car" / "same.png").write_bytes((photos / "car" / "2.png").read_bytes())
-    for name in ("broken.png", "same.png"):
-        os.utime(photos / "car" / name, (1e9, 1e9))
     left = screening.screen(load(photos), on_bad="skip", terminal=SILENT)
     assert len(decoded) == 121  # the exact copy is not decoded, nor any file twice
     assert left.ledger.refused().keys() == {"car/broken.png"}
     assert "damaged" in left.ledger.refused()["car/broken.png"]
+
+
+def test_what_may_pass_is_not_remembered(photos, decoded, monkeypatch):
+    def short_of_files(path, **given):
+        if path.name == "1.png":
+            raise InputError("can't be read (Too many open files)")
+        return decode.decode_file(path, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "decode_file", short_of_files)
+        fewer = load(photos).copies["near"]
+    found = load(photos)
+    assert found.copies["near"] == fewer + 4  # an image of each class, and its mirrored one
+    screening.screen(found, on_bad="fail", terminal=SILENT)
 
 
 def test_only_new_images_are_decoded_where_some_are_added(photos, decoded):
@@ -119,17 +131,17 @@ def test_only_new_images_are_decoded_where_some_are_added(photos, decoded):
 def test_images_that_a_killed_process_had_decoded_are_not_decoded_again(photos, decoded, monkeypatch):
     monkeypatch.setattr(copies, "_LOST", 10)
     monkeypatch.setattr(decode_missing, "_CHUNK", 1)
-    really = copies.decode_file
+    really = files.decode_file
 
     def killed(path, **given):
         if len(decoded) == 60:
             raise KeyboardInterrupt
         return really(path, **given)
 
-    monkeypatch.setattr(copies, "decode_file", killed)
+    monkeypatch.setattr(files, "decode_file", killed)
     with pytest.raises(KeyboardInterrupt):
         load(photos)
-    monkeypatch.setattr(copies, "decode_file", really)
+    monkeypatch.setattr(files, "decode_file", really)
     decoded.clear()
     screening.screen(load(photos), on_bad="fail", terminal=SILENT)
     assert 60 <= len(decoded) < 120

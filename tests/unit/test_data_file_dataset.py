@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from headstart.contracts import ClassNames
 from headstart.data import dataset
 from headstart.data.dataset import load_dataset
 from headstart.data.file_dataset import FileOptions
@@ -27,13 +29,12 @@ def draw(path, seed, *, size=(12, 8), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
-    # Files that were written a moment ago are not remembered.
-    os.utime(path, (1e9 + seed, 1e9 + seed))
 
 
 @pytest.fixture
-def photos(tmp_path, own_home):
-    """Two classes of 20 images each."""
+def photos(tmp_path, own_home, monkeypatch):
+    """Two classes of 20 images each, which are remembered although they were written a moment ago."""
+    monkeypatch.setattr(facts, "_SETTLED", 0)
     root = tmp_path / "photos"
     for i in range(20):
         draw(root / "cat" / f"{i}.png", i)
@@ -74,8 +75,22 @@ def test_no_image_is_hashed_twice(photos, monkeypatch):
     assert first.sha256 != second.sha256
 
 
+def test_files_that_swapped_their_names_are_hashed_again(photos):
+    names = [photos / name / "same.bmp" for name in ("cat", "dog")]
+    for seed, path in enumerate(names):
+        draw(path, 800 + seed)
+        os.utime(path, (1e9, 1e9))
+    before = rows(load(photos))
+    names[0].rename(photos / "kept.bmp")
+    names[1].rename(names[0])
+    (photos / "kept.bmp").rename(names[1])
+    after = rows(load(photos))
+    assert before["cat/same.bmp"].sha256 == after["dog/same.bmp"].sha256 != after["cat/same.bmp"].sha256
+
+
 def test_files_changed_just_now_are_not_remembered(photos, monkeypatch):
-    (photos / "cat" / "7.png").touch()
+    later = time.time() + 60
+    os.utime(photos / "cat" / "7.png", (later, later))
     load(photos)
     looked_at = []
     look = facts.look_at
@@ -190,11 +205,16 @@ def test_a_class_that_loses_its_last_image_is_named(tmp_path, own_home):
         screen(load(tmp_path / "data"), on_bad="skip", terminal=QUIET)
 
 
-def test_classes_that_differ_only_in_case_stay_apart_and_are_told(photos, caplog):
+@pytest.mark.parametrize("twins", [("Cat", "cat"), ("caf\u00e9", "cafe\u0301")])
+def test_classes_that_look_nearly_alike_stay_apart_and_are_told(photos, caplog, twins):
     for i in range(5):
-        draw(photos / "Cat" / f"{i}.png", 300 + i)
-    assert set(load(photos).class_names.names) == {"Cat", "cat", "dog"}
-    assert "'Cat', 'cat'" in caplog.text
+        draw(photos / twins[0] / f"new {i}.png", 300 + i)
+        draw(photos / twins[1] / f"new {i}.png", 400 + i)
+    assert set(load(photos).class_names.names) == {"cat", "dog", *twins}
+    assert all(f"'{name}'" in caplog.text for name in twins)
+    caplog.clear()
+    load(photos, classifier=ClassNames(("cat", twins[0])))
+    assert ("differ only" in caplog.text) is (twins[0] == "Cat")
 
 
 def test_a_class_with_one_image_is_named(photos):
@@ -221,6 +241,17 @@ def test_groups_found_in_paths_stay_on_one_side(photos):
         homes.setdefault(row.group, set()).add(row.split)
     assert len(homes) == 10
     assert all(len(splits) == 1 for splits in homes.values())
+    assert found.copies["divided_groups"] == 0
+
+
+def test_groups_that_the_splits_of_a_data_set_divide_are_told(photos):
+    for name in ("cat", "dog"):
+        draw(photos / "test" / name / "7.png", 300 + len(name) + ord(name[0]))
+        (photos / "train").mkdir(exist_ok=True)
+        (photos / name).rename(photos / "train" / name)
+    draw(photos / "test" / "cat" / "of its own.png", 500)
+    found = load(photos, group_from=r"([^/]+)\.")
+    assert any("own splits divide 1 group; files.csv" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +328,6 @@ def test_copies_beyond_a_limit_and_added_ones_stay_left_out(photos):
 def test_the_hash_of_the_data_does_not_depend_on_what_is_known_of_damage(photos):
     whole = (photos / "dog" / "5.jpg").read_bytes()
     (photos / "dog" / "5.jpg").write_bytes(whole[: len(whole) // 2])
-    os.utime(photos / "dog" / "5.jpg", (1e9, 1e9))
     first = load(photos)
     screen(first, on_bad="skip", terminal=QUIET)
     second = load(photos)
@@ -412,6 +442,17 @@ def test_a_file_that_vanishes_while_the_data_set_is_read_is_named(photos, monkey
         screen(loaded, on_bad="fail", terminal=QUIET)
     kept = screen(loaded, on_bad="skip", terminal=QUIET)
     assert len(kept.train) + len(kept.sealed_test) == 39
+
+
+def test_a_file_that_is_replaced_while_the_data_set_is_read_is_named(photos):
+    source = load(photos).train.source
+    path = photos / source.path(0)
+    pixels = source.image(0)
+    path.touch()
+    assert np.array_equal(source.image(0), pixels)  # what only looks changed is hashed again
+    draw(path, 999)
+    with pytest.raises(DataError, match=rf"{path} can't be read: the file was changed"):
+        source.image(0)
 
 
 def test_one_class_is_refused(photos):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +35,6 @@ def place(tmp_path, own_home):
         path = tmp_path / "data" / "images" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(i))
-        os.utime(path, (1e9, 1e9))
     return tmp_path / "data"
 
 
@@ -271,6 +269,27 @@ def test_parquet_files_in_several_folders_are_refused(tmp_path, own_home):
     shards(tmp_path / "b")
     with pytest.raises(DataError, match="several folders: 'a', 'b'"):
         find(tmp_path)
+
+
+def test_a_parquet_table_of_paths_may_have_columns_of_boxes_and_of_bytes(place):
+    named = {key: [row[key] for row in rows()] for key in ("file_name", "label")}
+    for name, other in (("bbox", [{"x": 1, "y": 2}] * 40), ("embedding", [b"\0\1"] * 40)):
+        pyarrow.parquet.write_table(pa.table(named | {name: other}), place / "t.parquet")
+        assert find(place / "t.parquet").layout == "table t.parquet"
+    as_bytes = pa.array([png(i) for i in range(40)], pa.large_binary())  # as polars writes them
+    content = pa.table({"hash": [b"\0"] * 40, "image": as_bytes, "path": named["file_name"], "label": named["label"]})
+    pyarrow.parquet.write_table(content, place / "t.parquet")
+    assert load(place / "t.parquet").train.source.image(0).shape == (8, 9, 3)
+    assert find(place / "t.parquet", image="path").layout == "table t.parquet"
+
+
+def test_parquet_files_beside_images_do_not_take_the_place_of_class_folders(place):
+    for i in range(40):
+        (place / "classes" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        (place / "images" / f"{i}.png").rename(place / "classes" / "ab"[i % 2] / f"{i}.png")
+    pyarrow.parquet.write_table(pa.table({"file": ["a"], "feature": [0.5]}), place / "classes" / "features.parquet")
+    shards(place / "classes" / "a", n=2)
+    assert find(place / "classes").layout == "a folder for each class"
 
 
 def test_a_data_set_of_the_hub_is_fetched_once_with_its_licence(hub, tmp_path, monkeypatch):

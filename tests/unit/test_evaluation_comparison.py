@@ -168,6 +168,16 @@ def test_more_images_lost_never_look_better():
     assert ends[0] < 0
 
 
+def test_a_class_of_few_images_shows_little_even_where_nothing_changes():
+    labels = np.array([0] * 60 + [1] * 5)
+    found = compare_predictions(labels, labels, labels.copy(), num_classes=2)
+    large, small = found.classes
+    changes = [(60, large.recall_change), (5, small.recall_change), (5, small.f1_change), (65, found.macro_f1)]
+    for count, change in changes:
+        unseen = 1 - 0.025 ** (1 / count)  # as for identical predictions
+        assert (change.value, change.low, change.high) == pytest.approx((0, -unseen, unseen))
+
+
 def test_images_of_one_class_only_and_classes_without_images():
     labels = np.zeros(50, dtype=np.int64)
     first, second = labels.copy(), labels.copy()

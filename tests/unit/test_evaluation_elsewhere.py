@@ -13,9 +13,12 @@ import headstart
 from headstart.cli import main
 from headstart.contracts import ClassNames
 from headstart.data.arrays import Arrays
+from headstart.data.dataset import Dataset, SealedTest
 from headstart.data.sources.arrays import write_store
+from headstart.data.sources.memory import ArraySource
+from headstart.data.subset import Subset
 from headstart.errors import InputError, RunError
-from headstart.evaluation.elsewhere import _calibration, _difference
+from headstart.evaluation.elsewhere import _calibration, _difference, choose_images
 from headstart.tasks.single_label import SINGLE_LABEL
 
 NAMES = ("red", "green", "blue")
@@ -131,6 +134,9 @@ def test_after_a_full_disk_the_same_command_begins_again(place, capsys, monkeypa
         assert main(words) == 1
     assert "No space left on device. Free some space" in capsys.readouterr().err
     assert main(words) == 0
+    store(place / "site-b" / "later", NAMES, seed=7, n=12)
+    assert main(["evaluate", str(place / "run"), "--on", str(place / "site-b" / "later"), "-q"]) == 2
+    assert f"other data, {place / 'later'}, which would be lost" in capsys.readouterr().err
 
 
 def test_the_lines_name_drift_and_calibration(place, capsys):
@@ -157,6 +163,24 @@ def test_calibration_holds_until_confidence_leaves_accuracy(confident, holds):
     assert found["holds"] is holds
     low, high = found["overconfidence_ci95"]
     assert low <= found["overconfidence"] <= high
+
+
+def test_a_few_images_that_are_all_right_take_nothing_from_a_calibration():
+    few, confident = np.ones(10, np.bool_), np.full(10, 0.95)
+    found = _calibration(confident, few, None)
+    assert found["holds"]
+    assert found["overconfidence_ci95"] == pytest.approx([-0.05, 0.95 - 0.722], abs=1e-3)  # Wilson's for 10 of 10
+    assert not _calibration(confident, ~few, None)["holds"]
+
+
+def test_a_class_is_found_again_in_either_form_that_unicode_has_for_it():
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    source = ArraySource(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4) % 2, ClassNames((apart, "tea")))
+    split = Subset.whole(source, "test")
+    dataset = Dataset("cups", split, SealedTest(split), source.classes, "ab" * 32, "a test")
+    chosen = choose_images(dataset, ClassNames(("tea", composed)), None)
+    assert chosen.labels.tolist() == [1, 0, 1, 0] * 2
+    assert choose_images(dataset, ClassNames((composed, apart)), None).labels.tolist() == [1, 1] * 2
 
 
 def photograph(folder, *counts, seed=0):

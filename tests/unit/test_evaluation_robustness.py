@@ -74,6 +74,11 @@ def test_a_classifier_that_knows_nothing_has_no_relative_accuracy():
     assert figures["accuracy_ci95"] == [0, 1]
 
 
+def test_a_few_images_that_are_always_right_show_no_certainty():
+    figures = summary(np.ones(10, bool), np.ones((len(CORRUPTIONS), 5, 10), bool))
+    assert figures["accuracy_ci95"] == pytest.approx([0.722, 1], abs=1e-3)  # Wilson's for 10 of 10
+
+
 def test_the_contact_sheet_has_a_row_for_each_corruption(sample_arrays):
     assert contact_sheet(sample_arrays.test_images[0]).shape == (len(CORRUPTIONS) * 32, 5 * 32, 3)
     assert contact_sheet(np.zeros((400, 200, 3), np.uint8)).shape == (len(CORRUPTIONS) * 96, 5 * 48, 3)

@@ -14,7 +14,7 @@ from PIL import __version__ as pillow_version
 from headstart.contracts import UInt8Image
 from headstart.data import decode
 from headstart.data.assign import Assignment, Candidates
-from headstart.data.decode import decode_file
+from headstart.data.decode import may_pass
 from headstart.data.decode_missing import decode_missing
 from headstart.data.kept_array import KeptArray
 from headstart.data.sources.facts import remember_damage
@@ -79,21 +79,24 @@ def find_near_copies(source: FileSource, rows: NDArray[np.int64], terminal: Term
     if stored := kept.read(lambda stored: stored.values.shape[1:] == (3,)):
         found = np.asarray(stored.values, np.float64)
     else:
+        views, reasons = _views(source, compared.tolist(), terminal)
         # With one pair more, since no empty array can be stored: an image is a copy of itself.
-        found = np.concatenate([np.zeros((1, 3)), _compare(source, compared, terminal)])
-        kept.keep(found)
+        found = np.concatenate([np.zeros((1, 3)), _compare(source, compared, views, terminal)])
+        if not any(map(may_pass, reasons)):
+            kept.keep(found)
     pairs = compared[found[1:, :2].astype(np.int64)].reshape(-1, 2)
     return NearCopies(np.sort(pairs, axis=1), found[1:, 2])
 
 
-def _compare(source: FileSource, rows: NDArray[np.int64], terminal: Terminal) -> NDArray[np.float64]:
+def _compare(
+    source: FileSource, rows: NDArray[np.int64], views: NDArray[np.uint8], terminal: Terminal
+) -> NDArray[np.float64]:
     """Return pairs of places in ``rows``, the smaller first, with their correlation, shape (m, 3).
 
     Where images have different shapes, the middle of each is compared as well: a square may be cut from a photograph.
     """
     from headstart.data.near_copies import near_copies
 
-    views = _views(source, rows.tolist(), terminal)
     shapes = np.log(np.maximum(source.sizes[rows], 1))
     aspects = shapes[:, 0] - shapes[:, 1]
     cut = np.flatnonzero(abs(aspects) > _ASPECT) if len(rows) and np.ptp(aspects) > _ASPECT else np.empty(0, np.int64)
@@ -109,16 +112,17 @@ def _compare(source: FileSource, rows: NDArray[np.int64], terminal: Terminal) ->
     return np.array([(*pair, correlation) for pair, correlation in sorted(best.items())], np.float64).reshape(-1, 3)
 
 
-def _views(source: FileSource, rows: list[int], terminal: Terminal) -> NDArray[np.uint8]:
-    """Return what is compared of each image, whole and its middle, shape (n, 32, 32, 2); black if it can't be read.
+def _views(source: FileSource, rows: list[int], terminal: Terminal) -> tuple[NDArray[np.uint8], list[str]]:
+    """Return what is compared of each image, shape (n, 32, 32, 2), and why some can't be read, which are black.
 
-    Each file is decoded for this once. That shows which can't be read as well, so that it is remembered for screening.
+    All of an image is compared, and its middle. Each file is decoded for this once. That shows which can't be read as
+    well, so that it is remembered for screening.
     """
     # Needs torch, which takes seconds to import; usage errors must not wait for it.
     from headstart.data.near_copies import CODE_VERSION, SIDE, luma_square
 
     def square(position: int) -> UInt8Image:
-        image = decode_file(source.root / source.files[rows[position]].path, at_least=SIDE)
+        image = source.decoded(rows[position], at_least=SIDE)
         height, width = image.shape[:2]
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
@@ -135,7 +139,7 @@ def _views(source: FileSource, rows: list[int], terminal: Terminal) -> NDArray[n
     if good:
         (stack,), _, places = cache.stacks([source.identity(rows[place]) for place in good])
         views[good] = stack[places]
-    return views
+    return views, list(reasons.values())
 
 
 def joined(parts: Sequence[Subset]) -> FileSource | None:
@@ -155,12 +159,16 @@ def joined(parts: Sequence[Subset]) -> FileSource | None:
 def count_copies(images: Candidates, paths: Sequence[str], assignment: Assignment) -> dict[str, Any]:
     """Return which splits were drawn, and how many images are exact copies, cross splits, or contradict others.
 
-    A test image has an exact copy elsewhere only where the data set brings its own test split.
+    A test image has an exact copy elsewhere, and a group images in several splits, only where the data set brings its
+    own splits.
     """
     same: dict[str, list[int]] = defaultdict(list)
     for row, identity in enumerate(images.identities):
         same[identity].append(row)
     torn = [rows for rows in same.values() if len(rows) > 1 and len(set(images.labels[rows].tolist())) > 1]
+    homes: dict[str | None, set[str]] = defaultdict(set)
+    for group, split in zip(images.groups or (), assignment.splits.tolist(), strict=False):
+        homes[group].add(split)
     tested = assignment.splits == "test"
     shares = {"test": assignment.test_fraction, "val": assignment.val_fraction}
     return {
@@ -169,6 +177,7 @@ def count_copies(images: Candidates, paths: Sequence[str], assignment: Assignmen
         "test_with_exact_copy_elsewhere": sum(
             int(tested[rows].sum()) for rows in same.values() if not tested[rows].all()
         ),
+        "divided_groups": sum(len(found) > 1 for group, found in homes.items() if group),
         "contradictory": len(torn),
         "contradictory_files": [[paths[row] for row in rows[:_SHOWN]] for rows in torn[:_SHOWN]],
     }
@@ -204,6 +213,12 @@ def told(copies: Mapping[str, Any]) -> list[str]:
             f"Exact copies of images to train or validate on are in the data set's own test split: "
             f"{counted(count, 'image')}. They flatter the test accuracy. Remove them, or put all images together "
             "without splits: those that headstart draws keep copies in one."
+        )
+    if count := copies.get("divided_groups"):
+        notes.append(
+            f"The data set's own splits divide {counted(count, 'group')}; files.csv has the group and split of every "
+            "image. Images of one group in train and in another split flatter the accuracy there. Put all images "
+            "together without splits: those that headstart draws keep a group in one."
         )
     if count := copies.get("near"):
         spared, tested = copies["test_with_copy_in_train_if_ignored"], copies["test_if_ignored"]

@@ -83,8 +83,9 @@ class Dataset:
         licence: Licence of the images, where the data set tells it.
         notes: How the splits were drawn, as sentences for people.
         copies: Number of images that are exact copies of others, of images with near copies (None where they were not
-            looked for), of test images that would have a near copy in train if these were ignored, and of equal images
-            with contradictory labels, with files; None where images lie in arrays.
+            looked for), of test images that would have a near copy in train if these were ignored, of groups that the
+            data set's own splits divide, and of equal images with contradictory labels, with files; None where images
+            lie in arrays.
     """
 
     name: str

@@ -63,6 +63,10 @@ _CONVERTED = {
     "I": "16-bit grey",
 }
 """What an image was, by its mode, for people; other modes go by their own name."""
+_HEIC = "a HEIC image, which needs pillow-heif; install it with: pip install 'headstart[heic]'"
+_NO_MEMORY = "too large for the memory of this machine"
+_PASSING = (_HEIC, _NO_MEMORY, "no permission", "no such file", "a link that leads", "can't be read (")
+"""How those reasons begin that lie in the machine, its network or the installation, not in an image."""
 
 
 @cache
@@ -123,7 +127,7 @@ def opened_image(source: Path | BytesIO) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise InputError(_too_large()) from None
     except MemoryError:
-        raise InputError("too large for the memory of this machine") from None
+        raise InputError(_NO_MEMORY) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(_unreadable(error)) from None
@@ -131,11 +135,16 @@ def opened_image(source: Path | BytesIO) -> Iterator[Image.Image]:
         raise InputError(f"damaged or cut short ({str(error) or type(error).__name__})") from None
 
 
+def may_pass(reason: str) -> bool:
+    """Return whether an image that can't be read for this reason may be readable later, although it did not change."""
+    return reason.startswith(_PASSING)
+
+
 def _unknown(source: Path | BytesIO) -> str:
     with suppress(OSError), reading(source) as file:
         head = file.read(12)
         if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and "HEIF" not in _formats():
-            return "a HEIC image, which needs pillow-heif; install it with: pip install 'headstart[heic]'"
+            return _HEIC
     return f"not an image in a format that can be read ({', '.join(sorted(_formats()))})"
 
 

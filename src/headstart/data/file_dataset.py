@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -184,10 +185,13 @@ def open_files(listing: Listing, options: FileOptions, *, limit: int | None, ter
 def _classes(files: Sequence[FoundFile], known: Iterable[str]) -> ClassNames:
     names = sorted({*known, *(file.label for file in files)}, key=natural)
     alike: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        alike[name.casefold()].append(name)
+    forms = {name: unicodedata.normalize("NFC", name) for name in names}
+    # A classifier's classes are found again whatever the form of their letters.
+    for name in dict.fromkeys(forms.values()) if known else names:
+        alike[forms.get(name, name).casefold()].append(name)
     if twins := [name for group in alike.values() if len(group) > 1 for name in group]:
-        logger.warning("Classes differ only in case, and are taken for different ones: %s.", listed(twins))
+        told = "Classes differ only in case or in how Unicode writes accents, and are taken for different ones: %s."
+        logger.warning(told, listed(twins))
     return ClassNames(tuple(names))
 
 

@@ -111,7 +111,7 @@ def compare_predictions(
     return PairedComparison(
         n=n,
         accuracy=_with_exact_limits(_change(np.diff(scores.accuracy, axis=0)[0], resampled.accuracy), lost, gained, n),
-        macro_f1=_change(np.diff(scores.macro_f1, axis=0)[0], resampled.macro_f1),
+        macro_f1=_with_exact_limits(_change(np.diff(scores.macro_f1, axis=0)[0], resampled.macro_f1), lost, gained, n),
         both_right=int((right & other_right).sum()),
         first_only=lost,
         second_only=gained,
@@ -253,7 +253,7 @@ def _change(actual: Floats, resampled: Floats) -> Change:
 
 
 def _with_exact_limits(change: Change, lost: int, gained: int, n: int) -> Change:
-    """Widen the interval of an accuracy where exact limits lie further out.
+    """Widen the interval of an accuracy or recall where exact limits lie further out; F1 is no surer than these.
 
     Resampling can't draw what did not occur: ten images of which none was lost would show that none ever is. The limits
     of the share lost, and of the share gained, are those of Clopper and Pearson.
@@ -262,7 +262,8 @@ def _with_exact_limits(change: Change, lost: int, gained: int, n: int) -> Change
         1.0 if count == n else float(scipy.special.betaincinv(count + 1, n - count, 1 - ALPHA / 2))
         for count in (lost, gained)
     )
-    low, high = min(change.low, gained / n - most_lost), max(change.high, most_gained - lost / n)
+    low = max(-1.0, min(change.low, change.value + lost / n - most_lost))
+    high = min(1.0, max(change.high, change.value + most_gained - gained / n))
     return replace(change, low=low, high=high)
 
 
@@ -277,7 +278,10 @@ def _class_change(
         # A rare class is missing from some samples, which then say nothing about it.
         known = drawn[:, i][~np.isnan(drawn[:, i])]
         actual = of_classes[1, :, i] - of_classes[0, :, i]
-        return None if np.isnan(actual[0]) or len(known) == 0 else _change(actual, known)
+        if np.isnan(actual[0]) or len(known) == 0:
+            return None
+        found = _change(actual, known)
+        return _with_exact_limits(found, first_only, second_only, support) if support else found
 
     return ClassChange(
         support=support,

@@ -1,8 +1,10 @@
 """A finished classifier on labelled images that its run has never seen: how right it is there, and what has moved.
 
-Classes are matched by name. Images that the run trained, validated or tested on are left out, where they are known.
+Classes are matched by name, in whatever form Unicode writes its letters. Images that the run trained, validated or
+tested on are left out, where they are known.
 """
 
+import unicodedata
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,7 +35,7 @@ class Elsewhere:
     """What a classifier is worth on other data: the content of ``evaluation.json``.
 
     Attributes:
-        data: Name, SHA-256 and source of the data.
+        data: Name, SHA-256 and source of the data, and the name or absolute path that was given.
         left_out: Images that were not measured, by reason.
         unknown_classes: Images of each class that the classifier does not know, by name.
         missing_classes: Classes of the classifier of which the data have no image.
@@ -104,24 +106,28 @@ def choose_images(dataset: Dataset, classes: ClassNames, seen: Manifest | None) 
     """
     hashes = {row.sha256 for row in seen.rows} if seen else set()
     index = {name: number for number, name in enumerate(classes)}
+    # macOS may write é as two characters; a class that the classifier has in both forms is matched as it is written.
+    forms = Counter(map(_form, classes))
+    alike = {_form(name): number for name, number in index.items() if forms[_form(name)] == 1}
     known: list[Subset] = []
     unknown: list[Subset] = []
     labels, left_out = [], Counter[str]()
     for part in (dataset.train, dataset.sealed_test.open()):
         fresh = np.array([identity not in hashes for identity in part.identities], bool)
-        mapped = np.array([index.get(name, -1) for name in part.class_names], np.int64)[part.labels]
+        own = [index.get(name, alike.get(_form(name), -1)) for name in part.class_names]
+        mapped = np.array(own, np.int64)[part.labels]
         left_out["images of the run itself"] += int((~fresh).sum())
         for parts, wanted in ((known, fresh & (mapped >= 0)), (unknown, fresh & (mapped < 0))):
             if wanted.any():
                 parts.append(Subset(part.source, part.rows[wanted], part.name))
         labels.append(mapped[fresh & (mapped >= 0)])
     if not known:
-        own = dict.fromkeys(part.class_names[int(label)] for part in unknown for label in part.labels)
+        names = dict.fromkeys(part.class_names[int(label)] for part in unknown for label in part.labels)
         why = (
-            f"none is of a class that the classifier knows. They are of {listed(own)}, and it knows {listed(classes)}. "
-            "Rename the folders or labels, or give other images."
+            f"none is of a class that the classifier knows. They are of {listed(names)}, and it knows "
+            f"{listed(classes)}. Rename the folders or labels, or give other images."
         )
-        if not own:
+        if not names:
             why = (
                 f"the run has seen all {left_out.total():,} of them, to train, validate or test on. Give others; what "
                 "it reaches on its own test images was measured when it was trained."
@@ -183,6 +189,10 @@ def measure_elsewhere(
     return found, TestPredictions(rows, hashes, chosen.labels, predictions, files)
 
 
+def _form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _share(marks: NDArray[np.bool_]) -> float:
     return round(float(marks.mean()), 6)
 
@@ -226,9 +236,10 @@ def _mean_confidence(figures: SplitMetrics) -> float:
 
 
 def _calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_], val: SplitMetrics | None) -> dict[str, Any]:
-    """Return calibration error and gap between confidence and accuracy, with bootstrap intervals.
+    """Return calibration error and gap between confidence and accuracy, with 95% intervals.
 
-    The calibration holds unless the gap is surely larger than a margin.
+    The calibration holds unless the gap is surely larger than a margin. Resampling can't draw what did not occur, such
+    as mistakes on ten images that are all right, so the gap's interval reaches as far as the accuracy's does.
     """
     generator = np.random.default_rng(0)
     errors, gaps = [], []
@@ -236,13 +247,14 @@ def _calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_], val:
         drawn = generator.integers(0, len(right), len(right))
         errors.append(measures.ece(measures.reliability(confidence[drawn], right[drawn])))
         gaps.append(float(confidence[drawn].mean() - right[drawn].mean()))
-    gap_ends = np.quantile(gaps, [0.025, 0.975])
-    sure = min(abs(gap_ends)) if gap_ends[0] * gap_ends[1] > 0 else 0.0
+    mean, (least, most) = float(confidence.mean()), measures.wilson_interval(int(right.sum()), len(right))
+    low, high = np.minimum(np.quantile(gaps, 0.025), mean - most), np.maximum(np.quantile(gaps, 0.975), mean - least)
+    sure = max(low, -high, 0.0)
     return {
         "ece": round(measures.ece(measures.reliability(confidence, right)), 6),
         "ece_ci95": [round(float(end), 6) for end in np.quantile(errors, [0.025, 0.975])],
         "val_ece": val.ece_calibrated if val else None,
-        "overconfidence": round(float(confidence.mean() - right.mean()), 6),
-        "overconfidence_ci95": [round(float(end), 6) for end in gap_ends],
+        "overconfidence": round(float(mean - right.mean()), 6),
+        "overconfidence_ci95": [round(float(end), 6) for end in (low, high)],
         "holds": bool(sure <= _MARGIN),
     }

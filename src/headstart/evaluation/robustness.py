@@ -17,6 +17,7 @@ from headstart.errors import InputError
 from headstart.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from headstart.inference.predictor import Progress, load, within
 from headstart.runs.run import Run
+from headstart.tasks.measures import wilson_interval
 
 IMAGES = 1000
 """Default number of test images; each is classified once for each corruption and severity."""
@@ -94,8 +95,9 @@ def summary(clean: NDArray[np.bool_], hits: NDArray[np.bool_]) -> dict[str, Any]
     """Return the figures of hits and misses.
 
     ``accuracy`` is the mean over corruptions and severities, each corruption counting once. Its interval is that of the
-    mean over images, since the predictions for one image hang together. ``relative_accuracy`` is its share of the
-    accuracy on the same images as they are, None where that is 0.
+    mean over images, since the predictions for one image hang together; it allows for as many images that are always
+    wrong, or always right, as so few could have missed. ``relative_accuracy`` is its share of the accuracy on the same
+    images as they are, None where that is 0.
 
     Args:
         clean: Shape (n,): whether the image itself was classified correctly.
@@ -109,14 +111,17 @@ def summary(clean: NDArray[np.bool_], hits: NDArray[np.bool_]) -> dict[str, Any]
     }
     of_image = hits.mean(axis=(0, 1))
     accuracy, before = float(of_image.mean()), float(clean.mean())
-    margin = 1.96 * float(of_image.std(ddof=1)) / len(of_image) ** 0.5 if len(of_image) > 1 else 1.0
+    n = len(clean)
+    margin = 1.96 * float(of_image.std(ddof=1)) / n**0.5 if n > 1 else 1.0
+    unseen = [wilson_interval(count, n)[1] - count / n for count in (int((of_image == end).sum()) for end in (0, 1))]
+    low, high = (max(margin, more) for more in unseen)
     return {
-        "n": len(clean),
+        "n": n,
         "seed": _SEED,
         "severities": list(SEVERITIES),
         "clean_accuracy": round(before, 6),
         "accuracy": round(accuracy, 6),
-        "accuracy_ci95": [round(max(0.0, accuracy - margin), 6), round(min(1.0, accuracy + margin), 6)],
+        "accuracy_ci95": [round(max(0.0, accuracy - low), 6), round(min(1.0, accuracy + high), 6)],
         "relative_accuracy": round(accuracy / before, 6) if before else None,
         "by_severity": _figures(np.mean(list(by_severity.values()), axis=0)),
         "categories": {name: _figures(np.mean(rows, axis=0)) for name, rows in members.items()},

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,11 @@ from headstart.runs.folder import check_started, check_writable
 from headstart.runs.run import Run
 from headstart.wording import typed
 from headstart.workflows.load import options_to_look
-from headstart.workflows.resolve import check_outside, data_section
+from headstart.workflows.resolve import absolute_data, check_outside, check_same_data, data_section
 
 _UNUSED = ("limit", "val_fraction", "test_fraction", "group_column", "group_from", "near_copies")
 """What a recipe says of splits, where every image is measured on."""
+_FIGURES = "evaluation.json"
 
 
 def evaluate_on(
@@ -63,7 +65,8 @@ def evaluate_on(
         The figures, as ``evaluation.json`` holds them.
 
     Raises:
-        RunError: The folder holds no finished run, or ``out`` is taken or lies in the data.
+        RunError: The folder holds no finished run, ``out`` is taken or lies in the data, or the folder that is used
+            without ``out`` holds what was found on other data.
         BundleError: The export is damaged, or the Hub does not give the classifier.
         DataError: The data can't be had, are the run's own, or have no class in common with the classifier.
 
@@ -104,8 +107,11 @@ def _measure(
     chosen = choose_images(dataset, predictor.class_names, known.manifest() if known else None)
     folder = out or _default_folder(origin, Path(dataset.name).name)
     _check_place(folder, data.name)
+    if out is None:
+        check_same_data(folder / _FIGURES, data.name)
     with session.terminal.share("Measuring") as show:
         found, predictions = measure_elsewhere(predictor, dataset, chosen, val, show)
+    found = replace(found, data=found.data | {"given": absolute_data(data.name)})
     record = {
         "run": str(origin.run.path.resolve()) if origin.run else None,
         "model": origin.name,
@@ -115,7 +121,7 @@ def _measure(
     }
     content = found.to_dict() | record
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "evaluation.json", content)  # by which the same command knows the folder again
+    write_json(folder / _FIGURES, content)  # by which the same command knows the folder again
     chosen.manifest().write(folder / "split_manifest.csv")
     Run(folder).write_predictions(predictions)
     if dataset.ledger is not None:
@@ -130,7 +136,7 @@ def _measure(
 def _check_place(folder: Path, data: str) -> None:
     check_outside(folder, data)
     check_writable(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "evaluation.json").is_file():
+    if folder.exists() and any(folder.iterdir()) and not (folder / _FIGURES).is_file():
         raise RunError(f"{folder} holds something else than an evaluation. Give another folder with --out.")
 
 

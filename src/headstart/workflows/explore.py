@@ -75,7 +75,8 @@ class Exploration(Mapping[str, Any]):
 
     Attributes:
         made_by: Mark by which headstart recognises its own file.
-        data: Name, SHA-256, source and limit; seed and share of validation images, None where images lie in arrays.
+        data: Name, SHA-256, source and limit; seed and share of validation images, None where images lie in arrays; and
+            the name or absolute path that was given.
         splits: How training splits these images and what it does with copies, as sentences.
         files: What became of the files, and which of them can't be read; None where the images lie in arrays.
         class_names: In index order.
@@ -161,7 +162,7 @@ def explore(data: DataRecipe, session: Session, folder: Path, look: LookOptions)
     clock.lap("labels")
     found = Exploration(
         made_by=MADE_BY,
-        data=_facts(dataset, options, look.limit),
+        data=_facts(dataset, options, look.limit) | {"given": data.name},
         splits=_splits(dataset),
         files=_files(dataset.ledger),
         class_names=list(dataset.class_names),

@@ -17,7 +17,7 @@ from headstart.recipe.sections import DataRecipe
 from headstart.report.explore_page import MADE_BY, FileName, explore_page
 from headstart.report.review_page import review_page
 from headstart.runs.folder import check_writable
-from headstart.workflows.resolve import absolute_data, check_outside
+from headstart.workflows.resolve import absolute_data, check_outside, check_same_data
 
 PAGE, REVIEW, FIGURES = "explore.html", "review.html", "explore.json"
 _LABEL_ERRORS, _FILES = "label_errors.csv", "files.csv"
@@ -28,8 +28,14 @@ SHOWN_SIDE = 96
 
 
 def default_folder(data: str) -> Path:
-    """Return the folder for a data set's page where none is named: ``explore-NAME`` in the working folder."""
-    return Path(f"explore-{Path(absolute_data(data)).name}")
+    """Return the folder for a data set's page where none is named: ``explore-NAME`` in the working folder.
+
+    Raises:
+        RunError: It holds the page of other data of that name.
+    """
+    folder = Path(f"explore-{Path(absolute_data(data)).name}")
+    check_same_data(folder / FIGURES, data)
+    return folder
 
 
 def check_place(folder: Path, data: DataRecipe) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 from headstart.data.dataset import KNOWN, check_there
 from headstart.data.sources.arrays import is_store
 from headstart.errors import InputError, RunError
-from headstart.files import expanded
+from headstart.files import expanded, parse_json, read_bounded
 from headstart.recipe.schema import Recipe, load_recipe, parse_recipe
 from headstart.recipe.sections import DataRecipe
 from headstart.report.private import without_folders
 from headstart.terminal import visible
+
+_LARGEST_FIGURES = 5 * 10**8
+"""Bytes of a file of figures that are read."""
 
 
 def resolve_recipe(
@@ -99,6 +102,22 @@ def check_outside(out: Path, data: str) -> None:
     if out.resolve().is_relative_to(Path(data).resolve()):
         raise RunError(
             f"{out} lies in {data}, whose folders are read as classes. Name a folder outside of it with --out."
+        )
+
+
+def check_same_data(figures: Path, data: str) -> None:
+    """Raise RunError where the figures in a folder that nobody named are of other data, and would be replaced.
+
+    Figures tell by ``data.given`` what they are of; those of earlier versions do not, and are replaced.
+    """
+    try:
+        before = parse_json(read_bounded(figures, at_most=_LARGEST_FIGURES))["data"]["given"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if before != absolute_data(data):
+        raise RunError(
+            f"{figures.parent} holds what was found in other data, {visible(str(before))}, which would be lost. Name "
+            "another folder with --out, or remove that one."
         )
 
 

@@ -7,13 +7,19 @@ from headstart.contracts import SplitName
 from headstart.data.sources.listing import SPLITS, FoundFile, Listing, Walk, list_folder, named
 from headstart.data.sources.parquet import image_columns, opened_parquet
 from headstart.data.sources.shards import list_shards
-from headstart.data.sources.tables import LABEL_COLUMNS, TABLES, Columns, list_table, read_files, read_table
+from headstart.data.sources.tables import (
+    IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    TABLES,
+    Columns,
+    list_table,
+    read_files,
+    read_table,
+)
 from headstart.errors import DataError
 from headstart.terminal import Terminal
 
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_PREDICTIONS = {"file", "predicted", "probability", "error"}
-"""Columns of what ``headstart predict --out`` writes, which may lie beside the images."""
 
 
 def is_table(path: Path) -> bool:
@@ -29,12 +35,12 @@ def discover(path: Path, columns: Columns, *, on_bad: Literal["fail", "skip"], t
         WriteError: Images in parquet files can't be laid out in the cache.
     """
     if path.is_file():
-        if path.suffix.lower() == ".parquet" and image_columns(path):
+        if path.suffix.lower() == ".parquet" and _holds_images(path, columns):
             return list_shards(path, [path], columns, terminal)
         return list_table(path, columns, on_bad=on_bad)
     if tables := _metadata(path, columns):
         return _image_folder(path, tables, columns, on_bad)
-    if shards := _shards(path):
+    if shards := _shards(path, columns):
         return list_shards(path, shards, columns, terminal)
     if given := [name for name in ("image", "label", "group") if getattr(columns, name)]:
         raise DataError(
@@ -68,11 +74,15 @@ def _image_folder(root: Path, tables: list[Path], columns: Columns, on_bad: Lite
     return Listing(root, f"ImageFolder with {tables[0].name}", tuple(sorted(files.values())), tuple(passed_over))
 
 
-def _shards(root: Path) -> list[Path]:
-    """Return the parquet files of a folder: its own, or those of the one folder in it that has some; no predictions."""
-    homes = [root, *(root / name for name in Walk(root).look(root)[0])]
-    shards = {home: sorted(path for path in home.glob("*.parquet") if not _predictions(path)) for home in homes}
-    full = [home for home in homes if shards[home]]
+def _shards(root: Path, columns: Columns) -> list[Path]:
+    """Return the parquet files with images of a folder: its own, or those of the one folder in it that has some.
+
+    A folder with image files is a class's, whatever else lies in it.
+    """
+    walk = Walk(root)
+    homes = [root, *(root / name for name in walk.look(root)[0])]
+    shards = {home: sorted(path for path in home.glob("*.parquet") if _holds_images(path, columns)) for home in homes}
+    full = [home for home in homes if shards[home] and (home == root or not walk.look(home)[1])]
     if len(full) > 1:
         raise DataError(
             f"{root} has parquet files in several folders: {named(str(home.relative_to(root)) for home in full)}. Give "
@@ -81,5 +91,13 @@ def _shards(root: Path) -> list[Path]:
     return shards[full[0]] if full else []
 
 
-def _predictions(path: Path) -> bool:
-    return _PREDICTIONS.issubset(opened_parquet(path).schema_arrow.names)
+def _holds_images(path: Path, columns: Columns) -> bool:
+    """Return whether a parquet file holds images themselves, and not their paths, predictions or something else.
+
+    A column that the user names decides. Bytes beside a column of paths are something else, such as features.
+    """
+    names, images = opened_parquet(path).schema_arrow.names, image_columns(path)
+    if columns.image in names:
+        return columns.image in images
+    usual = [name for name in names if name.strip().lower() in IMAGE_COLUMNS]
+    return any(images.values()) or (bool(images) and (not usual or any(name in images for name in usual)))

@@ -11,15 +11,15 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import __version__ as pillow_version
 
-from headstart.data.decode import LARGEST_FILE, changes, opened_image, orientation
-from headstart.data.sources.listing import FoundFile
+from headstart.data.decode import LARGEST_FILE, changes, may_pass, opened_image, orientation
+from headstart.data.sources.listing import FoundFile, seen
 from headstart.errors import InputError
 from headstart.files import file_sha256
 from headstart.home import cache_of
@@ -61,7 +61,7 @@ class FactIndex:
     root: Path
 
     def read(self, files: Sequence[FoundFile]) -> list[FileFacts | None]:
-        """Return what is remembered of files that have not changed since."""
+        """Return what is remembered of files that have not changed since; what may have passed is asked again."""
         known: dict[bytes, tuple[int, int, FileFacts]] = {}
         try:
             with closing(self._open()) as database:
@@ -72,7 +72,7 @@ class FactIndex:
         none = (0, 0, None)
         found = (known.get(os.fsencode(file.path), none) for file in files)
         return [
-            facts if (size, modified) == file[1:3] else None
+            facts if facts and (size, modified) == file[1:3] and not may_pass(facts.reason) else None
             for file, (size, modified, facts) in zip(files, found, strict=True)
         ]
 
@@ -82,8 +82,7 @@ class FactIndex:
         rows = [
             (os.fsencode(file.path), file.size, file.modified, *facts)
             for file, facts in files
-            # What an installation can change is asked again.
-            if facts.sha256 and file.modified < settled and "pip install" not in facts.reason
+            if facts.sha256 and file.modified < settled
         ]
         try:
             with closing(self._open()) as database, database:
@@ -190,6 +189,16 @@ def look_at(path: Path) -> FileFacts:
             return FileFacts(_sha256(path), reason=str(error))
         except (OSError, ValueError):
             return FileFacts("", reason=str(error))
+
+
+def is_still(root: Path, file: FoundFile, facts: FileFacts) -> bool:
+    """Return whether a file has the content that its facts were found in; it is read again where it looks changed."""
+    path = root / file.path
+    if seen(path) == (file.size, file.modified):
+        return True
+    with suppress(OSError):
+        return _sha256(path) == facts.sha256
+    return False
 
 
 def _sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.contracts import ClassNames, Fit, UInt8Image
 from headstart.data.decode import decode_file
-from headstart.data.sources.facts import FileFacts
+from headstart.data.sources.facts import FileFacts, is_still
 from headstart.data.sources.listing import FoundFile
 from headstart.errors import DataError, InputError
 from headstart.terminal import visible
@@ -55,8 +55,21 @@ class FileSource:
 
     def image(self, row: int, *, at_least: int | None = None, fit: Fit | None = None) -> UInt8Image:
         """Return an image, as ``ImageSource.image`` does."""
-        path = self.root / self.files[row].path
         try:
-            return decode_file(path, at_least=at_least, fit=fit)
+            return self.decoded(row, at_least=at_least, fit=fit)
         except InputError as error:
+            path = self.root / self.files[row].path
             raise DataError(f"{visible(str(path))} can't be read: {error}.") from None
+
+    def decoded(self, row: int, *, at_least: int | None, fit: Fit | None = None) -> UInt8Image:
+        """Return an image, as ``image`` does.
+
+        Raises:
+            InputError: It can't be read, or its file was replaced since it was hashed: its pixels would be kept under
+                the hash of others. The message is a short reason without the path.
+        """
+        file = self.files[row]
+        pixels = decode_file(self.root / file.path, at_least=at_least, fit=fit)
+        if not is_still(self.root, file, self.facts[row]):
+            raise InputError("the file was changed while the data were read; start again")
+        return pixels

@@ -277,12 +277,15 @@ class Walk:
 
 
 def seen(path: str | Path, entry: "os.DirEntry[str] | None" = None) -> tuple[int, int]:
-    """Return size and time of change of a regular file; (-1, 0) for what is none or can't be looked at."""
+    """Return size and time of change of a regular file; (-1, 0) for what is none or can't be looked at.
+
+    Renaming is a change as well: two files of one size and one time of writing may have swapped their names.
+    """
     try:
         found = entry.stat() if entry else os.stat(path)  # noqa: PTH116 (a million times)
     except (OSError, ValueError):
         return -1, 0
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0)
+    return (found.st_size, max(found.st_mtime_ns, found.st_ctime_ns)) if stat.S_ISREG(found.st_mode) else (-1, 0)
 
 
 def natural(name: str) -> list[tuple[int, str]]:

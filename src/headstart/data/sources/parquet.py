@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from headstart.errors import DataError
 
 _BATCH = 256
+_BYTES = {"binary", "large_binary", "binary_view"}
+"""Types of columns, as pyarrow calls them; polars writes the second, or the third."""
 
 
 class Table(NamedTuple):
@@ -17,16 +19,22 @@ class Table(NamedTuple):
     rows: Iterator[tuple[int, Sequence[Any]]]
 
 
-def image_columns(path: Path) -> list[str]:
-    """Return the columns of a parquet file that can hold images, as bytes or as ``{bytes, path}``.
+def image_columns(path: Path) -> dict[str, bool]:
+    """Return the columns of a parquet file that can hold images, and whether each surely does.
+
+    Images are bytes, which may be anything else too, or ``{bytes, path}``, as the Hub's library writes them.
 
     Raises:
         DataError: The file can't be read.
     """
     import pyarrow as pa
 
-    fields = opened_parquet(path).schema_arrow
-    return [field.name for field in fields if pa.types.is_struct(field.type) or pa.types.is_binary(field.type)]
+    found = {}
+    for column in opened_parquet(path).schema_arrow:
+        surely = pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0
+        if surely or str(column.type) in _BYTES:
+            found[column.name] = surely
+    return found
 
 
 def parquet_table(path: Path) -> Table:

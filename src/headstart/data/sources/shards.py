@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headstart.data.sources.listing import SPLITS, FoundFile, Listing, seen
 from headstart.data.sources.parquet import image_columns, opened_parquet, parquet_table
-from headstart.data.sources.tables import Columns, cell_text, find_columns
+from headstart.data.sources.tables import IMAGE_COLUMNS, Columns, cell_text, find_columns
 from headstart.errors import DataError
 from headstart.files import alone, hold, writing
 from headstart.folders import scratch_folder
@@ -32,7 +32,8 @@ def list_shards(root: Path, shards: Sequence[Path], columns: Columns, terminal: 
         DataError: A shard is damaged or lacks a column.
         WriteError: The cache can't be written.
     """
-    facts = [(str(shard.resolve()), *seen(shard)) for shard in shards]
+    found = [(shard.resolve(), shard.stat()) for shard in shards]
+    facts = [(str(path), status.st_size, status.st_mtime_ns) for path, status in found]
     key = hashlib.sha256(
         json.dumps([_FORMAT, facts, [columns.image, columns.label, columns.group]]).encode()
     ).hexdigest()
@@ -61,7 +62,9 @@ def _lay_out(folder: Path, shards: Sequence[Path], columns: Columns, terminal: T
 
 def _unpack(shard: Path, scratch: Path, columns: Columns) -> Iterator[tuple[str, str, str, str]]:
     table = parquet_table(shard)
-    image = columns.image or next(iter(image_columns(shard)), None)
+    found = image_columns(shard)
+    likely = max(found, key=lambda name: (found[name], name.lower() in IMAGE_COLUMNS), default=None)
+    image = columns.image or likely
     places = find_columns(shard, table.names, Columns(image, columns.label, columns.group))
     split = SPLITS.get(shard.name.partition("-")[0].partition(".")[0].lower(), "")
     for number, cells in table.rows:
