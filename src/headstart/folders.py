@@ -117,7 +117,10 @@ def sweep_leftovers(folder: Path, *, older_than: float = DAY, of: str | None = N
             if not found or of not in (None, found[1]):
                 continue
             if found[2] and not os.path.lexists(folder / found[1]):
-                path.rename(folder / found[1])
+                newer = path.with_suffix("")
+                with _held(newer) as is_abandoned:
+                    if is_abandoned or not os.path.lexists(newer):  # otherwise it is about to come into the place
+                        path.rename(folder / found[1])
                 continue
             age = now - path.lstat().st_mtime
             is_folder = path.is_dir() and not path.is_symlink()

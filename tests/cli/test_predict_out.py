@@ -22,6 +22,7 @@ from headstart.contracts import ClassNames
 from headstart.data.preprocess import Preprocess
 from headstart.data.sources.discover import discover
 from headstart.data.sources.tables import Columns
+from headstart.files import alone
 from headstart.inference import prediction_file
 from headstart.inference.predictor import load
 from headstart.models.heads import empty_classifier
@@ -128,7 +129,7 @@ def test_an_interrupted_file_is_continued_to_the_same_bytes(place, monkeypatch, 
     assert not list(place.glob(".p.*"))
 
 
-def unfinished(place, monkeypatch):
+def unfinished(place, monkeypatch, out="p.csv"):
     def stopped(predictor, files):
         for file in files:
             yield file.path, "no"
@@ -136,7 +137,7 @@ def unfinished(place, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(prediction_file, "_predicted", stopped)
-        assert predict(place, "p.csv", inputs=["photos/f.png", "photos/a.png"]) == 130
+        assert predict(place, out, inputs=["photos/f.png", "photos/a.png"]) == 130
 
 
 def test_a_file_of_another_classifier_option_or_list_is_refused(place, bundle, monkeypatch, capsys):
@@ -149,6 +150,45 @@ def test_a_file_of_another_classifier_option_or_list_is_refused(place, bundle, m
     assert predict(place, "p.csv", inputs=["photos/f.png"]) == 2
     assert "another classifier" in capsys.readouterr().err
     assert (place / "p.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_what_somebody_else_wrote_in_place_of_an_unfinished_file_stays(place, monkeypatch, capsys, kind):
+    out = place / f"p.{kind}"
+    unfinished(place, monkeypatch, out.name)
+    out.write_text("my own notes")
+    assert predict(place, out.name, inputs=["photos/f.png", "photos/a.png"]) == 2
+    assert "another --out" in capsys.readouterr().err
+    assert out.read_text() == "my own notes"
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_rows_that_were_damaged_are_told_and_not_cut(place, monkeypatch, capsys, kind):
+    out = place / f"p.{kind}"
+    unfinished(place, monkeypatch, out.name)
+    with out.open("ab") as file:
+        file.write(b'{"what": 1}\nx\n')
+    before = out.read_bytes()
+    assert predict(place, out.name, inputs=["photos/f.png", "photos/a.png"]) == 2
+    assert f"{out} is damaged after 1 whole row." in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_a_parquet_file_that_was_removed_is_begun_again(place, monkeypatch):
+    unfinished(place, monkeypatch, "p.parquet")
+    (place / ".p.parquet.unfinished").unlink()
+    assert predict(place, "p.parquet", inputs=["photos/a.png"]) == 0
+    assert pq.read_table(place / "p.parquet")["file"].to_pylist() == [str(place / "photos" / "a.png")]
+
+
+def test_two_commands_do_not_write_the_same_file(place, capsys):
+    def wait():
+        pytest.fail("nobody has it")
+
+    with alone(place / ".p.csv.lock", waiting=wait):
+        assert predict(place, "p.csv") == 2
+    assert "Another command writes" in capsys.readouterr().err
+    assert not (place / "p.csv").exists()
 
 
 def test_a_complete_file_is_not_overwritten(place, capsys):
@@ -227,6 +267,17 @@ def test_names_that_are_no_text_are_written_as_text(place, kind):
     else:
         files = [json.loads(line)["file"] for line in whole.decode().splitlines()]
     assert str(place / "photos" / r"\xe9.png") in files
+
+
+def test_names_on_standard_input_need_not_be_text(place, monkeypatch, capsys):
+    name = b"%s/\xe9.png" % os.fsencode(place)
+    (place / "photos" / "a.png").rename(os.fsdecode(name))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(name), encoding="utf-8"))
+    assert predict(place, "p.csv", inputs=["-"]) == 0
+    monkeypatch.setattr(sys, "stdin", None)
+    assert predict(place, "q.csv", inputs=["-"]) == 2
+    sys.stdin.close()
+    assert "no image" in capsys.readouterr().err
 
 
 def test_an_empty_name_is_no_folder(place, capsys):

@@ -114,6 +114,18 @@ def test_the_old_folder_is_put_back_after_a_kill_between_the_two_moves(folders, 
     assert names(tmp_path) == ["place"]
 
 
+def test_a_folder_that_is_being_replaced_is_not_put_back(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    with scratch_folder(place) as new:
+        place.rename(new.with_name(f"{new.name}.old"))  # as put_folder begins
+        sweep_leftovers(tmp_path, of="place", older_than=0)
+        assert not place.exists()
+        assert new.exists()
+    sweep_leftovers(tmp_path, of="place")
+    assert names(tmp_path) == ["place"]
+
+
 def test_a_scratch_folder_goes_with_all_it_holds(tmp_path):
     with scratch_folder(tmp_path / "deep" / "target") as scratch:
         (scratch / "inside").mkdir()

@@ -206,6 +206,12 @@ def test_what_was_changed_after_the_export_is_named(copy, key, change):
     refused(copy, f"config.json and model.onnx differ in {key}")
 
 
+@pytest.mark.parametrize("change", [{"crop_pct": 5e-324}, {"mean": [2, 2, 2], "fit": "pad"}])
+def test_numbers_that_no_image_could_be_prepared_with_are_refused(copy, change):
+    change_config(copy, image=json.loads((copy / "config.json").read_text())["image"] | change)
+    refused(copy, f"image.{next(iter(change))} must be")
+
+
 def test_a_graph_that_does_not_describe_itself_is_refused(copy):
     model = graph(copy)
     del model.metadata_props[:]

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from headstart.server.run import _within_open_files
+from headstart.errors import InputError
+from headstart.server.run import _listening, _within_open_files
 from headstart.server.settings import Limits
 from serving import image, serving
 
@@ -77,6 +78,24 @@ def test_a_client_that_sends_too_slowly_is_dropped(rig, connect, sent, status):
     assert got.startswith(status)
     assert bool(got) == bool(status)
     assert is_well(rig)
+
+
+def test_the_end_of_a_line_after_a_response_does_not_keep_the_connection(rig, connect):
+    door = connect(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert door.recv(65536).startswith(b"HTTP/1.1 200 ")
+    for _ in range(3):
+        door.sendall(b"\r\n")
+        time.sleep(0.1)
+    began = time.monotonic()
+    rest(door)
+    assert time.monotonic() - began < 3
+    assert is_well(rig)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+def test_a_host_that_can_be_no_name_is_refused(host):
+    with pytest.raises(InputError, match=f"--host {host}: no such address"), _listening(host, 0):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,11 @@ def test_any_folder_lends_its_model_a_name(word, name):
     assert [place.name for place in places([word])] == [name]
 
 
+def test_a_path_that_is_too_long_is_refused_where_it_is_read():
+    (place,) = places([f"mine={'x' * 300}"])
+    assert (place.name, place.model) == ("mine", "x" * 300)
+
+
 @pytest.mark.parametrize("words", [["a b/猫", "dogs"], ["a/pets", "a b/pets"], ["a b/x y", "c/x-y"], ["é=a b/pets"]])
 def test_a_model_that_lacks_a_name_of_its_own_is_asked_for_one_in_a_command_that_can_be_typed(words):
     with pytest.raises(InputError, match=r": headstart serve .*NAME=") as refused:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -12,13 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
+from fastapi.routing import APIRoute
 from PIL import Image
 
 from headstart.contracts import ClassNames
+from headstart.data.decode import decode_bytes
 from headstart.errors import InputError
 from headstart.inference.judge import FilePrediction
+from headstart.server import bodies
 from headstart.server.line import _SMALL
 from headstart.server.meters import MOST_LABELS, Meters
+from headstart.server.pages import page_paths
 from headstart.server.settings import Access, Limits, read_access
 from headstart.tasks.confidence import Confidence
 from serving import COLOURS, ColourArtifact, Ready, half, image, serving
@@ -101,6 +106,22 @@ def test_small_files_and_large_ones_which_are_decoded_elsewhere_stay_in_order(ri
     contents = [image("red"), file.getvalue(), image("green"), file.getvalue()[:-9000]]
     answer = rig.client.post("/predict", files=[("f", (f"{n}.png", content)) for n, content in enumerate(contents)])
     assert [found.get("label", "none") for found in answer.json()["predictions"]] == ["red", "blue", "green", "none"]
+
+
+def test_a_small_file_with_many_pixels_is_decoded_elsewhere(rig, monkeypatch):
+    threads = []
+
+    def decode(content, **options):
+        pixels = decode_bytes(content, **options)
+        threads.append(threading.current_thread().name.rpartition("_")[0] or "computes")
+        return pixels
+
+    monkeypatch.setattr(bodies, "decode_bytes", decode)
+    monkeypatch.setattr("headstart.server.line._FEW_PIXELS", 500)
+    files = [("f", ("a.png", image("green", size=size))) for size in ((40, 40), (20, 20))]
+    answer = rig.client.post("/predict", files=files)
+    assert [found["label"] for found in answer.json()["predictions"]] == ["green", "green"]
+    assert sorted(threads) == ["computes", "headstart-decode"]
 
 
 def test_parameters_left_out_have_their_defaults(rig):
@@ -526,6 +547,10 @@ def test_pages_load_nothing_from_elsewhere(rig, path):
     if path.startswith("/static"):
         again = rig.client.get(path, headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+
+
+def test_no_version_of_fastapi_drops_a_path_of_the_pages():
+    assert {type(route) for route in page_paths().routes} == {APIRoute}  # early ones include nothing else
 
 
 @pytest.mark.parametrize("path", ["/static/", "/static/none", "/static/%2e%2e/app.py", "/static/..%2fapp.py"])

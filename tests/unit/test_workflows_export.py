@@ -412,6 +412,8 @@ def test_a_page_replaces_no_other_file(exported, tmp_path, capsys):
         assert "exists and is no page of an export" in capsys.readouterr().err
     assert main(["export", str(copy), "--format", "html", "--out", str(copy)]) == 2
     assert f"--out {copy}.html" in capsys.readouterr().err
+    assert main(["export", str(copy), "--format", "html", "--out", str(tmp_path / f"{'x' * 300}.html")]) == 2
+    assert "can't be written: File name too long" in capsys.readouterr().err
     assert (copy / "model.onnx").read_bytes() == model
 
 

@@ -14,6 +14,7 @@ from headstart.errors import DataError
 from headstart.explain import explain
 from headstart.tasks.confidence import COUNTS, EDGES, Confidence
 from headstart.tasks.measures import wilson_interval
+from headstart.tasks.read import Shown, read_record
 from headstart.wording import percent, percent_range, percent_short
 
 LARGEST_SIZE = 4096
@@ -35,14 +36,27 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _as_shown(value: dict[str, Any]) -> dict[str, Any]:
+    read_record(Shown, value)
+    return value
+
+
+def _counted(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    read_record(dict[str, int], (value or {}).get("images", {}))
+    return value
+
+
 Count = Annotated[int, Field(ge=1, description="a whole number, at least 1")]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIZE)]
-_Three = Annotated[list[float], Field(min_length=3, max_length=3, description="three numbers")]
+_Mean = Annotated[
+    list[Annotated[float, Field(ge=0, le=1)]],
+    Field(min_length=3, max_length=3, description="three numbers from 0 to 1"),
+]
 _Deviations = Annotated[
     list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3, description="three numbers above 0")
 ]
 _Kernel = Annotated[Interpolation, Field(description="bilinear or bicubic")]
-_Share = Annotated[float, Field(gt=0, le=1, description="a number above 0 and up to 1")]
+_Crop = Annotated[float, Field(ge=0.01, le=1, description="a number from 0.01 to 1")]
 Plain = Annotated[dict[str, Any], AfterValidator(_plain), Field(description="a mapping of plain, finite values")]
 
 
@@ -66,10 +80,10 @@ class ImageBlock(BaseModel):
         Field(min_length=3, max_length=3, description=f"[3, size, size] with a size of at most {LARGEST_SIZE}"),
         AfterValidator(_square),
     ]
-    mean: _Three
+    mean: _Mean
     std: _Deviations
     interpolation: _Kernel
-    crop_pct: _Share
+    crop_pct: _Crop
     crop_mode: Annotated[
         Literal["center", "border", "squash"] | None, Field(description="center, border or squash")
     ] = None
@@ -97,8 +111,8 @@ class ImageRule(BaseModel):
     side: Annotated[int, Field(ge=1, le=100 * LARGEST_SIZE)]
     fit: Fit
     interpolation: _Kernel
-    crop_pct: _Share
-    mean: _Three
+    crop_pct: _Crop
+    mean: _Mean
     std: _Deviations
 
 
@@ -176,11 +190,17 @@ class OwnBlock(BaseModel):
     dataset: Annotated[str, Field(description="a name")]
     manifest_sha256: Annotated[str, Field(description="a SHA-256")]
     weights: Plain
-    metrics: Plain
+    metrics: Annotated[
+        Plain,
+        AfterValidator(_as_shown),
+        Field(description="a mapping of plain, finite values, in which val and test have figures as metrics.json"),
+    ]
     abstention: Annotated[
         Abstention | None, Field(description="a mapping in which right is no larger than answered")
     ] = None
-    data: Annotated[Plain | None, Field(description="a mapping")] = None
+    data: Annotated[
+        Plain | None, AfterValidator(_counted), Field(description="a mapping, in which images counts those of a split")
+    ] = None
     novelty: Annotated[bool, Field(description="true or false")] = False
     confidence: Annotated[
         Confidence | None, Field(description=f"a mapping of edges, {EDGES}, and counts, {COUNTS}")

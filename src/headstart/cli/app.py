@@ -194,10 +194,13 @@ def print_line(text: str) -> None:
 
 
 def _prepare_streams() -> None:
-    """Give a process without stdout or stderr one that leads nowhere, and escape what a terminal can't show."""
-    for name in ("stdout", "stderr"):
+    """Give a process the streams that it lacks, which lead nowhere; take names of files as they are, and show them."""
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    # A name that is no text comes as Path has it; a stream that was closed or read from before stays as it is.
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")

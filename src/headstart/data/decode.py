@@ -69,6 +69,10 @@ _PASSING = (_HEIC, _NO_MEMORY, "no permission", "no such file", "a link that lea
 """How those reasons begin that lie in the machine, its network or the installation, not in an image."""
 
 
+class MorePixelsError(InputError):
+    """An image has more pixels than are allowed."""
+
+
 @cache
 def readable_suffixes() -> frozenset[str]:
     """Return the endings of file names, in lower case, of all formats that are decoded here.
@@ -102,10 +106,10 @@ def decode_file(path: Path, *, at_least: int | None = None, fit: Fit | None = No
 def decode_bytes(
     content: bytes, *, at_least: int | None = None, fit: Fit | None = None, most_pixels: int | None = None
 ) -> UInt8Image:
-    """Read an encoded image from memory, like ``decode_file``; no more than ``most_pixels`` where that is given."""
+    """Read an encoded image from memory, like ``decode_file``; MorePixelsError tells of more than ``most_pixels``."""
     with opened_image(BytesIO(content)) as image:
         if most_pixels is not None and image.width * image.height > most_pixels:
-            raise InputError(f"more than {most_pixels:,} pixels; make it smaller first")
+            raise MorePixelsError(f"more than {most_pixels:,} pixels; make it smaller first")
         return _pixels(image, at_least, fit, ours=True)
 
 

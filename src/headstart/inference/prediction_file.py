@@ -19,11 +19,12 @@ from headstart.bundle.config import CONFIG_FILE, WEIGHTS_FILE
 from headstart.bundle.novelty import NOVELTY_FILE
 from headstart.contracts import ClassNames, guarded, unguarded
 from headstart.errors import InputError, RunError
-from headstart.files import csv_writer, shown_path, write_json, writing
+from headstart.files import alone, csv_text, csv_writer, first_bytes, shown_path, write_json, writing
 from headstart.inference.inputs import Named
 from headstart.inference.judge import FilePrediction
 from headstart.inference.predictor import Predictor
 from headstart.runs.predictions import DOUBTS, doubt_cells, prediction_columns
+from headstart.wording import counted
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 _FLUSHED = 64
@@ -86,35 +87,51 @@ class PredictionFile:
 
         Raises:
             InputError: There is no file.
-            RunError: The rows that are there are those of other files.
+            RunError: Another command writes the file, or the rows that are there are damaged or those of other files.
             WriteError: A file can't be written.
         """
-        remaining = iter(files)
+        lock = self.path.with_name(f".{self.path.name}.lock")
+
+        def refuse() -> None:
+            raise RunError(f"Another command writes {self.path}. Wait for it, or give another --out.") from None
+
         with writing(self.path):
-            before, errors = self._skip(remaining, advance)
-            first = next(remaining, None)
-            if first is None and not before:
-                raise InputError("There is no image to classify. Name image files, or folders that hold some.")
-            write_json(self.mark, self.identity)
-            rows = before
-            with self.rows_at.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                put = self._writer(file, empty=not before)
-                for path, found in _predicted(predictor, chain([] if first is None else [first], remaining)):
-                    put(shown_path(str(path)), found)
-                    rows, errors = rows + 1, errors + isinstance(found, str)
-                    if rows % _FLUSHED == 0:
-                        file.flush()
-                    advance(1)
-            if self.rows_at != self.path:
-                self._to_parquet()
-            self.mark.unlink(missing_ok=True)
+            lock.touch()  # in a folder that is there
+            with alone(lock, waiting=refuse):
+                try:
+                    self._check()  # once more, since another command may have finished it meanwhile
+                    return self._write(predictor, iter(files), advance)
+                finally:
+                    if not self.mark.exists():
+                        with suppress(OSError):  # Windows keeps files that are open
+                            lock.unlink()
+
+    def _write(self, predictor: Predictor, files: Iterator[Named], advance: Callable[[int], None]) -> Written:
+        before, errors = self._skip(files, advance)
+        first = next(files, None)
+        if first is None and not before:
+            raise InputError("There is no image to classify. Name image files, or folders that hold some.")
+        write_json(self.mark, self.identity)
+        rows = before
+        # The rows of a parquet file may be left of one that the user removed.
+        with self.rows_at.open("a" if before else "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            put = self._writer(file, empty=not before)
+            for path, found in _predicted(predictor, chain([] if first is None else [first], files)):
+                put(shown_path(str(path)), found)
+                rows, errors = rows + 1, errors + isinstance(found, str)
+                if rows % _FLUSHED == 0:
+                    file.flush()
+                advance(1)
+        if self.rows_at != self.path:
+            self._to_parquet()
+        self.mark.unlink(missing_ok=True)
         return Written(rows, before, errors)
 
     def _check(self) -> None:
         known: object = None
         with suppress(OSError, ValueError):
             known = json.loads(self.mark.read_text(encoding="utf-8"))
-        if known is None and os.path.lexists(self.path):
+        if (known is None or self.rows_at != self.path) and os.path.lexists(self.path):
             raise RunError(
                 f"{self.path} exists and is complete, or is something else. Remove it, or give another --out."
             )
@@ -128,6 +145,13 @@ class PredictionFile:
         """Take the files off that have whole rows already, cut what follows these, and return rows and errors."""
         if not self.mark.is_file() or not self.rows_at.is_file():
             return 0, 0
+        head = csv_text([map(guarded, self.columns)]) if self.as_csv else '{"file": '
+        start = head.encode("utf-8", "surrogateescape")
+        if not start.startswith(first_bytes(self.rows_at, len(start))):
+            raise RunError(
+                f"{self.rows_at} holds something else than the predictions that were begun there. Move it away, or "
+                "give another --out."
+            )
         whole, rows, errors = 0, 0, 0
         for name, failed, end in self._present():
             named = next(files, None)
@@ -143,8 +167,12 @@ class PredictionFile:
         return rows, errors
 
     def _present(self) -> Iterator[tuple[str, bool, int]]:
-        """Yield file, whether it has an error, and the place where its row ends, for every whole row."""
-        place, last = 0, b""
+        """Yield file, whether it has an error, and the place where its row ends, for every whole row.
+
+        Raises:
+            RunError: Something is wrong before the last row, of which a part may be missing.
+        """
+        place, last, done, size = 0, b"", 0, self.rows_at.stat().st_size
         with self.rows_at.open("rb") as file:
 
             def lines() -> Iterator[str]:
@@ -153,20 +181,24 @@ class PredictionFile:
                     place += len(last)
                     yield last.decode("utf-8", "surrogateescape")
 
-            if not self.as_csv:
-                for line in lines():
+            rows: Iterator[Any] = csv.reader(lines()) if self.as_csv else map(json.loads, lines())
+            try:
+                if self.as_csv:
+                    next(rows, None)
+                for row in rows:
+                    if self.as_csv and len(row) != len(self.columns):
+                        raise ValueError
+                    entry = (unguarded(row[0]), bool(row[-1])) if self.as_csv else (row["file"], "error" in row)
                     if not last.endswith(b"\n"):
                         return
-                    row = json.loads(line)
-                    yield row["file"], "error" in row, place
-                return
-            rows = csv.reader(lines())
-            if next(rows, None) != [guarded(column) for column in self.columns]:
-                return
-            for cells in rows:
-                if len(cells) != len(self.columns) or not last.endswith(b"\n"):
-                    return
-                yield unguarded(cells[0]), bool(cells[-1]), place
+                    yield *entry, place
+                    done += 1
+            except (csv.Error, KeyError, RecursionError, TypeError, ValueError):
+                if place < size:
+                    raise RunError(
+                        f"{self.rows_at} is damaged after {counted(done, 'whole row')}. Remove it and {self.mark} "
+                        "to begin again, or give another --out."
+                    ) from None
 
     def _writer(self, file: TextIO, *, empty: bool) -> Callable[[str, FilePrediction | str], object]:
         """Return what writes the row of a file."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from headstart.errors import nearest
@@ -16,6 +17,7 @@ from headstart.explain import explain
 from headstart.server.bodies import HOW
 from headstart.server.guard import App, Guard
 from headstart.server.models import Served
+from headstart.server.pages import STATIC
 from headstart.server.predictions import PATH, Asked, Shortcut, predictions, told, unexpected
 from headstart.server.schema import Error, Health, ModelsOut, PredictionsOut
 from headstart.server.service import Service
@@ -61,13 +63,15 @@ def build_app(service: Service, access: Access, routers: Sequence[APIRouter] = (
     routers = [own, *routers]
     for router in routers:
         app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC))  # early versions of FastAPI drop what a router mounts
     app.add_exception_handler(404, _nothing_there)
     app.add_exception_handler(405, _wrong_method)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
     app.add_exception_handler(Exception, lambda *_: unexpected())
     shortcut = Shortcut(app, service=service, route=own.routes[0])
-    return Guard(shortcut, [route for router in routers for route in router.routes], service=service, access=access)
+    routes = [*(route for router in routers for route in router.routes), app.routes[-1]]
+    return Guard(shortcut, routes, service=service, access=access)
 
 
 def _own_paths(service: Service) -> APIRouter:

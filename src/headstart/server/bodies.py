@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -33,10 +32,10 @@ class Sent:
     name: str
     content: bytes
 
-    def source(self, preprocess: Preprocess, limits: Limits) -> Source:
+    def source(self, preprocess: Preprocess) -> Source:
         """Return it as the line takes it, to be decoded for a model's preprocessing."""
-        fits: dict[str, Any] = {"at_least": preprocess.side, "fit": preprocess.fit, "most_pixels": limits.pixels}
-        return Source(partial(decode_bytes, self.content, **fits), len(self.content))
+        content, side, fit = self.content, preprocess.side, preprocess.fit
+        return Source(lambda most: decode_bytes(content, at_least=side, fit=fit, most_pixels=most), len(content))
 
 
 def media_type(request: Request) -> str:

@@ -70,6 +70,10 @@ class Connection(HttpToolsProtocol):
                 self._refuse(431, "The headers of the request are too large.")
                 return
         self._unset_keepalive_if_required()
+        # What comes may be the end of a line, which begins no request. Whatever does begins with a clock of its own.
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and not self._in_body and "read" not in self._clocks:
+            self._start_clock("read", self._limits.idle)
         try:
             self._parse(data)
         except httptools.HttpParserError:

@@ -1,7 +1,7 @@
 """The line in which images wait until they are decoded and computed, in batches.
 
 Batches grow with the load. A thread that computes takes what is waiting, up to a batch, and starts at once; what comes
-meanwhile is the next batch. So an image that comes alone never waits for others. Small files are decoded by the thread
+meanwhile is the next batch. So an image that comes alone never waits for others. Small images are decoded by the thread
 that computes them, since handing them over would take as long; large ones by a pool of threads.
 """
 
@@ -16,6 +16,7 @@ from threading import Condition, Thread
 
 from headstart.compute.cores import available_cores, give_way
 from headstart.contracts import UInt8Image
+from headstart.data.decode import MorePixelsError
 from headstart.errors import InputError
 from headstart.inference.judge import Box, FilePrediction, box_in_shares
 from headstart.server.meters import Meters
@@ -25,8 +26,8 @@ from headstart.server.settings import Limits
 _log = logging.getLogger("headstart.server")
 _FAILED = "the model could not compute it"
 _LATE = "not computed in time"
-_SMALL = 2**14
-"""Bytes of an encoded image that is decoded in a millisecond or two."""
+_SMALL, _FEW_PIXELS = 2**14, 2**20
+"""Bytes and pixels of an encoded image that is decoded within a few milliseconds."""
 Found = FilePrediction | str
 """A prediction, or a short reason why there is none."""
 
@@ -37,9 +38,15 @@ class BusyError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """An image to be decoded from ``size`` bytes; ``decode`` raises InputError where that can't be done."""
+    """An image to be decoded.
 
-    decode: Callable[[], UInt8Image]
+    Attributes:
+        decode: Called with the most pixels that it may have, which is checked before it is decoded. Raises InputError
+            where it can't be decoded, and MorePixelsError where it has more.
+        size: Bytes that it is decoded from.
+    """
+
+    decode: Callable[[int], UInt8Image]
     size: int
 
 
@@ -145,7 +152,7 @@ class Line:
         self._put([job for job in jobs if job.source.size <= _SMALL])
         for job in jobs:
             if job.source.size > _SMALL:
-                self._decoders.submit(lambda job: self._put([job] if self._is_ready(job) else []), job)
+                self._hand_to_decoders(job)
         clock = loop.call_later(max(0.0, deadline - time.monotonic()), order.expire)
         try:
             return await order.future
@@ -166,8 +173,20 @@ class Line:
             self._waiting.extend(jobs)
             self._changed.notify(len(jobs))
 
-    def _is_ready(self, job: _Job) -> bool:
-        """Decode an image, unless that was done; where it can't be computed, finish it and return False."""
+    def _hand_to_decoders(self, job: _Job) -> None:
+        def decode() -> None:
+            self._put([job] if self._is_ready(job, self._limits.pixels) else [])
+
+        try:
+            self._decoders.submit(decode)
+        except RuntimeError:  # the line is closed, but finishes what it has
+            decode()
+
+    def _is_ready(self, job: _Job, most_pixels: int) -> bool:
+        """Decode an image, unless that was done; where it can't be computed, finish it and return False.
+
+        One that has more than ``most_pixels``, but no more than are allowed, is left to the pool of threads.
+        """
         order = job.order
         if order.is_over:
             self._finish([job], [_LATE])
@@ -175,13 +194,16 @@ class Line:
             return True
         else:
             try:
-                pixels, rule = job.source.decode(), order.model.predictor.preprocess
+                pixels, rule = job.source.decode(most_pixels), order.model.predictor.preprocess
                 job.square = rule.square(pixels)
                 if order.evidence:
                     job.box = box_in_shares(rule, pixels)
                 return True
             except InputError as error:
-                self._finish([job], [str(error)])
+                if isinstance(error, MorePixelsError) and most_pixels < self._limits.pixels:
+                    self._hand_to_decoders(job)
+                else:
+                    self._finish([job], [str(error)])
             except Exception as error:
                 _log.exception("decoding failed")
                 self._finish([job], [f"can't be decoded ({type(error).__name__})"])
@@ -192,7 +214,8 @@ class Line:
         give_way()
         while batch := self._next_batch():
             self._since[number] = time.monotonic()
-            if ready := [job for job in batch if self._is_ready(job)]:
+            few = min(_FEW_PIXELS, self._limits.pixels)
+            if ready := [job for job in batch if self._is_ready(job, few)]:
                 began = time.monotonic()
                 found = self._computed(ready)
                 self._meters.batch(len(ready), time.monotonic() - began)

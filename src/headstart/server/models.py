@@ -1,5 +1,6 @@
 """The classifiers that a server answers with, by name, and how they are loaded and replaced."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -57,7 +58,7 @@ def places(words: Sequence[str]) -> list[Place]:
     found: dict[str, Place] = {}
     for word in words:
         given, equals, rest = word.partition("=")
-        named = bool(equals) and not Path(word).exists()
+        named = bool(equals) and not os.path.exists(word)  # noqa: PTH110 - pathlib raises for odd paths
         model = rest if named else word
         name = given if named else _name_of(model)
         again = typed("serve", *(f"NAME={model}" if other == word else other for other in words))

@@ -18,7 +18,7 @@ from typing import Any
 from headstart.bundle.exported import MODEL_FILE, OFFLINE_PAGE, ExportConfig, checked_content, is_export, read_export
 from headstart.bundle.novelty import Novelty, read_novelty
 from headstart.deployment.golden import Golden, read_golden
-from headstart.errors import DownloadError, InputError, RunError
+from headstart.errors import DownloadError, InputError, RunError, WriteError
 from headstart.fetch.archive import tar_files
 from headstart.fetch.npm import Package, fetch_package
 from headstart.files import alone, is_page_of, write_atomically
@@ -51,7 +51,11 @@ def begin_page(out: Path, *, progress: bool = True) -> dict[str, bytes]:
 
 
 def _check_place(place: Path) -> None:
-    if place.is_dir():
+    try:
+        is_folder = place.is_dir()
+    except OSError as error:  # no permission to look there, or a name that is too long
+        raise WriteError(place, error) from None
+    if is_folder:
         file = f"{place.resolve()}.html" if is_export(place) else place / "classifier.html"
         raise RunError(f"{place} is a folder. Give a file, as in --out {file}.")
     if os.path.lexists(place) and not is_page_of(place, OFFLINE_PAGE):

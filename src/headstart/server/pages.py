@@ -4,22 +4,21 @@ from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 
-_STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parent / "static"
+"""What the pages load, from ``/static``."""
 
 
 def page_paths() -> APIRouter:
-    """Return the paths of the pages and of what they load."""
+    """Return the paths of the pages."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/")
     async def page() -> FileResponse:
-        return FileResponse(_STATIC / "index.html")
+        return FileResponse(STATIC / "index.html")
 
     @router.get("/docs")
     async def docs() -> FileResponse:
-        return FileResponse(_STATIC / "docs.html")
+        return FileResponse(STATIC / "docs.html")
 
-    router.mount("/static", StaticFiles(directory=_STATIC))
     return router

@@ -42,7 +42,7 @@ async def predictions(service: Service, request: Request, asked: Asked) -> Respo
     if asked.evidence and (reason := why_no_evidence(served.predictor.artifact)):
         raise HTTPException(422, reason)
     sent = await read_images(request, service.limits)
-    sources = [one.source(served.predictor.preprocess, service.limits) for one in sent]
+    sources = [one.source(served.predictor.preprocess) for one in sent]
     found = await service.predict(served, sources, evidence=asked.evidence)
     rows = [_row(one.name, prediction, asked) for one, prediction in zip(sent, found, strict=True)]
     answer: dict[str, Any] = {"model": served.sha256, "predictions": rows}

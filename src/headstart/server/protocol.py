@@ -80,7 +80,7 @@ async def _infer(service: Service, model: Served, request: Request) -> Response:
         wanted = read_request(body, request.headers.get(LENGTH_HEADER), service.limits, list(output_types(model)))
     except ProtocolError as error:
         raise HTTPException(400, f"{error}.") from None
-    results = await service.predict(model, [source_of(image, model, service.limits) for image in wanted.images])
+    results = await service.predict(model, [source_of(image, model) for image in wanted.images])
     found = [result for result in results if isinstance(result, FilePrediction)]
     if len(found) < len(results):
         place, reason = next((n, result) for n, result in enumerate(results) if isinstance(result, str))

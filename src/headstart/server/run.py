@@ -206,8 +206,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         door = socket.socket(family, socket.SOCK_STREAM)
-    except OSError as error:
-        raise InputError(f"--host {host}: no such address ({error.strerror or error}).") from None
+    except (OSError, UnicodeError) as error:  # the second for a part of a name that is empty or too long
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--host {host}: no such address ({reason}).") from None
     with contextlib.closing(door):
         try:
             if hasattr(signal, "SIGHUP"):  # on Windows it would let two servers share a port

@@ -231,11 +231,11 @@ def _flag(parameters: Mapping[str, Any], name: str, *, otherwise: bool) -> bool:
     return value
 
 
-def source_of(image: Image, model: Served, limits: Limits) -> Source:
+def source_of(image: Image, model: Served) -> Source:
     """Return an image of a request as the line takes it."""
     if isinstance(image, Sent):
-        return image.source(model.predictor.preprocess, limits)
-    return Source(lambda: image, image.nbytes)
+        return image.source(model.predictor.preprocess)
+    return Source(lambda _: image, image.nbytes)
 
 
 def output_types(model: Served) -> dict[str, tuple[str, list[int]]]:

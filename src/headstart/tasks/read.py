@@ -62,6 +62,29 @@ class _CheckedSplit(BaseModel):
     reliability_calibrated: list[_CheckedBin]
 
 
+class _ShownSplit(BaseModel):
+    model_config = _STRICT
+
+    accuracy: _Share | None = None
+    accuracy_ci95: _Interval | None = None
+    n: _Count | None = None
+    macro_f1: _Share | None = None
+    nll: _Amount | None = None
+    nll_calibrated: _Amount | None = None
+    ece: _Share | None = None
+    ece_calibrated: _Share | None = None
+    per_class: dict[str, _CheckedFigures] | None = None
+
+
+class Shown(BaseModel):
+    """What a model card shows of ``metrics.json``; what was not measured is missing."""
+
+    model_config = _STRICT
+
+    val: _ShownSplit | None = None
+    test: _ShownSplit | None = None
+
+
 def read_split(content: object) -> SplitMetrics:
     """Return the figures of a split from what ``SplitMetrics.to_dict`` gives; keys of later versions are left out.
 
