@@ -294,6 +294,19 @@ def test_agreement_counts_what_changed_and_what_was_a_tie():
     assert same.is_rounding
 
 
+def test_sixteen_images_that_are_timed_are_one_batch():
+    seen = set()
+
+    class Stub:
+        def outputs_of(self, squares):
+            seen.add(tuple(map(len, squares)))
+
+    squares = [np.zeros((side, side, 3), np.uint8) for side in (8, 9, 9, 7)]
+    rows = certify.images_per_second(certify.Pair(Stub(), Stub()), squares)
+    assert [row["batch"] for row in rows] == [1, 16]
+    assert seen == {(9,), (9,) * 16}
+
+
 def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, measured, tmp_path):
     with pytest.raises(BundleError, match="is an export already"):
         headstart.export(exported, out=tmp_path / "again")

@@ -1,6 +1,7 @@
 """An exported classifier on the whole test split, held against the one that it was made from, image by image."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -187,12 +188,15 @@ def outputs_of_images(
 def images_per_second(pair: Pair, squares: Sequence[UInt8Image]) -> list[dict[str, Any]]:
     """Return images per second of both forms for one image and for sixteen at a time: medians of three, interleaved.
 
+    Squares of one size are timed, the commonest: a classifier computes others apart, so that sixteen would be no batch.
     ``others`` is the number of cores that other programs used meanwhile, on average.
     """
+    ((side, _),) = Counter(map(len, squares)).most_common(1)
+    alike = [square for square in squares if len(square) == side]
     rows = []
     for batch in (1, 16):
         others = others_at_work()
-        some = [squares[place % len(squares)] for place in range(batch)]
+        some = [alike[place % len(alike)] for place in range(batch)]
         runs: dict[str, list[float]] = {"original": [], "export": []}
         for _ in range(3):
             runs["original"].append(_rate(pair.original, some))
