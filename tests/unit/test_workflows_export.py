@@ -231,18 +231,25 @@ def test_an_export_that_answers_differently_is_refused_and_leaves_nothing(graph,
 
 
 def test_one_test_image_with_another_class_is_enough_to_refuse_an_export(built, measured, tmp_path, monkeypatch):
-    real = certify.outputs_of_images
+    """And the figures of the exported file are those of the probabilities that it gives."""
+    real, certified, kept = certify.outputs_of_images, room.certify, []
 
     def with_one_turned_over(predictors, split, progress=None):
         first, *others = real(predictors, split, progress)
-        for column in (others[0].logits, others[0].probabilities) if others else ():
-            column[7] = column[7, ::-1].copy()
+        for exported in others:
+            exported.probabilities[7] = exported.probabilities[7, ::-1].copy()
         return first, *others
 
     monkeypatch.setattr(certify, "outputs_of_images", with_one_turned_over)
+    monkeypatch.setattr(room, "certify", lambda *given, **more: kept.append(certified(*given, **more)) or kept[0])
     with pytest.raises(HeadstartError, match=r"of 100 images 1 get another class.*Nothing was exported"):
         headstart.export(measured.path, out=tmp_path / "x", progress=False)
     assert list(tmp_path.iterdir()) == []
+    found, changed = kept[0].predictions, np.array(measured.metrics().test.confusion_matrix)
+    label, now = found.labels[7], found.predictions.indices[7]
+    changed[label, 9 - now] -= 1
+    changed[label, now] += 1
+    assert kept[0].metrics.test.confusion_matrix == changed.tolist()
 
 
 def test_ranges_of_integers_come_from_training_images_and_choices_from_validation(

@@ -131,7 +131,8 @@ def certify(run: Run, dataset: Dataset, pair: Pair, *, command: str, progress: P
     names, temperature = test.class_names.names, pair.original.artifact.temperature
 
     def measure(outputs: Outputs, split: Subset) -> SplitMetrics:
-        return SINGLE_LABEL.measure(outputs.logits, split.labels, names=names, temperature=temperature)
+        given = outputs.probabilities
+        return SINGLE_LABEL.measure(outputs.logits, split.labels, names=names, temperature=temperature, given=given)
 
     figures = measure(second, test)
     found = agreement((first, pair.original), (second, pair.exported))
@@ -180,7 +181,7 @@ def outputs_of_images(
             progress(stop, len(split))
     whole = tuple(joined(found) for found in parts)
     for outputs in whole:
-        if bad := int((~np.isfinite(outputs.logits).all(axis=1)).sum()):
+        if bad := int((~outputs.finite).sum()):
             raise HeadstartError(f"The outputs for {bad} of {len(split)} images are not finite. Nothing was exported.")
     return whole
 
