@@ -165,7 +165,7 @@ class _Export:
         kind: dict[str, Any] = {"precision": options.precision, "runtime": options.runtime}
         config = write_package(scratch, bundle, self.folder, graph, **kind, evidence=classifier.with_evidence)
         pair = Pair(original, load(scratch, threads=session.threads))
-        write_golden(scratch, images, pair.exported, _GOLDEN_TOLERANCE[config.precision])
+        golden_files = write_golden(scratch, images, pair.exported, _GOLDEN_TOLERANCE[config.precision])
         golden = read_golden(scratch, bundle.class_names)
         measured = self._certified(pair)
         few = agreement(*((p.outputs_of(golden.squares), p) for p in (pair.original, pair.exported)))
@@ -188,6 +188,7 @@ class _Export:
             "surroundings": without_folders(session.surroundings(packages)),
             "files": config.files,
             "scripts": write_scripts(scratch),
+            "golden_files": golden_files,
             "measured": carried,
             "bundle_sha256": config.bundle_sha256,
             "manifest_sha256": config.manifest_sha256,
