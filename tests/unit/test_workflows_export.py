@@ -1,5 +1,6 @@
 """An export answers like its run, says so in its certificate, and is there whole or not at all."""
 
+import io
 import json
 import os
 import re
@@ -439,6 +440,17 @@ def test_a_page_replaces_no_other_file(exported, tmp_path, capsys):
 def test_the_script_says_what_it_does(exported, capsys):
     assert runpy.run_path(str(exported / "predict.py"))["main"](["--help"]) == 0
     assert "python predict.py IMAGE..." in capsys.readouterr().out
+
+
+def test_the_script_escapes_names_that_its_output_can_not_show(exported, tmp_path, monkeypatch):
+    image = shutil.copy(next((exported / "golden").glob("*.png")), tmp_path / "schön.png")
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.argv", ["predict.py", str(image)])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(exported / "predict.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert b"sch\\xf6n.png\t" in out.buffer.getvalue()
 
 
 @pytest.mark.parametrize("gone", [False, True])
