@@ -315,7 +315,7 @@ def test_sixteen_images_that_are_timed_are_one_batch():
     assert seen == {(9,), (9,) * 16}
 
 
-def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, measured, tmp_path):
+def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, measured, tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="is an export already"):
         headstart.export(exported, out=tmp_path / "again")
     (tmp_path / "taken").mkdir()
@@ -329,6 +329,12 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, m
         headstart.export(measured.path, out=tmp_path / "link")
     with pytest.raises(RunError, match=r"/proc is where a disk is mounted.*--out /proc/export"):
         headstart.export(measured.path, out="/proc")
+    (tmp_path / "here" / "golden").mkdir(parents=True)
+    for inside, out in (("here/golden", "."), ("here", tmp_path / "here" / "golden" / ".."), ("here/golden", "..")):
+        monkeypatch.chdir(tmp_path / inside)
+        with pytest.raises(RunError, match=r"is the folder that you work in, or holds it.*--out"):
+            headstart.export(measured.path, out=out)
+    assert (tmp_path / "here" / "golden").is_dir()
     with pytest.raises(BundleError, match="nowhere does not exist"):
         headstart.export(tmp_path / "nowhere", out=tmp_path / "x")
     sealed = shutil.copytree(measured.path, tmp_path / "sealed")

@@ -286,10 +286,12 @@ def _place(out: Path) -> Path:
         if out.is_symlink() and not out.exists():
             raise RunError(f"{out} is a link that leads nowhere. Remove it, or give another folder with --out.")
         place = out.resolve()
-        if place.is_mount():
+        mounted, working = place.is_mount(), Path.cwd().is_relative_to(place)
+        if mounted or working:
+            what = "where a disk is mounted" if mounted else "the folder that you work in, or holds it"
             raise RunError(
-                f"{out} is where a disk is mounted, and such a folder can't be replaced as a whole. Give a folder in "
-                f"it: --out {out / 'export'}"
+                f"{out} is {what}, and such a folder can't be replaced as a whole. Give a folder in it: --out "
+                f"{out / 'export'}"
             )
         sweep_leftovers(place.parent, of=place.name)
         taken = place.exists() and not (place.is_dir() and (is_export(place) or not any(place.iterdir())))
