@@ -110,7 +110,8 @@ def full_float32() -> Iterator[None]:
 
     The flags are the whole process's: of several threads the last one to leave puts back what the first one found.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    cudnn = torch.backends.cudnn
     with _lock:
         _inside.append((matmul.allow_tf32, cudnn.allow_tf32))
         matmul.allow_tf32 = cudnn.allow_tf32 = False
