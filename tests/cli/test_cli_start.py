@@ -141,15 +141,27 @@ def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in call(["train", "--debug"], tmp_path).stderr
 
 
-@pytest.mark.parametrize(("words", "helps"), [("train cifar10", False), ("serve x", True)])
-def test_an_export_is_proposed_where_it_needs_less(words, helps, monkeypatch, capsys):
-    missing = mock.Mock(side_effect=ModuleNotFoundError(name="torch"))
+@pytest.mark.parametrize(
+    ("words", "name", "helps"),
+    [("train cifar10", "torch", False), ("serve x", "torch", True), ("serve x", "fastapi", False)],
+)
+def test_an_export_is_proposed_where_it_needs_less(words, name, helps, monkeypatch, capsys):
+    missing = mock.Mock(side_effect=ModuleNotFoundError(name=name))
     monkeypatch.setattr("headstart.api.train", missing)
     monkeypatch.setattr("headstart.server.run.serve", missing)
     assert main(words.split()) == 2
     told = capsys.readouterr().err
-    assert "needs torch, which is not installed" in told
+    assert f"needs {name}, which is not installed" in told
     assert ("headstart export" in told) is helps
+
+
+def test_a_library_that_can_not_be_loaded_is_no_bug(monkeypatch, capsys):
+    broken = mock.Mock(side_effect=ImportError("libgomp.so.1: cannot open shared object file", name="onnxruntime"))
+    monkeypatch.setattr("headstart.server.run.serve", broken)
+    assert main(["serve", "x"]) == 2
+    told = capsys.readouterr().err
+    assert "can't be loaded here (libgomp.so.1: cannot open shared object file)" in told
+    assert "bug" not in told
 
 
 def test_words_after_a_double_dash_are_not_options(tmp_path):

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,7 +9,10 @@ from headstart.compute import precision
 from headstart.compute.device import describe_hardware
 from headstart.compute.precision import check_precision, choose_arithmetic, full_float32, laid_out
 from headstart.compute.session import open_session
+from headstart.contracts import ClassNames
 from headstart.errors import RecipeError
+from headstart.inference.torch_artifact import TorchArtifact
+from made_run import random_bundle
 
 SPEEDS = {("fp32", "contiguous"): 4.0, ("fp32", "channels_last"): 3.0}
 
@@ -145,6 +149,22 @@ def test_float32_is_not_rounded_to_tf32_and_a_session_puts_back_what_it_found(mo
     with pytest.raises(ZeroDivisionError), full_float32():
         raise ZeroDivisionError
     assert (cudnn.allow_tf32, matmul.allow_tf32) == before
+    first, second = full_float32(), full_float32()  # of two threads
+    for step in (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None)):
+        step()
+        assert not cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert (cudnn.allow_tf32, matmul.allow_tf32) == before
+
+
+def test_a_classifier_on_a_gpu_computes_in_float32(monkeypatch):
+    artifact, seen, move = TorchArtifact(random_bundle(ClassNames(("cat", "dog"))), device="cpu"), [], torch.Tensor.to
+    artifact.device = gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *to: self if to[0] is gpu else move(self, *to))
+    artifact._network.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    artifact.outputs(np.zeros((1, 40, 40, 3), np.uint8))
+    assert seen == [False, False], "an image and its mirror image"
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_timing_on_a_mac_waits_for_its_gpu(monkeypatch):

@@ -20,6 +20,13 @@ def copy(exported, tmp_path):
     return shutil.copytree(exported, tmp_path / "export")
 
 
+@pytest.fixture
+def unnamed(copy):
+    """A copy whose golden predictions no certificate names."""
+    (copy / "certificate.json").unlink()
+    return copy
+
+
 def test_the_golden_images_have_several_sizes_and_modes(exported):
     files = read_golden(exported, headstart.load(exported).class_names).files
     facts = []
@@ -57,7 +64,8 @@ def test_an_export_answers_here_as_it_was_certified(copy, capsys):
     assert json.loads(capsys.readouterr().out)["tolerance"] == 0
 
 
-def test_predictions_that_drifted_are_named(copy, capsys):
+def test_predictions_that_drifted_are_named(unnamed, capsys):
+    copy = unnamed
     with np.load(copy / "golden" / "golden.npz") as stored:
         arrays = dict(stored)
     arrays["probabilities"][3] = np.roll(arrays["probabilities"][3], 1)
@@ -71,8 +79,9 @@ def test_predictions_that_drifted_are_named(copy, capsys):
     assert found["images"][3]["drifted"]
 
 
-def test_an_image_that_is_prepared_differently_is_named(copy, capsys):
+def test_an_image_that_is_prepared_differently_is_named(unnamed, capsys):
     """Such as a JPEG, by another decoder; a single step is rounding."""
+    copy = unnamed
     with np.load(copy / "golden" / "golden.npz") as stored:
         arrays = dict(stored)
     arrays["square_03"][0, 0, 0] ^= 2
@@ -103,9 +112,11 @@ def write_csv(path, folder, *, change=None):
     return path
 
 
-def test_predictions_of_another_runtime_are_checked(copy, tmp_path, capsys):
+def test_predictions_of_another_runtime_are_checked(copy, tmp_path, capsys, monkeypatch):
     same = write_csv(tmp_path / "same.csv", copy, change=lambda rows: rows.reverse())
-    assert headstart.verify(copy, predictions=same).largest_difference < 1e-6
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.deployment.verify.load", lambda *_, **__: pytest.fail("the export itself was run"))
+        assert headstart.verify(copy, predictions=same).largest_difference < 1e-6
 
     def disturb(rows):
         rows[2]["p_cat"] += 0.2
@@ -137,8 +148,8 @@ def test_a_table_that_lacks_something_is_refused(copy, tmp_path, change, words):
         headstart.verify(copy, predictions=path)
 
 
-def test_golden_predictions_that_are_damaged_are_refused(copy, tmp_path):
-    place = copy / "golden"
+def test_golden_predictions_that_are_damaged_are_refused(unnamed, tmp_path):
+    copy, place = unnamed, unnamed / "golden"
     for name in ("golden.json", "golden.npz", "04.png"):
         content = (place / name).read_bytes()
         for part in (content[:-9], b"", None):
@@ -165,9 +176,9 @@ def test_golden_predictions_that_are_damaged_are_refused(copy, tmp_path):
         ("square_03", b"no array", "damaged"),
     ],
 )
-def test_golden_arrays_of_another_kind_are_refused(copy, name, array, words, monkeypatch):
+def test_golden_arrays_of_another_kind_are_refused(unnamed, name, array, words, monkeypatch):
     monkeypatch.setattr("headstart.deployment.golden._LARGEST_FILE", 2_000_000)
-    path = copy / "golden" / "golden.npz"
+    path = unnamed / "golden" / "golden.npz"
     with np.load(path) as stored:
         arrays = dict(stored)
     if isinstance(array, np.ndarray):
@@ -176,7 +187,7 @@ def test_golden_arrays_of_another_kind_are_refused(copy, name, array, words, mon
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(f"{name}.npy", array)
     with pytest.raises(BundleError, match=words):
-        headstart.verify(copy)
+        headstart.verify(unnamed)
 
 
 @pytest.mark.parametrize("name", ["golden/golden.json", "golden/golden.npz", "golden/04.png", "certificate.json"])
@@ -187,7 +198,7 @@ def test_devices_in_place_of_files_are_refused_at_once(copy, name):
         headstart.verify(copy)
 
 
-def test_a_certificate_that_names_other_files_is_told(copy):
+def test_a_certificate_that_names_other_files_is_told(copy, capsys):
     (copy / "measured" / "metrics.json").write_text("{}")
     with pytest.raises(BundleError, match=r"metrics\.json is not the file that certificate\.json names"):
         headstart.verify(copy)
@@ -196,7 +207,31 @@ def test_a_certificate_that_names_other_files_is_told(copy):
     with pytest.raises(BundleError, match="certificate of another model"):
         headstart.verify(copy)
     (copy / "certificate.json").unlink()
-    assert headstart.verify(copy).ok, "what an export needs to predict is complete without it"
+    found = headstart.verify(copy)
+    assert found.ok, "what an export needs to predict is complete without it"
+    assert not found.certified
+    assert main(["verify", str(copy)]) == 0
+    assert "16 golden images as recorded, but the export has no certificate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["golden.json", "golden.npz"])
+def test_golden_predictions_that_are_not_those_of_the_certificate_are_told(copy, name):
+    path, certificate = copy / "golden" / name, json.loads((copy / "certificate.json").read_text())
+    with zipfile.ZipFile(path, "a") if name == "golden.npz" else path.open("a") as file:
+        file.write("\n") if name == "golden.json" else file.writestr("more.npy", b"")
+    with pytest.raises(BundleError, match=rf"{name} is not the file that certificate\.json names"):
+        headstart.verify(copy)
+    assert certificate.pop("golden_files").keys() == {"golden.json", "golden.npz"}
+    (copy / "certificate.json").write_text(json.dumps(certificate))
+    assert headstart.verify(copy).certified, "certificates of early versions name no golden files"
+
+
+@pytest.mark.parametrize("tolerance", [1e9, 1, -0.1, True])
+def test_a_tolerance_that_everything_passes_is_refused(unnamed, tolerance):
+    content = json.loads((unnamed / "golden" / "golden.json").read_text())
+    (unnamed / "golden" / "golden.json").write_text(json.dumps(content | {"tolerance": tolerance}))
+    with pytest.raises(BundleError, match="golden is damaged: its tolerance is"):
+        headstart.verify(unnamed)
 
 
 def test_another_script_is_told_and_none_is_needed(copy):
@@ -207,7 +242,8 @@ def test_another_script_is_told_and_none_is_needed(copy):
     assert headstart.verify(copy).ok
 
 
-def test_an_image_elsewhere_is_not_read(copy):
+def test_an_image_elsewhere_is_not_read(unnamed):
+    copy = unnamed
     content = json.loads((copy / "golden" / "golden.json").read_text())
     content["images"][0]["file"] = "../../../etc/passwd"
     (copy / "golden" / "golden.json").write_text(json.dumps(content))

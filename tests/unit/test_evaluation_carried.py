@@ -15,7 +15,9 @@ from headstart.data.arrays import Arrays
 from headstart.data.sources.arrays import write_store
 from headstart.evaluation.carried import FILES
 from headstart.files import file_sha256
+from headstart.inference.onnx_artifact import OnnxArtifact
 from headstart.runs.run import Run
+from headstart.tasks.measures import confusion_matrix
 from made_run import restate
 
 GATE = ("--gate", "not worse than 4 points at 95 %")
@@ -169,6 +171,23 @@ def test_an_export_is_measured_on_other_data_as_its_run_is(
     assert written["weights_sha256"] == file_sha256(exported / "model.onnx")
     assert "since validation" in (tmp_path / "tiny-on-new" / "report.html").read_text()
     assert not list(exported.glob("*on-*"))
+
+
+def test_figures_of_an_export_are_those_of_the_probabilities_that_it_gives(
+    exported, new_images, sample, tmp_path, monkeypatch
+):
+    images = 255 - sample.sealed_test._subset.source.array[:60, ::-1]
+    turned = 9 - headstart.load(exported).predict(images).indices
+    real = OnnxArtifact.outputs
+
+    def turn_over(self, squares, **asked):
+        outputs = real(self, squares, **asked)
+        return outputs._replace(probabilities=outputs.probabilities[:, ::-1].copy())
+
+    monkeypatch.setattr(OnnxArtifact, "outputs", turn_over)
+    found = headstart.evaluate_on(exported, new_images, out=tmp_path / "out", progress=False)
+    expected = confusion_matrix(np.arange(60) % 3, turned, num_classes=10)
+    assert found.figures["confusion_matrix"] == expected.tolist()
 
 
 def test_images_that_its_run_has_seen_do_not_count_for_an_export(exported, sample, sample_dir, tmp_path, capsys):

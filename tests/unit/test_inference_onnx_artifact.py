@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from headstart.errors import BundleError, InputError
 from headstart.inference import onnx_artifact
 from headstart.inference.predictor import load
+from made_run import restate
 
 
 @pytest.fixture
@@ -262,11 +264,25 @@ def test_a_device_that_is_not_there_is_an_error(copy):
         load(copy, threads=0)
 
 
-def test_a_predictor_of_an_export_can_be_pickled(copy):
-    predictor = load(copy, threads=1)
+def test_an_export_on_cuda_computes_in_float32(copy, monkeypatch):
+    given = {}
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **options: given.update(options))
+    load(copy, device="cuda:1")
+    assert given["providers"][0] == ("CUDAExecutionProvider", {"device_id": 1, "use_tf32": 0})
+
+
+def test_a_predictor_of_an_export_can_be_pickled(copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    predictor = load("export", threads=1)
     image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
-    again = pickle.loads(pickle.dumps(predictor))
+    sent = pickle.dumps(predictor)
+    monkeypatch.chdir("/")
+    again = pickle.loads(sent)
     np.testing.assert_array_equal(again.predict(image).probabilities, predictor.predict(image).probabilities)
+    restate(copy, dataset="another")
+    with pytest.raises(BundleError, match="holds another export than when it was loaded"):
+        pickle.loads(sent)
 
 
 def test_how_sure_the_classifier_was_on_validation_travels(copy, measured):

@@ -48,10 +48,12 @@ def test_a_client_finds_out_what_there_is(client):
     assert not client.is_model_ready("colours", "2")
     assert client.get_server_metadata()["name"] == "headstart"
     facts = client.get_model_metadata("colours")
-    assert {one["name"]: (one["datatype"], one["shape"]) for one in facts["inputs"]} == {
-        "images": ("UINT8", [-1, -1, -1, 3]),
-        "files": ("BYTES", [-1]),
-    }
+    # What a client sends that fills in whatever is named as an input must be answered.
+    assert facts["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
+    told = facts["parameters"]
+    assert all(isinstance(value, str) for value in told.values()), "the protocol has no lists as parameters"
+    assert json.loads(told["alternative_input"]) == {"name": "files", "datatype": "BYTES", "shape": [-1]}
+    assert json.loads(told["classes"]) == list(COLOURS)
     assert [one["name"] for one in facts["outputs"]] == [
         "probabilities",
         "label",

@@ -44,6 +44,17 @@ def test_class_weights_of_one_factor_change_nothing_for_mixed_targets():
     assert weighted.item() == pytest.approx(plain.item())
 
 
+def test_figures_are_those_of_the_probabilities_that_a_classifier_computed_itself():
+    given = np.array([[0.2, 0.8], [0.1, 0.9], [0.0, 1.0]], np.float32)
+    labels = np.array([0, 1, 0])
+    found, plain = (SINGLE_LABEL.measure(LOGITS.numpy(), labels, names="ab", given=p) for p in (given, None))
+    assert (found.confusion_matrix, plain.confusion_matrix) == ([[0, 2], [0, 1]], [[2, 0], [0, 1]])
+    # float32 has no smaller number than 2 ** -149.
+    assert found.nll_calibrated == pytest.approx(-(math.log(0.2) + math.log(0.9) + math.log(2.0**-149)) / 3, abs=1e-5)
+    assert (found.nll, found.ece) == (plain.nll, plain.ece)
+    assert found.ece_calibrated > plain.ece_calibrated
+
+
 def test_the_task_calibrates_with_six_decimals():
     generator = np.random.default_rng(0)
     logits, labels = generator.normal(size=(50, 3)), generator.integers(0, 3, 50)

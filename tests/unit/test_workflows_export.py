@@ -1,5 +1,6 @@
 """An export answers like its run, says so in its certificate, and is there whole or not at all."""
 
+import io
 import json
 import os
 import re
@@ -231,18 +232,25 @@ def test_an_export_that_answers_differently_is_refused_and_leaves_nothing(graph,
 
 
 def test_one_test_image_with_another_class_is_enough_to_refuse_an_export(built, measured, tmp_path, monkeypatch):
-    real = certify.outputs_of_images
+    """And the figures of the exported file are those of the probabilities that it gives."""
+    real, certified, kept = certify.outputs_of_images, room.certify, []
 
     def with_one_turned_over(predictors, split, progress=None):
         first, *others = real(predictors, split, progress)
-        for column in (others[0].logits, others[0].probabilities) if others else ():
-            column[7] = column[7, ::-1].copy()
+        for exported in others:
+            exported.probabilities[7] = exported.probabilities[7, ::-1].copy()
         return first, *others
 
     monkeypatch.setattr(certify, "outputs_of_images", with_one_turned_over)
+    monkeypatch.setattr(room, "certify", lambda *given, **more: kept.append(certified(*given, **more)) or kept[0])
     with pytest.raises(HeadstartError, match=r"of 100 images 1 get another class.*Nothing was exported"):
         headstart.export(measured.path, out=tmp_path / "x", progress=False)
     assert list(tmp_path.iterdir()) == []
+    found, changed = kept[0].predictions, np.array(measured.metrics().test.confusion_matrix)
+    label, now = found.labels[7], found.predictions.indices[7]
+    changed[label, 9 - now] -= 1
+    changed[label, now] += 1
+    assert kept[0].metrics.test.confusion_matrix == changed.tolist()
 
 
 def test_ranges_of_integers_come_from_training_images_and_choices_from_validation(
@@ -294,7 +302,20 @@ def test_agreement_counts_what_changed_and_what_was_a_tie():
     assert same.is_rounding
 
 
-def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, measured, tmp_path):
+def test_sixteen_images_that_are_timed_are_one_batch():
+    seen = set()
+
+    class Stub:
+        def outputs_of(self, squares):
+            seen.add(tuple(map(len, squares)))
+
+    squares = [np.zeros((side, side, 3), np.uint8) for side in (8, 9, 9, 7)]
+    rows = certify.images_per_second(certify.Pair(Stub(), Stub()), squares)
+    assert [row["batch"] for row in rows] == [1, 16]
+    assert seen == {(9,), (9,) * 16}
+
+
+def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, measured, tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="is an export already"):
         headstart.export(exported, out=tmp_path / "again")
     (tmp_path / "taken").mkdir()
@@ -308,6 +329,12 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_done(exported, m
         headstart.export(measured.path, out=tmp_path / "link")
     with pytest.raises(RunError, match=r"/proc is where a disk is mounted.*--out /proc/export"):
         headstart.export(measured.path, out="/proc")
+    (tmp_path / "here" / "golden").mkdir(parents=True)
+    for inside, out in (("here/golden", "."), ("here", tmp_path / "here" / "golden" / ".."), ("here/golden", "..")):
+        monkeypatch.chdir(tmp_path / inside)
+        with pytest.raises(RunError, match=r"is the folder that you work in, or holds it.*--out"):
+            headstart.export(measured.path, out=out)
+    assert (tmp_path / "here" / "golden").is_dir()
     with pytest.raises(BundleError, match="nowhere does not exist"):
         headstart.export(tmp_path / "nowhere", out=tmp_path / "x")
     sealed = shutil.copytree(measured.path, tmp_path / "sealed")
@@ -420,6 +447,17 @@ def test_a_page_replaces_no_other_file(exported, tmp_path, capsys):
 def test_the_script_says_what_it_does(exported, capsys):
     assert runpy.run_path(str(exported / "predict.py"))["main"](["--help"]) == 0
     assert "python predict.py IMAGE..." in capsys.readouterr().out
+
+
+def test_the_script_escapes_names_that_its_output_can_not_show(exported, tmp_path, monkeypatch):
+    image = shutil.copy(next((exported / "golden").glob("*.png")), tmp_path / "schön.png")
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.argv", ["predict.py", str(image)])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(exported / "predict.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert b"sch\\xf6n.png\t" in out.buffer.getvalue()
 
 
 @pytest.mark.parametrize("gone", [False, True])

@@ -148,6 +148,17 @@ def test_an_export_of_another_classifier_is_not_pushed(run, exported, allowed, c
     assert allowed.commits == []
 
 
+def test_an_export_that_is_not_as_it_was_certified_is_not_pushed(measured, exported, allowed, tmp_path, capsys):
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    (copy / "measured" / "metrics.json").write_text("{}")
+    assert push(measured.path, "me/pets", "--export", copy) == 2
+    assert "metrics.json is not the file that certificate.json names" in capsys.readouterr().err
+    (copy / "certificate.json").unlink()
+    assert push(measured.path, "me/pets", "--export", copy) == 2
+    assert "certificate.json can't be read" in capsys.readouterr().err
+    assert allowed.commits == []
+
+
 @pytest.mark.parametrize("name", ["pets", "me/pets/more", "me/..", "me/pe ts", " "])
 def test_what_is_no_repository_is_refused_before_anything_is_read(name, tmp_path, capsys):
     assert push(tmp_path / "nowhere", name) == 2

@@ -39,10 +39,6 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads to compute
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or mps; the best one present by default.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder with a local copy of the data set; nothing is fetched.")]
 
-_NOT_INSTALLED = (
-    "This needs {}, which is not installed here. Install headstart with everything that it needs (pip install "
-    "headstart){}."
-)
 _WITH_EXPORTS = ("predict", "serve", "verify")
 """Verbs that need less where the classifier is an export."""
 
@@ -145,15 +141,24 @@ def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _tell(str(WriteError(error.filename or "A file", error)), 1, debug)
-        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("headstart"):
-            instead = ", or give a classifier that `headstart export` made, which needs less" * (verb in _WITH_EXPORTS)
-            return _tell(_NOT_INSTALLED.format(error.name, instead), 2, debug)
+        if isinstance(error, ImportError) and not (error.name or "").startswith("headstart"):
+            return _tell(_what_to_install(error, verb), 2, debug)
         if hasattr(error, "format_message"):  # the parser's usage errors; typer has moved their class between versions
             where = found.command_path if (found := getattr(error, "ctx", None)) else f"headstart {verb}".strip()
             message = error.format_message() + _known_otherwise(error)
             return _tell(f"{message}{'' if message.endswith(('.', '?')) else '.'} See {where} --help.", 2, debug)
         hint = "" if debug else " Run it again with --debug to see where."
         return _tell(f"Unexpected {type(error).__name__}: {error}.{hint} This is a bug in headstart.", 1, debug)
+
+
+def _what_to_install(error: ImportError, verb: str) -> str:
+    """Return what to do where a library is missing, or is there and can't be loaded."""
+    what = f"A library that this needs can't be loaded here ({error})."
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        what = f"This needs {error.name}, which is not installed here."
+    needs_less = verb in _WITH_EXPORTS and (error.name or "").partition(".")[0] in {"torch", "timm"}
+    instead = ", or give a classifier that `headstart export` made for ONNX Runtime, which needs less" * needs_less
+    return f"{what} Install headstart with everything that it needs (pip install headstart){instead}."
 
 
 def _known_otherwise(error: Exception) -> str:

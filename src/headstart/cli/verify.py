@@ -50,7 +50,8 @@ def verify(
             square = f", its square by {counted(image.square_steps, 'step')} of 255" if image.square_steps else ""
             lines.append(f"{image.file}: {became}, probabilities by {significant(image.difference)}{square}")
     drifted, of = len(lines), counted(len(found.images), "golden image")
-    verdict = f"{drifted} of {of} drifted" if drifted else f"{of} as certified"
+    as_before = "as certified" if found.certified else "as recorded, but the export has no certificate"
+    verdict = f"{drifted} of {of} drifted" if drifted else f"{of} {as_before}"
     largest = significant(found.largest_difference)
     lines.append(f"{verdict}: probabilities differ by up to {largest}, {significant(found.tolerance)} is allowed.")
     if found.images[0].square_steps is not None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,6 +20,9 @@ REQUIRED_GAIN = 1.15
 """How many times as many images a second a lower precision must train to be chosen. A smaller gain could be the noise
 of a busy machine, and a change of precision changes the results."""
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_lock = Lock()
+_inside: list[tuple[bool, bool]] = []
+"""For each block inside ``full_float32`` the flags that it found, those of cuBLAS and of cuDNN."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,23 @@ def choose_arithmetic(
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Compute float32 in float32 inside the block: by default cuDNN rounds what it multiplies to TF32's 10 bits."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    """Compute float32 in float32 inside the block: by default cuDNN rounds what it multiplies to TF32's 10 bits.
+
+    The flags are the whole process's: of several threads the last one to leave puts back what the first one found.
+    """
+    matmul = torch.backends.cuda.matmul
+    cudnn = torch.backends.cudnn
+    with _lock:
+        _inside.append((matmul.allow_tf32, cudnn.allow_tf32))
+        matmul.allow_tf32 = cudnn.allow_tf32 = False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+        with _lock:
+            found = _inside[0]
+            _inside.pop()
+            if not _inside:
+                matmul.allow_tf32, cudnn.allow_tf32 = found
 
 
 @contextmanager

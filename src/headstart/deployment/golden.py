@@ -19,11 +19,11 @@ from headstart.bundle.exported import AGAIN
 from headstart.contracts import ClassNames, UInt8Image
 from headstart.data.subset import Subset
 from headstart.errors import BundleError, InputError
-from headstart.files import parse_json, read_bounded, write_atomically, write_json
+from headstart.evaluation.carried import GOLDEN, GOLDEN_FILES
+from headstart.files import file_sha256, parse_json, read_bounded, write_atomically, write_json
 from headstart.inference.images import square_of
 from headstart.inference.predictor import Predictor
 
-GOLDEN = "golden"
 IMAGES = 16
 _LONGEST = 640
 """Pixels; larger images are reduced, since a dozen photographs would weigh more than the classifier."""
@@ -74,8 +74,11 @@ def made_up_images() -> tuple[list[UInt8Image], list[str]]:
 
 def write_golden(
     folder: Path, images: tuple[list[UInt8Image], list[str]], predictor: Predictor, tolerance: float
-) -> None:
+) -> dict[str, str]:
     """Write the images, in several sizes and modes, and what the predictor has for them.
+
+    Returns:
+        SHA-256 of each file with what it has for them, by its name.
 
     Raises:
         WriteError: A file can't be written.
@@ -106,6 +109,7 @@ def write_golden(
     content |= {"images_are": "validation images" if images[1] else "made up"}
     content |= {"class_names": list(predictor.class_names), "images": entries}
     write_json(place / "golden.json", content)
+    return {name: file_sha256(place / name) for name in GOLDEN_FILES}
 
 
 def read_golden(folder: Path, class_names: ClassNames) -> Golden:
@@ -138,6 +142,8 @@ def read_golden(folder: Path, class_names: ClassNames) -> Golden:
         if changed := [file.name for file, e in zip(files, entries, strict=True) if _sha256(file) != e["sha256"]]:
             raise ValueError(f"{', '.join(changed[:4])} changed since the export")
         labels, tolerance = [str(entry.get("label", "")) for entry in entries], float(content["tolerance"])
+        if not 0 <= tolerance < 1:
+            raise ValueError(f"its tolerance is {tolerance:g}, and no difference of probabilities from 0 to below 1")
     except OSError as error:
         raise BundleError(f"{error.filename or place} can't be read: {error.strerror or error}. {AGAIN}") from None
     except Exception as error:  # zipfile, zlib and numpy each have errors of their own

@@ -125,6 +125,8 @@ def main(files: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")  # names that the terminal can't show
     try:
         exit_status = main(sys.argv[1:])
         sys.stdout.flush()

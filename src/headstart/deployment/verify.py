@@ -3,8 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,12 @@ class Verification(Mapping[str, Any]):
     Attributes:
         tolerance: Difference of a probability that counts as drift.
         images: One result for each image.
+        certified: Whether a certificate names the files, and they are those.
     """
 
     tolerance: float
     images: tuple[GoldenResult, ...]
+    certified: bool = False
 
     @property
     def ok(self) -> bool:
@@ -76,6 +78,7 @@ class Verification(Mapping[str, Any]):
         images = [asdict(image) for image in self.images]
         return {
             "ok": self.ok,
+            "certified": self.certified,
             "tolerance": self.tolerance,
             "largest_difference": self.largest_difference,
             "images": images,
@@ -97,7 +100,8 @@ def verify(
     Args:
         export: Folder that ``headstart export`` wrote, or the address of one on the Hub.
         predictions: CSV of another runtime: a column ``file`` with the name of each golden image and a column
-            ``p_<class>`` for each class, as ``headstart predict --out`` writes it. The export itself is run when None.
+            ``p_<class>`` for each class, as ``headstart predict --out`` writes it. The export itself is run only when
+            None.
         tolerance: Difference of a probability that counts as drift; that of the export when None.
         device: ``cpu``, or ``cuda`` where the installed ONNX Runtime can use it.
         threads: CPU threads; all cores when None.
@@ -115,35 +119,44 @@ def verify(
         raise BundleError(f"{export} holds no export. Give a folder that `headstart export` wrote.")
     if tolerance is not None and not 0 <= tolerance < 1:
         raise InputError(f"--tolerance {tolerance}: expected a difference of probabilities, from 0 to below 1.")
-    predictor = load(folder, device=device, threads=threads)
-    if (folder / CERTIFICATE).exists():
-        check_certified(folder, read_export(folder))
-    return hold(predictor, folder, predictions=predictions, tolerance=tolerance)
+    config, certified = read_export(folder), (folder / CERTIFICATE).exists()
+    if certified:
+        check_certified(folder, config)
+    if predictions is None:
+        found = hold(load(folder, device=device, threads=threads), folder, tolerance=tolerance)
+    else:
+        golden = read_golden(folder, config.class_names)
+        given = _read_predictions(Path(predictions), golden, config.class_names)
+        found = _compared(given, golden, config.class_names, tolerance)
+    return replace(found, certified=certified)
 
 
-def hold(
-    predictor: Predictor, folder: Path, *, predictions: Path | str | None = None, tolerance: float | None = None
-) -> Verification:
-    """Hold an export that is loaded, or predictions, against the golden predictions in its folder; see ``verify``.
+def hold(predictor: Predictor, folder: Path, *, tolerance: float | None = None) -> Verification:
+    """Hold an export that is loaded against the golden predictions in its folder; no certificate is read.
 
     Raises:
         BundleError: The golden predictions are missing or damaged, or what is computed now is not finite.
-        InputError: The CSV lacks an image or a class.
     """
-    names = predictor.class_names
-    golden = read_golden(folder, names)
+    golden = read_golden(folder, predictor.class_names)
+    squares = golden_squares(golden, predictor)
+    outputs = predictor.outputs_of(squares)
+    if not outputs.finite.all():
+        raise BundleError(f"{folder} gives numbers that are not finite for its golden images. {AGAIN}")
+    logits = np.abs(outputs.logits - golden.logits).max(axis=1).tolist()
+    inside = list(zip(logits, map(square_steps, squares, golden.squares), strict=True))
+    return _compared(predictor.judged(outputs).probabilities, golden, predictor.class_names, tolerance, inside)
+
+
+def _compared(
+    found: NDArray[np.float32],
+    golden: Golden,
+    names: ClassNames,
+    tolerance: float | None,
+    inside: Sequence[tuple[float | None, int | None]] | None = None,
+) -> Verification:
+    """Return what differs of the golden images' probabilities, and, as given, of their logits and squares."""
     allowed = golden.tolerance if tolerance is None else tolerance
-    inside: list[tuple[float | None, int | None]] = [(None, None)] * len(golden.files)
-    if predictions is not None:
-        found = _read_predictions(Path(predictions), golden, names)
-    else:
-        squares = golden_squares(golden, predictor)
-        outputs = predictor.outputs_of(squares)
-        found = predictor.judged(outputs).probabilities
-        if not (np.isfinite(found).all() and np.isfinite(outputs.logits).all()):
-            raise BundleError(f"{folder} gives numbers that are not finite for its golden images. {AGAIN}")
-        logits = np.abs(outputs.logits - golden.logits).max(axis=1).tolist()
-        inside = list(zip(logits, map(square_steps, squares, golden.squares), strict=True))
+    inside = inside or [(None, None)] * len(golden.files)
     differences = np.abs(found - golden.probabilities).max(axis=1).tolist()
     tops = zip(golden.probabilities.argmax(1).tolist(), found.argmax(1).tolist(), strict=True)
     results = []

@@ -13,6 +13,10 @@ from headstart.files import file_sha256, reading
 from headstart.runs.run import Run
 
 CERTIFICATE = "certificate.json"
+GOLDEN = "golden"
+"""Folder of an export with images, and what it gave for them."""
+GOLDEN_FILES = ("golden.json", "golden.npz")
+"""What it gave; the first has the hashes of the images."""
 MEASURED = "measured"
 """Folder of an export that is laid out like a run."""
 FILES = ("environment.json", "metrics.json", "predictions.csv", "recipe.yaml", "split_manifest.csv")
@@ -54,9 +58,11 @@ def check_certified(export: Path, config: ExportConfig) -> None:
     told = {key: certificate.get(key) for key in _STATED}
     if told != {key: value for key, value in config.model_dump().items() if key in _STATED}:
         raise BundleError(f"{export / CERTIFICATE} is the certificate of another model. {AGAIN}")
-    scripts = _hashes(certificate, "scripts", export)
+    named = _hashes(certificate, "scripts", export)
+    # Early versions did not name these.
+    named |= {f"{GOLDEN}/{name}": found for name, found in _hashes(certificate, "golden_files", export).items()}
     # Who only serves an export may have taken them away.
-    named = {name: expected for name, expected in scripts.items() if (export / name).exists()}
+    named = {name: expected for name, expected in named.items() if (export / name).exists()}
     if carries_figures(export):
         measured = _hashes(certificate, "measured", export)
         named |= {f"{MEASURED}/{name}": measured.get(name) for name in FILES}

@@ -1,6 +1,7 @@
 """An exported classifier on the whole test split, held against the one that it was made from, image by image."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -131,7 +132,8 @@ def certify(
     names, temperature = test.class_names.names, pair.original.artifact.temperature
 
     def measure(outputs: Outputs, split: Subset) -> SplitMetrics:
-        return SINGLE_LABEL.measure(outputs.logits, split.labels, names=names, temperature=temperature)
+        given = outputs.probabilities
+        return SINGLE_LABEL.measure(outputs.logits, split.labels, names=names, temperature=temperature, given=given)
 
     figures = measure(second, test)
     found = agreement((first, pair.original), (second, pair.exported))
@@ -180,7 +182,7 @@ def outputs_of_images(
             progress(stop, len(split))
     whole = tuple(joined(found) for found in parts)
     for outputs in whole:
-        if bad := int((~np.isfinite(outputs.logits).all(axis=1)).sum()):
+        if bad := int((~outputs.finite).sum()):
             raise HeadstartError(f"The outputs for {bad} of {len(split)} images are not finite. Nothing was exported.")
     return whole
 
@@ -188,12 +190,15 @@ def outputs_of_images(
 def images_per_second(pair: Pair, squares: Sequence[UInt8Image]) -> list[dict[str, Any]]:
     """Return images per second of both forms for one image and for sixteen at a time: medians of three, interleaved.
 
+    Squares of one size are timed, the commonest: a classifier computes others apart, so that sixteen would be no batch.
     ``others`` is the number of cores that other programs used meanwhile, on average.
     """
+    ((side, _),) = Counter(map(len, squares)).most_common(1)
+    alike = [square for square in squares if len(square) == side]
     rows = []
     for batch in (1, 16):
         others = others_at_work()
-        some = [squares[place % len(squares)] for place in range(batch)]
+        some = [alike[place % len(alike)] for place in range(batch)]
         runs: dict[str, list[float]] = {"original": [], "export": []}
         for _ in range(3):
             runs["original"].append(_rate(pair.original, some))

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.contracts import ClassNames, Predictions, UInt8Image, keys_of, listed, number_of_keys, value_of
+from headstart.contracts import ClassNames, UInt8Image, keys_of, listed, number_of_keys, value_of
 from headstart.data.dataset import Dataset
 from headstart.data.splits import Manifest, ManifestRow
 from headstart.data.subset import Subset
 from headstart.errors import DataError
 from headstart.evaluation.outputs import finite_outputs
+from headstart.inference.artifact import joined
 from headstart.inference.predictor import Predictor, Progress, within
 from headstart.runs.predictions import TestPredictions
 from headstart.tasks import measures
@@ -145,30 +146,19 @@ def measure_elsewhere(
         HeadstartError: The classifier's outputs are not finite.
     """
     in_all = sum(map(len, (*chosen.known, *chosen.unknown)))
-    logits, scores, done = [], [], 0
+    parts, done = [], 0
     for part in (*chosen.known, *chosen.unknown):
-        outputs = finite_outputs(predictor, part, within(progress, done_before=done, in_all=in_all))
-        logits.append(outputs.logits)
-        if outputs.novelty is not None:
-            scores.append(outputs.novelty)
+        parts.append(finite_outputs(predictor, part, within(progress, done_before=done, in_all=in_all)))
         done += len(part)
-    count, classes = len(chosen.labels), predictor.class_names
-    temperature = predictor.artifact.temperature
-    known = np.concatenate(logits)[:count]
-    figures = SINGLE_LABEL.measure(known, chosen.labels, names=classes.names, temperature=temperature)
-    probabilities = SINGLE_LABEL.probabilities(known, temperature=temperature)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == chosen.labels
-    own = Counter(part.class_names[int(label)] for part in chosen.unknown for label in part.labels)
-    limit = predictor.artifact.novelty_threshold
-    marked = None if limit is None or not scores else np.concatenate(scores) > limit
-    abstention = predictor.artifact.abstention
-    predictions = Predictions(
-        probabilities,
-        classes,
-        unsure=None if abstention is None else abstention.unsure(probabilities),
-        novelty=np.concatenate(scores)[:count] if scores else None,
-        unfamiliar=None if marked is None else marked[:count],
+    known, unknown = joined(parts[: len(chosen.known)]), parts[len(chosen.known) :]
+    classes, temperature = predictor.class_names, predictor.artifact.temperature
+    figures = SINGLE_LABEL.measure(
+        known.logits, chosen.labels, names=classes.names, temperature=temperature, given=known.probabilities
     )
+    predictions = predictor.judged(known)
+    confidence, right = predictions.probabilities.max(axis=1), predictions.indices == chosen.labels
+    own = Counter(part.class_names[int(label)] for part in chosen.unknown for label in part.labels)
+    strange = predictor.judged(joined(unknown)).unfamiliar if unknown else None
     found = Elsewhere(
         data={"name": dataset.name, "sha256": dataset.sha256, "source": dataset.source},
         left_out=chosen.left_out,
@@ -180,7 +170,7 @@ def measure_elsewhere(
         doubts={
             "unsure": None if predictions.unsure is None else _share(predictions.unsure),
             "unfamiliar": None if predictions.unfamiliar is None else _share(predictions.unfamiliar),
-            "unfamiliar_of_unknown_classes": None if marked is None or not own else _share(marked[count:]),
+            "unfamiliar_of_unknown_classes": None if strange is None else _share(strange),
         },
     )
     rows = np.concatenate([part.rows for part in chosen.known])

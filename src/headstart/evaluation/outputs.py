@@ -18,7 +18,7 @@ def finite_outputs(
         HeadstartError: Some are not finite.
     """
     outputs = predictor.outputs(working_copy(split, predictor.preprocess), features=features, progress=progress)
-    bad = np.flatnonzero(~np.isfinite(outputs.logits).all(axis=1))
+    bad = np.flatnonzero(~outputs.finite)
     if len(bad):
         raise HeadstartError(
             f"The classifier's outputs are not finite for {len(bad)} of {len(split)} {split.name} images, "

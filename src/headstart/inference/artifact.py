@@ -34,6 +34,12 @@ class Outputs(NamedTuple):
     probabilities: NDArray[np.float32] | None = None
     evidence: NDArray[np.float32] | None = None
 
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Whether logits and probabilities of each image are finite, shape (n,)."""
+        told = [np.isfinite(part).all(axis=1) for part in (self.logits, self.probabilities) if part is not None]
+        return np.asarray(np.logical_and.reduce(told), np.bool_)
+
 
 class Artifact(Protocol):
     """A classifier that is ready to run, whatever computes it; safe to share between threads, and picklable.

@@ -57,7 +57,8 @@ class OnnxArtifact:
         """
         check_threads(threads)
         self.config = config = read_export(folder)
-        self.folder, self.device, self.threads = folder, device or "cpu", threads
+        # A process that this is sent to may work in another folder.
+        self.folder, self.device, self.threads = folder.absolute(), device or "cpu", threads
         self.class_names, self.preprocess = config.class_names, config.preprocess
         self.temperature, self.flip = config.temperature, config.flip
         self.abstention, self.architecture = config.abstention, config.architecture
@@ -84,7 +85,7 @@ class OnnxArtifact:
         self._novelty, self.novelty_threshold = novelty, novelty.threshold if novelty else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.folder, self.device, self.threads)
+        return _reopened, (self.folder, self.device, self.threads, self.config)
 
     @property
     def has_evidence(self) -> bool:
@@ -145,8 +146,12 @@ def _check_values(found: Mapping[str, NDArray[np.float32]], path: Path) -> None:
         raise BundleError(f"{path} gives numbers that are not finite as {', '.join(wrong)}. {AGAIN}")
 
 
-def _reopened(folder: Path, device: str, threads: int | None) -> OnnxArtifact:
-    return OnnxArtifact(folder, device=device, threads=threads)
+def _reopened(folder: Path, device: str, threads: int | None, config: ExportConfig) -> OnnxArtifact:
+    """Return the export that another process had loaded; raise BundleError where another lies in its place now."""
+    artifact = OnnxArtifact(folder, device=device, threads=threads)
+    if artifact.config != config:
+        raise BundleError(f"{folder} holds another export than when it was loaded. Load it again with headstart.load.")
+    return artifact
 
 
 def _opened(config: ExportConfig, path: Path, *, device: str, threads: int | None) -> tuple[Session, int | None]:
@@ -233,7 +238,9 @@ def _providers(device: str) -> list[Any]:
         return ["CPUExecutionProvider"]
     available = onnxruntime.get_available_providers()
     if kind == "cuda" and "CUDAExecutionProvider" in available:
-        return [("CUDAExecutionProvider", {"device_id": int(number or 0)}), "CPUExecutionProvider"]
+        # By default it rounds what it multiplies to TF32's 10 bits.
+        options = {"device_id": int(number or 0), "use_tf32": 0}
+        return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
     raise InputError(
         f"--device {device}: the installed ONNX Runtime can't use it; it has {', '.join(available)}. For NVIDIA GPUs "
         "install onnxruntime-gpu in place of onnxruntime, or leave --device out."

@@ -53,7 +53,8 @@ class Predictor:
 
     Any number of threads can share one predictor: nothing in it changes while it predicts. It can be pickled, and sent
     to the processes of a pool that starts them with ``spawn`` or ``forkserver``. (A process that was forked after
-    PyTorch has computed with several threads hangs, whoever uses PyTorch in it.)
+    PyTorch has computed with several threads hangs, whoever uses PyTorch in it.) An export is then read from its folder
+    once more, and refused if another one lies there by then.
 
     Attributes:
         artifact: What computes the outputs.

@@ -1,6 +1,7 @@
 """The network of a bundle, ready to run on PyTorch."""
 
 import copy
+from contextlib import nullcontext
 from functools import cached_property, partial
 from threading import Thread
 from typing import Any
@@ -14,7 +15,7 @@ from headstart.bundle.config import Bundle
 from headstart.bundle.novelty import Novelty, score_in
 from headstart.compute.cores import check_threads
 from headstart.compute.device import pick_device
-from headstart.compute.precision import laid_out
+from headstart.compute.precision import full_float32, laid_out
 from headstart.contracts import UInt8Images
 from headstart.inference.artifact import Outputs, joined
 from headstart.inference.workers import Halves
@@ -89,7 +90,7 @@ class TorchArtifact:
         return compute(owned)
 
     def _computed(self, squares: UInt8Images, *, features: bool, evidence: bool) -> Outputs:
-        with torch.inference_mode():
+        with torch.inference_mode(), full_float32() if self.device.type == "cuda" else nullcontext():
             inputs = self.preprocess.tensor(torch.from_numpy(squares).to(self.device))
             inputs = inputs.contiguous(memory_format=torch.channels_last)
             seen = places = None

@@ -14,9 +14,9 @@ from headstart.bundle.config import WEIGHTS_FILE
 from headstart.bundle.exported import MODEL_FILE, PROGRAM_FILE, is_export
 from headstart.compute.cores import in_background
 from headstart.contracts import HUB
-from headstart.deployment.golden import GOLDEN
 from headstart.deployment.verify import hold
 from headstart.errors import BundleError, InputError
+from headstart.evaluation.carried import GOLDEN
 from headstart.files import file_sha256
 from headstart.inference.judge import box_in_shares
 from headstart.inference.place import located

@@ -1,5 +1,6 @@
 """The Open Inference Protocol, version 2: what clients of KServe, Triton and MLServer speak."""
 
+import json
 from importlib.metadata import version
 from typing import Any
 
@@ -55,7 +56,7 @@ def protocol_paths(service: Service) -> APIRouter:
     @router.get("/models/{name}", responses={404: {"model": Error}})
     @router.get("/models/{name}/versions/{number}", responses={404: {"model": Error}}, include_in_schema=False)
     async def model(name: str, number: str = _VERSION) -> JSONResponse:
-        """Return inputs and outputs of a model. A request gives one of the two inputs."""
+        """Return input and outputs of a model; `parameters.alternative_input` may be given in place of the input."""
         return JSONResponse(_described(found(name, number)))
 
     @router.get("/models/{name}/ready", responses={404: {"model": Error}})
@@ -92,19 +93,20 @@ async def _infer(service: Service, model: Served, request: Request) -> Response:
 
 
 def _described(model: Served) -> dict[str, Any]:
-    inputs = [
-        {"name": IMAGES, "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
-        {"name": FILES, "datatype": "BYTES", "shape": [-1]},
-    ]
+    # Some clients send every input that is named here, but a request gives one of two.
+    pixels = {"name": IMAGES, "datatype": "UINT8", "shape": [-1, -1, -1, 3]}
+    files = {"name": FILES, "datatype": "BYTES", "shape": [-1]}
     outputs = [
         {"name": name, "datatype": datatype, "shape": shape} for name, (datatype, shape) in output_types(model).items()
     ]
-    facts = {"sha256": model.sha256, "classes": list(model.predictor.class_names)}
+    # The protocol allows no lists and no objects as parameters.
+    told = {"alternative_input": files, "classes": list(model.predictor.class_names)}
+    texts = {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()}
     return {
         "name": model.name,
         "versions": [_VERSION],
         "platform": "headstart",
-        "inputs": inputs,
+        "inputs": [pixels],
         "outputs": outputs,
-        "parameters": facts,
+        "parameters": {"sha256": model.sha256, **texts},
     }

@@ -21,6 +21,8 @@ _HALVINGS = 30
 """Times that the interval of log T is halved; T is then known to 6e-9."""
 _ENTRIES = 2**21
 """Numbers in a block: 16 MB as float64."""
+_SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+"""What a probability counts as that float32 has rounded to 0, so that its loss is finite."""
 
 Logits = NDArray[np.floating[Any]]
 
@@ -62,10 +64,22 @@ def probabilities(logits: Logits, *, temperature: float = 1.0) -> NDArray[np.flo
     return found
 
 
-def judge(logits: Logits, labels: NDArray[np.int64], *, temperature: float = 1.0) -> Judged:
+def judge(
+    logits: Logits,
+    labels: NDArray[np.int64],
+    *,
+    temperature: float = 1.0,
+    given: NDArray[np.float32] | None = None,
+) -> Judged:
     """Return prediction, confidence and loss of each image.
 
     The loss takes logarithms, not probabilities, so that a confident mistake costs what it should instead of infinity.
+
+    Args:
+        logits: Shape (n, classes).
+        labels: Shape (n,).
+        temperature: Number that divides the logits.
+        given: Probabilities, shape (n, classes), where something else has made them of the logits.
 
     Raises:
         DataError: No images, or labels that do not fit.
@@ -73,8 +87,12 @@ def judge(logits: Logits, labels: NDArray[np.int64], *, temperature: float = 1.0
     check_labels(labels, len(logits), logits.shape[1])
     found = Judged(np.empty(len(labels), np.int64), np.empty(len(labels)), np.empty(len(labels)))
     for block in _blocks(logits):
-        logs = log_softmax(logits[block], temperature=temperature)
-        shares = softmax(logits[block], temperature=temperature)
+        if given is None:
+            logs = log_softmax(logits[block], temperature=temperature)
+            shares = softmax(logits[block], temperature=temperature)
+        else:
+            shares = given[block].astype(np.float64)
+            logs = np.log(np.maximum(shares, _SMALLEST))
         found.predicted[block] = shares.astype(np.float32).argmax(axis=1)
         found.confidence[block] = shares.max(axis=1)
         found.loss[block] = -np.take_along_axis(logs, labels[block, None], axis=1)[:, 0]

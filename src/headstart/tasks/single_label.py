@@ -67,16 +67,18 @@ class SingleLabel:
         *,
         names: Sequence[str],
         temperature: float = 1.0,
+        given: NDArray[np.float32] | None = None,
     ) -> SplitMetrics:
         """Measure a classifier on one split; figures have six decimals.
 
         ``nll`` and ``ece`` are those of the plain softmax; ``nll_calibrated`` and ``ece_calibrated`` those of the
-        probabilities that the classifier gives out, after temperature scaling.
+        probabilities that the classifier gives out, after temperature scaling: ``given``, shape (n, classes), where it
+        has computed them itself.
 
         Raises:
             DataError: No images, or labels that do not fit.
         """
-        plain, calibrated = judge(logits, labels), judge(logits, labels, temperature=temperature)
+        plain, calibrated = judge(logits, labels), judge(logits, labels, temperature=temperature, given=given)
         confusion = measures.confusion_matrix(labels, calibrated.predicted, num_classes=len(names))
         macro, weighted = measures.averages(confusion)
         correct = int(np.trace(confusion))

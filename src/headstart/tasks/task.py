@@ -35,5 +35,6 @@ class Task(Protocol):
         *,
         names: Sequence[str],
         temperature: float = 1.0,
+        given: NDArray[np.float32] | None = None,
     ) -> SplitMetrics:
-        """Return the figures of one split."""
+        """Return the figures of one split; ``given`` are the probabilities that the classifier itself computed."""

@@ -180,7 +180,7 @@ class _Export:
         kind: dict[str, Any] = {"precision": options.precision, "runtime": options.runtime}
         config = write_package(scratch, bundle, self.folder, graph, **kind, evidence=classifier.with_evidence)
         pair = Pair(original, load(scratch, threads=session.threads))
-        write_golden(scratch, images, pair.exported, _GOLDEN_TOLERANCE[config.precision])
+        golden_files = write_golden(scratch, images, pair.exported, _GOLDEN_TOLERANCE[config.precision])
         golden = read_golden(scratch, bundle.class_names)
         measured = self._certified(pair)
         few = agreement(*((p.outputs_of(golden.squares), p) for p in (pair.original, pair.exported)))
@@ -203,6 +203,7 @@ class _Export:
             "surroundings": without_folders(session.surroundings(packages)),
             "files": config.files,
             "scripts": write_scripts(scratch),
+            "golden_files": golden_files,
             "measured": carried,
             "bundle_sha256": config.bundle_sha256,
             "manifest_sha256": config.manifest_sha256,
@@ -300,10 +301,12 @@ def _place(out: Path) -> Path:
         if out.is_symlink() and not out.exists():
             raise RunError(f"{out} is a link that leads nowhere. Remove it, or give another folder with --out.")
         place = out.resolve()
-        if place.is_mount():
+        mounted, working = place.is_mount(), Path.cwd().is_relative_to(place)
+        if mounted or working:
+            what = "where a disk is mounted" if mounted else "the folder that you work in, or holds it"
             raise RunError(
-                f"{out} is where a disk is mounted, and such a folder can't be replaced as a whole. Give a folder in "
-                f"it: --out {out / 'export'}"
+                f"{out} is {what}, and such a folder can't be replaced as a whole. Give a folder in it: --out "
+                f"{out / 'export'}"
             )
         sweep_leftovers(place.parent, of=place.name)
         taken = place.exists() and not (place.is_dir() and (is_export(place) or not any(place.iterdir())))

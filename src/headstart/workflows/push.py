@@ -6,12 +6,12 @@ from typing import Any
 
 from headstart.bundle.card import model_card
 from headstart.bundle.config import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_config, read_config
-from headstart.bundle.exported import check_files, is_export, read_export
+from headstart.bundle.exported import is_export, read_export
 from headstart.bundle.novelty import NOVELTY_FILE
 from headstart.contracts import HUB_EXPORT
-from headstart.deployment.golden import GOLDEN, read_golden
+from headstart.deployment.golden import read_golden
 from headstart.errors import BundleError
-from headstart.evaluation.carried import CERTIFICATE, FILES, MEASURED
+from headstart.evaluation.carried import CERTIFICATE, FILES, GOLDEN, GOLDEN_FILES, MEASURED, check_certified
 from headstart.fetch.publish import check_repository, publish
 from headstart.files import file_sha256
 from headstart.inference.origin import origin_of
@@ -61,7 +61,7 @@ def push(
         message: What the commit is called.
 
     Raises:
-        BundleError: There is no classifier, it is damaged, or the export is none of it.
+        BundleError: There is no classifier, it is damaged, or the export is none of it, or not as it was certified.
         InputError: The Hub can't be reached, or does not allow this.
     """
     check_repository(repository)
@@ -98,9 +98,9 @@ def _files_of(export: Path, bundle: Path) -> dict[str, Path]:
     config = read_export(export)
     if config.bundle_sha256 != {name: file_sha256(bundle / name) for name in (WEIGHTS_FILE, CONFIG_FILE)}:
         raise BundleError(f"{export} was not made from {bundle} as it is now. Export it again: {again}")
-    check_files(export, config)
+    check_certified(export, config)
     names = [CONFIG_FILE, *config.files, CERTIFICATE, "certificate.html", "predict.py"]
     names += [f"{MEASURED}/{name}" for name in FILES]
     golden = [file.name for file in read_golden(export, config.class_names).files]
-    names += [f"{GOLDEN}/{name}" for name in ("golden.json", "golden.npz", *golden)]
+    names += [f"{GOLDEN}/{name}" for name in (*GOLDEN_FILES, *golden)]
     return {name: export / name for name in names if (export / name).is_file()}
