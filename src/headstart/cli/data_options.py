@@ -30,3 +30,8 @@ def as_typed(options: Iterable[str]) -> list[str]:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def as_overrides(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options about data that were given, by the keys of a recipe that they stand for."""
+    return {f"data.{name}": value for name, value in given(options).items()}

@@ -17,6 +17,7 @@ from headstart.cli.data_options import (
     LabelsFrom,
     TestFraction,
     ValFraction,
+    as_overrides,
     as_typed,
     given,
 )
@@ -105,7 +106,7 @@ def train(
         else:
             assert data is not None
             folder = out or Path("runs") / Path(recipe or default_recipe(data, budget=budget is not None)).stem
-            overrides = _with_options(read_overrides(set_ or []), given(about))
+            overrides = _with_options(read_overrides(set_ or []), as_overrides(about))
             metrics = api.train(data, recipe, out=folder, overrides=overrides, **settings, **where)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(str(stop) or _stopped(folder)) from None
@@ -137,9 +138,8 @@ def _stopped(folder: Path | None) -> str:
     return f"Stopped before training began, so nothing was written{place}. The same command starts again."
 
 
-def _with_options(overrides: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+def _with_options(overrides: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """Return the overrides with the keys of the options that were given; refuse what is given twice."""
-    options = {f"data.{name}": value for name, value in about.items()}
     if twice := sorted(options.keys() & overrides.keys()):
         raise InputError(f"{', '.join(twice)} is given twice: as an option of its own and by --set. Keep one.")
     return {**overrides, **options}
