@@ -6,7 +6,7 @@ sorted.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -24,12 +24,16 @@ class Skipped:
 
     kinds: Counter[str] = field(default_factory=Counter)
     first: list[Path] = field(default_factory=list)
+    each: Callable[[Path], object] | None = None
+    """Told every one of them."""
 
     def note(self, path: Path) -> None:
         """Count a file."""
         self.kinds[path.suffix.lower() or "without an ending"] += 1
         if len(self.first) < NAMED:
             self.first.append(path)
+        if self.each is not None:
+            self.each(path)
 
 
 @dataclass(frozen=True)
