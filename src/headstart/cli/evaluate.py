@@ -42,7 +42,9 @@ def evaluate(
     device: Device = None,
     saliency: Annotated[
         bool,
-        typer.Option("--saliency", help="Explain the worst mistakes by class-activation maps (needs captum)."),
+        typer.Option(
+            "--saliency", help="Explain the worst mistakes by class-activation maps (pip install 'headstart[explain]')."
+        ),
     ] = False,
     corruptions: Annotated[
         bool,
@@ -75,7 +77,7 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Measure a finished classifier on the sealed test set; the run's log records each such opening."""
+    """Measure a finished classifier on the sealed test set, which its log records, or with --on on other images."""
     check_device(device)
     if not run.startswith(HUB):
         located(run)  # before torch is loaded

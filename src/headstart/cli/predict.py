@@ -33,15 +33,16 @@ def predict(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A model folder, the run folder that holds it, or hf://owner/name on the Hub."
+            metavar="MODEL",
+            help="A model folder, the run folder that holds it, an export, or hf://owner/name on the Hub.",
         ),
     ],
     inputs: Annotated[
         list[Path],
         typer.Argument(
             metavar="FILES_OR_FOLDERS...",
-            help="Images; folders are searched with all that is in them; tables (.csv, .tsv, .jsonl, .parquet) name "
-            "them in a column, such as file_name; - reads one path per line from standard input.",
+            help="Images; folders, which are searched with all folders in them; tables (.csv, .tsv, .jsonl, .parquet) "
+            "with a column of paths, such as file_name; - reads one path per line from standard input.",
         ),
     ],
     top: Annotated[

@@ -34,7 +34,9 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A shipped recipe's name or a YAML file; quickstart for cifar10, else auto."),
+        typer.Option(
+            help="auto, quickstart, cpu-best or a YAML file. Default: auto, or quickstart for cifar10 without --budget."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/RECIPE by default.")] = None,
     resume: Annotated[
@@ -42,7 +44,10 @@ def train(
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Train and validate on N images only.")] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time for all of it, e.g. 5min: the rest is chosen to suit.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Time for the whole run, e.g. 5min; what the recipe leaves out is chosen to fit."
+        ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="A name that `headstart backbones` lists.")] = None,
     weights: Annotated[str | None, typer.Option(help="auto, none (from scratch) or a weights file.")] = None,
@@ -55,8 +60,8 @@ def train(
     abstain: Annotated[
         float | None,
         typer.Option(
-            help="Accuracy of the predictions that are not marked as unsure; by default the strictest from 0.9 to 0.99 "
-            "that the validation images support."
+            help="Accuracy to promise for predictions that are not marked unsure, e.g. 0.95; by default the strictest "
+            "from 0.9 to 0.99 that the validation images support."
         ),
     ] = None,
     image_column: ImageColumn = None,
@@ -69,7 +74,9 @@ def train(
     test_fraction: TestFraction = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, e.g. finetune.lr=1e-4."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any recipe key, e.g. finetune.lr=1e-4. Repeat it for several."
+        ),
     ] = None,
     data_dir: DataDir = None,
     threads: Threads = None,

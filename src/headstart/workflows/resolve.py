@@ -64,7 +64,10 @@ def data_section(
     """
     useless = {f"data.{key}" for key in (*unused, "name")}
     if ignored := sorted(key for key in overrides if key in useless or not key.startswith("data.")):
-        raise InputError(f"{', '.join(ignored)} would change nothing here. Leave it out.")
+        raise InputError(
+            f"{', '.join(ignored)} would change nothing among these overrides, which say how images are read, as "
+            "data.labels_from does. Leave it out, or give it by an argument of its own."
+        )
     tree: dict[str, Any] = {"data": {"name": str(data)}, "seed": seed}
     apply_overrides(tree, overrides)
     section = absolute_paths(parse_recipe(tree, "given as options")).data
