@@ -94,6 +94,14 @@ def test_the_rows_of_json_are_not_kept_in_memory(folder, monkeypatch):
     assert peak < 1.5e6, "the objects would take 3 MB"
 
 
+def test_json_without_a_place_for_temporary_files_says_what_to_set(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", (f"{folder / 'photos' / 'b.png'}\n" for _ in range(1_000)))
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "nowhere"))
+    assert predict(folder, "-", "--json") in (1, 2)
+    out, err = capsys.readouterr()
+    assert "TMPDIR" in json.loads(out)["error"] == err.strip()
+
+
 def test_top_shows_more_classes(folder, capsys):
     assert predict(folder, folder / "photos" / "b.png", "--top", 2) == 0
     assert capsys.readouterr().out == f"{folder / 'photos' / 'b.png'}\tcat\t0.7500\tdog\t0.1250\n"

@@ -75,8 +75,15 @@ class JsonList:
         self._text.close()
 
     def append(self, value: Any) -> None:
-        """Add a value that JSON has."""
-        self._text.write(f"{'[' if self._empty else ','}\n    {json.dumps(value)}".encode())
+        """Add a value that JSON has.
+
+        Raises:
+            WriteError: There is no place for a temporary file.
+        """
+        try:
+            self._text.write(f"{'[' if self._empty else ','}\n    {json.dumps(value)}".encode())
+        except OSError as error:
+            raise WriteError("A temporary file", error, "Set TMPDIR to a folder that can be written.") from None
         self._empty = False
 
     def pieces(self) -> Iterator[str]:

@@ -84,13 +84,14 @@ def predict(
 
     # Rows go out as they come, so that a million files take no more memory than a few.
     rows, passed_over, counts = JsonList(), JsonList(), Counter[str]()
-    skipped = Skipped(each=lambda path: passed_over.append(str(path)))
+    skipped = Skipped(each=(lambda path: passed_over.append(str(path))) if as_json else None)
     files = _checked(_named(inputs, skipped, image_column), inputs, skipped)
     predictor = load(folder, device=device, threads=threads)
     for file, prediction in predicted(predictor, files):
         if isinstance(prediction, str):
             counts["failed"] += 1
-            rows.append({"file": str(file), "error": prediction})
+            if as_json:
+                rows.append({"file": str(file), "error": prediction})
             typer.secho(visible(f"{file}: {prediction}"), err=True, fg=typer.colors.RED)
             continue
         doubts, best = _doubts(prediction), prediction.top[: top or (5 if as_json else 1)]
