@@ -13,17 +13,19 @@ import typer
 from headstart.cli.app import Answer, Debug, Device, Json, JsonList, Threads, check_device, json_object, print_line
 from headstart.cli.data_options import ImageColumn
 from headstart.errors import InputError
-from headstart.inference.inputs import NAMED, Named, Skipped, named_files
 from headstart.inference.place import located, looks_like_model
 from headstart.terminal import visible
 from headstart.wording import counted, typed
 
 if TYPE_CHECKING:
     from headstart.bundle.schema import Abstention
+    from headstart.inference.inputs import Named, Skipped
     from headstart.inference.judge import FilePrediction
 
 _UNREADABLE_IMAGES = frozenset({".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
 """Endings of images that headstart can't read, which deserve more than being passed over."""
+_NAMED = 5
+"""How many files a message names."""
 _LOOKED_AT = 64
 """Files of which one must be there before a classifier is loaded."""
 _MARKS = ("unsure", "unfamiliar")
@@ -79,6 +81,7 @@ def predict(
         )
     if out is not None:
         return _to_file(out, folder, inputs, top=top, device=device, threads=threads, column=image_column)
+    from headstart.inference.inputs import Skipped
     from headstart.inference.prediction_file import predicted
     from headstart.inference.predictor import load
 
@@ -125,6 +128,7 @@ def _to_file(
 ) -> Answer:
     """Predict into a file, a row for every file that is named."""
     from headstart.data.decode import readable_suffixes
+    from headstart.inference.inputs import Skipped, named_files
     from headstart.inference.prediction_file import PredictionFile
     from headstart.inference.predictor import load
     from headstart.terminal import Terminal
@@ -166,9 +170,10 @@ def _doubts(prediction: "FilePrediction") -> dict[str, Any]:
     return {name: value for name, value in doubts.items() if value is not None}
 
 
-def _named(inputs: Iterable[Path], skipped: Skipped, column: str | None) -> Iterator[Named]:
+def _named(inputs: Iterable[Path], skipped: "Skipped", column: str | None) -> Iterator["Named"]:
     """Yield every file that the inputs name, and say which folders hold no image."""
     from headstart.data.decode import readable_suffixes
+    from headstart.inference.inputs import named_files
 
     for path in inputs:
         empty = True
@@ -179,7 +184,7 @@ def _named(inputs: Iterable[Path], skipped: Skipped, column: str | None) -> Iter
             typer.echo(visible(f"{path}: no images in this folder."), err=True)
 
 
-def _checked(files: Iterator[Named], inputs: list[Path], skipped: Skipped) -> Iterator[Named]:
+def _checked(files: Iterator["Named"], inputs: list[Path], skipped: "Skipped") -> Iterator["Named"]:
     """Return the files once the first of them are known to be there.
 
     Raises:
@@ -199,17 +204,17 @@ def _checked(files: Iterator[Named], inputs: list[Path], skipped: Skipped) -> It
     return chain(first, files)
 
 
-def _skipped_in_words(skipped: Skipped) -> str:
+def _skipped_in_words(skipped: "Skipped") -> str:
     """Return how many files were skipped, of which kinds, with some of their names."""
     count, kinds = skipped.kinds.total(), skipped.kinds
-    listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(NAMED))
+    listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(_NAMED))
     images = _UNREADABLE_IMAGES & kinds.keys()
-    advice = " Save images of these kinds as JPEG or PNG to have them classified." if images else ""
+    advice = f" Save {', '.join(sorted(images))} as JPEG or PNG to have them classified." if images else ""
     files = "1 file that is" if count == 1 else f"{count} files that are"
     return f"Skipped {files} in no format that can be read ({listed}): {_some(skipped.first, count)}.{advice}"
 
 
 def _some(first: Sequence[Path], count: int) -> str:
     """Return the first of a number of paths, and how many more there are."""
-    names = [str(path) for path in first[:NAMED]]
+    names = [str(path) for path in first[:_NAMED]]
     return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
