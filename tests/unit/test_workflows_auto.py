@@ -16,6 +16,7 @@ from headstart.errors import RecipeError, TrainingError
 from headstart.models.architectures import create_network
 from headstart.recipe.schema import Recipe, load_recipe
 from headstart.runs.run import Run
+from headstart.training import timing
 from headstart.training.timing import Speed
 from headstart.workflows.auto import Facts, choose, completed, predicted_seconds, structure, told
 from headstart.workflows.resolve import default_recipe
@@ -279,6 +280,21 @@ def test_a_budget_without_room_for_fine_tuning_names_one_that_has(sample_dir, tm
     assert run.recipe().finetune is None
     assert run.environment().plan["needed_budget"] % 60 == 0
     assert run.environment().plan["needed_budget"] > run.environment().plan["facts"]["train"] * 8 * (96 / 128) ** 2
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.1, 6), (0.7, 6), (2.0, 4)])
+def test_timing_costs_little_where_steps_are_slow(monkeypatch, seconds, calls):
+    now, done = 0.0, []
+
+    def work():
+        nonlocal now
+        now += seconds
+        done.append(now)
+        return 32
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    assert timing._median(work) == pytest.approx(seconds / 32)
+    assert len(done) == calls
 
 
 def test_steps_that_prove_too_slow_for_fine_tuning_leave_the_head_alone(sample_dir, tmp_path, own_home, monkeypatch):
