@@ -86,7 +86,7 @@ def kind_of(annotation: Any) -> str:
 
 def shown(value: Any) -> str:
     """Return a default as YAML would show it."""
-    if value is None:
+    if value is None or value == "":
         return "empty"
     if isinstance(value, bool):
         return str(value).lower()

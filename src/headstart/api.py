@@ -17,7 +17,6 @@ from headstart.wording import typed
 from headstart.workflows.resolve import absolute_data, absolute_path, check_outside, data_section, resolve_recipe
 
 if TYPE_CHECKING:
-    from headstart.models.catalogue import BackboneInfo
     from headstart.workflows.check import DataFacts
     from headstart.workflows.compare import Comparison
     from headstart.workflows.explore import Exploration
@@ -213,8 +212,9 @@ def evaluate(
 
 
 def explore(
-    data: str | Path | Mapping[str, Any],
+    data: str | Path,
     *,
+    overrides: Mapping[str, Any] | None = None,
     limit: int | None = None,
     seed: int | None = None,
     out: Path | str | None = None,
@@ -232,9 +232,10 @@ def explore(
     ``outliers.csv``, ``label_errors.csv``), and ``OUT/review.html``, a page on which labels are corrected.
 
     Args:
-        data: A folder of images, a table of them, ``hf://owner/name`` or ``cifar10``; or a mapping with ``name`` and
-            keys of a recipe's section ``data``, as for ``train``: ``labels_from``, ``group_from``, ``test_fraction``,
-            ``on_bad``, ... Images that can't be read are left out unless ``on_bad`` is ``fail``.
+        data: A folder of images, a table of them, ``hf://owner/name`` or ``cifar10``.
+        overrides: Keys of a recipe about data, with their values, as for ``train``: ``data.labels_from``,
+            ``data.group_from``, ``data.test_fraction``, ... Images that can't be read are left out unless
+            ``data.on_bad`` is ``fail``.
         limit: Number of training images to keep, from the first; the test split stays whole.
         seed: Random seed for the validation split of images in files, from 0 to 2**31 - 1; use the one of ``train``.
         out: Folder for the files; ``explore-NAME`` when None.
@@ -264,7 +265,7 @@ def explore(
     from headstart.workflows.explore import explore as describe
     from headstart.workflows.explore_files import check_place, default_folder
 
-    section = data_section(data, unused=("limit",), seed=seed or 0)
+    section = data_section(data, overrides or {}, unused=("limit",), seed=seed or 0)
     folder = Path(out) if out is not None else default_folder(section.name)
     if all_splits and not labels:
         raise InputError("all_splits says where label errors are looked for. Ask for them with labels (--labels).")
@@ -326,25 +327,3 @@ def check(recipe: Recipe, *, data_dir: Path | str | None = None, progress: bool 
     from headstart.workflows.check import check_recipe
 
     return check_recipe(recipe, data_dir=absolute_path(data_dir), progress=progress)
-
-
-def backbones(pattern: str | None = None) -> "list[BackboneInfo]":
-    """List backbones and where their weights come from, without fetching anything.
-
-    Args:
-        pattern: Part of a name, or a pattern with ``*`` and ``?``; those at hand when None.
-    """
-    from headstart.models.catalogue import list_backbones
-
-    return list_backbones(pattern)
-
-
-def backbone_name(name: str) -> str:
-    """Return a backbone's name with the tag of its weights.
-
-    Raises:
-        WeightsError: There is no such backbone; the message has the nearest name.
-    """
-    from headstart.models.catalogue import full_name
-
-    return full_name(name)

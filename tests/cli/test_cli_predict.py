@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import sys
+import tracemalloc
 from pathlib import Path
 from unittest import mock
 
@@ -56,11 +58,48 @@ def test_a_folder_is_searched_in_a_stable_order(folder, capsys):
     ]
 
 
-def test_a_named_file_is_tried_whatever_its_name_and_only_once(folder, capsys):
+def test_a_named_file_is_tried_whatever_its_name_and_as_often_as_it_is_named(folder, capsys):
     photos = folder / "photos"
     assert predict(folder, photos / "notes.txt", photos / "b.png", photos) == 0
     names = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == [str(photos / name) for name in ("notes.txt", "b.png", "a.JPG", "deep/c.webp")]
+    assert names == [str(photos / name) for name in ("notes.txt", "b.png", "a.JPG", "b.png", "deep/c.webp")]
+
+
+def test_rows_are_printed_as_files_are_named(folder, monkeypatch):
+    printed, waiting = [], []
+
+    def lines():
+        for row in range(500):
+            waiting.append(row - len(printed))
+            yield f"{folder / 'photos' / 'b.png'}\n"
+
+    monkeypatch.setattr(sys.modules["headstart.cli.predict"], "print_line", printed.append)
+    monkeypatch.setattr("sys.stdin", lines())
+    assert predict(folder, "-") == 0
+    assert len(printed) == 500
+    assert max(waiting) < 100
+
+
+def test_the_rows_of_json_are_not_kept_in_memory(folder, monkeypatch):
+    count, out = 3_000, folder / "out.json"
+    assert predict(folder, folder / "photos") == 0, "imports are no rows"
+    monkeypatch.setattr("sys.stdin", (f"{folder / 'photos' / 'b.png'}\n" for _ in range(count)))
+    with out.open("w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        tracemalloc.start()
+        assert predict(folder, "-", "--json") == 0
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(json.loads(out.read_text())["predictions"]) == count
+    assert peak < 1.5e6, "the objects would take 3 MB"
+
+
+def test_json_without_a_place_for_temporary_files_says_what_to_set(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", (f"{folder / 'photos' / 'b.png'}\n" for _ in range(1_000)))
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "nowhere"))
+    assert predict(folder, "-", "--json") in (1, 2)
+    out, err = capsys.readouterr()
+    assert "TMPDIR" in json.loads(out)["error"] == err.strip()
 
 
 def test_top_shows_more_classes(folder, capsys):
@@ -137,7 +176,7 @@ def test_what_a_folder_holds_besides_is_counted_and_named(folder, capsys):
         assert told in err
     assert predict(folder, photos, "--json") == 0
     skipped = json.loads(capsys.readouterr().out)["skipped"]
-    assert skipped == [str(photos / name) for name in ("README", "deep/phone2.JXL", "notes.txt", "phone.jxl")]
+    assert skipped == [str(photos / name) for name in ("README", "notes.txt", "phone.jxl", "deep/phone2.JXL")]
 
 
 def test_a_folder_that_may_not_be_searched_does_not_stop_the_others(folder, capsys, monkeypatch):
@@ -188,8 +227,6 @@ def test_an_empty_folder_among_others_is_said(folder, capsys):
     (folder / "empty").mkdir()
     assert predict(folder, folder / "empty", folder / "photos") == 0
     assert f"{folder / 'empty'}: no images in this folder" in capsys.readouterr().err
-    assert predict(folder, folder / "photos", folder / "photos" / "deep") == 0
-    assert "deep: no new images in this folder" in capsys.readouterr().err
 
 
 def test_what_is_no_model_is_answered_with_one(folder, capsys):

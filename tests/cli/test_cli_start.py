@@ -171,8 +171,9 @@ def test_words_after_a_double_dash_are_not_options(tmp_path):
 
 
 COMMAND = """
+import sys
 from dataclasses import dataclass
-from headstart import api
+from types import SimpleNamespace
 from headstart.__main__ import run
 
 @dataclass
@@ -180,7 +181,8 @@ class Info:
     name: str
 
 # The real list needs timm, which takes seconds to import.
-api.backbones = lambda pattern: [Info("tf_efficientnet_lite0.in1k")]
+catalogue = SimpleNamespace(list_backbones=lambda pattern: [Info("tf_efficientnet_lite0.in1k")])
+sys.modules["headstart.models.catalogue"] = catalogue
 run()
 """
 

@@ -162,8 +162,8 @@ def test_the_page_shows_the_figures_and_a_table_behind_each_chart(found, place, 
         assert f"<dt>{name}</dt>" in page
     copies = page.partition('id="duplicates"')[2]
     rows = re.findall(r'<th scope="row">(\w+ [^<]+)</th><td>(\d+)</td><td>(\d+)</td><td>(\d+)</td>', copies)
-    assert [name for name, *_ in rows] == list(found["duplicates"]["relations"])
-    assert [int(equal) + int(near) for _, equal, near, _ in rows] == list(found["duplicates"]["relations"].values())
+    told = [(name, int(equal) + int(near)) for name, equal, near, _ in rows]
+    assert told == list(found["duplicates"]["relations"].items())[::-1], "what matters most comes first"
     for kind in ("exact", "near"):
         train, test = PLANTED[kind]
         labels = [np.load(planted / f"{split}_labels.npy")[row] for split, row in (("train", train), ("test", test))]
@@ -369,13 +369,17 @@ def test_a_test_folder_is_explored_as_training_takes_it(place, tmp_path, sample_
             Image.fromarray(sample_arrays.train_images[row]).save(path)
     copy = Image.open(tmp_path / "photos" / "train" / "odd" / "1.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     copy.save(tmp_path / "photos" / "test" / "odd" / "mirrored.png")
-    data = {"name": tmp_path / "photos", "group_from": r"/(\d)[^/]*$|(mirrored)"}
+    data, group, where = (
+        tmp_path / "photos",
+        {"data.group_from": "([^/]+)$"},
+        {"out": tmp_path / "out", "progress": False},
+    )
     with pytest.raises(DataError, match="finds no group"):
-        headstart.explore(data, out=tmp_path / "out", progress=False)
-    found = headstart.explore({**data, "group_from": "([^/]+)$"}, out=tmp_path / "out", progress=False)
+        headstart.explore(data, overrides={"data.group_from": r"/(\d)[^/]*$|(mirrored)"}, **where)
+    found = headstart.explore(data, overrides=group, **where)
     assert found.duplicates["test_images"]["copied_in_train"] == 1
-    half = {**data, "group_from": "([^/]+)$", "val_fraction": 0.5}
-    drawn = [headstart.explore(half, seed=seed, out=tmp_path / "out", progress=False) for seed in (None, 2)]
+    half = group | {"data.val_fraction": 0.5}
+    drawn = [headstart.explore(data, overrides=half, seed=seed, **where) for seed in (None, 2)]
     assert len({one.splits[0] for one in drawn}) == 2
     assert all("50% asked" in one.splits[0] for one in drawn)
     assert [(one.data["seed"], one.data["val_fraction"]) for one in drawn] == [(0, 0.5), (2, 0.5)]
@@ -383,11 +387,11 @@ def test_a_test_folder_is_explored_as_training_takes_it(place, tmp_path, sample_
     assert [image["file"] for image in pair["images"]] == ["train/odd/1.png", "test/odd/mirrored.png"]
     assert any("its own 7 images to test on, which stay there" in note for note in found.splits)
     with pytest.raises(RecipeError, match=r"on_bad.*'fail' or 'skip'"):
-        headstart.explore({**data, "on_bad": "never"}, progress=False)
+        headstart.explore(data, overrides={"data.on_bad": "never"}, **where)
     with pytest.raises(RecipeError, match="seed"):
-        headstart.explore(data, seed=2**31, progress=False)
+        headstart.explore(data, seed=2**31, **where)
     with pytest.raises(DataError, match="test_fraction"):
-        headstart.explore({"name": data["name"], "test_fraction": 0.3}, out=tmp_path / "out", progress=False)
+        headstart.explore(data, overrides={"data.test_fraction": 0.3}, **where)
 
 
 @pytest.mark.full_data

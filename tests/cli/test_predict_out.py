@@ -108,7 +108,7 @@ def test_a_csv_has_a_row_per_file_with_all_probabilities(place, capsys):
 def test_an_interrupted_file_is_continued_to_the_same_bytes(place, monkeypatch, kind, cut):
     predict(place, f"whole.{kind}")
     monkeypatch.setattr(prediction_file, "_FLUSHED", 1)
-    whole_rows = prediction_file._predicted
+    whole_rows = prediction_file.predicted
 
     def stopped(predictor, files):
         for number, row in enumerate(whole_rows(predictor, files)):
@@ -116,9 +116,9 @@ def test_an_interrupted_file_is_continued_to_the_same_bytes(place, monkeypatch, 
                 raise KeyboardInterrupt
             yield row
 
-    monkeypatch.setattr(prediction_file, "_predicted", stopped)
+    monkeypatch.setattr(prediction_file, "predicted", stopped)
     assert predict(place, f"p.{kind}") == 130
-    monkeypatch.setattr(prediction_file, "_predicted", whole_rows)
+    monkeypatch.setattr(prediction_file, "predicted", whole_rows)
     rows_at = place / (".p.parquet.rows.jsonl" if kind == "parquet" else f"p.{kind}")
     rows_at.write_bytes(rows_at.read_bytes()[: -cut or None])  # the middle of a row
     assert predict(place, f"p.{kind}") == 1
@@ -136,7 +136,7 @@ def unfinished(place, monkeypatch, out="p.csv"):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prediction_file, "_predicted", stopped)
+        patch.setattr(prediction_file, "predicted", stopped)
         assert predict(place, out, inputs=["photos/f.png", "photos/a.png"]) == 130
 
 

@@ -113,8 +113,8 @@ def test_what_makes_no_sense_is_refused(place, capsys, monkeypatch):
     write_store(place / "seen", half, name="seen", class_names=ClassNames(NAMES), source="made")
     assert main(["evaluate", run, "--on", str(place / "seen"), "-q"]) == 2
     assert "the run has seen all 30 of them" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"data\.limit, data\.test_fraction would change nothing"):
-        headstart.evaluate_on(run, {"name": place / "strange", "limit": 5, "test_fraction": 0.5})
+    with pytest.raises(InputError, match=r"data\.limit, data\.test_fraction, seed would change nothing"):
+        headstart.evaluate_on(run, place / "strange", overrides={"data.limit": 5, "data.test_fraction": 0.5, "seed": 1})
     monkeypatch.setattr("headstart.workflows.elsewhere.load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(RunError, match="something else"):
         headstart.evaluate_on(run, place / "strange", out=place)

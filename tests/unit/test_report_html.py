@@ -222,6 +222,9 @@ def test_mistakes_are_linked_to_their_files_relative_to_the_page(make_evaluated_
     assert len(links) == 24 + examples.count("<img ")
     assert examples.count("<a href=") == examples.count("<img ") > 6
     assert all(re.fullmatch(r"\.\./my%20photos/cat/\d+%20%3Cb%3E\.png", link) for link in links)
+    alternatives = re.findall(r'alt="Test image, ([^:]+): labeled', page)
+    assert len(alternatives) == len(links)
+    assert all(re.fullmatch(r"cat/\d+ &lt;b&gt;\.png", named) for named in alternatives)
     assert "480 used, 3 copies, 2 refused" in " ".join(page.split())
     for file in files:
         (tmp_path / "my photos" / file).unlink()

@@ -1,6 +1,7 @@
 """The rules that choose a recipe, by table, and what a run makes of them."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from headstart.errors import RecipeError, TrainingError
 from headstart.models.architectures import create_network
 from headstart.recipe.schema import Recipe, load_recipe
 from headstart.runs.run import Run
+from headstart.training import timing
 from headstart.training.timing import Speed
 from headstart.workflows.auto import Facts, choose, completed, predicted_seconds, structure, told
 from headstart.workflows.resolve import default_recipe
@@ -184,7 +186,9 @@ def test_the_prediction_counts_every_part():
 
 def test_a_prediction_beyond_the_time_is_said():
     lines = told(choose(PHOTOS, CPU, 290, whole=True), budget=300, seconds=400, megabytes=1500)
-    assert any("6 min 40 s of the 5 min 0 s" in line and "more than the time" in line for line in lines)
+    assert any("6 min 40 s of the 5 min 0 s" in line and line.endswith("more than the time given.") for line in lines)
+    lines = told(choose(PHOTOS, CPU, 15, whole=True), budget=20, seconds=40, megabytes=1500)
+    assert any(line.endswith("and the least that there is to do.") for line in lines)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5min", 300), ("90s", 90), ("90", 90), ("1.5 h", 5400), (300, 300)])
@@ -272,17 +276,63 @@ def test_all_of_the_network_is_trained_only_where_a_part_has_all_it_needs(
 
 def test_a_budget_without_room_for_fine_tuning_names_one_that_has(sample_dir, tmp_path, own_home, monkeypatch):
     monkeypatch.setattr("headstart.workflows.plan.measure_speed", lambda *_, read: Speed((128,), (1.0,), (0.01,), read))
-    monkeypatch.setattr("headstart.workflows.train.fit", stop)
-    network = create_network("test_efficientnet", num_classes=10, seed=1)
-    save_file({name: part.contiguous() for name, part in network.state_dict().items()}, tmp_path / "w.safetensors")
-    small = {"weights": str(tmp_path / "w.safetensors"), "backbone": "test_efficientnet"}
-    small |= {"hardware.precision": "fp32", "hardware.memory_format": "contiguous"}
-    with pytest.raises(TrainingError):
-        headstart.train(sample_dir, out=tmp_path / "run", overrides=small, budget="1min", progress=False, threads=1)
-    run = Run(tmp_path / "run")
+    run = plan_of(sample_dir, tmp_path, monkeypatch, budget="1min")
     assert run.recipe().finetune is None
     assert run.environment().plan["needed_budget"] % 60 == 0
     assert run.environment().plan["needed_budget"] > run.environment().plan["facts"]["train"] * 8 * (96 / 128) ** 2
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.1, 6), (0.7, 6), (2.0, 4)])
+def test_timing_costs_little_where_steps_are_slow(monkeypatch, seconds, calls):
+    now, done = 0.0, []
+
+    def work():
+        nonlocal now
+        now += seconds
+        done.append(now)
+        return 32
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+    assert timing._median(work) == pytest.approx(seconds / 32)
+    assert len(done) == calls
+
+
+def test_steps_that_prove_too_slow_for_fine_tuning_leave_the_head_alone(sample_dir, tmp_path, own_home, monkeypatch):
+    seconds = iter([0.02, 2.0])
+    monkeypatch.setattr(
+        "headstart.workflows.plan.measure_speed", lambda *_, read: Speed((128,), (next(seconds),), (0.01,), read)
+    )
+    planned = plan_of(sample_dir, tmp_path, monkeypatch, budget="2min")
+    assert planned.recipe().finetune is None
+    assert planned.environment().plan["predicted_seconds"] < 120
+    assert planned.environment().plan["needed_budget"] > 120
+
+
+def test_what_is_remembered_decides_only_while_it_keeps_the_time(sample_dir, tmp_path, own_home, monkeypatch):
+    factor = 1.0
+
+    def measured(*_, read):
+        return Speed((128,), (0.02 * factor,), (0.005 * factor,), read)
+
+    monkeypatch.setattr("headstart.workflows.plan.measure_speed", measured)
+    before = plan_of(sample_dir, tmp_path, monkeypatch, name="before", budget="2min")
+    factor = 1.25
+    after = plan_of(sample_dir, tmp_path, monkeypatch, budget="2min", started=time.time() - 22)
+    epochs = [run.recipe().finetune.schedule[0].epochs for run in (before, after)]
+    assert epochs[1] < epochs[0]
+    assert after.environment().plan["predicted_seconds"] <= 1.1 * 120
+
+
+def plan_of(data, place, monkeypatch, *, name="run", **call):
+    """Return a run that has been planned and not trained."""
+    network = create_network("test_efficientnet", num_classes=10, seed=1)
+    save_file({name: part.contiguous() for name, part in network.state_dict().items()}, place / "w.safetensors")
+    small = {"weights": str(place / "w.safetensors"), "backbone": "test_efficientnet"}
+    small |= {"hardware.precision": "fp32", "hardware.memory_format": "contiguous"}
+    monkeypatch.setattr("headstart.workflows.train.fit", stop)
+    with pytest.raises(TrainingError):
+        headstart.train(data, out=place / name, overrides=small, progress=False, threads=1, **call)
+    return Run(place / name)
 
 
 def stop(*_):

@@ -8,9 +8,10 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
@@ -48,14 +49,53 @@ class Answer:
     """What a verb found.
 
     Attributes:
-        payload: Printed with ``--json``.
+        payload: Printed with ``--json``: an object, or its text in pieces.
         text: Printed without it; empty when the verb printed line by line.
         status: Exit status.
     """
 
-    payload: dict[str, Any]
+    payload: dict[str, Any] | Iterator[str]
     text: str
     status: int = 0
+
+
+class JsonList:
+    """A list as JSON that may grow as it likes: beyond 100 KB it waits in a temporary file, not in memory."""
+
+    def __init__(self) -> None:
+        """Begin an empty list."""
+        self._text, self._empty = SpooledTemporaryFile(10**5), True  # noqa: SIM115
+
+    def __del__(self) -> None:
+        """Remove the file, however the command ended."""
+        self._text.close()
+
+    def append(self, value: Any) -> None:
+        """Add a value that JSON has.
+
+        Raises:
+            WriteError: There is no place for a temporary file.
+        """
+        try:
+            self._text.write(f"{'[' if self._empty else ','}\n    {json.dumps(value)}".encode())
+        except OSError as error:
+            raise WriteError("A temporary file", error, "Set TMPDIR to a folder that can be written.") from None
+        self._empty = False
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text of the list."""
+        self._text.seek(0)
+        while piece := self._text.read(2**16):
+            yield piece.decode()
+        yield "[]" if self._empty else "\n  ]"
+
+
+def json_object(**lists: JsonList) -> Iterator[str]:
+    """Yield the text of an object that holds lists."""
+    for place, (name, found) in enumerate(lists.items()):
+        yield f"{',' if place else '{'}\n  {json.dumps(name)}: "
+        yield from found.pieces()
+    yield "\n}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     try:
         if as_json and payload is not None:
-            stdout.write(json.dumps(payload, indent=2) + "\n")
+            stdout.writelines([json.dumps(payload, indent=2), "\n"] if isinstance(payload, dict) else payload)
         elif text and not as_json:
             stdout.write(text + "\n")
         stdout.flush()
@@ -116,7 +156,7 @@ def _value_name(name: str, kind: Any) -> str:
     return "N" if number else "FOLDER" if Path in parts else name.rpartition("_")[2].upper()
 
 
-def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | None, str]:
+def _run(words: list[str], debug: bool) -> tuple[int, dict[str, Any] | Iterator[str] | None, str]:
     """Run one verb; return exit status, payload and text, with every error already told on stderr."""
     command = command_line()
     verb = words[0] if words and words[0] in command.commands else ""

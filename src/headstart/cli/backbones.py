@@ -19,9 +19,9 @@ def backbones(
     debug: Debug = False,
 ) -> Answer:
     """List backbones: where their weights come from, and whether these are at hand."""
-    from headstart import api
+    from headstart.models.catalogue import list_backbones
 
-    found = api.backbones(pattern)
+    found = list_backbones(pattern)
     if not found:
         raise InputError(
             f"No backbone matches '{pattern}'. Give a part of a name, or a pattern as in a shell, e.g. 'resnet50*'; "

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from headstart.cli.app import Answer, DataDir, Debug, Device, Json, Quiet, Threads, check_device
-from headstart.cli.data_options import DATA_HELP, ImageColumn, LabelColumn, LabelsFrom, SkipOnBad, as_typed, given
+from headstart.cli.data_options import (
+    DATA_HELP,
+    ImageColumn,
+    LabelColumn,
+    LabelsFrom,
+    SkipOnBad,
+    as_overrides,
+    as_typed,
+    given,
+)
 from headstart.cli.results import drift_lines, result_lines
 from headstart.contracts import HUB
 from headstart.errors import DataError, InputError
@@ -33,7 +42,9 @@ def evaluate(
     device: Device = None,
     saliency: Annotated[
         bool,
-        typer.Option("--saliency", help="Explain the worst mistakes by class-activation maps (needs captum)."),
+        typer.Option(
+            "--saliency", help="Explain the worst mistakes by class-activation maps (pip install 'headstart[explain]')."
+        ),
     ] = False,
     corruptions: Annotated[
         bool,
@@ -66,7 +77,7 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> Answer:
-    """Measure a finished classifier on the sealed test set; the run's log records each such opening."""
+    """Measure a finished classifier on the sealed test set, which its log records, or with --on on other images."""
     check_device(device)
     if not run.startswith(HUB):
         located(run)  # before torch is loaded
@@ -80,7 +91,7 @@ def evaluate(
         unused = as_typed(name for name, value in {"data_dir": data_dir, **extras}.items() if value)
         if ignored := ["DATA"] * (data is not None) + unused:
             raise InputError(f"With --on {', '.join(ignored)} would be ignored. Leave that out.")
-        found = evaluate_on(run, {"name": on} | given(about), out=out, **where).to_dict()
+        found = evaluate_on(run, on, overrides=as_overrides(about), out=out, **where).to_dict()
         return Answer(found, drift_lines(found))
     if ignored := as_typed(given({**about, "out": out})):
         raise InputError(f"{', '.join(ignored)}: only for other data. Name these with --on, or leave that out.")

@@ -16,7 +16,7 @@ from headstart.cli.data_options import (
     SkipOnBad,
     TestFraction,
     ValFraction,
-    given,
+    as_overrides,
 )
 from headstart.wording import counted, duration, number, percent
 
@@ -63,7 +63,8 @@ def explore(
     about |= {"group_from": group_from, "labels_from": labels_from, "on_bad": on_bad}
     about |= {"val_fraction": val_fraction, "test_fraction": test_fraction}
     found = api.explore(
-        {"name": data} | given(about),
+        data,
+        overrides=as_overrides(about),
         limit=limit,
         seed=seed,
         out=folder,

@@ -2,14 +2,15 @@
 
 import os
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.app import Answer, Debug, Device, Json, Threads, check_device, print_line
+from headstart.cli.app import Answer, Debug, Device, Json, JsonList, Threads, check_device, json_object, print_line
 from headstart.cli.data_options import ImageColumn
 from headstart.errors import InputError
 from headstart.inference.place import located, looks_like_model
@@ -18,36 +19,31 @@ from headstart.wording import counted, typed
 
 if TYPE_CHECKING:
     from headstart.bundle.schema import Abstention
-    from headstart.inference.inputs import Skipped
+    from headstart.inference.inputs import Named, Skipped
 
 _UNREADABLE_IMAGES = frozenset({".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw"})
 """Endings of images that headstart can't read, which deserve more than being passed over."""
 _NAMED = 5
 """How many files a message names."""
-
-
-@dataclass
-class _Found:
-    """What searching files and folders brought to light: the files to predict, in order, and why some can't be."""
-
-    skipped: "Skipped"
-    files: dict[Path, None] = field(default_factory=dict)
-    unreadable: dict[Path, str] = field(default_factory=dict)
+_LOOKED_AT = 64
+"""Files of which one must be there before a classifier is loaded."""
+_MARKS = ("unsure", "unfamiliar")
 
 
 def predict(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="A model folder, the run folder that holds it, or hf://owner/name on the Hub."
+            metavar="MODEL",
+            help="A model folder, the run folder that holds it, an export, or hf://owner/name on the Hub.",
         ),
     ],
     inputs: Annotated[
         list[Path],
         typer.Argument(
             metavar="FILES_OR_FOLDERS...",
-            help="Images; folders are searched with all that is in them; tables (.csv, .tsv, .jsonl, .parquet) name "
-            "them in a column, such as file_name; - reads one path per line from standard input.",
+            help="Images; folders, which are searched with all folders in them; tables (.csv, .tsv, .jsonl, .parquet) "
+            "with a column of paths, such as file_name; - reads one path per line from standard input.",
         ),
     ],
     top: Annotated[
@@ -84,34 +80,39 @@ def predict(
         )
     if out is not None:
         return _to_file(out, folder, inputs, top=top, device=device, threads=threads, column=image_column)
-    found = _find_images(inputs, image_column)
-    _report(found)
+    from headstart.inference.inputs import Skipped
+    from headstart.inference.prediction_file import predicted
     from headstart.inference.predictor import load
 
+    # Rows go out as they come, so that a million files take no more memory than a few.
+    rows, passed_over, counts = JsonList(), JsonList(), Counter[str]()
+    skipped = Skipped(each=(lambda path: passed_over.append(str(path))) if as_json else None)
+    files = _checked(_named(inputs, skipped, image_column), inputs, skipped)
     predictor = load(folder, device=device, threads=threads)
-    shown = top or (5 if as_json else 1)
-    rows: list[dict[str, Any]] = [{"file": str(path), "error": why} for path, why in found.unreadable.items()]
-    for file, prediction in predictor.predict_files(found.files):
+    for file, prediction in predicted(predictor, files):
         if isinstance(prediction, str):
-            rows.append({"file": str(file), "error": prediction})
+            counts["failed"] += 1
+            if as_json:
+                rows.append({"file": str(file), "error": prediction})
             typer.secho(visible(f"{file}: {prediction}"), err=True, fg=typer.colors.RED)
             continue
-        row = prediction.row(shown)
-        # Classifiers of early versions have no doubts.
-        rows.append({"file": str(file), **{key: value for key, value in row.items() if value is not None}})
-        if not as_json:
+        row = prediction.row(top or (5 if as_json else 1))
+        marks = [mark for mark in _MARKS if row[mark]]
+        counts.update(["predicted", *marks])
+        if as_json:
+            # Classifiers of early versions have no doubts.
+            rows.append({"file": str(file), **{key: value for key, value in row.items() if value is not None}})
+        else:
             cells = [str(file), *(cell for name, probability in row["top"] for cell in (name, f"{probability:.4f}"))]
-            if marks := [mark for mark in ("unsure", "unfamiliar") if rows[-1].get(mark)]:
-                cells.append(", ".join(marks))
-            print_line("\t".join(map(visible, cells)))
+            print_line("\t".join(map(visible, [*cells, *filter(None, [", ".join(marks)])])))
+    if skipped.kinds:
+        typer.echo(visible(_skipped_in_words(skipped)), err=True)
     if not as_json:
-        _explain(rows, predictor.artifact.abstention)
-    failed = sum("error" in row for row in rows)
-    if failed:
-        of = counted(len(rows), "file or folder", "files and folders")
+        _explain(counts, predictor.artifact.abstention)
+    if failed := counts["failed"]:
+        of = counted(failed + counts["predicted"], "file or folder", "files and folders")
         typer.echo(f"{failed} of {of} could not be read.", err=True)
-    payload: dict[str, Any] = {"predictions": rows, "skipped": [str(path) for path in found.skipped.paths]}
-    return Answer(payload, "", status=1 if failed else 0)
+    return Answer(json_object(predictions=rows, skipped=passed_over), "", status=1 if failed else 0)
 
 
 def _to_file(
@@ -133,14 +134,14 @@ def _to_file(
 
     predictor = load(model, device=device, threads=threads)
     file = PredictionFile(out, model, predictor.class_names, top=top)
-    skipped = Skipped(most=_NAMED)
+    skipped = Skipped()
     try:
         with Terminal(enabled=True).bar("Predicting", None) as advance:
             files = named_files(inputs, sys.stdin, readable_suffixes(), skipped, column)
             written = file.write(predictor, files, advance)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"Stopped. {out} is unfinished; the same command continues it.") from None
-    if skipped.paths:
+    if skipped.kinds:
         typer.echo(visible(_skipped_in_words(skipped)), err=True)
     if written.errors:
         typer.echo(
@@ -153,66 +154,60 @@ def _to_file(
     return Answer(payload, text, status=1 if written.errors else 0)
 
 
-def _explain(rows: list[dict[str, Any]], abstention: "Abstention | None") -> None:
+def _explain(counts: Counter[str], abstention: "Abstention | None") -> None:
     """Say on stderr what the marks of predictions mean, and how many have them."""
-    for mark in ("unsure", "unfamiliar"):
-        if count := sum(row.get(mark) is True for row in rows):
+    for mark in _MARKS:
+        if count := counts[mark]:
             unlike = "it is unlike the images that the classifier was trained on, and may show none of its classes"
             why = abstention.meaning if mark == "unsure" and abstention else unlike
-            read = sum("error" not in row for row in rows)
-            typer.echo(f"{count} of {read} marked {mark}: {why}.", err=True)
+            typer.echo(f"{count} of {counts['predicted']} marked {mark}: {why}.", err=True)
 
 
-def _find_images(inputs: Iterable[Path], column: str | None) -> _Found:
-    """Search folders for images, in a stable order; each file counts once, and a file that is named is always tried.
+def _named(inputs: Iterable[Path], skipped: "Skipped", column: str | None) -> Iterator["Named"]:
+    """Yield every file that the inputs name, and say which folders hold no image."""
+    from headstart.data.decode import readable_suffixes
+    from headstart.inference.inputs import named_files
+
+    for path in inputs:
+        empty = True
+        for named in named_files([path], sys.stdin, readable_suffixes(), skipped, column):
+            empty = False
+            yield named
+        if empty and os.path.isdir(path):  # noqa: PTH112 - pathlib raises for a path that is too long
+            typer.echo(visible(f"{path}: no images in this folder."), err=True)
+
+
+def _checked(files: Iterator["Named"], inputs: list[Path], skipped: "Skipped") -> Iterator["Named"]:
+    """Return the files once the first of them are known to be there.
 
     Raises:
         InputError: There is none.
     """
-    from headstart.data.decode import readable_suffixes
-    from headstart.inference.inputs import Skipped, named_files
+    first = list(islice(files, _LOOKED_AT))
+    if not first:
+        from headstart.data.decode import readable_suffixes
 
-    found = _Found(skipped=Skipped())
-    for path in inputs:
-        folder, before = os.path.isdir(path), len(found.files)  # noqa: PTH112 - pathlib raises for odd paths
-        named = named_files([path], sys.stdin, readable_suffixes(), found.skipped, column)
-        for file in sorted(named, key=lambda file: file.path) if folder else named:
-            if file.error is None:
-                found.files[file.path] = None
-            else:
-                found.unreadable[file.path] = file.error
-        if folder and len(found.files) == before and path not in found.unreadable:
-            typer.echo(visible(f"{path}: no {'new ' * bool(before)}images in this folder."), err=True)
-    found.skipped.paths.sort()
-    if found.files and not any(os.path.lexists(file) for file in found.files) and not found.unreadable:
-        raise InputError(f"{_some(found.files)}: no such file. Name image files, or folders that hold some.")
-    if not found.files and not found.unreadable:
         raise InputError(
-            f"Found no images in {_some(inputs)}. Name image files, or folders that hold some "
-            f"({' '.join(sorted(readable_suffixes()))}). {_skipped_in_words(found.skipped)}".rstrip()
+            f"Found no images in {_some(inputs, len(inputs))}. Name image files, or folders that hold some "
+            f"({' '.join(sorted(readable_suffixes()))}). {_skipped_in_words(skipped) if skipped.kinds else ''}".rstrip()
         )
-    return found
-
-
-def _report(found: _Found) -> None:
-    for path, why in found.unreadable.items():
-        typer.secho(visible(f"{path}: {why}"), err=True, fg=typer.colors.RED)
-    if found.skipped.paths:
-        typer.echo(visible(_skipped_in_words(found.skipped)), err=True)
+    if len(first) < _LOOKED_AT and not any(named.error or os.path.lexists(named.path) for named in first):
+        names = _some([named.path for named in first], len(first))
+        raise InputError(f"{names}: no such file. Name image files, or folders that hold some.")
+    return chain(first, files)
 
 
 def _skipped_in_words(skipped: "Skipped") -> str:
-    """Return how many files were skipped, of which kinds, with some of their names; nothing where there are none."""
-    if not skipped.paths:
-        return ""
-    count = skipped.kinds.total()
-    listed = ", ".join(f"{n} {kind}" for kind, n in skipped.kinds.most_common(_NAMED))
-    images = [path for path in skipped.paths if path.suffix.lower() in _UNREADABLE_IMAGES]
-    advice = " Save images of these kinds as JPEG or PNG to have them classified." if images else ""
+    """Return how many files were skipped, of which kinds, with some of their names."""
+    count, kinds = skipped.kinds.total(), skipped.kinds
+    listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(_NAMED))
+    images = _UNREADABLE_IMAGES & kinds.keys()
+    advice = f" Save {', '.join(sorted(images))} as JPEG or PNG to have them classified." if images else ""
     files = "1 file that is" if count == 1 else f"{count} files that are"
-    return f"Skipped {files} in no format that can be read ({listed}): {_some(images or skipped.paths)}.{advice}"
+    return f"Skipped {files} in no format that can be read ({listed}): {_some(skipped.first, count)}.{advice}"
 
 
-def _some(paths: Iterable[Path]) -> str:
-    names = [str(path) for path in paths]
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+def _some(first: Sequence[Path], count: int) -> str:
+    """Return the first of a number of paths, and how many more there are."""
+    names = [str(path) for path in first[:_NAMED]]
+    return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")

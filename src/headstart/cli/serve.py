@@ -49,8 +49,10 @@ def serve(
     ] = 128,
     deadline: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds that an answer may take.")] = 10,
     max_body: Annotated[str, typer.Option(metavar="SIZE", help="Largest request, such as 32M.")] = "32M",
-    max_files: Annotated[int, typer.Option(min=1, max=10_000, help="Images in one request.")] = 64,
-    max_pixels: Annotated[int, typer.Option(min=1, max=_MOST_PIXELS, help="Pixels of one image.")] = 50_000_000,
+    max_files: Annotated[int, typer.Option(min=1, max=10_000, help="Most images in one request.")] = 64,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, max=_MOST_PIXELS, help="Most pixels that an image may have.")
+    ] = 50_000_000,
     threads: Threads = None,
     device: Device = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log no requests.")] = False,

@@ -17,6 +17,7 @@ from headstart.cli.data_options import (
     LabelsFrom,
     TestFraction,
     ValFraction,
+    as_overrides,
     as_typed,
     given,
 )
@@ -33,7 +34,9 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="A shipped recipe's name or a YAML file; quickstart for cifar10, else auto."),
+        typer.Option(
+            help="auto, quickstart, cpu-best or a YAML file. Default: auto, or quickstart for cifar10 without --budget."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; runs/RECIPE by default.")] = None,
     resume: Annotated[
@@ -41,7 +44,10 @@ def train(
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Train and validate on N images only.")] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time for all of it, e.g. 5min: the rest is chosen to suit.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Time for the whole run, e.g. 5min; what the recipe leaves out is chosen to fit."
+        ),
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="A name that `headstart backbones` lists.")] = None,
     weights: Annotated[str | None, typer.Option(help="auto, none (from scratch) or a weights file.")] = None,
@@ -54,8 +60,8 @@ def train(
     abstain: Annotated[
         float | None,
         typer.Option(
-            help="Accuracy of the predictions that are not marked as unsure; by default the strictest from 0.9 to 0.99 "
-            "that the validation images support."
+            help="Accuracy to promise for predictions that are not marked unsure, e.g. 0.95; by default the strictest "
+            "from 0.9 to 0.99 that the validation images support."
         ),
     ] = None,
     image_column: ImageColumn = None,
@@ -68,7 +74,9 @@ def train(
     test_fraction: TestFraction = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any recipe key, e.g. finetune.lr=1e-4."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any recipe key, e.g. finetune.lr=1e-4. Repeat it for several."
+        ),
     ] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
@@ -105,7 +113,7 @@ def train(
         else:
             assert data is not None
             folder = out or Path("runs") / Path(recipe or default_recipe(data, budget=budget is not None)).stem
-            overrides = _with_options(read_overrides(set_ or []), given(about))
+            overrides = _with_options(read_overrides(set_ or []), as_overrides(about))
             metrics = api.train(data, recipe, out=folder, overrides=overrides, **settings, **where)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(str(stop) or _stopped(folder)) from None
@@ -137,9 +145,8 @@ def _stopped(folder: Path | None) -> str:
     return f"Stopped before training began, so nothing was written{place}. The same command starts again."
 
 
-def _with_options(overrides: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+def _with_options(overrides: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """Return the overrides with the keys of the options that were given; refuse what is given twice."""
-    options = {f"data.{name}": value for name, value in about.items()}
     if twice := sorted(options.keys() & overrides.keys()):
         raise InputError(f"{', '.join(twice)} is given twice: as an option of its own and by --set. Keep one.")
     return {**overrides, **options}

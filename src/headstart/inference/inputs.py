@@ -6,7 +6,7 @@ sorted.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -14,24 +14,25 @@ from typing import TextIO
 from headstart.data.sources.tables import IMAGE_COLUMNS, PATHS, TABLES, cell_text, find_column, read_table
 from headstart.errors import InputError
 
+NAMED = 5
+"""How many files a message names."""
 
 @dataclass
 class Skipped:
-    """Files in folders whose names do not end like those of images: how many of which ending, and the first of them.
+    """Files in folders whose names do not end like those of images: how many of which ending, and the first of them."""
 
-    Attributes:
-        most: How many paths are kept; all of them when None.
-    """
-
-    most: int | None = None
     kinds: Counter[str] = field(default_factory=Counter)
-    paths: list[Path] = field(default_factory=list)
+    first: list[Path] = field(default_factory=list)
+    each: Callable[[Path], object] | None = None
+    """Told every one of them."""
 
     def note(self, path: Path) -> None:
         """Count a file."""
         self.kinds[path.suffix.lower() or "without an ending"] += 1
-        if self.most is None or len(self.paths) < self.most:
-            self.paths.append(path)
+        if len(self.first) < NAMED:
+            self.first.append(path)
+        if self.each is not None:
+            self.each(path)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class PredictionFile:
         # The rows of a parquet file may be left of one that the user removed.
         with self.rows_at.open("a" if before else "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             put = self._writer(file, empty=not before)
-            for path, found in _predicted(predictor, chain([] if first is None else [first], files)):
+            for path, found in predicted(predictor, chain([] if first is None else [first], files)):
                 put(shown_path(str(path)), found)
                 rows, errors = rows + 1, errors + isinstance(found, str)
                 if rows % _FLUSHED == 0:
@@ -259,7 +259,7 @@ class PredictionFile:
         self.rows_at.unlink()
 
 
-def _predicted(predictor: Predictor, files: Iterable[Named]) -> Iterator[tuple[Path, FilePrediction | str]]:
+def predicted(predictor: Predictor, files: Iterable[Named]) -> Iterator[tuple[Path, FilePrediction | str]]:
     """Yield each file with its prediction, or with the reason why there is none."""
     unsearched: dict[Path, str] = {}
 

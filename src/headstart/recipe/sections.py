@@ -246,6 +246,6 @@ class HardwareRecipe(Section):
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Order of the dimensions of images and activations in memory."""
     compile: bool = False
-    """Compile the network first; pays on GPUs, not on the CPUs measured so far."""
+    """Compile the network first; it may pay on GPUs, and did not on the CPUs measured so far."""
     checkpoint_minutes: Annotated[Real, Field(gt=0.0, le=10_080.0)] = 3.0
     """Minutes between checkpoints inside an epoch; one is written after every epoch as well."""

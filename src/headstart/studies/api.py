@@ -108,13 +108,15 @@ def study(
     if limit is None and not full and data == checked.data:
         limit = checked.limit
     chosen = checked.select(stages)
+    from headstart.models.catalogue import full_name, list_backbones
+
     with open_session(command=command, device=device, threads=threads, progress=progress) as session:
         named = DataRecipe(name=data, limit=limit)
         settings = Settings(
             plan=checked,
             data=data,
             limit=limit,
-            backbone=api.backbone_name(backbone or checked.backbone),
+            backbone=full_name(backbone or checked.backbone),
             facts=api.check(Recipe(data=named, finetune=None), data_dir=data_dir, progress=progress),
             overrides=dict(overrides or {}),
             data_dir=data_dir,
@@ -125,7 +127,7 @@ def study(
         order = [stage.name for stage in checked.stages]
         ledger = open_ledger(Path(out), _header(settings, plan), order=order, resume=resume)
         refuse_early(chosen, ledger, settings, seeds)
-        for info in api.backbones(settings.backbone) if settings.overrides.get("weights", "auto") == "auto" else []:
+        for info in list_backbones(settings.backbone) if settings.overrides.get("weights", "auto") == "auto" else []:
             if info.name == settings.backbone and not info.available:
                 session.terminal.say(f"The weights of {info.name} are not on this machine: {info.obtain}.")
         run_stages(chosen, seeds, ledger, settings)

@@ -22,6 +22,10 @@ from headstart.training.material import Material, assemble
 
 SAMPLE = 96
 """Images that are read for timing."""
+_ROUNDS = (3, 5)
+"""Fewest and most calls that are timed; the fewest where the machine is slow or busy, since a budget pays for them."""
+_ENOUGH = 3.0
+"""Seconds of timing after which no more than the fewest calls are made."""
 
 
 @dataclass(frozen=True)
@@ -138,11 +142,14 @@ def _forward_seconds(material: Material, arithmetic: Arithmetic, size: int) -> f
     return _median(batch)
 
 
-def _median(work: Callable[[], int], rounds: int = 5) -> float:
+def _median(work: Callable[[], int]) -> float:
     """Return the median time of a few calls, in seconds per image; the first pays for set-up and is not counted."""
     work()
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        seconds.append(work() / (time.perf_counter() - started))
-    return 1 / statistics.median(seconds)
+    speeds: list[float] = []
+    fewest, most = _ROUNDS
+    begun = ended = time.perf_counter()
+    while len(speeds) < (most if ended - begun < _ENOUGH else fewest):
+        images, started = work(), ended
+        ended = time.perf_counter()
+        speeds.append(images / (ended - started))
+    return 1 / statistics.median(speeds)

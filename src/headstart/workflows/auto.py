@@ -34,6 +34,8 @@ _SAVING = 0.8
 """Seconds for an epoch's checkpoint."""
 _MOMENT = 3.0
 """Seconds that images may be larger for, where the time is exceeded in any case."""
+OVER = 1.1
+"""Share of the time given from which a prediction counts as exceeding it."""
 _HEAD_RATE = 2e10
 """Floating-point operations a second of fitting a head, which takes 200 products of features and weights."""
 
@@ -296,10 +298,10 @@ def told(choice: Choice, *, budget: float, seconds: float, megabytes: float) -> 
     more = f"--budget {needed // 60}min has room for fine-tuning; {FINE_TUNING_GAIN}." if needed else choice.more_time
     if not needed and (better := choice.more_budget(budget)):
         more += f" --budget {better // 60}min has room for that."
-    over = " That is more than the time given, and the least that there is to do."
+    least = "" if choice.size else ", and the least that there is to do"
     return [
         *choice.reasons.values(),
         f"Predicted: {duration(seconds)} of the {duration(budget)} given, and {gigabytes(megabytes)} of memory."
-        f"{over if seconds > 1.1 * budget else ''}",
+        f"{f' That is more than the time given{least}.' if seconds > OVER * budget else ''}",
         *filter(None, [more]),
     ]

@@ -34,8 +34,9 @@ _FIGURES = "evaluation.json"
 
 def evaluate_on(
     run: Path | str,
-    data: str | Path | Mapping[str, Any],
+    data: str | Path,
     *,
+    overrides: Mapping[str, Any] | None = None,
     out: Path | str | None = None,
     threads: int | None = None,
     device: str | None = None,
@@ -51,9 +52,9 @@ def evaluate_on(
         run: Folder of the run, or the ``model`` folder in it; an export, which is measured on ONNX Runtime and carries
             what is known of its run; or ``hf://owner/name`` or ``hf://owner/name@revision``. Of a model folder without
             its run it is not known which images it has seen.
-        data: Folder of images or other data set; all its images are measured on, whatever their split. Or a mapping
-            with ``name`` and other keys of a recipe's section ``data``: ``image_column``, ``label_column``,
-            ``labels_from``, ``on_bad``.
+        data: Folder of images or other data set; all its images are measured on, whatever their split.
+        overrides: Keys of a recipe about data, with their values, as for ``train``: ``data.image_column``,
+            ``data.label_column``, ``data.labels_from``, ``data.on_bad``.
         out: Folder for the files; when None ``RUN/on-NAME``, or ``MODEL-on-NAME`` in the working folder for what is no
             run.
         threads: CPU threads; torch's own number when None.
@@ -74,7 +75,7 @@ def evaluate_on(
         >>> evaluate_on("runs/mine", "new-photos").drift["accuracy"]  # doctest: +SKIP
         {'difference': -0.031, 'ci95': [-0.058, -0.004]}
     """
-    section = data_section(data, unused=_UNUSED)
+    section = data_section(data, overrides or {}, unused=_UNUSED)
     place = None if out is None else Path(out)
     if place:
         _check_place(place, section.name)

@@ -19,6 +19,7 @@ from headstart.training.material import Material, prepare, split_checked
 from headstart.training.timing import Speed, fastest_arithmetic, measure_speed, sample_material
 from headstart.workflows.auto import (
     MEASURED,
+    OVER,
     VERY_FEW,
     Choice,
     Facts,
@@ -63,9 +64,12 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     say, processes = session.terminal.say, session.processes
     steady = Steady(_decides_speed(asked, dataset, session))
 
-    def time_left(name: str) -> float:
+    def left_now() -> float:
         assert asked.budget
-        return _shared(session, steady(name, [asked.budget - (time.time() - session.started)]))[0]
+        return asked.budget - (time.time() - session.started)
+
+    def time_left(name: str) -> float:
+        return _shared(session, steady(name, [left_now()]))[0]
 
     facts = look_at(*split_checked(asked, dataset, processes=processes.world), len(dataset.sealed_test))
     facts = replace(facts, processes=processes.world)
@@ -87,12 +91,15 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     # Steps as they will be taken: their time corrects the number of epochs, their memory is what is predicted.
     size = choice.size or recipe.input_size
     speed = _speed(recipe, material, measured.arithmetic, session, (size,), read=measured.speed.read)
-    left = time_left("left to train")
+    present = speed, _shared(session, [left_now()])[0]
     if choice.size:
         usual = _usual(steady, f"{measured.name} at {size} px", speed, session)
-        again = choose(facts, usual, left, whole=measured.whole, size=size)
-        if again.size:
-            choice, recipe = again, completed(asked, again.tree | measured.hardware)
+        remembered = usual, time_left("left to train")
+        again, wanted = _corrected(asked, facts, (remembered, present), measured, size)
+        if again.size or not wanted.finetune:
+            choice, recipe = again, wanted
+        if not recipe.finetune:
+            material = prepare(recipe, dataset, session.device, progress=session.terminal.enabled, processes=processes)
     seconds = time.time() - session.started + predicted_seconds(recipe, facts, speed)
     kept = facts.train * speed.features * 8 / 1e6
     seconds, megabytes = _shared(session, [seconds, _GROWTH * peak_memory_mb() + kept])
@@ -106,6 +113,30 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     record["needed_budget"] = choice.needed_budget(asked.budget)
     record["more_budget"] = choice.more_budget(asked.budget)
     return Planned(recipe, material, record)
+
+
+def _corrected(
+    asked: Recipe,
+    facts: Facts,
+    figures: tuple[tuple[Speed, float], tuple[Speed, float]],
+    measured: "_Measured",
+    size: int,
+) -> tuple[Choice, Recipe]:
+    """Return the choice for steps of the very size, and the recipe that it makes.
+
+    ``figures`` are speed and seconds left, as an earlier run found them and as they are now. The earlier ones decide,
+    so that a command chooses the same again, unless the time would be exceeded.
+    """
+    assert asked.budget
+    speed, left = figures[-1]
+    for found, seconds in figures:
+        choice = choose(facts, found, seconds, whole=measured.whole, size=size)
+        if not choice.size and asked.weights == "none":  # a head alone on a random backbone would learn nothing
+            return choice, asked
+        recipe = completed(asked, choice.tree | measured.hardware)
+        if predicted_seconds(recipe, facts, speed) <= left + (OVER - 1) * asked.budget:
+            break
+    return choice, recipe
 
 
 def look_at(train: Subset, val: Subset, test: int) -> Facts:

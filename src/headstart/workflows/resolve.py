@@ -11,6 +11,7 @@ from headstart.errors import InputError, RunError
 from headstart.files import expanded, parse_json, read_bounded
 from headstart.recipe.schema import Recipe, load_recipe, parse_recipe
 from headstart.recipe.sections import DataRecipe
+from headstart.recipe.tree import apply_overrides
 from headstart.report.private import without_folders
 from headstart.terminal import visible
 
@@ -53,21 +54,26 @@ def default_recipe(data: str | Path, *, budget: bool) -> str:
     return "quickstart" if str(data) in KNOWN and not budget else "auto"
 
 
-def data_section(data: str | Path | Mapping[str, Any], *, unused: Collection[str], seed: int = 0) -> DataRecipe:
+def data_section(
+    data: str | Path, overrides: Mapping[str, Any], *, unused: Collection[str], seed: int = 0
+) -> DataRecipe:
     """Return what a call says of its data as a recipe's section, with absolute paths.
 
-    ``unused`` are keys that would change nothing.
+    ``unused`` are keys of the section that would change nothing, as those of other sections.
 
     Raises:
         InputError: A key would change nothing, or there is no such data set.
         RecipeError: A key is unknown, or a value is wrong.
     """
-    given = dict(data) if isinstance(data, Mapping) else {"name": data}
-    if ignored := sorted(given.keys() & unused):
-        raise InputError(f"data.{', data.'.join(ignored)} would change nothing here. Leave it out.")
-    if isinstance(given.get("name"), Path):
-        given["name"] = str(given["name"])
-    section = absolute_paths(parse_recipe({"data": given, "seed": seed}, "given as options")).data
+    useless = {f"data.{key}" for key in (*unused, "name")}
+    if ignored := sorted(key for key in overrides if key in useless or not key.startswith("data.")):
+        raise InputError(
+            f"{', '.join(ignored)} would change nothing among these overrides, which say how images are read, as "
+            "data.labels_from does. Leave it out, or give it by an argument of its own."
+        )
+    tree: dict[str, Any] = {"data": {"name": str(data)}, "seed": seed}
+    apply_overrides(tree, overrides)
+    section = absolute_paths(parse_recipe(tree, "given as options")).data
     check_there(section.name)
     return section
 
