@@ -1,6 +1,9 @@
 """The novelty score: what it finds on made-up features, and how it travels in a bundle."""
 
+import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -85,6 +88,27 @@ def test_the_score_in_numpy_is_that_in_torch(fitted):
     np.testing.assert_allclose(fitted.score(found.features, found.logits), in_torch.numpy(), atol=1e-4, rtol=1e-5)
 
 
+def test_threads_do_not_limit_the_process_at_once(fitted, monkeypatch):
+    inside, most = [], []
+
+    class Limit:
+        def limit(self, **_):
+            return self
+
+        def __enter__(self):
+            inside.append(self)
+            most.append(len(inside))
+            time.sleep(0.05)
+
+        def __exit__(self, *_):
+            inside.pop()
+
+    monkeypatch.setattr("headstart.bundle.novelty._linear_algebra", Limit)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: scores(fitted, clusters(9)[0]), range(2)))
+    assert most == [1, 1]
+
+
 def test_the_nearest_class_is_that_by_all_distances(fitted):
     found = outputs(clusters(50, seed=5)[0])
     arrays = {name: array.astype(np.float64) for name, array in fitted.arrays.items()}
@@ -136,7 +160,7 @@ def test_a_bundle_with_the_score_of_an_earlier_version_is_read_without_it(fitted
         read_novelty(tmp_path / "model", num_classes=3)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "classes"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "classes", "facts"])
 def test_a_file_that_does_not_fit_is_named(fitted, tmp_path, damage):
     write_novelty(tmp_path, fitted)
     path = tmp_path / "novelty.safetensors"
@@ -144,5 +168,10 @@ def test_a_file_that_does_not_fit_is_named(fitted, tmp_path, damage):
         path.unlink()
     elif damage == "cut":
         os.truncate(path, 100)
+    elif damage == "facts":
+        content = path.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        head = json.dumps(json.loads(content[8:end]) | {"__metadata__": None}).encode()
+        path.write_bytes(len(head).to_bytes(8, "little") + head + content[end:])
     with pytest.raises(BundleError, match=r"novelty\.safetensors .*headstart\.novelty"):
         read_novelty(tmp_path, num_classes=4 if damage == "classes" else 3)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from headstart.files import read_bounded, reading, write_atomically
 NOVELTY_FILE = "novelty.safetensors"
 _FORMAT, _EARLIER = "2", "1"
 _LARGEST = 2**31
+_LIMITED = Lock()
+"""Held while one thread has set how many threads the whole process multiplies matrices with, until that is set back."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Novelty:
     def score(self, features: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the scores, shape (n,), for features (n, d) and logits (n, classes); the larger, the less familiar."""
         # Threads of two libraries that wait for work by spinning take the cores from each other.
-        with _linear_algebra().limit(limits=1, user_api="blas"):
+        with _LIMITED, _linear_algebra().limit(limits=1, user_api="blas"):
             scores: NDArray[np.float32] = score_in(np, self.arrays, features, logits)
         return scores
 
@@ -120,7 +123,7 @@ def read_novelty(folder: Path, *, num_classes: int, content: bytes | None = None
             content = read_bounded(path, at_most=_LARGEST) if content is None else content
             tensors = load(content)
             # What safetensors has checked begins with the length of its head, which is JSON.
-            facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+            facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
             if facts["format"] != _EARLIER:
                 return _checked(facts, tensors, num_classes)
         except FileNotFoundError:

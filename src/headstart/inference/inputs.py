@@ -17,6 +17,7 @@ from headstart.errors import InputError
 NAMED = 5
 """How many files a message names."""
 
+
 @dataclass
 class Skipped:
     """Files in folders whose names do not end like those of images: how many of which ending, and the first of them."""

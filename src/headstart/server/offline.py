@@ -18,10 +18,10 @@ from typing import Any
 from headstart.bundle.exported import MODEL_FILE, OFFLINE_PAGE, ExportConfig, checked_content, is_export, read_export
 from headstart.bundle.novelty import Novelty, read_novelty
 from headstart.deployment.golden import Golden, read_golden
-from headstart.errors import DownloadError, InputError, RunError, WriteError
+from headstart.errors import DownloadError, InputError, RunError
 from headstart.fetch.archive import tar_files
 from headstart.fetch.npm import Package, fetch_package
-from headstart.files import alone, is_page_of, write_atomically
+from headstart.files import alone, is_page_of, write_atomically, writing
 from headstart.folders import put_folder, scratch_folder
 from headstart.home import ADVICE, cache_of
 from headstart.inference.onnx_graph import check_graph
@@ -51,10 +51,8 @@ def begin_page(out: Path, *, progress: bool = True) -> dict[str, bytes]:
 
 
 def _check_place(place: Path) -> None:
-    try:
+    with writing(place):  # which fails where there is no permission to look, or the name is too long
         is_folder = place.is_dir()
-    except OSError as error:  # no permission to look there, or a name that is too long
-        raise WriteError(place, error) from None
     if is_folder:
         file = f"{place.resolve()}.html" if is_export(place) else place / "classifier.html"
         raise RunError(f"{place} is a folder. Give a file, as in --out {file}.")
