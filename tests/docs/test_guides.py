@@ -23,7 +23,7 @@ GUIDES = [
 TUTORIAL = GUIDES[0].read_text(encoding="utf-8")
 # The notebook on own images fine-tunes for as long as a budget lets it.
 SHORT = ["--budget", "10s", "--set", "finetune=null", "--set", "probe.size=64", "--set", "hardware.precision=fp32"]
-SHORT += ["--set", "hardware.memory_format=contiguous"]
+SHORT += ["--set", "hardware.memory_format=contiguous", "--backbone", "test_efficientnet", "--weights", "none"]
 
 
 @pytest.mark.parametrize("line", [line for guide in GUIDES for line in commands(guide.read_text(encoding="utf-8"))])
