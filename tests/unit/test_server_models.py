@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +93,11 @@ def test_a_damaged_export_is_refused(copy):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
 def test_threads_that_compute_give_way_to_those_that_answer(copy):
     def niceness():
-        tasks = [task.name for task in Path("/proc/self/task").iterdir()]
-        return {task: os.getpriority(os.PRIO_PROCESS, int(task)) for task in tasks}
+        found = {}
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(ProcessLookupError):  # a thread that has just ended
+                found[task.name] = os.getpriority(os.PRIO_PROCESS, int(task.name))
+        return found
 
     before, own = niceness(), os.getpriority(os.PRIO_PROCESS, 0)
     loaded = Models(places([str(copy)]), device=None, threads=3)

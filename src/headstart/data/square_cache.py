@@ -240,8 +240,10 @@ class SquareCache:
         values = sum(square.size for side in sides for square in squares[side].values())
         facts = {"made_by": self.made_by, "sides": [[side, len(squares[side])] for side in sides]}
         path = self._folder / f"{hashlib.sha256(' '.join(identities).encode()).hexdigest()[:32]}.npy"
-        made = new_array(path, (values,), np.dtype(np.uint8), lambda: facts | {"identities": identities})
-        with writing(self._folder, _FULL), made as add:
+        with (
+            writing(self._folder, _FULL),
+            new_array(path, (values,), np.dtype(np.uint8), lambda: facts | {"identities": identities}) as add,
+        ):
             # One by one, since a copy of them all would double what is held.
             for side in sides:
                 for square in squares[side].values():
