@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from cells import plan
 from headstart.report.charts import scale
 from headstart.wording import duration, gigabytes, percent
 from rivals import RIVALS
@@ -43,8 +44,10 @@ def curves(found: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, Any
 
 
 def table(rows: list[list[str]]) -> str:
-    """Return rows, of which the first is the header, as Markdown."""
+    """Return rows, of which the first is the header, as Markdown; words where there is no other."""
     head, *body = rows
+    if not body:
+        return "Not measured yet."
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body])
 
 
@@ -168,6 +171,26 @@ def missing(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def unfinished(found: dict[str, Any]) -> str:
+    """Return how much of the bench is still to be measured, with which trainings there are; nothing when all is."""
+    names = [name for name, rival in RIVALS.items() if name not in found["unavailable"] and not rival.reason]
+    due = len(plan(names, [0, 1, 2], []))
+    done = sum("seconds" in cell for cell in found["cells"].values())
+    if done >= due:
+        return ""
+    lengths = [
+        f"{RIVALS[name].title} {', '.join(sorted(point['length'] for point in points))}"
+        for name, setting, points in curves(found)
+        if setting == "expert"
+    ]
+    seeds = len({key.rpartition("/")[2] for key in found["cells"]})
+    counted = "one seed" if seeds == 1 else f"{seeds} seeds"
+    return (
+        f"**Unfinished**: {done} of {due} measurements, with {counted}. A dash may mean that a longer training is\n"
+        f"still to be measured. Epochs so far, with expert settings: {'; '.join(lengths)}."
+    )
+
+
 def versions(found: dict[str, Any]) -> list[str]:
     """Return the versions of what was used, in words; what a rival shares with headstart is not repeated."""
     shared = found["versions"]["headstart"]
@@ -196,6 +219,7 @@ def page(found: dict[str, Any]) -> str:
         cpu=found["hardware"]["cpu"],
         versions=", ".join(versions(found)),
         missing=missing(found),
+        unfinished=unfinished(found),
     )
 
 
