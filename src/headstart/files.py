@@ -109,7 +109,7 @@ def reading(what: Path | str, kind: type[HeadstartError], advice: str = "") -> I
 def reason_of(error: OSError) -> str:
     """Return why something can't be read, in a few words without a full stop."""
     reason = error.strerror or str(error)
-    return "no permission" if isinstance(error, PermissionError) else reason[:1].lower() + reason[1:]
+    return "no permission to read it" if isinstance(error, PermissionError) else reason[:1].lower() + reason[1:]
 
 
 def csv_writer(file: TextIO) -> Any:

@@ -291,7 +291,7 @@ def test_a_local_copy_that_may_not_be_read_is_not_called_damaged(
     # Not by its mode, which the superuser need not heed.
     for module, name in ((io, "open"), (os, "listdir"), (os, "scandir")):
         monkeypatch.setattr(module, name, forbidding(getattr(module, name), closed))
-    with pytest.raises(DataError, match="permission") as caught:
+    with pytest.raises(DataError, match="permission to read") as caught:
         open_local(copy, cache, identity=sample_identity, variable="--data-dir", terminal=QUIET)
     assert "damaged" not in str(caught.value)
 

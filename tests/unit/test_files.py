@@ -200,7 +200,10 @@ def test_why_something_cant_be_read_is_told_with_the_file_that_is_meant(tmp_path
     for error, told in [
         (MemoryError(), "x can't be read: it does not fit into memory."),
         (OSError("odd"), "x can't be read: odd."),
-        (PermissionError(errno.EACCES, "No"), "x can't be read: no permission. Ask its owner for that, or copy it."),
+        (
+            PermissionError(errno.EACCES, "No"),
+            "x can't be read: no permission to read it. Ask its owner for that, or copy it.",
+        ),
         (UnicodeDecodeError("utf-8", b"x", 0, 1, ""), "x can't be read: it is not text in UTF-8."),
     ]:
         with pytest.raises(RunError) as caught, reading("x", RunError):
