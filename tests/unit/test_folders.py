@@ -119,7 +119,7 @@ def test_a_folder_that_is_being_replaced_is_not_put_back(tmp_path):
     place.mkdir()
     with scratch_folder(place) as new:
         place.rename(new.with_name(f"{new.name}.old"))  # as put_folder begins
-        sweep_leftovers(tmp_path, of="place", older_than=0)
+        sweep_leftovers(tmp_path, of="place")
         assert not place.exists()
         assert new.exists()
     sweep_leftovers(tmp_path, of="place")

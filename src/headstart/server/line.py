@@ -26,8 +26,8 @@ from headstart.server.settings import Limits
 _log = logging.getLogger("headstart.server")
 _FAILED = "the model could not compute it"
 _LATE = "not computed in time"
-_SMALL, _FEW_PIXELS = 2**14, 2**20
-"""Bytes and pixels of an encoded image that is decoded within a few milliseconds."""
+_SMALL, _FEW_PIXELS = 2**14, 2**18
+"""Bytes and pixels of an encoded image that takes a few milliseconds to decode, and seldom more than ten."""
 Found = FilePrediction | str
 """A prediction, or a short reason why there is none."""
 
