@@ -27,7 +27,7 @@ NO_TORCH_NEEDED = [
     (["--version"], 0, "headstart 0."),
     (["train", "--help"], 0, "--resume"),
     (["evaluate", "--help"], 0, "RUN_OR_MODEL"),
-    (["evaluate", "--help"], 0, "headstart[explain]"),
+    (["evaluate", "--help"], 0, "captum"),
     (["predict", "--help"], 0, "FILES_OR_FOLDERS"),
     (["backbones", "--help"], 0, "PATTERN"),
     ([], 2, "Commands"),

@@ -43,7 +43,7 @@ def evaluate(
     saliency: Annotated[
         bool,
         typer.Option(
-            "--saliency", help="Explain the worst mistakes by class-activation maps (pip install 'headstart[explain]')."
+            "--saliency", help="Explain the worst mistakes by class-activation maps (needs captum, the extra explain)."
         ),
     ] = False,
     corruptions: Annotated[
