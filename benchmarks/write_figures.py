@@ -97,8 +97,9 @@ def readme_with_figures(readme: str) -> str:
     predicted = result("predict-files")["median_seconds"]
     readme = replace_once(readme, r"(?<=classifies 1,000 PNG files of 32 x 32 pixels in )\d+ s", duration(predicted))
     part, whole = (run["seconds"] for run in result("explore")["runs"].values())
-    taken = f"test split take {duration(part)}, everything takes {duration(whole)}"
-    readme = replace_once(readme, r"test split take \d+ s, everything takes \d+ s", taken)
+    taken = f"{duration(part)} for 10,000 training images of CIFAR-10 and the test split, and {duration(whole)}"
+    pattern = r"\d+ s for 10,000 training images of CIFAR-10 and the test split, and \d+ s"
+    readme = replace_once(readme, pattern, taken)
     rows = [table_row(name, *what) for name, what in SHOWN.items() if (RESULTS / f"{name}.json").is_file()]
     return replace_once(readme, r"^\| `quickstart` \| .*?(?=\n\n)", "\n".join(rows))
 

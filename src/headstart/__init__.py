@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headstart.api import check as check
-    from headstart.api import compare as compare
     from headstart.api import evaluate as evaluate
+    from headstart.api import evaluate_on as evaluate_on
     from headstart.api import explore as explore
     from headstart.api import resume as resume
     from headstart.api import train as train
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from headstart.inference.predictor import Predictor as Predictor
     from headstart.inference.predictor import load as load
     from headstart.studies.api import study as study
-    from headstart.workflows.elsewhere import evaluate_on as evaluate_on
+    from headstart.workflows.compare import compare as compare
     from headstart.workflows.export import export as export
     from headstart.workflows.push import push as push
 
@@ -32,9 +32,9 @@ _HOMES = {
     "Predictions": "headstart.contracts",
     "Predictor": "headstart.inference.predictor",
     "check": "headstart.api",
-    "compare": "headstart.api",
+    "compare": "headstart.workflows.compare",
     "evaluate": "headstart.api",
-    "evaluate_on": "headstart.workflows.elsewhere",
+    "evaluate_on": "headstart.api",
     "explore": "headstart.api",
     "export": "headstart.workflows.export",
     "load": "headstart.inference.predictor",

@@ -3,7 +3,7 @@
 What needs torch is imported inside the functions, so that a wrong recipe or a taken folder is answered at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ from headstart.wording import typed
 from headstart.workflows.resolve import absolute_data, absolute_path, check_outside, data_section, resolve_recipe
 
 if TYPE_CHECKING:
+    from headstart.evaluation.elsewhere import Elsewhere
     from headstart.workflows.check import DataFacts
-    from headstart.workflows.compare import Comparison
     from headstart.workflows.explore import Exploration
 
 
@@ -211,6 +211,57 @@ def evaluate(
         return measure(opened, session, extras, data=named, data_dir=absolute_path(data_dir))
 
 
+def evaluate_on(
+    run: Path | str,
+    data: str | Path,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    out: Path | str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    command: str = "headstart.evaluate_on",
+    progress: bool = True,
+) -> "Elsewhere":
+    """Measure a finished classifier on other labelled images, and what has moved since validation.
+
+    Classes are matched by name, and images that the run has seen are left out. Writes ``report.html``,
+    ``evaluation.json``, ``predictions.csv`` and ``split_manifest.csv``; the classifier itself stays as it is.
+
+    Args:
+        run: Folder of the run, or the ``model`` folder in it; an export, which is measured on ONNX Runtime and carries
+            what is known of its run; or ``hf://owner/name`` or ``hf://owner/name@revision``. Of a model folder without
+            its run it is not known which images it has seen.
+        data: Folder of images or other data set; all its images are measured on, whatever their split.
+        overrides: Keys of a recipe about data, with their values, as for ``train``: ``data.image_column``,
+            ``data.label_column``, ``data.labels_from``, ``data.on_bad``.
+        out: Folder for the files; when None ``RUN/on-NAME``, or ``MODEL-on-NAME`` in the working folder for what is no
+            run.
+        threads: CPU threads; torch's own number when None.
+        device: As for ``train``.
+        command: What the user typed, for the record.
+        progress: Show progress on stderr.
+
+    Returns:
+        The figures, as ``evaluation.json`` holds them.
+
+    Raises:
+        RunError: The folder holds no finished run, ``out`` is taken or lies in the data, or the folder that is used
+            without ``out`` holds what was found on other data.
+        BundleError: The export is damaged, or the Hub does not give the classifier.
+        DataError: The data can't be had, are the run's own, or have no class in common with the classifier.
+
+    Example:
+        >>> evaluate_on("runs/mine", "new-photos").drift["accuracy"]  # doctest: +SKIP
+        {'difference': -0.031, 'ci95': [-0.058, -0.004]}
+    """
+    from headstart.workflows.elsewhere import evaluate_on as measure
+
+    place = None if out is None else Path(out)
+    return measure(
+        run, data, overrides or {}, place, command=command, device=device, threads=threads, progress=progress
+    )
+
+
 def explore(
     data: str | Path,
     *,
@@ -272,42 +323,6 @@ def explore(
     check_place(folder, section)
     with open_session(command=command, device=device, threads=threads, progress=progress) as session:
         return describe(section, session, folder, LookOptions(limit, seed, absolute_path(data_dir), labels, all_splits))
-
-
-def compare(
-    runs: Sequence[Path | str],
-    *,
-    out: Path | str | None = None,
-    data_dir: Path | str | None = None,
-    progress: bool = True,
-) -> "Comparison":
-    """Compare runs or exports that were measured on the same test images, pair by pair.
-
-    Args:
-        runs: Two run folders or more; exports, and ``hf://`` addresses of exports, count with the predictions that they
-            carry. Differences are the later minus the earlier in this order.
-        out: HTML file to write the page to; no page when None.
-        data_dir: Local copy of the data set, for the page's images.
-        progress: Show a bar on stderr while a data set is fetched for the images.
-
-    Returns:
-        Figures of the runs, and for each pair differences, intervals, McNemar's test, agreement, changes per class, the
-        images that only one gets right and a verdict in words. Shares are of 1, rows are those of the first run's test
-        split.
-
-    Raises:
-        InputError: Fewer than two runs, one of them twice, or ``out`` or ``data_dir`` is of no use.
-        RunError: A folder holds no finished run, or the runs are not of the same test images and classes.
-        BundleError: An export is damaged, or carries no predictions.
-        DataError: ``data_dir`` holds no copy of the data set.
-
-    Example:
-        >>> compare(["runs/quickstart", "runs/mine"]).pairs[0]["verdict"]  # doctest: +SKIP
-        'noise'
-    """
-    from headstart.workflows.compare import compare as compare_pairs
-
-    return compare_pairs(runs, out=out, data_dir=data_dir, progress=progress)
 
 
 def check(recipe: Recipe, *, data_dir: Path | str | None = None, progress: bool = True) -> "DataFacts":

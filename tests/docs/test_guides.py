@@ -22,7 +22,7 @@ GUIDES = [
 ]
 TUTORIAL = GUIDES[0].read_text(encoding="utf-8")
 # The notebook on own images fine-tunes for as long as a budget lets it.
-SHORT = ["--budget", "10s", "--set", "finetune=null", "--set", "probe.size=64", "--set", "hardware.precision=fp32"]
+SHORT = ["--budget", "10s", "--set", "finetune.schedule=[{epochs: 1, size: 64}]", "--set", "hardware.precision=fp32"]
 SHORT += ["--set", "hardware.memory_format=contiguous", "--backbone", "test_efficientnet", "--weights", "none"]
 
 

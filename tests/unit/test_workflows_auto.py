@@ -70,6 +70,12 @@ def test_little_time_takes_smaller_images_then_the_head_alone():
     assert choose(PHOTOS, CPU, 15, whole=False, tuned=False).needed_budget(20) is None
 
 
+def test_a_random_backbone_is_always_trained_however_little_time_there_is():
+    choice = choose(PHOTOS, CPU, -10, whole=False, alone=False)
+    recipe = completed(load_recipe("auto", {"weights": "none"}), choice.tree)
+    assert (recipe.finetune.schedule[0].epochs, choice.size) == (1, 96)
+
+
 @pytest.mark.parametrize("seconds", [110, 240, 400])
 def test_the_budget_that_is_named_has_room_for_what_it_promises(seconds):
     choice, recipe = chosen(seconds=seconds, whole=False)

@@ -49,13 +49,13 @@ def compare(
     """Compare runs or exports on the same test images: is one better, and could that be chance?"""
     if not runs or len(runs) < 2:
         raise InputError("A comparison needs two runs or more: headstart compare RUN RUN...")
-    from headstart import api
     from headstart.evaluation.gate import parse_gate
+    from headstart.workflows.compare import compare as compare_runs
 
     condition = None if gate is None else parse_gate(gate)
     if condition is not None and len(runs) != 2:
         raise InputError("--gate is for two runs: headstart compare OLD NEW --gate CONDITION.")
-    result = api.compare(runs, out=out, data_dir=data_dir, progress=not quiet).to_dict()
+    result = compare_runs(runs, out=out, data_dir=data_dir, progress=not quiet).to_dict()
     if condition is None:
         return Answer(result, "" if as_json else _text(result))
     judged = condition.judge(result["pairs"][0])

@@ -43,7 +43,7 @@ def evaluate(
     saliency: Annotated[
         bool,
         typer.Option(
-            "--saliency", help="Explain the worst mistakes by class-activation maps (pip install 'headstart[explain]')."
+            "--saliency", help="Explain the worst mistakes by class-activation maps (needs captum, the extra explain)."
         ),
     ] = False,
     corruptions: Annotated[
@@ -86,7 +86,7 @@ def evaluate(
     where: dict[str, Any] = {"threads": threads, "device": device, "command": context.obj, "progress": not quiet}
     extras: dict[str, Any] = {"saliency": saliency, "corruptions": corruptions, "corruption_images": corruption_images}
     if on is not None:
-        from headstart.workflows.elsewhere import evaluate_on
+        from headstart.api import evaluate_on
 
         unused = as_typed(name for name, value in {"data_dir": data_dir, **extras}.items() if value)
         if ignored := ["DATA"] * (data is not None) + unused:

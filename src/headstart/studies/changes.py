@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart import api
 from headstart.studies.ledger import Ledger
 from headstart.studies.plan import Plan
+from headstart.workflows.compare import compare
 
 
 def compare_with_before(ledger: Ledger, seed: int, plan: Plan, families: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ def _compared(folder: Path, before: str, after: str) -> dict[str, Any]:
     """Return the paired comparison of two runs on the test split; without differences where they are one run."""
     if before == after:
         return {"same_run": True}
-    pair = api.compare([folder / before, folder / after], progress=False).pairs[0]
+    pair = compare([folder / before, folder / after], progress=False).pairs[0]
     kept = ("verdict", "accuracy_change", "macro_f1_change", "mcnemar", "train_seconds_ratio", "per_class")
     return {"same_run": False, **{key: pair[key] for key in kept}}
 

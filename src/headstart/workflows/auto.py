@@ -134,11 +134,19 @@ def structure(facts: Facts, *, whole: bool) -> dict[str, Any]:
 
 
 def choose(
-    facts: Facts, speed: Speed, seconds: float, *, whole: bool, size: int | None = None, tuned: bool = True
+    facts: Facts,
+    speed: Speed,
+    seconds: float,
+    *,
+    whole: bool,
+    size: int | None = None,
+    tuned: bool = True,
+    alone: bool = True,
 ) -> Choice:
     """Return what fits the images into the seconds that are left for the whole run.
 
-    Where the one ``size`` to consider is settled it is given; ``tuned`` says whether fine-tuning may be chosen at all.
+    Where the one ``size`` to consider is settled it is given; ``tuned`` says whether fine-tuning may be chosen at all,
+    and ``alone`` whether the head alone may be trained, which on a random backbone would teach it nothing.
     """
     if not tuned:
         return _head_alone(facts, speed, seconds * _MARGIN)
@@ -153,10 +161,10 @@ def choose(
 
     planned = {s: _epochs(facts, speed, seconds * _MARGIN, s, whole) for s in sizes}
     fitting = [s for s in sizes if planned[s] >= least] or [s for s in sizes[:1] if planned[s] >= worth]
-    if not fitting:
+    if not fitting and alone:
         return replace(_head_alone(facts, speed, seconds * _MARGIN), lacking=missing(sizes[0], least))
-    chosen = fitting[-1]
-    epochs = min(planned[chosen], most)
+    chosen = (fitting or sizes)[-1 if fitting else 0]
+    epochs = min(max(planned[chosen], 1), most)
     reasons = {
         "finetune.schedule": f"{_about_size(facts, chosen, largest)} {_about_epochs(facts, epochs, most)}",
         **_about_part(facts, whole),

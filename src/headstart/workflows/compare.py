@@ -73,9 +73,36 @@ class Comparison(Mapping[str, Any]):
 
 
 def compare(
-    runs: Sequence[Path | str], *, out: Path | str | None, data_dir: Path | str | None, progress: bool
+    runs: Sequence[Path | str],
+    *,
+    out: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    progress: bool = True,
 ) -> Comparison:
-    """Compare runs pair by pair, and write the page if one is asked for; see ``headstart.compare``."""
+    """Compare runs or exports that were measured on the same test images, pair by pair.
+
+    Args:
+        runs: Two run folders or more; exports, and ``hf://`` addresses of exports, count with the predictions that they
+            carry. Differences are the later minus the earlier in this order.
+        out: HTML file to write the page to; no page when None.
+        data_dir: Local copy of the data set, for the page's images.
+        progress: Show a bar on stderr while a data set is fetched for the images.
+
+    Returns:
+        Figures of the runs, and for each pair differences, intervals, McNemar's test, agreement, changes per class, the
+        images that only one gets right and a verdict in words. Shares are of 1, rows are those of the first run's test
+        split.
+
+    Raises:
+        InputError: Fewer than two runs, one of them twice, or ``out`` or ``data_dir`` is of no use.
+        RunError: A folder holds no finished run, or the runs are not of the same test images and classes.
+        BundleError: An export is damaged, or carries no predictions.
+        DataError: ``data_dir`` holds no copy of the data set.
+
+    Example:
+        >>> compare(["runs/quickstart", "runs/mine"]).pairs[0]["verdict"]  # doctest: +SKIP
+        'noise'
+    """
     if isinstance(runs, str | Path):
         raise InputError(f"runs must be a list of run folders, but is {str(runs)!r} alone. Name two or more.")
     if out is not None:

@@ -35,50 +35,19 @@ _FIGURES = "evaluation.json"
 def evaluate_on(
     run: Path | str,
     data: str | Path,
+    overrides: Mapping[str, Any],
+    out: Path | None,
     *,
-    overrides: Mapping[str, Any] | None = None,
-    out: Path | str | None = None,
-    threads: int | None = None,
-    device: str | None = None,
-    command: str = "headstart.evaluate_on",
-    progress: bool = True,
+    device: str | None,
+    **where: Any,
 ) -> Elsewhere:
-    """Measure a finished classifier on other labelled images, and what has moved since validation.
+    """Measure a finished classifier on other labelled images; see ``headstart.evaluate_on``.
 
-    Classes are matched by name, and images that the run has seen are left out. Writes ``report.html``,
-    ``evaluation.json``, ``predictions.csv`` and ``split_manifest.csv``; the classifier itself stays as it is.
-
-    Args:
-        run: Folder of the run, or the ``model`` folder in it; an export, which is measured on ONNX Runtime and carries
-            what is known of its run; or ``hf://owner/name`` or ``hf://owner/name@revision``. Of a model folder without
-            its run it is not known which images it has seen.
-        data: Folder of images or other data set; all its images are measured on, whatever their split.
-        overrides: Keys of a recipe about data, with their values, as for ``train``: ``data.image_column``,
-            ``data.label_column``, ``data.labels_from``, ``data.on_bad``.
-        out: Folder for the files; when None ``RUN/on-NAME``, or ``MODEL-on-NAME`` in the working folder for what is no
-            run.
-        threads: CPU threads; torch's own number when None.
-        device: As for ``train``.
-        command: What the user typed, for the record.
-        progress: Show progress on stderr.
-
-    Returns:
-        The figures, as ``evaluation.json`` holds them.
-
-    Raises:
-        RunError: The folder holds no finished run, ``out`` is taken or lies in the data, or the folder that is used
-            without ``out`` holds what was found on other data.
-        BundleError: The export is damaged, or the Hub does not give the classifier.
-        DataError: The data can't be had, are the run's own, or have no class in common with the classifier.
-
-    Example:
-        >>> evaluate_on("runs/mine", "new-photos").drift["accuracy"]  # doctest: +SKIP
-        {'difference': -0.031, 'ci95': [-0.058, -0.004]}
+    ``where`` is what else ``open_session`` takes.
     """
-    section = data_section(data, overrides or {}, unused=_UNUSED)
-    place = None if out is None else Path(out)
-    if place:
-        _check_place(place, section.name)
+    section = data_section(data, overrides, unused=_UNUSED)
+    if out:
+        _check_place(out, section.name)
     origin = origin_of(run)
     if not origin.is_classifier and origin.run is None:
         check_started(Run(origin.folder))
@@ -86,11 +55,9 @@ def evaluate_on(
     if origin.is_export and carries_figures(origin.folder):
         known = carried_run(origin.folder)
     # An export computes on the device that ONNX Runtime has, not on the one that PyTorch would choose.
-    with open_session(
-        command=command, device="cpu" if origin.is_export else device, threads=threads, progress=progress
-    ) as session:
+    with open_session(device="cpu" if origin.is_export else device, **where) as session:
         chosen = device if origin.is_export else str(session.device)
-        return _measure(origin, known, session, device=chosen, data=section, out=place)
+        return _measure(origin, known, session, device=chosen, data=section, out=out)
 
 
 def _measure(

@@ -78,7 +78,8 @@ def make_plan(asked: Recipe, dataset: Dataset, session: Session) -> Planned:
     usual = _usual(steady, measured.name, measured.speed, session)
     # The images themselves are read once the network is known to fit.
     left = time_left("left to choose") - (facts.train + facts.val) * usual.read
-    choice = choose(facts, usual, left, whole=False, tuned=asked.finetune is not None)
+    tuned, alone = asked.finetune is not None, asked.weights != "none"
+    choice = choose(facts, usual, left, whole=False, tuned=tuned, alone=alone)
     if choice.ample and facts.train >= VERY_FEW:
         # Epochs of a part of the network are faster and bring more, as long as there are not enough of them.
         fuller = _measured(asked, facts, dataset, session, arithmetic=measured.arithmetic)
@@ -130,9 +131,7 @@ def _corrected(
     assert asked.budget
     speed, left = figures[-1]
     for found, seconds in figures:
-        choice = choose(facts, found, seconds, whole=measured.whole, size=size)
-        if not choice.size and asked.weights == "none":  # a head alone on a random backbone would learn nothing
-            return choice, asked
+        choice = choose(facts, found, seconds, whole=measured.whole, size=size, alone=asked.weights != "none")
         recipe = completed(asked, choice.tree | measured.hardware)
         if predicted_seconds(recipe, facts, speed) <= left + (OVER - 1) * asked.budget:
             break
