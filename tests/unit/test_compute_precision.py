@@ -155,6 +155,13 @@ def test_float32_is_not_rounded_to_tf32_and_a_session_puts_back_what_it_found(mo
         assert not cudnn.allow_tf32
     second.__exit__(None, None, None)
     assert (cudnn.allow_tf32, matmul.allow_tf32) == before
+    try:
+        cudnn.conv.fp32_precision = "ieee"  # after which torch refuses to tell the flags
+        with full_float32():
+            assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == ("ieee", "tf32")
+    finally:
+        cudnn.conv.fp32_precision = "tf32"
+    assert (cudnn.allow_tf32, matmul.allow_tf32) == before
 
 
 def test_a_classifier_on_a_gpu_computes_in_float32(monkeypatch):

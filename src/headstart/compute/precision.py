@@ -21,8 +21,8 @@ REQUIRED_GAIN = 1.15
 of a busy machine, and a change of precision changes the results."""
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _lock = Lock()
-_inside: list[tuple[bool, bool]] = []
-"""For each block inside ``full_float32`` the flags that it found, those of cuBLAS and of cuDNN."""
+_inside: list[tuple[bool, bool] | None] = []
+"""What each block inside ``full_float32`` found, as ``_tf32`` returns it."""
 
 
 @dataclass(frozen=True)
@@ -109,20 +109,32 @@ def full_float32() -> Iterator[None]:
     """Compute float32 in float32 inside the block: by default cuDNN rounds what it multiplies to TF32's 10 bits.
 
     The flags are the whole process's: of several threads the last one to leave puts back what the first one found.
+    Where the user has chosen for single operators (``fp32_precision`` of torch 2.9), that is left as it is.
     """
-    matmul = torch.backends.cuda.matmul
-    cudnn = torch.backends.cudnn
     with _lock:
-        _inside.append((matmul.allow_tf32, cudnn.allow_tf32))
-        matmul.allow_tf32 = cudnn.allow_tf32 = False
+        _inside.append(_tf32())
+        if _inside[-1]:
+            _allow_tf32(False, False)
     try:
         yield
     finally:
         with _lock:
             found = _inside[0]
             _inside.pop()
-            if not _inside:
-                matmul.allow_tf32, cudnn.allow_tf32 = found
+            if found and not _inside:
+                _allow_tf32(*found)
+
+
+def _tf32() -> tuple[bool, bool] | None:
+    """Return whether cuBLAS and cuDNN may round to TF32; None where that was set for single operators."""
+    try:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
+
+
+def _allow_tf32(matmul: bool, cudnn: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
 
 
 @contextmanager
