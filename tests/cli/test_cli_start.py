@@ -111,12 +111,12 @@ def test_help_answers_in_half_a_second(tmp_path):
         return times.children_user + times.children_system
 
     seconds = []
-    for _ in range(3):
+    while not any(took < 0.5 for took in seconds):
+        assert len(seconds) < 3, seconds
         before = spent()
         done = subprocess.run([sys.executable, "-m", "headstart", "--help"], capture_output=True, cwd=tmp_path)
         seconds.append(spent() - before)
         assert done.returncode == 0
-    assert min(seconds) < 0.5, seconds
 
 
 @pytest.mark.parametrize(

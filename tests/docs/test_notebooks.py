@@ -3,13 +3,17 @@
 import json
 import re
 import shutil
+import signal
+import warnings
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from safetensors.torch import save_file
 
+import warm
 from headstart.models.architectures import create_network
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +40,43 @@ def parameters_of(notebook):
     return [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
 
 
+class Kernels(AsyncKernelManager):
+    """Starts a kernel that has imported headstart's libraries already: importing them takes longer than most cells."""
+
+    process = None
+    has_kernel = property(lambda self: self.process is not None)
+
+    async def start_kernel(self, *, cwd, **_):
+        self.write_connection_file()
+        self.process = warm.Warm(serve_cells, self.connection_file, cwd=cwd)
+
+    async def _async_is_alive(self):
+        return self.process.is_alive()
+
+    is_alive = _async_is_alive
+
+    async def shutdown_kernel(self, **_):
+        self.process.signal(signal.SIGKILL)
+        self.process.wait()
+
+    async def cleanup_resources(self, **_):
+        self.cleanup_connection_file()
+
+
+def serve_cells(connection):
+    """Be a kernel, in which warnings are shown."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    from headstart.workflows import explore, plan
+
+    # A quarter of the pixels, since what the figures are is tested elsewhere.
+    explore.LABEL_SIZE, plan.MEASURED = explore.FEATURE_SIZE, (64,)
+    warnings.simplefilter("default")
+    # What progress bars of other libraries say where there is no ipywidgets is no concern of ours.
+    warnings.filterwarnings("ignore", "IProgress not found")
+    IPKernelApp.launch_instance(["-f", connection])
+
+
 def execute(path, folder, **values):
     """Run a notebook in a kernel of its own, in ``folder``; return it with its outputs."""
     notebook = read(path)
@@ -43,7 +84,7 @@ def execute(path, folder, **values):
     given = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(given))
     where = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+    NotebookClient(notebook, timeout=600, kernel_manager_class=Kernels, resources=where).execute()
     return notebook
 
 
@@ -95,8 +136,6 @@ def test_the_study_runs_from_the_first_cell_to_the_last(sample_dir, own_home, tm
     keep_weights(tmp_path / "hub", "test_efficientnet")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    # What progress bars of other libraries say where there is no ipywidgets is no concern of ours.
-    monkeypatch.setenv("PYTHONWARNINGS", "default,ignore:IProgress not found")
     notebook = execute(
         STUDY, tmp_path, DATA=str(sample_dir), LIMIT=100, BACKBONE="test_efficientnet.r160_in1k", QUICK=True
     )

@@ -176,7 +176,7 @@ def test_a_run_of_a_network_with_a_convolutional_classifier(own_home, sample_dir
         overrides=SMALL | {"probe.solver": solver, "probe.epochs": 1},
         out=tmp_path / "run",
         limit=100,
-        backbone="resnetv2_18",
+        backbone="dla46_c",
         weights="none",
         threads=torch.get_num_threads(),
         progress=False,
