@@ -22,7 +22,7 @@ PIXEL_THRESHOLD = 0.8
 """Least correlation of the pixels of near copies."""
 OUTLINE_THRESHOLD = 0.5
 """Least cosine of outlines at which the pixels of two images are compared."""
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Version of the arithmetic in this module; raised by every change that gives other pairs."""
 NEIGHBORS = 4
 """Pairs are compared where one image is among so many nearest neighbors of the other."""
@@ -235,7 +235,11 @@ def pixel_correlation(
 
 def _mean_around(images: Tensor) -> Tensor:
     """Return the mean around each pixel of images of shape (k, 32, 32)."""
-    return F.avg_pool2d(images[:, None], _BLUR, stride=1, padding=_BLUR // 2, count_include_pad=False)[:, 0]
+    around, edge = images[:, None], _BLUR // 2
+    # First along columns, then along rows: 18 additions a pixel instead of 81.
+    for side, padding in (((_BLUR, 1), (edge, 0)), ((1, _BLUR), (0, edge))):
+        around = F.avg_pool2d(around, side, stride=1, padding=padding, count_include_pad=False)
+    return around[:, 0]
 
 
 def _contrast(images: Tensor) -> Tensor:
@@ -243,8 +247,8 @@ def _contrast(images: Tensor) -> Tensor:
 
     So all parts of an image count alike. Otherwise any two dark things on plain ground would agree by their outlines.
     """
-    details = images - _mean_around(images)
-    return details / (_mean_around(images**2) - _mean_around(images) ** 2 + _PLAIN**2).clamp_(min=1e-3).sqrt_()
+    around = _mean_around(images)
+    return (images - around) / (_mean_around(images**2) - around**2 + _PLAIN**2).clamp_(min=1e-3).sqrt_()
 
 
 def _better_way(one: Tensor, other: Tensor, middles: tuple[int, ...]) -> Tensor:
