@@ -24,6 +24,7 @@ from headstart.data.arrays import Arrays
 from headstart.data.dataset import load_dataset
 from headstart.data.sources.arrays import open_store
 from headstart.data.sources.cifar10 import Identity, batch_sha256
+from headstart.runs.run import Run
 from made_run import measured_run, random_bundle
 
 COMMIT = "c0ffee" + "0" * 34
@@ -73,9 +74,9 @@ def sample(sample_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def measured(sample, sample_dir, tmp_path_factory):
+def measured(sample, sample_dir, once):
     """A run on the bundled sample; tests leave it as it is, but for openings of the test split."""
-    return measured_run(tmp_path_factory.mktemp("runs") / "tiny", sample, sample_dir)
+    return Run(once("runs", lambda folder: measured_run(folder / "tiny", sample, sample_dir)) / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -289,14 +289,20 @@ def axe(tmp_path_factory):
 def test_axe_finds_nothing_that_keeps_people_out(visit, rig, axe, path, scheme):
     page = visit(rig.url + path, scheme=scheme)
     page.evaluate(axe)
-    found = page.evaluate("axe.run()")["violations"]
+    # All that a scheme changes is colours.
+    rules = {"runOnly": ["color-contrast", "link-in-text-block"]} if scheme == "dark" else {}
+
+    def violations():
+        return page.evaluate("rules => axe.run(document, rules)", rules)["violations"]
+
     if path == "/":
+        found = violations()
         page.locator("#choose").set_input_files([*files("red"), {"name": "x", "mimeType": "", "buffer": b"x"}])
         expect(page.get_by_role("status")).to_have_text("1 of 2 images classified; 1 failed.")
         page.get_by_role("button", name="Evidence").click()
         expect(page.locator(".why")).to_be_visible()
-        found += page.evaluate("axe.run()")["violations"]
+        found += violations()
     else:
         expect(page.locator("article").first).to_be_visible()
-        found += page.evaluate("axe.run()")["violations"]
+        found = violations()
     assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []

@@ -25,6 +25,9 @@ from headstart.models.backbones import load_backbone
 from headstart.models.heads import build_classifier
 from serving import ColourArtifact, Ready
 
+# Reading the certificates of authorities takes longer than an answer.
+JPEG = {"headers": {"Content-Type": "image/jpeg"}, "verify": False}
+
 
 @pytest.fixture(scope="module")
 def make_model(tmp_path_factory):
@@ -86,7 +89,7 @@ def test_it_answers_like_predict_and_stops_in_good_order(make_model, photos, cap
     server = Running(model, "--json")
 
     def ask(file):
-        answer = httpx.post(f"{server.url}/predict", content=file.read_bytes(), headers={"Content-Type": "image/jpeg"})
+        answer = httpx.post(f"{server.url}/predict", content=file.read_bytes(), **JPEG)
         return answer.json()["predictions"][0]
 
     with ThreadPoolExecutor(8) as pool:
@@ -110,7 +113,7 @@ def test_a_model_is_replaced_while_serving_and_kept_where_the_new_one_is_damaged
     server = Running(f"mine={model}", "--quiet")
 
     def ask():
-        answer = httpx.post(f"{server.url}/predict", content=content, headers={"Content-Type": "image/jpeg"})
+        answer = httpx.post(f"{server.url}/predict", content=content, **JPEG)
         assert answer.status_code == 200
         return answer.json()
 
@@ -133,10 +136,10 @@ def test_a_model_is_replaced_while_serving_and_kept_where_the_new_one_is_damaged
 def test_nothing_is_lost_while_models_are_replaced_under_load(make_model, tmp_path, photos):
     model, over = make_model(1, tmp_path / "model"), threading.Event()
     server = Running(f"mine={model}", "--quiet")
-    post = {"content": next(photos.rglob("*.jpg")).read_bytes(), "headers": {"Content-Type": "image/jpeg"}}
+    post = {"content": next(photos.rglob("*.jpg")).read_bytes(), "headers": JPEG["headers"]}
 
     def keep_asking():
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, verify=False) as client:
             answers = [client.post("/predict", **post)]
             while not over.is_set():
                 answers.append(client.post("/predict", **post))

@@ -1,16 +1,16 @@
 """The example of a Space answers a real client as headstart does."""
 
-import os
-import re
+import runpy
+import signal
 import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
 
 import headstart
+import warm
 from headstart.bundle.folder import update_bundle
 from headstart.bundle.schema import Abstention
 
@@ -38,13 +38,21 @@ def space(classifier, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     alone = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(tmp_path)}
-    environment = os.environ | alone | {"MODEL": str(classifier), "GRADIO_SERVER_PORT": str(port)}
-    with subprocess.Popen([sys.executable, "-u", APP], env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            found = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stdout)
-            yield next(address[0] for address in found if address)
-        finally:
-            process.terminate()
+    process = warm.Warm(launch, APP, MODEL=str(classifier), GRADIO_SERVER_PORT=str(port), **alone)
+    while process.is_alive() and not answers(port):
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    process.signal(signal.SIGKILL)
+    process.wait()
+
+
+def launch(app):
+    runpy.run_path(app, run_name="__main__")
+
+
+def answers(port):
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_space_answers_like_the_classifier(space, classifier, pair):

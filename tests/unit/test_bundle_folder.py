@@ -80,8 +80,16 @@ def change_tensors(folder, change):
     save_file(tensors, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("architecture", ["test_efficientnet", "test_vit", "resnet50v1_keras"])
-@pytest.mark.parametrize("hidden", [(), (12, 8)])
+@pytest.mark.parametrize(
+    ("architecture", "hidden"),
+    [
+        ("test_efficientnet", ()),
+        ("test_efficientnet", (12, 8)),
+        ("test_vit", ()),
+        ("test_vit", (12, 8)),
+        ("resnet50v1_keras", (12, 8)),
+    ],
+)
 def test_what_is_saved_comes_back(architecture, hidden, tmp_path):
     bundle = make(hidden, architecture)
     save_bundle(bundle, tmp_path / "model")

@@ -195,7 +195,7 @@ prepare_command()
 from headstart.data.near_copies import similar_pairs
 
 generator = np.random.default_rng(0)
-directions = np.eye(2, 8, dtype=np.float32)[np.arange(16_000) % 2]
+directions = np.eye(2, 8, dtype=np.float32)[np.arange(12_000) % 2]
 directions += generator.normal(size=directions.shape).astype(np.float32) / 50
 directions /= np.linalg.norm(directions, axis=1, keepdims=True)
 before = peak_memory_mb()

@@ -7,6 +7,7 @@ from timm.layers import StdConv2d
 from torch import nn
 
 from headstart.errors import RecipeError
+from headstart.models.architectures import weightless
 from headstart.models.fold import fold_batch_norm, pad_in_kernel, unfolded_state_dict
 from headstart.models.freeze import (
     SUGGESTED_RATES,
@@ -223,6 +224,6 @@ def test_a_share_of_the_stages_suits_any_backbone(name, stages, frozen):
 )
 def test_the_suggested_rate_follows_the_kind_of_network(kind, names):
     for name in names:
-        with torch.device("meta"):
+        with weightless():
             made = timm.create_model(name, num_classes=10)
         assert suggested_rate(made) == SUGGESTED_RATES[kind], name

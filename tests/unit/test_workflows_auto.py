@@ -23,6 +23,8 @@ from headstart.workflows.steady import Steady
 PHOTOS = Facts(train=1800, val=200, test=500, classes=6, smallest=110, largest=480, side=112, aspect=1.33)
 CPU = Speed((128,), (1 / 100,), (1 / 350,))
 """Two cores: 100 images of 128 px a second in training, 350 in a forward pass."""
+ARITHMETIC = {"hardware.precision": "fp32", "hardware.memory_format": "contiguous"}
+"""Timing what is fastest takes longer than what these tests are about."""
 
 
 def chosen(facts=PHOTOS, speed=CPU, seconds=290.0, *, whole=True, size=None):
@@ -233,7 +235,7 @@ def test_the_same_command_chooses_the_same_while_the_machine_is_about_as_fast(
 
     monkeypatch.setattr("headstart.workflows.plan.measure_speed", measured)
     monkeypatch.setattr("headstart.workflows.train.fit", stop)
-    small = {"weights": "none", "backbone": "test_efficientnet", "hardware.memory_format": "contiguous"}
+    small = {"weights": "none", "backbone": "test_efficientnet", **ARITHMETIC}
 
     def planned(name):
         with pytest.raises(TrainingError):
@@ -261,7 +263,7 @@ def test_all_of_the_network_is_trained_only_where_a_part_has_all_it_needs(
     monkeypatch.setattr("headstart.workflows.plan.measure_speed", measured)
     monkeypatch.setattr("headstart.workflows.train.fit", stop)
     monkeypatch.setattr("headstart.workflows.plan.VERY_FEW", 10)
-    small = {"weights": "none", "backbone": "test_efficientnet", "hardware.memory_format": "contiguous"}
+    small = {"weights": "none", "backbone": "test_efficientnet", **ARITHMETIC}
     with pytest.raises(TrainingError):
         headstart.train(sample_dir, out=tmp_path / "run", overrides=small, budget=budget, progress=False, threads=1)
     assert Run(tmp_path / "run").environment().plan["needed_budget"] is None
@@ -276,7 +278,7 @@ def test_a_budget_without_room_for_fine_tuning_names_one_that_has(sample_dir, tm
     network = create_network("test_efficientnet", num_classes=10, seed=1)
     save_file({name: part.contiguous() for name, part in network.state_dict().items()}, tmp_path / "w.safetensors")
     small = {"weights": str(tmp_path / "w.safetensors"), "backbone": "test_efficientnet"}
-    small |= {"hardware.precision": "fp32", "hardware.memory_format": "contiguous"}
+    small |= ARITHMETIC
     with pytest.raises(TrainingError):
         headstart.train(sample_dir, out=tmp_path / "run", overrides=small, budget="1min", progress=False, threads=1)
     run = Run(tmp_path / "run")

@@ -165,8 +165,8 @@ def test_a_run_is_not_gone_on_with_on_other_data(own_home, sample, sample_arrays
 
 def test_a_network_without_a_feature_map_is_refused_before_the_test_split_is_opened(own_home, sample_dir, tmp_path):
     """What saliency maps are drawn from; a transformer pools tokens."""
-    tune = {"schedule": [{"epochs": 1, "size": 160}], "batch_size": 4}
-    from_scratch = {"probe": None, "finetune": tune, "evaluation.size": 160}
+    tune = {"schedule": [{"epochs": 1, "size": 32}], "batch_size": 16}
+    from_scratch = {"probe": None, "finetune": tune, "evaluation.size": 32}
     headstart.train(
         sample_dir,
         TINY,
