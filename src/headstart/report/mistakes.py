@@ -55,5 +55,5 @@ def data_uri(pixels: UInt8Images) -> str:
 def png_uri(picture: Image.Image) -> str:
     """Return an image as the ``data:`` URI of a PNG."""
     content = io.BytesIO()
-    picture.save(content, format="PNG", optimize=True)
+    picture.save(content, format="PNG")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode("ascii")
