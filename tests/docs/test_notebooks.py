@@ -1,5 +1,6 @@
 """The notebooks are kept without outputs, and run from their first cell to their last on the bundled sample."""
 
+import importlib
 import json
 import re
 import shutil
@@ -65,12 +66,14 @@ class Kernels(AsyncKernelManager):
 
 def serve_cells(connection):
     """Be a kernel, in which warnings are shown."""
+    from huggingface_hub import constants
     from ipykernel.kernelapp import IPKernelApp
 
     from headstart.workflows import explore, plan
 
     # A quarter of the pixels, since what the figures are is tested elsewhere.
     explore.LABEL_SIZE, plan.MEASURED = explore.FEATURE_SIZE, (64,)
+    importlib.reload(constants)  # which were read before this process had its environment
     warnings.simplefilter("default")
     # What progress bars of other libraries say where there is no ipywidgets is no concern of ours.
     warnings.filterwarnings("ignore", "IProgress not found")
