@@ -168,15 +168,16 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-def test_a_run_of_a_network_with_a_convolutional_classifier(own_home, sample_dir, tmp_path, solver):
+# The features of the first are a map of one pixel, those of the second, which is smaller, a vector.
+@pytest.mark.parametrize(("backbone", "solver"), [("resnetv2_18", "lbfgs"), ("dla46_c", "adam")])
+def test_a_run_of_a_network_with_a_convolutional_classifier(own_home, sample_dir, tmp_path, backbone, solver):
     found = headstart.train(
         sample_dir,
         "quickstart",
         overrides=SMALL | {"probe.solver": solver, "probe.epochs": 1},
         out=tmp_path / "run",
         limit=100,
-        backbone="dla46_c",
+        backbone=backbone,
         weights="none",
         threads=torch.get_num_threads(),
         progress=False,
