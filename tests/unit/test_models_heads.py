@@ -95,7 +95,7 @@ def test_dropout_acts_while_training_and_only_then(architecture, hidden, images)
 
 @pytest.mark.parametrize("hidden", HEADS)
 def test_training_the_head_on_features_trains_a_convolutional_classifier(hidden, images):
-    module = classifier("resnetv2_18", hidden)
+    module = classifier("dla46_c", hidden)
     assert hidden or isinstance(head_of(module), nn.Conv2d)
     with torch.no_grad():
         features = pooled_features(module, images)
