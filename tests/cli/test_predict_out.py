@@ -51,7 +51,7 @@ def bundle():
 def place(bundle, tmp_path):
     save_bundle(bundle, tmp_path / "model")
     generator = np.random.default_rng(0)
-    for name in ("a.png", "deep/b.png", "deep/=c.png", 'deep/d,"\r.png', "f.png"):
+    for name in ("a.png", "deep/b\r.png", "deep/=c.png", 'deep/d,"e.png', "f.png"):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(path)
